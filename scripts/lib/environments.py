@@ -1,0 +1,79 @@
+"""Virtual environments: `environments.py GROUP` makes .venv and installs a dependency group of pyproject.toml into it.
+
+What is installed already is left alone: a stamp in the environment tells what it was made from.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["ROOT", "SetUpError", "prepare"]
+
+ROOT = Path(__file__).resolve().parents[2]
+# Groups of pyproject.toml, each of which holds those before it.
+GROUPS = ("demo", "test", "dev")
+
+
+class SetUpError(Exception):
+    """An environment could not be made; what the program that failed said has been printed."""
+
+
+def prepare(name: str, group: str, python: str) -> Path:
+    """Make the environment `name` with a dependency group and the package itself in it; return its Python."""
+    folder = ROOT / name
+    if not _is_alive(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        _run("making the environment", python, "-m", "venv", str(folder))
+    inside = folder / "bin" / "python"
+    wanted = _fingerprint()
+    if any(
+        _stamp(folder, larger).read_text() == wanted
+        for larger in GROUPS[GROUPS.index(group) :]
+        if _stamp(folder, larger).exists()
+    ):
+        return inside
+    print(f"Installing the group {group!r} into {name} …", flush=True)
+    pip = (str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
+    # Dependency groups came with pip 25.1; the environment starts with the one that its Python brought.
+    _run("renewing pip", *pip, "pip>=25.1")
+    _run("installing", *pip, "--constraint", "constraints.txt", "--group", group, "--editable", ".")
+    _stamp(folder, group).write_text(wanted)
+    return inside
+
+
+def _stamp(folder: Path, group: str) -> Path:
+    return folder / f"installed-{group}"
+
+
+def _fingerprint() -> str:
+    files = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
+    # The place counts too: an environment that was moved or copied points at another tree.
+    return hashlib.sha256(b"\0".join([bytes(ROOT), *(file.read_bytes() for file in files)])).hexdigest()
+
+
+def _is_alive(folder: Path) -> bool:
+    try:
+        found = subprocess.run(
+            [folder / "bin" / "python", "-c", "import pip, sys; sys.exit(sys.version_info < (3, 11))"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+    except OSError:
+        return False
+    return found.returncode == 0
+
+
+def _run(doing: str, *command: str) -> None:
+    if subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode:
+        raise SetUpError(f"{doing} failed: {' '.join(command)}")
+
+
+if __name__ == "__main__":
+    try:
+        prepare(".venv", sys.argv[1], sys.executable)
+    except SetUpError as error:
+        sys.exit(str(error))

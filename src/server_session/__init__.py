@@ -1,0 +1,85 @@
+"""Server-side HTTP sessions and CSRF protection for every Python web framework, async and blocking.
+
+The functions here are awaitable; `server_session.sync` has the same ones blocking.
+"""
+
+from server_session._colour import Colour
+from server_session._cookies import CookieHandler, CookieTransport
+from server_session._session import Session
+from server_session._sessions import DEFAULT as _DEFAULT
+from server_session._sessions import Sessions, configure
+from server_session._signals import Signal
+from server_session.exceptions import (
+    CarrierError,
+    ColourError,
+    ConfigurationError,
+    ConflictError,
+    DataTypeError,
+    LimitError,
+    NoResponseError,
+    NotConfiguredError,
+    RecordError,
+    ResponseStartedError,
+    SerializationError,
+    SessionError,
+    SessionNotLoadedError,
+    StoreError,
+    StoreFullError,
+)
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime, Outcome, SessionStore
+from server_session.stores.file import FileSessionStore
+from server_session.stores.memory import MemorySessionStore
+
+__all__ = [
+    "APPLIED",
+    "CONFLICT",
+    "MISSING",
+    "CarrierError",
+    "Colour",
+    "ColourError",
+    "ConfigurationError",
+    "ConflictError",
+    "CookieHandler",
+    "CookieTransport",
+    "DataTypeError",
+    "FileSessionStore",
+    "Lifetime",
+    "LimitError",
+    "MemorySessionStore",
+    "NoResponseError",
+    "NotConfiguredError",
+    "Outcome",
+    "RecordError",
+    "ResponseStartedError",
+    "SerializationError",
+    "Session",
+    "SessionError",
+    "SessionNotLoadedError",
+    "SessionStore",
+    "Sessions",
+    "Signal",
+    "StoreError",
+    "StoreFullError",
+    "configure",
+    "destroy_session",
+    "get_csrf_token",
+    "get_session_data",
+    "log_in",
+    "pluck_session_property",
+    "renew_session",
+    "replace_session_data",
+    "set_session_data",
+    "update_session_data",
+    "validate_csrf_token",
+]
+
+destroy_session = _DEFAULT.destroy_session
+get_csrf_token = _DEFAULT.get_csrf_token
+get_session_data = _DEFAULT.get_session_data
+log_in = _DEFAULT.log_in
+pluck_session_property = _DEFAULT.pluck_session_property
+renew_session = _DEFAULT.renew_session
+replace_session_data = _DEFAULT.replace_session_data
+set_session_data = _DEFAULT.set_session_data
+update_session_data = _DEFAULT.update_session_data
+validate_csrf_token = _DEFAULT.validate_csrf_token

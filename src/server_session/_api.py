@@ -1,0 +1,159 @@
+"""The functions, awaitable: their signatures and what they promise. The bodies are in `_steps`."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from server_session import _steps as steps
+from server_session._steps import Step
+
+__all__ = ["Functions"]
+
+T = TypeVar("T")
+Change = Callable[[dict[str, Any]], object]
+Data = Mapping[str, object]
+TokenScope = tuple[str, str]
+
+
+class Functions:
+    """The awaitable functions.
+
+    The positional arguments before the last are the *carrier*: nothing at all (the request that the middleware is
+    serving now), `request`, `request, response` (no middleware is needed), or a context object that bears
+    `.req`/`.res` or `.request`/`.response`. What is no carrier raises `CarrierError`, which is a `TypeError`.
+    A store that does not answer raises `StoreError`; nothing is ever taken for an empty session.
+    """
+
+    @abstractmethod
+    async def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+        raise NotImplementedError
+
+    @overload
+    async def get_session_data(self, *carrier: object) -> dict[str, Any]: ...
+    @overload
+    async def get_session_data(self, *carrier: object, as_type: type[T]) -> T: ...
+    async def get_session_data(self, *carrier: object, as_type: Any = None) -> Any:
+        """Return the session's current data; `{}` without a session.
+
+        Never creates a session, never sets a cookie. It restarts the idle clock. With `as_type` (a TypedDict, dataclass,
+        msgspec Struct, attrs class or pydantic model) the data is checked and returned as that type; what does not
+        fit raises `DataTypeError`, which names the field.
+        """
+        return await self._run(steps.GET, carrier, as_type=as_type)
+
+    @overload
+    async def set_session_data(self, data: Data, /) -> bool: ...
+    @overload
+    async def set_session_data(self, request: object, data: Data, /) -> bool: ...
+    @overload
+    async def set_session_data(self, request: object, response: object, data: Data, /) -> bool: ...
+    async def set_session_data(self, *arguments: Any) -> bool:
+        """Merge top-level keys into the session, atomically; make a session and its cookie if there is none.
+
+        Overlapping calls never undo each other's keys. Returns False, and writes nothing, if the session ended
+        meanwhile. Raises `SerializationError` for a value that would not come out as it went in, `NoResponseError` or
+        `ResponseStartedError` where a cookie is needed and cannot be set.
+        """
+        return await self._run(steps.SET, arguments)
+
+    @overload
+    async def update_session_data(self, change: Change, /) -> bool: ...
+    @overload
+    async def update_session_data(self, request: object, change: Change, /) -> bool: ...
+    @overload
+    async def update_session_data(self, request: object, response: object, change: Change, /) -> bool: ...
+    async def update_session_data(self, *arguments: Any) -> bool:
+        """Change the data by a function of the data: a cart, a counter.
+
+        `change(data)` alters the dict that it is given and returns `None`. The keys that it changed are stored only if
+        what it read is still so; else it is called again on fresh data, for at most 2 seconds, then `ConflictError`.
+        So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
+        """
+        return await self._run(steps.UPDATE, arguments)
+
+    @overload
+    async def replace_session_data(self, data: Data, /, *, in_place: bool = False) -> bool: ...
+    @overload
+    async def replace_session_data(self, request: object, data: Data, /, *, in_place: bool = False) -> bool: ...
+    @overload
+    async def replace_session_data(
+        self, request: object, response: object, data: Data, /, *, in_place: bool = False
+    ) -> bool: ...
+    async def replace_session_data(self, *arguments: Any, in_place: bool = False) -> bool:
+        """Replace all data, for a log-in: found a session under a new cookie, and end the old one.
+
+        Nothing of before is kept, no owner and no age (OWASP ASVS 5.0, 7.2.4). `in_place=True` resets a form instead:
+        cookie, age, owner and the tokens of other tabs stay.
+        """
+        return await self._run(steps.REPLACE, arguments, in_place=in_place)
+
+    @overload
+    async def log_in(self, owner: str, data: Data = ..., /) -> bool: ...
+    @overload
+    async def log_in(self, request: object, owner: str, data: Data = ..., /) -> bool: ...
+    @overload
+    async def log_in(self, request: object, response: object, owner: str, data: Data = ..., /) -> bool: ...
+    async def log_in(self, *arguments: Any) -> bool:
+        """Replace all data as `replace_session_data` does, and record whose session it is.
+
+        `owner` is the user's id as text; the data may follow it.
+        """
+        return await self._run(steps.LOG_IN, arguments)
+
+    @overload
+    async def pluck_session_property(self, name: str, /) -> Any: ...
+    @overload
+    async def pluck_session_property(self, request: object, name: str, /) -> Any: ...
+    @overload
+    async def pluck_session_property(self, request: object, response: object, name: str, /) -> Any: ...
+    @overload
+    async def pluck_session_property(self, name: str, /, *, as_type: type[T]) -> T | None: ...
+    @overload
+    async def pluck_session_property(self, request: object, name: str, /, *, as_type: type[T]) -> T | None: ...
+    @overload
+    async def pluck_session_property(
+        self, request: object, response: object, name: str, /, *, as_type: type[T]
+    ) -> T | None: ...
+    async def pluck_session_property(self, *arguments: Any, as_type: Any = None) -> Any:
+        """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
+        return await self._run(steps.PLUCK, arguments, as_type=as_type)
+
+    async def destroy_session(self, *carrier: object) -> bool:
+        """End the session and expire its cookie: log-out. Return whether there was one to end.
+
+        Requests of it that are still under way cannot bring it back.
+        """
+        return await self._run(steps.DESTROY, carrier)
+
+    async def renew_session(self, *carrier: object, data: Data | None = None) -> bool:
+        """Give the session a new cookie; call it on any change of privilege (OWASP ASVS 5.0, 7.2.4).
+
+        The old cookie is dead at once. `data` is merged in the same step. Returns False if the session ended
+        meanwhile, or if there is none and no data to found one with.
+        """
+        return await self._run(steps.RENEW, carrier, data=data)
+
+    async def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
+        """Return a fresh CSRF token for a form; make a session if there is none.
+
+        A token holds until the session ends or its cookie is renewed, in every tab. `scope` is the method and path of
+        the one form that it is for. Over an ended session it is text that will not validate.
+        """
+        return await self._run(steps.GET_TOKEN, carrier, scope=scope)
+
+    @overload
+    async def validate_csrf_token(self, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
+    @overload
+    async def validate_csrf_token(
+        self, request: object, token: object, /, *, scope: TokenScope | None = None
+    ) -> bool: ...
+    @overload
+    async def validate_csrf_token(
+        self, request: object, response: object, token: object, /, *, scope: TokenScope | None = None
+    ) -> bool: ...
+    async def validate_csrf_token(self, *arguments: Any, scope: TokenScope | None = None) -> bool:
+        """Tell whether a CSRF token was issued to this session, for this scope, and the session lives.
+
+        A missing, empty, `None` or foreign token, and any JSON value, is False, never an error. Makes no session.
+        """
+        return await self._run(steps.VALIDATE_TOKEN, arguments, scope=scope)

@@ -1,0 +1,121 @@
+"""The functions, blocking, for Flask, Django's `def` views and every other WSGI application.
+
+They are those of `server_session`, name for name; what each promises is said there. They refuse to stall an event
+loop: over a store that awaits, `ColourError` says what to call instead.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from server_session import _steps as steps
+from server_session._steps import Step
+
+__all__ = [
+    "BlockingFunctions",
+]
+
+T = TypeVar("T")
+Change = Callable[[dict[str, Any]], object]
+Data = Mapping[str, object]
+TokenScope = tuple[str, str]
+
+
+class BlockingFunctions:
+    """The blocking functions."""
+
+    def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+        raise NotImplementedError
+
+    @overload
+    def get_session_data(self, *carrier: object) -> dict[str, Any]: ...
+    @overload
+    def get_session_data(self, *carrier: object, as_type: type[T]) -> T: ...
+    def get_session_data(self, *carrier: object, as_type: Any = None) -> Any:
+        """Do what `server_session.get_session_data` does, and block until it is done."""
+        return self._run(steps.GET, carrier, as_type=as_type)
+
+    @overload
+    def set_session_data(self, data: Data, /) -> bool: ...
+    @overload
+    def set_session_data(self, request: object, data: Data, /) -> bool: ...
+    @overload
+    def set_session_data(self, request: object, response: object, data: Data, /) -> bool: ...
+    def set_session_data(self, *arguments: Any) -> bool:
+        """Do what `server_session.set_session_data` does, and block until it is done."""
+        return self._run(steps.SET, arguments)
+
+    @overload
+    def update_session_data(self, change: Change, /) -> bool: ...
+    @overload
+    def update_session_data(self, request: object, change: Change, /) -> bool: ...
+    @overload
+    def update_session_data(self, request: object, response: object, change: Change, /) -> bool: ...
+    def update_session_data(self, *arguments: Any) -> bool:
+        """Do what `server_session.update_session_data` does, and block until it is done."""
+        return self._run(steps.UPDATE, arguments)
+
+    @overload
+    def replace_session_data(self, data: Data, /, *, in_place: bool = False) -> bool: ...
+    @overload
+    def replace_session_data(self, request: object, data: Data, /, *, in_place: bool = False) -> bool: ...
+    @overload
+    def replace_session_data(
+        self, request: object, response: object, data: Data, /, *, in_place: bool = False
+    ) -> bool: ...
+    def replace_session_data(self, *arguments: Any, in_place: bool = False) -> bool:
+        """Do what `server_session.replace_session_data` does, and block until it is done."""
+        return self._run(steps.REPLACE, arguments, in_place=in_place)
+
+    @overload
+    def log_in(self, owner: str, data: Data = ..., /) -> bool: ...
+    @overload
+    def log_in(self, request: object, owner: str, data: Data = ..., /) -> bool: ...
+    @overload
+    def log_in(self, request: object, response: object, owner: str, data: Data = ..., /) -> bool: ...
+    def log_in(self, *arguments: Any) -> bool:
+        """Do what `server_session.log_in` does, and block until it is done."""
+        return self._run(steps.LOG_IN, arguments)
+
+    @overload
+    def pluck_session_property(self, name: str, /) -> Any: ...
+    @overload
+    def pluck_session_property(self, request: object, name: str, /) -> Any: ...
+    @overload
+    def pluck_session_property(self, request: object, response: object, name: str, /) -> Any: ...
+    @overload
+    def pluck_session_property(self, name: str, /, *, as_type: type[T]) -> T | None: ...
+    @overload
+    def pluck_session_property(self, request: object, name: str, /, *, as_type: type[T]) -> T | None: ...
+    @overload
+    def pluck_session_property(
+        self, request: object, response: object, name: str, /, *, as_type: type[T]
+    ) -> T | None: ...
+    def pluck_session_property(self, *arguments: Any, as_type: Any = None) -> Any:
+        """Do what `server_session.pluck_session_property` does, and block until it is done."""
+        return self._run(steps.PLUCK, arguments, as_type=as_type)
+
+    def destroy_session(self, *carrier: object) -> bool:
+        """Do what `server_session.destroy_session` does, and block until it is done."""
+        return self._run(steps.DESTROY, carrier)
+
+    def renew_session(self, *carrier: object, data: Data | None = None) -> bool:
+        """Do what `server_session.renew_session` does, and block until it is done."""
+        return self._run(steps.RENEW, carrier, data=data)
+
+    def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
+        """Do what `server_session.get_csrf_token` does, and block until it is done."""
+        return self._run(steps.GET_TOKEN, carrier, scope=scope)
+
+    @overload
+    def validate_csrf_token(self, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
+    @overload
+    def validate_csrf_token(
+        self, request: object, token: object, /, *, scope: TokenScope | None = None
+    ) -> bool: ...
+    @overload
+    def validate_csrf_token(
+        self, request: object, response: object, token: object, /, *, scope: TokenScope | None = None
+    ) -> bool: ...
+    def validate_csrf_token(self, *arguments: Any, scope: TokenScope | None = None) -> bool:
+        """Do what `server_session.validate_csrf_token` does, and block until it is done."""
+        return self._run(steps.VALIDATE_TOKEN, arguments, scope=scope)

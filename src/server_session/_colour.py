@@ -1,0 +1,171 @@
+"""The two colours of a call: awaiting and blocking.
+
+The core is written once, as coroutines, and knows no colour. A whole coroutine is brought to its end here:
+driven in place, handed to a worker thread, or sent to the loop that its application runs on.
+"""
+
+import enum
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from server_session.exceptions import ColourError
+
+__all__ = ["Colour", "Home", "drive", "home", "is_driven", "pause", "run_awaiting", "run_blocking", "running_library"]
+
+T = TypeVar("T")
+
+
+class Colour(enum.Enum):
+    """How a store's client waits for its server."""
+
+    INSTANT = "instant"
+    """It never waits: all is in this process's memory."""
+    BLOCKS = "blocks"
+    """It holds its thread until the answer is there."""
+    AWAITS = "awaits"
+    """It suspends: it needs a running event loop."""
+    EITHER = "either"
+    """It has a client of each kind, and asks `is_driven` at each call which one to use."""
+
+
+class Home(Protocol):
+    """The event loop that an application runs on, reachable from its worker threads."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run the coroutine there, block this thread until it ends, and return or raise what it does."""
+        ...
+
+    def is_here(self) -> bool:
+        """Tell whether this thread is the one that runs the loop."""
+        ...
+
+
+class _Driven(threading.local):
+    depth = 0
+
+
+_driven = _Driven()
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Bring a coroutine that never suspends to its end, in place, and return its result."""
+    _driven.depth += 1
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        _driven.depth -= 1
+        coroutine.close()
+    raise ColourError(
+        "the store suspended in a blocking call: its class says that it never waits or that it blocks; "
+        "set `colour = Colour.AWAITS` on it and call it from an event loop"
+    )
+
+
+def is_driven() -> bool:
+    """Tell whether the running coroutine is driven in place, by a caller that blocks."""
+    return _driven.depth > 0
+
+
+def running_library() -> str | None:
+    """Return `"asyncio"` or `"trio"` if this thread is inside such a loop, else `None`."""
+    # Neither is imported here: a loop that runs has been imported by who runs it.
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return "asyncio"
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return "trio"
+    return None
+
+
+async def pause(seconds: float) -> None:
+    """Wait, in the colour of whoever drives this coroutine."""
+    if is_driven():
+        time.sleep(seconds)
+    elif running_library() == "trio":
+        await sys.modules["trio"].sleep(seconds)
+    else:
+        await sys.modules["asyncio"].sleep(seconds)
+
+
+async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of the core over a store of this colour, from an event loop."""
+    if colour is not Colour.BLOCKS:
+        return await coroutine
+    if running_library() == "trio":
+        trio = sys.modules["trio"]
+        result: T = await trio.to_thread.run_sync(drive, coroutine)
+        return result
+    return await sys.modules["asyncio"].to_thread(drive, coroutine)
+
+
+def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine of the core over a store of this colour, from a function that blocks.
+
+    `start` makes the coroutine; it is not called where the call is refused.
+    """
+    library = running_library()
+    if colour is Colour.INSTANT:
+        return drive(start())
+    if library is not None:
+        raise ColourError(
+            f"a blocking function was called on a running {library} loop over a store that would stall it: "
+            "await the function of the same name in `server_session` instead"
+        )
+    if colour is not Colour.AWAITS:
+        return drive(start())
+    if home is None:
+        raise ColourError(
+            "the store's client awaits, and there is no event loop here: give the store a blocking client, "
+            "or call this in a worker thread of an application under server_session.asgi.SessionMiddleware"
+        )
+    return home.run(start())
+
+
+class _AsyncioHome:
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def is_here(self) -> bool:
+        import asyncio
+
+        return asyncio._get_running_loop() is self._loop
+
+
+class _TrioHome:
+    def __init__(self, token: Any) -> None:
+        self._token = token
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        import trio
+
+        async def whole() -> T:
+            return await coroutine
+
+        return trio.from_thread.run(whole, trio_token=self._token)
+
+    def is_here(self) -> bool:
+        import trio
+
+        return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token
+
+
+def home() -> Home | None:
+    """Return the loop that runs in this thread, for its worker threads to come back to."""
+    library = running_library()
+    if library == "asyncio":
+        return _AsyncioHome(sys.modules["asyncio"]._get_running_loop())
+    if library == "trio":
+        return _TrioHome(sys.modules["trio"].lowlevel.current_trio_token())
+    return None

@@ -1,0 +1,620 @@
+"""The life of a session, as one request takes part in it.
+
+Everything that moves a request from one of the five states to another is in this file.
+
+    NONE      there is no session
+    UNASKED   a cookie that was not yet looked up
+    LIVE      the store holds the session, and the cookie's verifier holds
+    REFUSED   the store holds a record, and the cookie's verifier does not hold
+    OVER      it ended, or its cookie was swapped, within the minute; or it went after this request saw it live
+
+    UNASKED → LIVE       a call to the store applied
+    UNASKED → NONE       no record; or several cookies, of which not exactly one lives
+    UNASKED → REFUSED    a record, and neither its digest nor one swapped out within the minute is ours
+    UNASKED → OVER       the mark of an ended session, or a digest swapped out within the minute
+    LIVE    → OVER       no record, or not as expected: it went after this request saw it live
+    LIVE    → NONE       this request destroyed it
+    NONE, REFUSED → LIVE by a write, which founds a session with a selector and verifier of its own
+    any     → LIVE       by what founds anew: log-in, replace; renewal with data, unless seen live and now over
+"""
+
+import enum
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from server_session import _record as record
+from server_session._codec import decode_fields, decode_value, encode_fields, encode_value
+from server_session._colour import pause
+from server_session._cookies import Header
+from server_session._record import CREATED, DIGEST, ENDED, FORMER, OWNER, STAMP
+from server_session._session import Changes, Session
+from server_session._signals import Signals
+from server_session._tokens import Credential, issue_token, junk_token, short_digest, verify_token
+from server_session._tracking import ReadTracking
+from server_session.exceptions import (
+    ConflictError,
+    NoResponseError,
+    ResponseStartedError,
+    StoreError,
+)
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Lifetime, Outcome, SessionStore
+
+__all__ = ["Answer", "CookieChange", "Policy", "State", "Visit"]
+
+UPDATE_SECONDS: Final = 2.0
+_MARK: Final = Lifetime(record.MARK_SECONDS, record.MARK_SECONDS)
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
+
+
+class State(enum.Enum):
+    """What one request knows of its session."""
+
+    NONE = "none"
+    UNASKED = "unasked"
+    LIVE = "live"
+    REFUSED = "refused"
+    OVER = "over"
+
+
+class Answer(enum.Enum):
+    """Whether a cookie can still reach the browser."""
+
+    OPEN = "open"
+    ABSENT = "absent"
+    STARTED = "started"
+
+
+@dataclass(frozen=True, slots=True)
+class CookieChange:
+    """What the response must do to the cookie: set it to a credential's value, or expire it."""
+
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that a session's life depends on. Times in seconds."""
+
+    store: SessionStore
+    idle: float
+    absolute: float | None
+    renew_on: frozenset[str] = frozenset()
+    signals: Signals = field(default_factory=Signals)
+    now: Callable[[], float] = time.time
+    """Seconds since the epoch, for what is written into records."""
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The lifetime that a session is founded with."""
+        return Lifetime(self.idle, self.absolute)
+
+
+class Visit:
+    """One request's dealings with its session: its state, its cookie, its mapping."""
+
+    def __init__(self, policy: Policy, presented: Iterable[Credential], answer: Answer = Answer.ABSENT) -> None:
+        self._policy = policy
+        self._store = policy.store
+        self._presented = list(presented)
+        self._credential: Credential | None = self._presented[0] if self._presented else None
+        self._state = State.UNASKED if self._presented else State.NONE
+        self._seen_live = False
+        self._dropped = False
+        # Credentials that a call under way, or one that was cancelled, may have written to the store.
+        self._founding: Credential | None = None
+        self._swapping: dict[bytes, Credential] = {}
+        self.answer = answer
+        self.session: Session | None = None
+        self.cookie: CookieChange | None = None
+        self.accessed = False
+        self.token_given = False
+        self.cookies_added: list[Header] = []
+        self.is_answered_by_caller = False
+
+    @property
+    def state(self) -> State:
+        """What this request knows of its session."""
+        return self._state
+
+    @property
+    def has_cookie(self) -> bool:
+        """Whether the request brought a well-formed cookie."""
+        return bool(self._presented)
+
+    @property
+    def has_several_cookies(self) -> bool:
+        """Whether the request brought several different cookies of the name."""
+        return len(self._presented) > 1
+
+    # --- reads
+
+    async def load(self) -> Session:
+        """Load the request's mapping, once."""
+        if self.session is None:
+            fields = await self._look()
+            if self.session is None:
+                self.session = Session(record.user_fields(fields or {}))
+                self.session.bind(self.commit, self.is_alive)
+        return self.session
+
+    async def get(self) -> dict[str, Any]:
+        """Return the session's data as this request sees it."""
+        self.accessed = True
+        fields = record.user_fields(await self._look() or {})
+        return decode_fields(self._seen_by_request(fields))
+
+    async def is_alive(self) -> bool:
+        """Ask the store whether the session lives, without a touch."""
+        if self._credential is None or self._state in (State.NONE, State.REFUSED, State.OVER):
+            return False
+        return await self._look(touch=False) is not None
+
+    # --- writes; each returns False if the session ended meanwhile
+
+    async def merge(self, data: Mapping[str, object]) -> bool:
+        """Write some fields."""
+        changed = encode_fields(data)
+        if not await self._merge(changed, ()):
+            return False
+        if self.session is not None:
+            self.session.accept(changed)
+        return True
+
+    async def replace(self, data: Mapping[str, object], owner: object = None, *, in_place: bool = False) -> bool:
+        """Write all fields anew; except in place, in a session founded anew."""
+        changed = encode_fields(data)
+        if in_place:
+            return await self._replace_in_place(changed)
+        own = {} if owner is None else {OWNER: encode_value("owner", owner)}
+        await self._found_anew(changed, own)
+        return True
+
+    async def update(self, change: Callable[[dict[str, Any]], object]) -> bool:
+        """Change the data by a function of the data, if what the function read is still so; else again."""
+        self.accessed = True
+        started = time.monotonic()
+        longest = _FIRST_PAUSE
+        while True:
+            fields = await self._look()
+            if self._state is State.OVER:
+                return self._drop()
+            stored = fields or {}
+            seen = self._seen_by_request(record.user_fields(stored))
+            data = ReadTracking(decode_fields(seen))
+            if change(data) is not None:
+                raise TypeError(
+                    "the change given to update_session_data must alter the dict that it is given and return None; "
+                    "what it returns would be lost"
+                )
+            changed, removed = _difference(seen, data.plain())
+            if not changed and not removed:
+                return True
+            if fields is None:
+                if await self._found(changed):
+                    break
+                continue
+            expect: dict[str, bytes | None] = {name: stored.get(name) for name in data.read}
+            if data.read_all:
+                expect[STAMP] = stored.get(STAMP)
+            if await self._write(changed, removed, expect) is APPLIED:
+                break
+            if time.monotonic() - started > UPDATE_SECONDS:
+                raise ConflictError(
+                    f"update_session_data met other writers of {sorted(changed.keys() | removed)} "
+                    f"for {UPDATE_SECONDS:g} s; nothing was written, calling again is safe"
+                )
+            await pause(random.uniform(0, longest))  # noqa: S311 - it only spreads the contenders
+            longest = min(2 * longest, _LONGEST_PAUSE)
+        if self.session is not None:
+            self.session.accept(changed, removed)
+        return True
+
+    async def pluck(self, name: str) -> Any:
+        """Remove one field and return its value, or `None`; of several callers exactly one gets it."""
+        self.accessed = True
+        while True:
+            fields = await self._look()
+            stored = record.user_fields(fields or {})
+            seen = self._seen_by_request(stored)
+            if name not in seen:
+                return None
+            if name not in stored or await self._write({}, {name}, {name: stored[name]}) is APPLIED:
+                break
+            if self._state is State.OVER:
+                self._drop()
+                return None
+        if self.session is not None:
+            self.session.accept({}, {name})
+        return decode_value(name, seen[name])
+
+    async def renew(self, data: Mapping[str, object] | None = None) -> bool:
+        """Give the session a new cookie, and write some fields in the same step."""
+        changed = None if data is None else encode_fields(data)
+        if not await self._renew(changed, ()):
+            return False
+        if self.session is not None and changed:
+            self.session.accept(changed)
+        return True
+
+    async def destroy(self) -> bool:
+        """End the session; return whether there was one that this request was entitled to end."""
+        if self.session is not None:
+            self.session.restart({})
+        while self._state in (State.UNASKED, State.LIVE):
+            await self._settle()
+            credential = self._credential
+            if credential is None or self._state not in (State.UNASKED, State.LIVE):
+                break
+            outcome = await self._mark(credential, {DIGEST: credential.digest()})
+            if outcome is APPLIED:
+                return self._ended(credential)
+            if self._credential is credential:
+                await self._fall(credential, outcome)
+        # Who logs out while another request renews still logs out.
+        credential = self._credential
+        if self._state is State.OVER and credential is not None and await self._end_successor(credential):
+            return self._ended(credential)
+        if self._state is State.NONE and self._presented and self._credential is not None:
+            self._change_cookie(CookieChange(None))
+        return False
+
+    async def commit(self) -> bool:
+        """Store what the mapping has not stored yet."""
+        if self._swapping or self._founding is not None:
+            await self._recover()
+        session = self.session
+        changes = None if session is None else session.changes()
+        if session is None or changes is None:
+            return True
+        applied = await self._commit(changes)
+        session.settle(changes)
+        return applied
+
+    async def _commit(self, changes: Changes) -> bool:
+        if changes.cleared:
+            if changes.changed:
+                await self._found_anew(changes.changed, {}, keep_mapping=True)
+                return True
+            await self.destroy()
+            return True
+        # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
+        if self._policy.renew_on & changes.assigned:
+            return await self._renew(changes.changed, changes.removed)
+        return await self._merge(changes.changed, changes.removed)
+
+    # --- CSRF tokens
+
+    async def csrf_token(self, scope: str) -> str:
+        """Return a fresh token; found a session if there is none."""
+        self.accessed = self.token_given = True
+        while True:
+            if self._state in (State.UNASKED, State.LIVE):
+                await self._look()
+            if self._state in (State.NONE, State.REFUSED):
+                await self._found({})
+            elif self._state is State.OVER or self._credential is None:
+                # No session to bind it to: a token all the same, for the page to render, which will not validate.
+                return junk_token()
+            else:
+                return issue_token(self._credential, scope, self._policy.now())
+
+    async def has_csrf_token(self, token: str, scope: str) -> bool:
+        """Tell whether this token was issued to the session, and the session lives."""
+        self.accessed = True
+        if self._state in (State.NONE, State.REFUSED, State.OVER):
+            return False
+        await self._settle()
+        # The tag first: what does not verify costs no call to the store.
+        if self._credential is None or not verify_token(self._credential, scope, token):
+            return False
+        return await self._look() is not None
+
+    # --- the transitions
+
+    async def _look(self, *, touch: bool = True) -> Fields | None:
+        while self._state in (State.UNASKED, State.LIVE):
+            await self._settle()
+            credential = self._credential
+            if credential is None:
+                break
+            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
+            if not isinstance(answer, Outcome):
+                self._is_live()
+                return answer
+            if self._credential is credential:
+                await self._fall(credential, answer)
+        return None
+
+    async def _write(self, changed: Mapping[str, bytes], removed: Collection[str], expect: Expect) -> Outcome:
+        credential = self._credential
+        if credential is None:
+            return MISSING
+        outcome = await self._store.merge(
+            credential.selector,
+            {**changed, STAMP: record.fresh_stamp()},
+            removed,
+            {**expect, DIGEST: credential.digest()},
+        )
+        if outcome is APPLIED:
+            self._is_live()
+        elif outcome is MISSING and self._credential is credential:
+            await self._fall(credential, outcome)
+        return outcome
+
+    async def _merge(self, changed: Mapping[str, bytes], removed: Collection[str]) -> bool:
+        while True:
+            await self._settle()
+            if self._state is State.OVER:
+                return self._drop()
+            if self._state in (State.NONE, State.REFUSED):
+                # Nothing to write founds nothing: a visitor who stores no data has no session.
+                if not changed or await self._found(changed):
+                    return True
+                continue
+            credential = self._credential
+            outcome = await self._write(changed, removed, {})
+            if outcome is APPLIED:
+                return True
+            if credential is not None and self._credential is credential and outcome is CONFLICT:
+                await self._fall(credential, outcome)
+
+    async def _renew(self, changed: Mapping[str, bytes] | None, removed: Collection[str]) -> bool:
+        while True:
+            await self._settle()
+            credential = self._credential
+            # A browser that lost the answer of its first log-in comes with the cookie from before it.
+            unseen = self._state is State.OVER and not self._seen_live
+            if self._state in (State.NONE, State.REFUSED) or (unseen and changed is not None):
+                if changed is None:
+                    return False
+                if await self._found(changed):
+                    return True
+                continue
+            if self._state is State.OVER or credential is None:
+                return self._drop()
+            self._require_answer()
+            fresh = Credential.found(credential.selector)
+            self._swapping[fresh.digest()] = fresh
+            outcome = await self._store.merge(
+                credential.selector,
+                {
+                    **(changed or {}),
+                    STAMP: record.fresh_stamp(),
+                    DIGEST: fresh.digest(),
+                    FORMER: record.former_of(credential.digest(), self._policy.now()),
+                },
+                removed,
+                {DIGEST: credential.digest()},
+            )
+            if outcome is APPLIED:
+                self._adopt(fresh)
+                self._signal("renewed", fresh)
+                return True
+            del self._swapping[fresh.digest()]
+            if self._credential is credential:
+                await self._fall(credential, outcome)
+
+    async def _replace_in_place(self, changed: Mapping[str, bytes]) -> bool:
+        while True:
+            fields = await self._look()
+            if self._state is State.OVER:
+                return self._drop()
+            if fields is None:
+                if await self._found(changed):
+                    break
+                continue
+            # The stamp: no field may have come meanwhile that would outlive the replacement.
+            removed = record.user_fields(fields).keys() - changed.keys()
+            if await self._write(changed, removed, {STAMP: fields.get(STAMP)}) is APPLIED:
+                break
+        if self.session is not None:
+            self.session.restart(changed)
+        return True
+
+    async def _found(self, changed: Mapping[str, bytes], own: Mapping[str, bytes] | None = None) -> bool:
+        """Found a session; return False where another write of this request founded it first."""
+        self._require_answer()
+        # Chosen before the first wait, so that two first writes of one request found one session.
+        if self._founding is None:
+            self._founding = self._fresh_credential()
+        credential = self._founding
+        fields = self._first_fields(credential, changed, own or {})
+        try:
+            outcome = await self._store.set(credential.selector, fields, self._policy.lifetime, None)
+        except StoreError:
+            self._founding = None
+            raise
+        if outcome is not APPLIED and self._credential is not credential:
+            await self._require_own(credential)
+        if self._founding is credential:
+            self._founding = None
+            self._adopt(credential)
+            self._signal("created", credential)
+        return outcome is APPLIED
+
+    async def _found_anew(
+        self, changed: Mapping[str, bytes], own: Mapping[str, bytes], *, keep_mapping: bool = False
+    ) -> None:
+        """Found a session under a new selector, and then end the one before it."""
+        self._require_answer()
+        await self._settle()
+        before = None if self._state in (State.NONE, State.REFUSED) else self._credential
+        credential = self._fresh_credential()
+        fields = self._first_fields(credential, changed, own)
+        if await self._store.set(credential.selector, fields, self._policy.lifetime, None) is not APPLIED:
+            await self._require_own(credential)
+        # In this order: who hangs up between the two leaves a spare row, not a lost log-in.
+        self._adopt(credential)
+        self._signal("created", credential)
+        if self.session is not None and not keep_mapping:
+            self.session.restart(changed)
+        if before is not None and await self._end(before):
+            self._signal("destroyed", before)
+
+    async def _end(self, credential: Credential) -> bool:
+        outcome = await self._mark(credential, {DIGEST: credential.digest()})
+        return outcome is APPLIED or (outcome is CONFLICT and await self._end_successor(credential))
+
+    async def _end_successor(self, credential: Credential) -> bool:
+        """End the session whose cookie was swapped out from under this one within the minute."""
+        fields = await self._inspect(credential)
+        if fields is None or not self._is_former(credential, fields):
+            return False
+        expect = {DIGEST: fields[DIGEST], FORMER: fields[FORMER]}
+        return await self._mark(credential, expect) is APPLIED
+
+    async def _mark(self, credential: Credential, expect: Expect) -> Outcome:
+        # Never a bare delete: the mark is what a late write meets, and what tells ended from unknown.
+        mark = {ENDED: record.number(self._policy.now())}
+        return await self._store.set(credential.selector, mark, _MARK, expect)
+
+    async def _fall(self, credential: Credential, outcome: Outcome) -> None:
+        """Find out what it means that the session is not as expected."""
+        was_live = self._state is State.LIVE
+        fields = None if outcome is MISSING else await self._inspect(credential)
+        if self._credential is not credential:
+            return
+        if fields is not None and fields.get(DIGEST) in self._swapping:
+            # A renewal of this very request, applied and not yet heard of.
+            self._adopt(self._swapping[fields[DIGEST]])
+        elif fields is not None and fields.get(DIGEST) == credential.digest():
+            raise StoreError("the store said CONFLICT to an expectation that its record meets")
+        elif was_live or (fields is not None and self._ended_lately(credential, fields)):
+            self._state = State.OVER
+        elif fields is None:
+            self._state = State.NONE
+            self._signal("unknown", credential)
+        else:
+            self._state = State.REFUSED
+            self._signal("refused", credential)
+
+    async def _inspect(self, credential: Credential) -> Fields | None:
+        """Look at a record that is not as expected, without a touch."""
+        answer = await self._store.get(credential.selector, {}, False)
+        return None if isinstance(answer, Outcome) else answer
+
+    def _is_former(self, credential: Credential, fields: Fields) -> bool:
+        return DIGEST in fields and record.was_former(fields, credential.digest(), self._policy.now())
+
+    def _ended_lately(self, credential: Credential, fields: Fields) -> bool:
+        return ENDED in fields or self._is_former(credential, fields)
+
+    async def _settle(self) -> None:
+        """Choose among several cookies of the name: the one that lives, if exactly one does."""
+        if self._state is not State.UNASKED or len(self._presented) < 2 or self._seen_live:
+            return
+        self._signal("several_cookies", self._presented[0])
+        living = []
+        over = None
+        for credential in self._presented:
+            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, False)
+            if not isinstance(answer, Outcome):
+                living.append(credential)
+            elif answer is CONFLICT:
+                fields = await self._inspect(credential)
+                if fields is not None and self._ended_lately(credential, fields):
+                    over = credential
+        if self._state is not State.UNASKED or self._seen_live:
+            return
+        if len(living) == 1:
+            self._credential = living[0]
+            self._is_live()
+        elif not living and over is not None:
+            self._credential = over
+            self._state = State.OVER
+        else:
+            self._state = State.NONE
+
+    async def _recover(self) -> None:
+        """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""
+        founding, self._founding = self._founding, None
+        if founding is not None and self._credential is not founding:
+            answer = await self._store.get(founding.selector, {DIGEST: founding.digest()}, False)
+            if not isinstance(answer, Outcome):
+                self._adopt(founding)
+        if self._swapping:
+            await self._look(touch=False)
+        self._swapping.clear()
+
+    async def _require_own(self, credential: Credential) -> None:
+        answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, False)
+        if isinstance(answer, Outcome):
+            raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
+
+    def _is_live(self) -> None:
+        if self._state is State.UNASKED:
+            self._state = State.LIVE
+        self._seen_live = True
+
+    def _adopt(self, credential: Credential) -> None:
+        self._swapping.pop(credential.digest(), None)
+        self._credential = credential
+        self._state = State.LIVE
+        self._seen_live = True
+        self._dropped = False
+        self._change_cookie(CookieChange(credential.value))
+
+    def _ended(self, credential: Credential) -> bool:
+        self._state = State.NONE
+        self._credential = None
+        self._signal("destroyed", credential)
+        self._change_cookie(CookieChange(None))
+        return True
+
+    def _drop(self) -> bool:
+        if not self._dropped and self._credential is not None:
+            self._dropped = True
+            self._signal("write_dropped", self._credential)
+        return False
+
+    def _change_cookie(self, change: CookieChange) -> None:
+        self.accessed = True
+        self.cookie = change
+
+    def _require_answer(self) -> None:
+        if self.answer is Answer.STARTED:
+            raise ResponseStartedError(
+                "this write needs a new cookie, and the response has started: write before the first byte is sent "
+                "(in a WebSocket: before accept)"
+            )
+        if self.answer is Answer.ABSENT:
+            raise NoResponseError(
+                "this write needs a cookie, and there is no response to set it on: "
+                "pass the response after the request, or add SessionMiddleware to the application"
+            )
+
+    def _fresh_credential(self) -> Credential:
+        try:
+            return Credential.found(self._store.id())
+        except ValueError as error:
+            raise StoreError(str(error)) from None
+
+    def _first_fields(
+        self, credential: Credential, changed: Mapping[str, bytes], own: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        return {
+            **changed,
+            **own,
+            DIGEST: credential.digest(),
+            CREATED: record.number(self._policy.now()),
+            STAMP: record.fresh_stamp(),
+        }
+
+    def _seen_by_request(self, fields: dict[str, bytes]) -> dict[str, bytes]:
+        if self.session is None:
+            return fields
+        self.session.absorb(fields)
+        return self.session.overlay(fields)
+
+    def _signal(self, event: Any, credential: Credential) -> None:
+        self._policy.signals.send(event, short_digest(credential.selector))
+
+
+def _difference(before: Mapping[str, bytes], after: Mapping[str, Any]) -> tuple[dict[str, bytes], set[str]]:
+    encoded = encode_fields(after)
+    changed = {name: value for name, value in encoded.items() if not record.is_same(name, before.get(name), value)}
+    return changed, set(before.keys() - after.keys())

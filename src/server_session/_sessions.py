@@ -1,0 +1,250 @@
+"""`Sessions`: the settings, the store and the cookie, configured whole; and the default that `configure` makes."""
+
+import time
+from collections.abc import Callable, Collection, Coroutine
+from datetime import timedelta
+from functools import cached_property, partial
+from typing import Any, Final, TypedDict, TypeVar, Unpack
+from urllib.parse import urlsplit
+
+from server_session._api import Functions
+from server_session._blocking import BlockingFunctions
+from server_session._carrier import Carrier, Request, resolve, state_of
+from server_session._colour import run_awaiting, run_blocking
+from server_session._cookies import CookieHandler, CookieTransport, Header
+from server_session._lifecycle import Answer, Policy, Visit
+from server_session._response import ResponseHeaders, add_cookies, never_store, vary_on_cookie
+from server_session._signals import Signal, Signals
+from server_session._steps import Step
+from server_session._tokens import Credential
+from server_session._urls import open_store
+from server_session.exceptions import ConfigurationError, NotConfiguredError
+from server_session.stores._base import SessionStore
+from server_session.stores.memory import MemorySessionStore
+
+__all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "configure", "configured"]
+
+T = TypeVar("T")
+
+IDLE_SECONDS: Final = 30 * 60.0
+ABSOLUTE_AGE: Final = timedelta(days=30)
+RENEW_ON: Final = ("user", "user_id", "_user_id", "_auth_user_id")
+"""Keys whose writing means log-in."""
+
+
+class Settings(TypedDict, total=False):
+    """The keywords of `Sessions`, of `configure` and of the middlewares; what each means is said at `Sessions`."""
+
+    session_store: SessionStore | str | None
+    cookie_handler: CookieTransport | None
+    max_age: float | timedelta | None
+    absolute_max_age: float | timedelta | None
+    origin: str | Collection[str] | None
+    renew_on: Collection[str]
+    on_signal: Callable[[Signal], None] | None
+    clock: Callable[[], float]
+
+
+class Sessions(Functions):
+    """Sessions over one store and one cookie, with the functions as methods.
+
+    Args:
+        session_store: a store, or its URL (`memory:`, `file:DIR`, `redis://…`, …). By default the memory of this
+            process, which no other process sees.
+        cookie_handler: a `CookieHandler`, or a `CookieTransport` of your own.
+        max_age: idle time-out, in seconds or as a timedelta; by default the store's, else 30 minutes
+            (OWASP ASVS 5.0, 7.3.1).
+        absolute_max_age: the age, in seconds or as a timedelta, at which a session ends however busy it is; 30 days
+            by default, `None` for none (OWASP ASVS 5.0, 7.3.2).
+        origin: where the application lives in public, `https://shop.example`, or several of these. Secure and the
+            cookie's `__Host-` follow from it; without it the request's own scheme decides.
+        renew_on: keys of the mapping whose writing means log-in: it renews the cookie in the same step.
+        on_signal: called with each `Signal` of a session's life.
+        clock: seconds since the epoch, for tests.
+
+    Raises:
+        ConfigurationError: a setting that cannot work.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        session_store: SessionStore | str | None = None,
+        cookie_handler: CookieTransport | None = None,
+        max_age: float | timedelta | None = None,
+        absolute_max_age: float | timedelta | None = ABSOLUTE_AGE,
+        origin: str | Collection[str] | None = None,
+        renew_on: Collection[str] = RENEW_ON,
+        on_signal: Callable[[Signal], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = _store(session_store)
+        self.origins = _origins(origin)
+        cookie = CookieHandler() if cookie_handler is None else cookie_handler
+        if not all(callable(getattr(cookie, name, None)) for name in _TRANSPORT_METHODS):
+            raise ConfigurationError(
+                f"cookie_handler is a CookieHandler or a subclass of CookieTransport, not {type(cookie).__name__!r}"
+            )
+        if self.origins:
+            cookie = cookie.bind(all(one.startswith("https:") for one in self.origins))
+        self.cookie = cookie
+        if isinstance(renew_on, str):
+            raise ConfigurationError(f"renew_on is a collection of keys: write ({renew_on!r},)")
+        idle = _seconds("max_age", max_age)
+        self.policy = Policy(
+            store=self.store,
+            idle=idle or self.store.max_age or IDLE_SECONDS,
+            absolute=_seconds("absolute_max_age", absolute_max_age),
+            renew_on=frozenset(renew_on),
+            signals=Signals(on_signal),
+            now=clock,
+        )
+
+    @cached_property
+    def sync(self) -> BlockingFunctions:
+        """The same functions, blocking."""
+        return _Blocking(lambda: self)
+
+    def visit(self, request: Request) -> Visit:
+        """Return this request's visit: the same one for the mapping and for every function."""
+        visits = state_of(request).visits
+        visit: Visit | None = visits.get(self)
+        if visit is None:
+            presented = map(Credential.parse, self.cookie.read(request))
+            visit = visits[self] = Visit(self.policy, [one for one in presented if one is not None])
+        return visit
+
+    def cookie_headers(self, request: Request, visit: Visit) -> list[Header]:
+        """Return the headers that this visit asks to be added to the response."""
+        change = visit.cookie
+        if change is None:
+            return []
+        elsewhere = self.cookie.expire_elsewhere(request) if visit.has_several_cookies else []
+        if change.value is None:
+            return [*elsewhere, *self.cookie.destroy(request)]
+        return [*elsewhere, *self.cookie.write(request, change.value, None)]
+
+    def answer(self, request: Request, visit: Visit, headers: ResponseHeaders) -> None:
+        """Put what this visit asks of a response into its headers."""
+        cookies = self.cookie_headers(request, visit)
+        add_cookies(headers, cookies, visit.cookies_added)
+        visit.cookies_added = cookies
+        if cookies or visit.token_given:
+            never_store(headers)
+        if visit.accessed or (visit.session is not None and visit.session.accessed):
+            vary_on_cookie(headers)
+
+    async def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+        given, rest = step.split(arguments)
+        carrier, visit = self._open(given)
+        result = await run_awaiting(self.store.colour, step.body(visit, *rest, **options))
+        self._close(carrier, visit)
+        return result
+
+    def run_blocking(self, request: Request, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of the core for this request, blocking."""
+        return run_blocking(self.store.colour, state_of(request).home, start)
+
+    async def run_awaiting(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of the core from an event loop."""
+        return await run_awaiting(self.store.colour, coroutine)
+
+    def _open(self, given: tuple[object, ...]) -> tuple[Carrier, Visit]:
+        carrier = resolve(given)
+        visit = self.visit(carrier.request)
+        if carrier.response is not None and visit.answer is Answer.ABSENT:
+            visit.answer = Answer.OPEN
+            visit.is_answered_by_caller = True
+        return carrier, visit
+
+    def _close(self, carrier: Carrier, visit: Visit) -> None:
+        # Under a middleware the cookie is set when the response starts, on whatever response that is.
+        if carrier.response is not None and visit.is_answered_by_caller:
+            self.answer(carrier.request, visit, carrier.response)
+
+
+class _Blocking(BlockingFunctions):
+    def __init__(self, sessions: Callable[[], Sessions]) -> None:
+        self._sessions = sessions
+
+    def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+        sessions = self._sessions()
+        given, rest = step.split(arguments)
+        carrier, visit = sessions._open(given)
+        result = sessions.run_blocking(carrier.request, partial(step.body, visit, *rest, **options))
+        sessions._close(carrier, visit)
+        return result
+
+
+class _Default(Functions):
+    async def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+        return await configured()._run(step, arguments, **options)
+
+
+_configured: Sessions | None = None
+
+
+def configure(**settings: Unpack[Settings]) -> Sessions:
+    """Configure the sessions that the functions of `server_session` and `server_session.sync` serve; return them.
+
+    The arguments are those of `Sessions`. Call it once, where the application is made, in every worker process.
+    A second call replaces the first.
+    """
+    global _configured  # noqa: PLW0603 - the one default, that the functions are about
+    _configured = Sessions(**settings)
+    return _configured
+
+
+def configured() -> Sessions:
+    """Return what `configure` made; raises `NotConfiguredError` before it was called."""
+    if _configured is None:
+        raise NotConfiguredError(
+            "server_session is not configured: call `server_session.configure()` where the application is made, "
+            "or use the methods of a `Sessions(...)` of your own"
+        )
+    return _configured
+
+
+DEFAULT: Final = _Default()
+BLOCKING_DEFAULT: Final[BlockingFunctions] = _Blocking(configured)
+
+
+def _store(given: SessionStore | str | None) -> SessionStore:
+    if given is None:
+        return MemorySessionStore()
+    if isinstance(given, str):
+        return open_store(given)
+    if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in _STORE_METHODS):
+        raise ConfigurationError(
+            f"session_store is a store or a store's URL, not {given!r}: a store has {', '.join(_STORE_METHODS)}"
+        )
+    return given
+
+
+_TRANSPORT_METHODS: Final = ("read", "write", "destroy", "is_present", "expire_elsewhere", "bind")
+_STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")
+
+
+def _seconds(name: str, given: float | timedelta | None) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float | timedelta):
+        raise ConfigurationError(f"{name} is a number of seconds or a timedelta, not {given!r}")
+    seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
+    if not 0 < seconds < float("inf"):
+        raise ConfigurationError(f"{name} must be more than 0 seconds and finite, not {given!r}")
+    return seconds
+
+
+def _origins(given: str | Collection[str] | None) -> tuple[str, ...]:
+    origins = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError(f"origin {origin!r}: write a scheme and a host, as in 'https://shop.example'")
+        if parts.path or parts.query or parts.fragment or parts.username is not None:
+            raise ConfigurationError(f"origin {origin!r}: an origin has no path, query or user (and no slash at its end)")
+    if len({origin.startswith("https:") for origin in origins}) > 1:
+        raise ConfigurationError(f"origins {origins!r}: all https or all http, for they share one cookie")
+    return origins

@@ -1,0 +1,44 @@
+"""What an operator may want to know: one log line and one callback for each event of a session's life."""
+
+import logging
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+__all__ = ["Event", "Signal", "Signals"]
+
+Event: TypeAlias = Literal["created", "renewed", "destroyed", "unknown", "refused", "write_dropped", "several_cookies"]
+
+_LOG: Final = logging.getLogger("server_session")
+
+_LEVELS: Final[dict[Event, tuple[int, str]]] = {
+    "created": (logging.DEBUG, "session created"),
+    "renewed": (logging.DEBUG, "session renewed: its cookie was replaced"),
+    "destroyed": (logging.DEBUG, "session destroyed"),
+    "unknown": (logging.INFO, "a cookie named no session: expired, forged, or lost by the store"),
+    "refused": (logging.WARNING, "a cookie named a session, and its secret does not hold"),
+    "write_dropped": (logging.WARNING, "a write was dropped: its session ended or was renewed meanwhile"),
+    "several_cookies": (logging.WARNING, "a request brought several session cookies"),
+}
+
+
+class Signal(NamedTuple):
+    """Something that happened to a session."""
+
+    event: Event
+    session: str
+    """A short digest of the session's selector; never the selector itself."""
+
+
+class Signals:
+    """Sends each event to the logger `server_session` and to the application's callback, if it has one."""
+
+    def __init__(self, callback: Callable[[Signal], None] | None = None) -> None:
+        self._callback = callback
+
+    def send(self, event: Event, session: str) -> None:
+        """Tell of an event; `session` is a short digest, safe to keep."""
+        level, message = _LEVELS[event]
+        if _LOG.isEnabledFor(level):
+            _LOG.log(level, "%s (%s)", message, session, extra={"event": event, "session": session})
+        if self._callback is not None:
+            self._callback(Signal(event, session))

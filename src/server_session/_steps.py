@@ -1,0 +1,127 @@
+"""The functions' bodies, once for both colours: what each does with a request's visit."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from server_session._carrier import is_carrier
+from server_session._codec import convert
+from server_session._lifecycle import Visit
+from server_session.exceptions import CarrierError
+
+__all__ = ["DESTROY", "GET", "GET_TOKEN", "LOG_IN", "PLUCK", "RENEW", "REPLACE", "SET", "UPDATE", "VALIDATE_TOKEN", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of the functions: what its positional arguments after the carrier are, and its body."""
+
+    function: str
+    body: Callable[..., Coroutine[Any, Any, Any]]
+    last: str | None = None
+    """What the last positional argument is; `None` where the carrier is all."""
+    then: str | None = None
+    """What may follow it."""
+
+    def split(self, given: tuple[object, ...]) -> tuple[tuple[object, ...], tuple[object, ...]]:
+        """Part the positional arguments into the carrier and the rest.
+
+        Raises `CarrierError` where the rest is missing, or a carrier stands in its place.
+        """
+        if self.last is None:
+            return given, ()
+        # No request and no response is text, so a name followed by data is found wherever it stands.
+        if self.then and len(given) > 1 and isinstance(given[-2], str) and not is_carrier(given[-1]):
+            return given[:-2], given[-2:]
+        if not given:
+            raise CarrierError(f"{self.function} needs its {self.last} as the last argument")
+        if is_carrier(given[-1]):
+            raise CarrierError(
+                f"{self.function} takes its {self.last} after the request; "
+                f"the last argument is {type(given[-1]).__name__!r}, which is a request, a response or a context"
+            )
+        return given[:-1], given[-1:]
+
+
+async def get(visit: Visit, as_type: Any = None) -> Any:
+    """`get_session_data`."""
+    data = await visit.get()
+    return data if as_type is None else convert(data, as_type)
+
+
+async def merge(visit: Visit, data: Mapping[str, object]) -> bool:
+    """`set_session_data`."""
+    return await visit.merge(_mapping("set_session_data", data))
+
+
+async def update(visit: Visit, change: Callable[[dict[str, Any]], object]) -> bool:
+    """`update_session_data`."""
+    if not callable(change):
+        raise TypeError(f"update_session_data takes a function of the data, not {type(change).__name__!r}")
+    return await visit.update(change)
+
+
+async def replace(visit: Visit, data: Mapping[str, object], *, in_place: bool) -> bool:
+    """`replace_session_data`."""
+    return await visit.replace(_mapping("replace_session_data", data), in_place=in_place)
+
+
+async def log_in(visit: Visit, owner: object, data: Mapping[str, object] | None = None) -> bool:
+    """`log_in`."""
+    if not isinstance(owner, str) or not owner:
+        raise TypeError(f"log_in takes the owner's name or id as text, not {owner!r}")
+    return await visit.replace(_mapping("log_in", data or {}), owner)
+
+
+async def pluck(visit: Visit, name: str, as_type: Any = None) -> Any:
+    """`pluck_session_property`."""
+    if not isinstance(name, str):
+        raise TypeError(f"pluck_session_property takes the name of a key, not {type(name).__name__!r}")
+    value = await visit.pluck(name)
+    return value if as_type is None or value is None else convert(value, as_type, name)
+
+
+async def destroy(visit: Visit) -> bool:
+    """`destroy_session`."""
+    return await visit.destroy()
+
+
+async def renew(visit: Visit, data: Mapping[str, object] | None) -> bool:
+    """`renew_session`."""
+    return await visit.renew(None if data is None else _mapping("renew_session", data))
+
+
+async def get_token(visit: Visit, scope: tuple[str, str] | None) -> str:
+    """`get_csrf_token`."""
+    return await visit.csrf_token(_scope(scope))
+
+
+async def validate_token(visit: Visit, token: object, scope: tuple[str, str] | None) -> bool:
+    """`validate_csrf_token`."""
+    # Whatever a client may send as JSON is an answer, and the answer is no.
+    return isinstance(token, str) and await visit.has_csrf_token(token, _scope(scope))
+
+
+GET: Final = Step("get_session_data", get)
+SET: Final = Step("set_session_data", merge, "data")
+UPDATE: Final = Step("update_session_data", update, "change")
+REPLACE: Final = Step("replace_session_data", replace, "data")
+LOG_IN: Final = Step("log_in", log_in, "owner", "data")
+PLUCK: Final = Step("pluck_session_property", pluck, "name")
+DESTROY: Final = Step("destroy_session", destroy)
+RENEW: Final = Step("renew_session", renew)
+GET_TOKEN: Final = Step("get_csrf_token", get_token)
+VALIDATE_TOKEN: Final = Step("validate_csrf_token", validate_token, "token")
+
+
+def _mapping(function: str, data: object) -> Mapping[str, object]:
+    if not isinstance(data, Mapping):
+        raise TypeError(f"{function} takes the data as a dict, not {type(data).__name__!r}")
+    return data
+
+
+def _scope(scope: tuple[str, str] | None) -> str:
+    if scope is None:
+        return ""
+    method, path = scope
+    return f"{method} {path}"

@@ -1,0 +1,105 @@
+"""What a browser holds: the cookie's selector and verifier, and the CSRF tokens made from the verifier."""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+__all__ = ["CREDENTIAL_LENGTH", "Credential", "issue_token", "junk_token", "short_digest", "verify_token"]
+
+_SELECTOR_LENGTH: Final = 24
+_VERIFIER_BYTES: Final = 30
+CREDENTIAL_LENGTH: Final = 64
+
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
+_SELECTOR = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)
+
+_NONCE: Final = struct.Struct(">I16s")
+_TAG_BYTES: Final = hashlib.sha256().digest_size
+_TOKEN_LENGTH: Final = 70
+_CSRF_KEY: Final = b"server-session csrf token"
+
+
+class Credential(NamedTuple):
+    """A cookie's value, in its two parts: who is meant, and the proof."""
+
+    selector: str
+    verifier: str
+
+    @classmethod
+    def parse(cls, value: str) -> "Credential | None":
+        """Return the parts of a cookie's value, or `None` unless it is 64 characters of base64url."""
+        if _CREDENTIAL.fullmatch(value) is None:
+            return None
+        return cls(value[:_SELECTOR_LENGTH], value[_SELECTOR_LENGTH:])
+
+    @classmethod
+    def found(cls, selector: str) -> "Credential":
+        """Return a credential of a fresh verifier (240 random bits) under a selector.
+
+        Raises `ValueError` for a selector that is not 24 characters of base64url.
+        """
+        if _SELECTOR.fullmatch(selector) is None:
+            raise ValueError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
+        return cls(selector, base64.urlsafe_b64encode(secrets.token_bytes(_VERIFIER_BYTES)).decode("ascii"))
+
+    @property
+    def value(self) -> str:
+        """The cookie's value."""
+        return self.selector + self.verifier
+
+    def digest(self) -> bytes:
+        """Return what the store keeps of it: SHA-256 of selector and verifier, as JSON text."""
+        # A reader of the store holds no credential: the digest does not lead back to the verifier.
+        return b'"' + _base64url(hashlib.sha256(self.value.encode("ascii")).digest()) + b'"'
+
+
+def short_digest(selector: str) -> str:
+    """Return the few characters by which logs and signals name a session."""
+    return hashlib.sha256(selector.encode("ascii", "replace")).hexdigest()[:10]
+
+
+def issue_token(credential: Credential, scope: str, now: float) -> str:
+    """Return a fresh CSRF token of this credential: 70 characters of base64url.
+
+    `scope` is `""` for the whole session, `now` the time in seconds since the epoch.
+    """
+    # Fresh random bytes at each call, and the tag over them: no two tokens share what BREACH could compare.
+    # No XOR pad: whoever holds one token could make others of it.
+    nonce = _NONCE.pack(int(now) & 0xFFFFFFFF, secrets.token_bytes(16))
+    return _base64url(nonce + _tag(credential, scope, nonce)).decode("ascii")
+
+
+def verify_token(credential: Credential, scope: str, token: str) -> bool:
+    """Tell whether a CSRF token was issued by this credential, for this scope. In constant time; never raises."""
+    # The length is bounded before anything is decoded, and only the one spelling that was emitted is accepted.
+    if len(token) != _TOKEN_LENGTH or not token.isascii():
+        return False
+    try:
+        raw = base64.b64decode(token.encode("ascii") + b"==", altchars=b"-_", validate=True)
+    except ValueError:
+        return False
+    if not hmac.compare_digest(_base64url(raw), token.encode("ascii")):
+        return False
+    nonce, tag = raw[: _NONCE.size], raw[_NONCE.size :]
+    return hmac.compare_digest(tag, _tag(credential, scope, nonce))
+
+
+def junk_token(random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
+    """Return text of a token's form that will not validate."""
+    return _base64url(random_bytes(_NONCE.size + _TAG_BYTES)).decode("ascii")
+
+
+def _tag(credential: Credential, scope: str, nonce: bytes) -> bytes:
+    # The secret is of the verifier, so a token dies with the verifier: at log-in, log-out and every renewal.
+    secret = hmac.digest(credential.verifier.encode("ascii"), _CSRF_KEY, "sha256")
+    name = scope.encode()
+    return hmac.digest(secret, struct.pack(">I", len(name)) + name + nonce, "sha256")
+
+
+def _base64url(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")

@@ -1,0 +1,72 @@
+"""Stores by URL. Each store's module, and so its driver, is imported when its URL is asked for."""
+
+import importlib
+from collections.abc import Callable
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from server_session.exceptions import ConfigurationError
+from server_session.stores._base import SessionStore
+
+__all__ = ["open_store"]
+
+
+class _Place(NamedTuple):
+    module: str
+    store: str
+    arguments: Callable[[str], tuple[str, ...]]
+
+
+def _nothing(url: str) -> tuple[str, ...]:  # noqa: ARG001 - as the others take it
+    return ()
+
+
+def _directory(url: str) -> tuple[str, ...]:
+    directory = unquote(url.partition(":")[2].removeprefix("//"))
+    if not directory:
+        raise ConfigurationError("the URL file: needs a directory, as in file:/var/lib/shop/sessions")
+    return (directory,)
+
+
+def _whole(url: str) -> tuple[str, ...]:
+    return (url,)
+
+
+_REDIS: Final = _Place("redis", "RedisSessionStore", _whole)
+_SQL: Final = _Place("sql", "SQLSessionStore", _whole)
+_STORES: Final[dict[str, _Place]] = {
+    "memory": _Place("memory", "MemorySessionStore", _nothing),
+    "file": _Place("file", "FileSessionStore", _directory),
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "unix": _REDIS,
+    "memcached": _Place("memcached", "MemcachedSessionStore", _whole),
+    "sqlite": _SQL,
+    "postgresql": _SQL,
+    "mysql": _SQL,
+    "mariadb": _SQL,
+}
+
+
+def open_store(url: str) -> SessionStore:
+    """Return the store that a URL names: `memory:`, `file:DIR`, `redis://…`, `postgresql+asyncpg://…` and so on.
+
+    Raises `ConfigurationError` for a URL that names none, or whose driver is not installed.
+    """
+    scheme, colon, _ = url.partition(":")
+    place = _STORES.get(scheme.partition("+")[0].lower())
+    if not colon or place is None:
+        # A URL may hold a password, so only its scheme is repeated.
+        raise ConfigurationError(
+            f"no store is known for the URL scheme {scheme if colon else '(none)'!r}: "
+            f"use one of {', '.join(sorted(_STORES))}, or give a store object"
+        )
+    try:
+        module = importlib.import_module(f"server_session.stores.{place.module}")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the store for {scheme}: needs {error.name!r}, which is not installed: "
+            f"pip install 'server-session[{place.module}]'"
+        ) from error
+    make: Callable[..., SessionStore] = getattr(module, place.store)
+    return make(*place.arguments(url))

@@ -1,0 +1,108 @@
+"""Everything that server-session raises, as one tree.
+
+SessionError
+├── ConfigurationError (ValueError)      a setting that cannot work
+│   └── NotConfiguredError               a function was called before configure()
+├── CarrierError (TypeError)             the arguments hold no request that can be read
+├── ColourError (RuntimeError)           a blocking call over a store that awaits, or the like
+├── SerializationError (ValueError)      a value that would not come out as it went in
+├── DataTypeError (ValueError)           stored data does not fit the asked-for type
+├── LimitError (ValueError)              a session larger than its bounds; nothing was written
+├── ConflictError                        update_session_data ran out of time
+├── SessionNotLoadedError                a mapping was touched before it was loaded
+├── NoResponseError                      a cookie must be set and there is no response to set it on
+├── ResponseStartedError                 a cookie must be set and the headers have been sent
+└── StoreError                           the store did not answer, or not as it must
+    ├── StoreFullError                   the store refuses a new session until others expire
+    └── RecordError                      a record that cannot be read
+"""
+
+__all__ = [
+    "CarrierError",
+    "ColourError",
+    "ConfigurationError",
+    "ConflictError",
+    "DataTypeError",
+    "LimitError",
+    "NoResponseError",
+    "NotConfiguredError",
+    "RecordError",
+    "ResponseStartedError",
+    "SerializationError",
+    "SessionError",
+    "SessionNotLoadedError",
+    "StoreError",
+    "StoreFullError",
+]
+
+
+class SessionError(Exception):
+    """The root: whoever catches it catches everything of this library."""
+
+
+class ConfigurationError(SessionError, ValueError):
+    """A setting, or two settings together, that cannot work."""
+
+
+class NotConfiguredError(ConfigurationError):
+    """A function was called before `configure()`."""
+
+
+class CarrierError(SessionError, TypeError):
+    """The arguments hold no request, response or context that can be read."""
+
+
+class ColourError(SessionError, RuntimeError):
+    """A blocking call where only an awaiting one can work, or the reverse."""
+
+
+class SerializationError(SessionError, ValueError):
+    """A value that would not come out equal and of the same type. Nothing was written.
+
+    `key` is the session's key, `where` the place inside its value (`""` for the value itself).
+    """
+
+    def __init__(self, key: object, where: str, reason: str) -> None:
+        super().__init__(f"session key {key!r}{where and f' at {where}'}: {reason}")
+        self.key = key
+        self.where = where
+        self.reason = reason
+
+
+class DataTypeError(SessionError, ValueError):
+    """The session's data does not fit the type asked for with `as_type`; it names the field."""
+
+
+class LimitError(SessionError, ValueError):
+    """A session would grow beyond one of its bounds. Nothing was written."""
+
+
+class ConflictError(SessionError):
+    """`update_session_data` met other writers of the same keys until its time ran out.
+
+    Nothing was written. Calling again is safe.
+    """
+
+
+class SessionNotLoadedError(SessionError):
+    """The request's mapping was touched before it was loaded (`autoload=False`)."""
+
+
+class NoResponseError(SessionError):
+    """A cookie must be set, and there is no response to set it on. Nothing was written."""
+
+
+class ResponseStartedError(SessionError):
+    """A cookie must be set, and the response's headers have been sent. Nothing was written."""
+
+
+class StoreError(SessionError):
+    """The store did not answer within its limit of time, or answered with an error."""
+
+
+class StoreFullError(StoreError):
+    """The store is at its bound and refuses a new session. Nothing was written."""
+
+
+class RecordError(StoreError):
+    """A stored record that cannot be read: damaged, or written by something else."""

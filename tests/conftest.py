@@ -1,0 +1,165 @@
+"""Fixtures for every test: free ports, private servers, an application that is served, a browser."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests import servers
+from tests.parts import PARTS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_configure() -> None:
+    # Told to end, pytest takes its fixtures down, and with them the servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # What a browser sees does not depend on the Python that serves it.
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.once)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            need(name)
+
+
+def need(name: str) -> None:
+    """Skip the test that runs now if the machine lacks a part of `tests/parts.py`; in CI fail it."""
+    part = PARTS[name]
+    if part.find() is None:
+        reason = f"{part.program} is not on this machine: apt-get install {part.package}"
+        if IN_CI:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    return servers.free_port()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[servers.Server]:
+    need("redis-server")
+    with servers.start_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def memcached_server() -> Iterator[servers.Server]:
+    need("memcached")
+    with servers.start_memcached() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[servers.Server]:
+    need("postgresql")
+    with servers.start_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[servers.Server]:
+    need("mariadb-server")
+    with servers.start_mariadb() as server:
+        yield server
+
+
+class Served(NamedTuple):
+    """An application that is being served: where, and how to end it before the test does."""
+
+    url: str
+    port: int
+    stop: Callable[[], None]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Serve an ASGI application (or its import string) with uvicorn: `serve(app)`, `serve("examples.demo:app")`.
+
+    Keywords go to `uvicorn.Config`. It runs in a thread of its own until the test ends.
+    """
+    running: list[Served] = []
+
+    def serve(app: Any, **settings: Any) -> Served:
+        served = _serve(app, settings)
+        running.append(served)
+        return served
+
+    yield serve
+    for served in reversed(running):
+        served.stop()
+
+
+def _serve(app: Any, settings: dict[str, Any]) -> Served:
+    import uvicorn
+
+    port = settings.pop("port", None) or servers.free_port()
+    limits = {"timeout_graceful_shutdown": 2, "log_level": "warning"}
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **{**limits, **settings}))
+    is_up = threading.Event()
+
+    class Thread(threading.Thread):
+        failure: BaseException | None = None
+
+        def run(self) -> None:
+            try:
+                server.run()
+            except (Exception, SystemExit) as failure:  # noqa: BLE001 - whatever it is, the test's thread raises it
+                self.failure = failure
+            finally:
+                is_up.set()
+
+    start = server.startup
+
+    async def startup(*arguments: Any, **keywords: Any) -> None:
+        await start(*arguments, **keywords)
+        is_up.set()
+
+    server.startup = startup  # type: ignore[method-assign]
+    thread = Thread(name=f"uvicorn on port {port}", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(20)
+        if thread.is_alive():
+            pytest.fail(f"{thread.name} did not end")
+
+    if not is_up.wait(20) or not server.started:
+        stop()
+        raise RuntimeError(f"the application did not start: {thread.failure!r}") from thread.failure
+    return Served(f"http://127.0.0.1:{port}", port, stop)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Headless Chromium, driven by Playwright. `browser.new_context()` is a visitor with cookies of its own."""
+    # Not for the whole session: while it is open Playwright's loop counts as this thread's running one,
+    # so the tests of a module that uses it cannot call asyncio.run.
+    need("chromium")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("gpu", "quic", "background-networking", "component-update", "sync")
+    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=str(PARTS["chromium"].find()), headless=True, args=arguments
+        )
+        yield chromium
+        chromium.close()

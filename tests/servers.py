@@ -1,0 +1,266 @@
+"""Private servers for tests and benches: on free loopback ports, in temporary folders, ended by process id."""
+
+import atexit
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self, TypedDict
+
+from tests.parts import PARTS
+
+__all__ = [
+    "Server",
+    "ServerError",
+    "free_port",
+    "start_mariadb",
+    "start_memcached",
+    "start_postgresql",
+    "start_redis",
+]
+
+READY_SECONDS = 30.0
+END_SECONDS = 10.0
+
+
+class ServerError(Exception):
+    """A server did not start; the message ends with what it logged."""
+
+
+class Server:
+    """A running server. `url` says where, `stop()` ends it and removes its folder; leaving a `with` block does too."""
+
+    def __init__(
+        self, url: str, port: int, process: "subprocess.Popen[bytes]", folder: Path, farewell: signal.Signals
+    ) -> None:
+        self.url = url
+        self.port = port
+        self.process = process
+        self.folder = folder
+        self._farewell = farewell
+        atexit.register(self.stop)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server itself."""
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What the server has logged so far."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def url_for(self, scheme: str) -> str:
+        """Return the URL under another scheme: `server.url_for("postgresql+asyncpg")`."""
+        return f"{scheme}:{self.url.partition(':')[2]}"
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; its folder stays until `stop()`."""
+        self.process.kill()
+        self.process.wait(END_SECONDS)
+
+    def stop(self) -> None:
+        """End it: politely, then not. Once it has ended this does nothing."""
+        atexit.unregister(self.stop)
+        for number in (self._farewell, signal.SIGKILL):
+            if self.process.poll() is not None:
+                break
+            self.process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(END_SECONDS)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start_redis(*options: str) -> Server:
+    """Start Redis, with nothing written to disk. `options` are further arguments of redis-server."""
+    program = _program("redis-server")
+
+    def command(folder: Path, port: int) -> list[str]:
+        fixed = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "", "--appendonly", "no"]
+        return [str(program), *fixed, *options]
+
+    def is_ready(port: int) -> bool:
+        return _ask(port, b"PING\r\n").startswith(b"+PONG")
+
+    return _start("redis", "redis://127.0.0.1:{port}/0", command, is_ready)
+
+
+def start_memcached(*options: str) -> Server:
+    """Start memcached, with items of up to 4 MiB. `options` are further arguments of memcached."""
+    program = _program("memcached")
+    user = _user("memcache")
+
+    def command(folder: Path, port: int) -> list[str]:
+        as_user = ["-u", user.pw_name] if user else []
+        return [str(program), "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-I", "4m", *as_user, *options]
+
+    def is_ready(port: int) -> bool:
+        return _ask(port, b"version\r\n").startswith(b"VERSION")
+
+    return _start("memcached", "memcached://127.0.0.1:{port}", command, is_ready)
+
+
+def start_postgresql(*options: str) -> Server:
+    """Start PostgreSQL with an empty database `session`. `options` are settings: `"fsync=on"`.
+
+    Unless told so it does not wait for the disk.
+    """
+    # Where it is itself, and not a link to it: its own tools are beside it.
+    program = _program("postgresql").resolve()
+    user = _user("postgres")
+    settings = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300", *options)
+
+    def command(folder: Path, port: int) -> list[str]:
+        data = folder / "data"
+        if not data.exists():
+            initdb = [program.with_name("initdb"), "--no-sync", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
+            _prepare([*map(str, initdb), "-U", "session", "-D", str(data)], folder, user)
+            # A database named as the user is what clients ask for; the single-user mode makes it before anybody asks.
+            _prepare(
+                [str(program), "--single", "-D", str(data), "postgres"], folder, user, b"CREATE DATABASE session\n"
+            )
+        addresses = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder)]
+        return [str(program), "-D", str(data), *addresses, *(word for setting in settings for word in ("-c", setting))]
+
+    def is_ready(port: int) -> bool:
+        asked = [str(program.with_name("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        return subprocess.run(asked, check=False, timeout=END_SECONDS).returncode == 0
+
+    # To it SIGTERM means "when all clients have left", and SIGINT means "now".
+    return _start(
+        "postgresql",
+        "postgresql://session@127.0.0.1:{port}/session",
+        command,
+        is_ready,
+        user=user,
+        farewell=signal.SIGINT,
+    )
+
+
+def start_mariadb(*options: str) -> Server:
+    """Start MariaDB with an empty database `session`. `options` are further arguments of mariadbd."""
+    program = _program("mariadb-server")
+    user = _user("mysql")
+
+    def command(folder: Path, port: int) -> list[str]:
+        data, first = folder / "data", folder / "first.sql"
+        if not data.exists():
+            first.write_text(
+                "CREATE DATABASE IF NOT EXISTS session CHARACTER SET utf8mb4;\n"
+                "CREATE USER IF NOT EXISTS session@'127.0.0.1' IDENTIFIED BY 'session';\n"
+                "GRANT ALL ON session.* TO session@'127.0.0.1';\n"
+            )
+            installer = shutil.which("mariadb-install-db") or "/usr/bin/mariadb-install-db"
+            fixed = ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]
+            _prepare([installer, *fixed, f"--datadir={data}"], folder, user)
+        addresses = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder}/socket"]
+        files = [f"--datadir={data}", f"--pid-file={folder}/pid", f"--init-file={first}"]
+        limits = ["--skip-name-resolve", "--max-connections=300", "--innodb-flush-log-at-trx-commit=0"]
+        return [str(program), "--no-defaults", *addresses, *files, *limits, *options]
+
+    def is_ready(port: int) -> bool:
+        # It speaks first, with a greeting that bears its version.
+        return b"MariaDB" in _ask(port, b"")
+
+    return _start("mariadb", "mysql://session:session@127.0.0.1:{port}/session", command, is_ready, user=user)
+
+
+def _start(
+    name: str,
+    url: str,
+    command: Callable[[Path, int], Sequence[str]],
+    is_ready: Callable[[int], bool],
+    *,
+    user: pwd.struct_passwd | None = None,
+    farewell: signal.Signals = signal.SIGTERM,
+) -> Server:
+    # Short, and not under pytest's folders: a socket's path has 107 bytes, and a server's user must reach it.
+    folder = Path(tempfile.mkdtemp(prefix=f"session-{name}-"))
+    if user:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        # A port that was free may be taken before the server has it.
+        for _ in range(3):
+            port = free_port()
+            with (folder / "log").open("ab") as log:
+                process = subprocess.Popen(
+                    command(folder, port), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_as(user)
+                )
+            server = Server(url.format(port=port), port, process, folder, farewell)
+            undo.callback(server.kill)
+            if _wait(server, is_ready):
+                undo.pop_all()
+                return server
+            server.kill()
+        raise ServerError(f"{name} did not start; it logged:\n{(folder / 'log').read_text(errors='replace')}")
+
+
+def _wait(server: Server, is_ready: Callable[[int], bool]) -> bool:
+    end = time.monotonic() + READY_SECONDS
+    while time.monotonic() < end and server.process.poll() is None:
+        if is_ready(server.port):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _ask(port: int, question: bytes) -> bytes:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(question)
+        return connection.recv(256)
+    return b""
+
+
+def _program(package: str) -> Path:
+    program = PARTS[package].find()
+    if program is None:
+        raise ServerError(f"{PARTS[package].program} is not on this machine: apt-get install {package}")
+    return program
+
+
+def _user(name: str) -> pwd.struct_passwd | None:
+    """Return whom a server runs as: root's servers go to a user of their own, for some refuse to be root's."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+class _Identity(TypedDict, total=False):
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def _as(user: pwd.struct_passwd | None) -> _Identity:
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+
+
+def _prepare(command: Sequence[str], folder: Path, user: pwd.struct_passwd | None, told: bytes = b"") -> None:
+    done = subprocess.run(command, cwd=folder, input=told, capture_output=True, timeout=120, check=False, **_as(user))
+    if done.returncode:
+        raise ServerError(f"{command[0]} failed:\n{done.stdout.decode()}{done.stderr.decode()}")

@@ -1,0 +1,65 @@
+"""`__all__` is the public surface: it is sorted, all of it exists, and all of it is explained."""
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import server_session
+
+FUNCTIONS = {
+    "destroy_session",
+    "get_csrf_token",
+    "get_session_data",
+    "log_in",
+    "pluck_session_property",
+    "renew_session",
+    "replace_session_data",
+    "set_session_data",
+    "update_session_data",
+    "validate_csrf_token",
+}
+
+NAMES = ["server_session"] + [
+    found.name
+    for found in pkgutil.walk_packages(server_session.__path__, "server_session.")
+    if not any(part.startswith("_") for part in found.name.split("."))
+]
+# A package that only holds modules has no names of its own.
+MODULES = [name for name in NAMES if name != "server_session.stores"]
+
+
+@pytest.fixture(params=MODULES)
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    return importlib.import_module(request.param)
+
+
+def test_a_public_module_says_what_is_public_in_order(module: ModuleType) -> None:
+    assert module.__doc__
+    assert list(module.__all__) == sorted(set(module.__all__))
+
+
+def test_all_that_is_public_exists(module: ModuleType) -> None:
+    missing = [name for name in module.__all__ if not hasattr(module, name)]
+    assert not missing
+
+
+def test_all_that_is_public_is_explained(module: ModuleType) -> None:
+    public = {name: getattr(module, name) for name in module.__all__}
+    silent = [
+        name
+        for name, value in public.items()
+        if (inspect.isclass(value) or inspect.isroutine(value)) and not inspect.getdoc(value)
+    ]
+    assert not silent
+
+
+def test_the_package_offers_every_function_and_the_ways_to_configure_them() -> None:
+    others = {"CookieHandler", "FileSessionStore", "MemorySessionStore", "Session", "Sessions", "configure"}
+    assert set(server_session.__all__) >= FUNCTIONS | others
+
+
+def test_the_blocking_functions_have_the_names_of_the_awaitable_ones() -> None:
+    assert set(importlib.import_module("server_session.sync").__all__) >= FUNCTIONS
