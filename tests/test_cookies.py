@@ -793,11 +793,8 @@ def test_a_long_path_and_a_deep_host_each_have_a_bound_of_their_own() -> None:
         assert sum(len(name) + len(value) for name, value in rivals) <= 2048
         return [value.split(b"; ")[1] for _, value in rivals]
 
-    assert (
-        places(None, "/a" * 20)
-        == [b"Path=/a", b"Path=/a/"]
-        + [b"Path=" + b"/a" * depth + end for depth in (2, 3, 4) for end in (b"", b"/")][:5]
-    )
+    seven = [b"/a", b"/a/", b"/a/a", b"/a/a/", b"/a/a/a", b"/a/a/a/", b"/a/a/a/a"]
+    assert places(None, "/a" * 20) == [b"Path=" + path for path in seven]
     assert len(places(".".join("abcdefghijkl"), "/")) == 8
     assert places(None, "/" + "a" * 1024) == []
     assert places("a." * 125 + "com", "/")[0].startswith(b"Domain=a.a.")

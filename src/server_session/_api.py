@@ -9,6 +9,7 @@ from server_session._steps import Step
 
 __all__ = ["Functions"]
 
+R = TypeVar("R")
 T = TypeVar("T")
 Change = Callable[[dict[str, Any]], object]
 Data = Mapping[str, object]
@@ -25,7 +26,8 @@ class Functions:
     """
 
     @abstractmethod
-    async def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+    async def call(self, step: Step[R], arguments: tuple[object, ...], **options: object) -> R:
+        """Run one of the functions over the sessions that this object serves."""
         raise NotImplementedError
 
     @overload
@@ -35,11 +37,11 @@ class Functions:
     async def get_session_data(self, *carrier: object, as_type: Any = None) -> Any:
         """Return the session's current data; `{}` without a session.
 
-        Never creates a session, never sets a cookie. It restarts the idle clock. With `as_type` (a TypedDict, dataclass,
+        Never creates a session or sets a cookie; restarts the idle clock. With `as_type` (a TypedDict, dataclass,
         msgspec Struct, attrs class or pydantic model) the data is checked and returned as that type; what does not
         fit raises `DataTypeError`, which names the field.
         """
-        return await self._run(steps.GET, carrier, as_type=as_type)
+        return await self.call(steps.GET, carrier, as_type=as_type)
 
     @overload
     async def set_session_data(self, data: Data, /) -> bool: ...
@@ -54,7 +56,7 @@ class Functions:
         meanwhile. Raises `SerializationError` for a value that would not come out as it went in, `NoResponseError` or
         `ResponseStartedError` where a cookie is needed and cannot be set.
         """
-        return await self._run(steps.SET, arguments)
+        return await self.call(steps.SET, arguments)
 
     @overload
     async def update_session_data(self, change: Change, /) -> bool: ...
@@ -69,7 +71,7 @@ class Functions:
         what it read is still so; else it is called again on fresh data, for at most 2 seconds, then `ConflictError`.
         So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
         """
-        return await self._run(steps.UPDATE, arguments)
+        return await self.call(steps.UPDATE, arguments)
 
     @overload
     async def replace_session_data(self, data: Data, /, *, in_place: bool = False) -> bool: ...
@@ -85,7 +87,7 @@ class Functions:
         Nothing of before is kept, no owner and no age (OWASP ASVS 5.0, 7.2.4). `in_place=True` resets a form instead:
         cookie, age, owner and the tokens of other tabs stay.
         """
-        return await self._run(steps.REPLACE, arguments, in_place=in_place)
+        return await self.call(steps.REPLACE, arguments, in_place=in_place)
 
     @overload
     async def log_in(self, owner: str, data: Data = ..., /) -> bool: ...
@@ -98,7 +100,7 @@ class Functions:
 
         `owner` is the user's id as text; the data may follow it.
         """
-        return await self._run(steps.LOG_IN, arguments)
+        return await self.call(steps.LOG_IN, arguments)
 
     @overload
     async def pluck_session_property(self, name: str, /) -> Any: ...
@@ -116,14 +118,14 @@ class Functions:
     ) -> T | None: ...
     async def pluck_session_property(self, *arguments: Any, as_type: Any = None) -> Any:
         """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
-        return await self._run(steps.PLUCK, arguments, as_type=as_type)
+        return await self.call(steps.PLUCK, arguments, as_type=as_type)
 
     async def destroy_session(self, *carrier: object) -> bool:
         """End the session and expire its cookie: log-out. Return whether there was one to end.
 
         Requests of it that are still under way cannot bring it back.
         """
-        return await self._run(steps.DESTROY, carrier)
+        return await self.call(steps.DESTROY, carrier)
 
     async def renew_session(self, *carrier: object, data: Data | None = None) -> bool:
         """Give the session a new cookie; call it on any change of privilege (OWASP ASVS 5.0, 7.2.4).
@@ -131,7 +133,7 @@ class Functions:
         The old cookie is dead at once. `data` is merged in the same step. Returns False if the session ended
         meanwhile, or if there is none and no data to found one with.
         """
-        return await self._run(steps.RENEW, carrier, data=data)
+        return await self.call(steps.RENEW, carrier, data=data)
 
     async def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
         """Return a fresh CSRF token for a form; make a session if there is none.
@@ -139,7 +141,7 @@ class Functions:
         A token holds until the session ends or its cookie is renewed, in every tab. `scope` is the method and path of
         the one form that it is for. Over an ended session it is text that will not validate.
         """
-        return await self._run(steps.GET_TOKEN, carrier, scope=scope)
+        return await self.call(steps.GET_TOKEN, carrier, scope=scope)
 
     @overload
     async def validate_csrf_token(self, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
@@ -156,4 +158,4 @@ class Functions:
 
         A missing, empty, `None` or foreign token, and any JSON value, is False, never an error. Makes no session.
         """
-        return await self._run(steps.VALIDATE_TOKEN, arguments, scope=scope)
+        return await self.call(steps.VALIDATE_TOKEN, arguments, scope=scope)

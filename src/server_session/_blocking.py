@@ -14,6 +14,7 @@ __all__ = [
     "BlockingFunctions",
 ]
 
+R = TypeVar("R")
 T = TypeVar("T")
 Change = Callable[[dict[str, Any]], object]
 Data = Mapping[str, object]
@@ -23,7 +24,8 @@ TokenScope = tuple[str, str]
 class BlockingFunctions:
     """The blocking functions."""
 
-    def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+    def call(self, step: Step[R], arguments: tuple[object, ...], **options: object) -> R:
+        """Run one of the functions over the sessions that this object serves."""
         raise NotImplementedError
 
     @overload
@@ -32,7 +34,7 @@ class BlockingFunctions:
     def get_session_data(self, *carrier: object, as_type: type[T]) -> T: ...
     def get_session_data(self, *carrier: object, as_type: Any = None) -> Any:
         """Do what `server_session.get_session_data` does, and block until it is done."""
-        return self._run(steps.GET, carrier, as_type=as_type)
+        return self.call(steps.GET, carrier, as_type=as_type)
 
     @overload
     def set_session_data(self, data: Data, /) -> bool: ...
@@ -42,7 +44,7 @@ class BlockingFunctions:
     def set_session_data(self, request: object, response: object, data: Data, /) -> bool: ...
     def set_session_data(self, *arguments: Any) -> bool:
         """Do what `server_session.set_session_data` does, and block until it is done."""
-        return self._run(steps.SET, arguments)
+        return self.call(steps.SET, arguments)
 
     @overload
     def update_session_data(self, change: Change, /) -> bool: ...
@@ -52,7 +54,7 @@ class BlockingFunctions:
     def update_session_data(self, request: object, response: object, change: Change, /) -> bool: ...
     def update_session_data(self, *arguments: Any) -> bool:
         """Do what `server_session.update_session_data` does, and block until it is done."""
-        return self._run(steps.UPDATE, arguments)
+        return self.call(steps.UPDATE, arguments)
 
     @overload
     def replace_session_data(self, data: Data, /, *, in_place: bool = False) -> bool: ...
@@ -64,7 +66,7 @@ class BlockingFunctions:
     ) -> bool: ...
     def replace_session_data(self, *arguments: Any, in_place: bool = False) -> bool:
         """Do what `server_session.replace_session_data` does, and block until it is done."""
-        return self._run(steps.REPLACE, arguments, in_place=in_place)
+        return self.call(steps.REPLACE, arguments, in_place=in_place)
 
     @overload
     def log_in(self, owner: str, data: Data = ..., /) -> bool: ...
@@ -74,7 +76,7 @@ class BlockingFunctions:
     def log_in(self, request: object, response: object, owner: str, data: Data = ..., /) -> bool: ...
     def log_in(self, *arguments: Any) -> bool:
         """Do what `server_session.log_in` does, and block until it is done."""
-        return self._run(steps.LOG_IN, arguments)
+        return self.call(steps.LOG_IN, arguments)
 
     @overload
     def pluck_session_property(self, name: str, /) -> Any: ...
@@ -92,30 +94,28 @@ class BlockingFunctions:
     ) -> T | None: ...
     def pluck_session_property(self, *arguments: Any, as_type: Any = None) -> Any:
         """Do what `server_session.pluck_session_property` does, and block until it is done."""
-        return self._run(steps.PLUCK, arguments, as_type=as_type)
+        return self.call(steps.PLUCK, arguments, as_type=as_type)
 
     def destroy_session(self, *carrier: object) -> bool:
         """Do what `server_session.destroy_session` does, and block until it is done."""
-        return self._run(steps.DESTROY, carrier)
+        return self.call(steps.DESTROY, carrier)
 
     def renew_session(self, *carrier: object, data: Data | None = None) -> bool:
         """Do what `server_session.renew_session` does, and block until it is done."""
-        return self._run(steps.RENEW, carrier, data=data)
+        return self.call(steps.RENEW, carrier, data=data)
 
     def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
         """Do what `server_session.get_csrf_token` does, and block until it is done."""
-        return self._run(steps.GET_TOKEN, carrier, scope=scope)
+        return self.call(steps.GET_TOKEN, carrier, scope=scope)
 
     @overload
     def validate_csrf_token(self, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
     @overload
-    def validate_csrf_token(
-        self, request: object, token: object, /, *, scope: TokenScope | None = None
-    ) -> bool: ...
+    def validate_csrf_token(self, request: object, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
     @overload
     def validate_csrf_token(
         self, request: object, response: object, token: object, /, *, scope: TokenScope | None = None
     ) -> bool: ...
     def validate_csrf_token(self, *arguments: Any, scope: TokenScope | None = None) -> bool:
         """Do what `server_session.validate_csrf_token` does, and block until it is done."""
-        return self._run(steps.VALIDATE_TOKEN, arguments, scope=scope)
+        return self.call(steps.VALIDATE_TOKEN, arguments, scope=scope)

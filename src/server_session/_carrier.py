@@ -42,18 +42,27 @@ def resolve(given: tuple[object, ...]) -> Carrier:
 
     Raises `CarrierError`, which says what was given and what can be.
     """
-    if len(given) == 2:
-        return Carrier(_request(given[0]), headers_of(given[1]))
-    if len(given) > 2:
-        raise CarrierError(f"{len(given)} arguments for a request: {_WHAT_CAN_BE}")
-    if not given:
-        request = current.get()
-        if request is None:
-            raise CarrierError(
-                "no request is being served here: add SessionMiddleware to the application, or give the request"
-            )
-        return Carrier(request)
-    one = given[0]
+    match given:
+        case ():
+            return Carrier(_current())
+        case (one,):
+            return _from_one(one)
+        case (request, response):
+            return Carrier(_request(request), headers_of(response))
+        case _:
+            raise CarrierError(f"{len(given)} arguments for a request: {_WHAT_CAN_BE}")
+
+
+def _current() -> Request:
+    request = current.get()
+    if request is None:
+        raise CarrierError(
+            "no request is being served here: add SessionMiddleware to the application, or give the request"
+        )
+    return request
+
+
+def _from_one(one: Any) -> Carrier:
     for request_name, response_name in (("req", "res"), ("request", "response")):
         if hasattr(one, request_name) and hasattr(one, response_name):
             return Carrier(_request(getattr(one, request_name)), headers_of(getattr(one, response_name)))
@@ -89,7 +98,7 @@ def _request(given: Any) -> Request:
     if is_environ(given):
         return WsgiRequest(given)
     for name in ("scope", "environ", "env", "META"):
-        inner = getattr(given, name, None)
+        inner: Any = getattr(given, name, None)
         if is_scope(inner):
             return AsgiRequest(inner)
         if is_environ(inner):
@@ -102,10 +111,9 @@ def _request(given: Any) -> Request:
 def _slots_of(request: Any) -> MutableMapping[Any, Any]:
     if isinstance(request, MutableMapping):
         return request
-    try:
-        return vars(request)
-    except TypeError:
-        pass
+    attributes: MutableMapping[Any, Any] | None = getattr(request, "__dict__", None)
+    if attributes is not None:
+        return attributes
     try:
         return {_SLOT: _states.setdefault(request, RequestState())}
     except TypeError:

@@ -76,7 +76,11 @@ def _zone_suffix(zone: tzinfo | None) -> str:
     if zone is None:
         return ""
     if type(zone) is timezone:
-        if zone.tzname(None) == timezone(zone.utcoffset(None)).tzname(None):
+        offset = zone.utcoffset(None)
+        if offset.microseconds:
+            # datetime.fromisoformat reads those under a second as UTC.
+            raise _RefusedError("a datetime.timezone with a fraction of a second; use whole seconds")
+        if zone.tzname(None) == timezone(offset).tzname(None):
             return ""
         raise _RefusedError("a datetime.timezone with a name of its own would lose it; use datetime.timezone(offset)")
     # Who holds a ZoneInfo has imported it. A zone is kept by its key only where the key gives this very object back:
@@ -439,8 +443,8 @@ def _read_scalar(tag: _Tag, text: str) -> object:
     raise ValueError(f"a malformed tag {tag.name!r}")
 
 
-# RecursionError: the decoder's own bound on depth, which holds before ours can.
-_UNREADABLE = (ValueError, RecursionError)
+# MsgspecError is a ValueError in newer msgspec only. RecursionError is the decoder's own bound on depth.
+_UNREADABLE = (ValueError, msgspec.MsgspecError, RecursionError)
 
 
 def _raise_unreadable(name: str, error: Exception) -> NoReturn:

@@ -101,8 +101,9 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
     if running_library() == "trio":
         trio = sys.modules["trio"]
         result: T = await trio.to_thread.run_sync(drive, coroutine)
-        return result
-    return await sys.modules["asyncio"].to_thread(drive, coroutine)
+    else:
+        result = await sys.modules["asyncio"].to_thread(drive, coroutine)
+    return result
 
 
 def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]]) -> T:

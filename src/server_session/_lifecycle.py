@@ -505,7 +505,7 @@ class Visit:
 
     async def _settle(self) -> None:
         """Choose among several cookies of the name: the one that lives, if exactly one does."""
-        if self._state is not State.UNASKED or len(self._presented) < 2 or self._seen_live:
+        if self._state is not State.UNASKED or not self.has_several_cookies or self._seen_live:
             return
         self._signal("several_cookies", self._presented[0])
         living = []

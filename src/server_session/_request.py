@@ -1,6 +1,6 @@
 """What is read of a request, in the three forms in which Python frameworks bring one."""
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from server_session._cookies import RequestFacts
@@ -50,8 +50,10 @@ class AsgiRequest(RequestFacts):
     @property
     def path(self) -> str:
         """The path, without the query."""
+        # As the browser spelt it, for it is the browser's idea of the path that its cookies follow.
+        raw: bytes | None = self.slots.get("raw_path")
         path: str = self.slots.get("path", "/")
-        return path
+        return path if raw is None else raw.partition(b"?")[0].decode("latin-1")
 
 
 class WsgiRequest(RequestFacts):
@@ -108,9 +110,9 @@ class HeadersRequest(RequestFacts):
         for several in ("getall", "getlist", "get_list", "get_all"):
             if callable(method := getattr(headers, several, None)):
                 try:
-                    found: Iterable[str] | None = method(text)
+                    found: Any = method(text)
                 except KeyError:
-                    found = None
+                    found = ()
                 return [_raw(value) for value in found or ()]
         found_one = headers.get(text)
         if found_one is None:
@@ -140,4 +142,4 @@ class HeadersRequest(RequestFacts):
 
 
 def _raw(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")

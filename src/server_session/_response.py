@@ -8,14 +8,27 @@ from typing import Any, Final, Protocol
 from server_session._cookies import Header
 from server_session.exceptions import CarrierError
 
-__all__ = ["AsgiHeaders", "ResponseHeaders", "WsgiHeaders", "add_cookies", "headers_of", "never_store", "vary_on_cookie"]
+__all__ = [
+    "AsgiHeaders",
+    "ResponseHeaders",
+    "WsgiHeaders",
+    "add_cookies",
+    "headers_of",
+    "never_store",
+    "vary_on_cookie",
+]
 
 _LOG: Final = logging.getLogger("server_session")
 
 # Directives by which a shared cache, or one CDN or another, would keep what belongs to one visitor (RFC 9111, 5.2.2).
 _PUBLIC: Final = frozenset({"public", "s-maxage", "proxy-revalidate", "stale-while-revalidate", "stale-if-error"})
 _KEPT: Final = frozenset({"must-revalidate", "no-transform", "no-cache"})
-_CDN_HEADERS: Final = ("cdn-cache-control", "surrogate-control", "cloudflare-cdn-cache-control", "vercel-cdn-cache-control")
+_CDN_HEADERS: Final = (
+    "cdn-cache-control",
+    "surrogate-control",
+    "cloudflare-cdn-cache-control",
+    "vercel-cdn-cache-control",
+)
 
 
 class ResponseHeaders(Protocol):
@@ -197,7 +210,10 @@ def vary_on_cookie(headers: ResponseHeaders) -> None:
 def never_store(headers: ResponseHeaders) -> None:
     """Say that no cache may keep the response (RFC 9111, 5.2.2.5): it carries a cookie or a token of one visitor."""
     directives = [
-        directive.strip() for value in headers.all("cache-control") for directive in value.split(",") if directive.strip()
+        directive.strip()
+        for value in headers.all("cache-control")
+        for directive in value.split(",")
+        if directive.strip()
     ]
     names = {directive.partition("=")[0].strip().lower() for directive in directives}
     cdn = [name for name in _CDN_HEADERS if headers.all(name)]

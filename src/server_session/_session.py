@@ -1,7 +1,7 @@
 """The request's mapping: a dict that records what is done to it."""
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, SupportsIndex, TypeVar, overload
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 from server_session._codec import decode_fields, encode_fields
 from server_session._record import is_same
@@ -9,7 +9,6 @@ from server_session.exceptions import SessionNotLoadedError
 
 __all__ = ["Changes", "Session", "UnloadedSession"]
 
-T = TypeVar("T")
 _ABSENT: Any = object()
 
 
@@ -73,14 +72,12 @@ class Session(dict[str, Any]):
         return self.changes() is not None
 
     @modified.setter
-    def modified(self, value: bool) -> None:
+    def modified(self, value: bool) -> None:  # noqa: ARG002 - what it is set to changes nothing
         self.accessed = True
 
     # --- what the lifecycle asks of it
 
-    def bind(
-        self, save: Callable[[], Coroutine[Any, Any, bool]], ask: Callable[[], Coroutine[Any, Any, bool]]
-    ) -> None:
+    def bind(self, save: Callable[[], Coroutine[Any, Any, bool]], ask: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         """Say how to store this session, and how to ask whether it lives."""
         self._save = save
         self._ask = ask
@@ -250,7 +247,7 @@ class Session(dict[str, Any]):
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
-    def __ior__(self, other: Any, /) -> "Session":  # type: ignore[override,misc]
+    def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
         self.update(other)
         return self
 
@@ -326,7 +323,7 @@ class Session(dict[str, Any]):
         return self.copy() | other  # type: ignore[no-any-return]
 
     def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return other | self.copy()  # type: ignore[no-any-return]
+        return other | self.copy()
 
     def __repr__(self) -> str:
         self.accessed = True
@@ -343,7 +340,7 @@ class UnloadedSession:
         """Load the session, put it in this object's place, and return it."""
         return await self._load()
 
-    def _refuse(self, *args: object) -> Any:
+    def _refuse(self, *_: object) -> Any:
         raise SessionNotLoadedError(
             "this session is not loaded (autoload=False): write `session = await request.session.load()`, "
             "or use the functions, such as `await get_session_data(request)`"

@@ -22,7 +22,7 @@ from server_session.exceptions import ConfigurationError, NotConfiguredError
 from server_session.stores._base import SessionStore
 from server_session.stores.memory import MemorySessionStore
 
-__all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "configure", "configured"]
+__all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "chosen", "configure", "configured"]
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Sessions(Functions):
                 f"cookie_handler is a CookieHandler or a subclass of CookieTransport, not {type(cookie).__name__!r}"
             )
         if self.origins:
-            cookie = cookie.bind(all(one.startswith("https:") for one in self.origins))
+            cookie = cookie.bind(origin_is_https=self.origins[0].startswith("https:"))
         self.cookie = cookie
         if isinstance(renew_on, str):
             raise ConfigurationError(f"renew_on is a collection of keys: write ({renew_on!r},)")
@@ -120,7 +120,7 @@ class Sessions(Functions):
         change = visit.cookie
         if change is None:
             return []
-        elsewhere = self.cookie.expire_elsewhere(request) if visit.has_several_cookies else []
+        elsewhere = self.cookie.expire_elsewhere(request)
         if change.value is None:
             return [*elsewhere, *self.cookie.destroy(request)]
         return [*elsewhere, *self.cookie.write(request, change.value, None)]
@@ -135,11 +135,11 @@ class Sessions(Functions):
         if visit.accessed or (visit.session is not None and visit.session.accessed):
             vary_on_cookie(headers)
 
-    async def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+    async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
         given, rest = step.split(arguments)
-        carrier, visit = self._open(given)
+        carrier, visit = self.begin(given)
         result = await run_awaiting(self.store.colour, step.body(visit, *rest, **options))
-        self._close(carrier, visit)
+        self.finish(carrier, visit)
         return result
 
     def run_blocking(self, request: Request, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -150,7 +150,8 @@ class Sessions(Functions):
         """Run a coroutine of the core from an event loop."""
         return await run_awaiting(self.store.colour, coroutine)
 
-    def _open(self, given: tuple[object, ...]) -> tuple[Carrier, Visit]:
+    def begin(self, given: tuple[object, ...]) -> tuple[Carrier, Visit]:
+        """Return the carrier that these arguments make, and its visit."""
         carrier = resolve(given)
         visit = self.visit(carrier.request)
         if carrier.response is not None and visit.answer is Answer.ABSENT:
@@ -158,28 +159,33 @@ class Sessions(Functions):
             visit.is_answered_by_caller = True
         return carrier, visit
 
-    def _close(self, carrier: Carrier, visit: Visit) -> None:
+    def finish(self, carrier: Carrier, visit: Visit) -> None:
+        """Put what a function asks of the response onto the one that was given."""
         # Under a middleware the cookie is set when the response starts, on whatever response that is.
         if carrier.response is not None and visit.is_answered_by_caller:
             self.answer(carrier.request, visit, carrier.response)
 
 
 class _Blocking(BlockingFunctions):
+    """The blocking functions over some `Sessions`, which are asked for at each call."""
+
     def __init__(self, sessions: Callable[[], Sessions]) -> None:
         self._sessions = sessions
 
-    def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
+    def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
         sessions = self._sessions()
         given, rest = step.split(arguments)
-        carrier, visit = sessions._open(given)
+        carrier, visit = sessions.begin(given)
         result = sessions.run_blocking(carrier.request, partial(step.body, visit, *rest, **options))
-        sessions._close(carrier, visit)
+        sessions.finish(carrier, visit)
         return result
 
 
 class _Default(Functions):
-    async def _run(self, step: Step, arguments: tuple[object, ...], **options: object) -> Any:
-        return await configured()._run(step, arguments, **options)
+    """The awaitable functions over what `configure` made last."""
+
+    async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
+        return await configured().call(step, arguments, **options)
 
 
 _configured: Sessions | None = None
@@ -204,6 +210,17 @@ def configured() -> Sessions:
             "or use the methods of a `Sessions(...)` of your own"
         )
     return _configured
+
+
+def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
+    """Return the sessions that a middleware was given, or those of the settings given; `None` for the default."""
+    if sessions is None:
+        return Sessions(**settings) if settings else None
+    if settings:
+        raise ConfigurationError(f"give either sessions or its settings ({', '.join(settings)}), not both")
+    if not isinstance(sessions, Sessions):
+        raise ConfigurationError(f"sessions is a Sessions(...), not {type(sessions).__name__!r}")
+    return sessions
 
 
 DEFAULT: Final = _Default()
@@ -244,7 +261,9 @@ def _origins(given: str | Collection[str] | None) -> tuple[str, ...]:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(f"origin {origin!r}: write a scheme and a host, as in 'https://shop.example'")
         if parts.path or parts.query or parts.fragment or parts.username is not None:
-            raise ConfigurationError(f"origin {origin!r}: an origin has no path, query or user (and no slash at its end)")
+            raise ConfigurationError(
+                f"origin {origin!r}: an origin has no path, query or user (and no slash at its end)"
+            )
     if len({origin.startswith("https:") for origin in origins}) > 1:
         raise ConfigurationError(f"origins {origins!r}: all https or all http, for they share one cookie")
     return origins

@@ -2,22 +2,36 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from server_session._carrier import is_carrier
 from server_session._codec import convert
 from server_session._lifecycle import Visit
 from server_session.exceptions import CarrierError
 
-__all__ = ["DESTROY", "GET", "GET_TOKEN", "LOG_IN", "PLUCK", "RENEW", "REPLACE", "SET", "UPDATE", "VALIDATE_TOKEN", "Step"]
+__all__ = [
+    "DESTROY",
+    "GET",
+    "GET_TOKEN",
+    "LOG_IN",
+    "PLUCK",
+    "RENEW",
+    "REPLACE",
+    "SET",
+    "UPDATE",
+    "VALIDATE_TOKEN",
+    "Step",
+]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Generic[R]):
     """One of the functions: what its positional arguments after the carrier are, and its body."""
 
     function: str
-    body: Callable[..., Coroutine[Any, Any, Any]]
+    body: Callable[..., Coroutine[Any, Any, R]]
     last: str | None = None
     """What the last positional argument is; `None` where the carrier is all."""
     then: str | None = None
@@ -102,16 +116,16 @@ async def validate_token(visit: Visit, token: object, scope: tuple[str, str] | N
     return isinstance(token, str) and await visit.has_csrf_token(token, _scope(scope))
 
 
-GET: Final = Step("get_session_data", get)
-SET: Final = Step("set_session_data", merge, "data")
-UPDATE: Final = Step("update_session_data", update, "change")
-REPLACE: Final = Step("replace_session_data", replace, "data")
-LOG_IN: Final = Step("log_in", log_in, "owner", "data")
-PLUCK: Final = Step("pluck_session_property", pluck, "name")
-DESTROY: Final = Step("destroy_session", destroy)
-RENEW: Final = Step("renew_session", renew)
-GET_TOKEN: Final = Step("get_csrf_token", get_token)
-VALIDATE_TOKEN: Final = Step("validate_csrf_token", validate_token, "token")
+GET: Final[Step[Any]] = Step("get_session_data", get)
+SET: Final[Step[bool]] = Step("set_session_data", merge, "data")
+UPDATE: Final[Step[bool]] = Step("update_session_data", update, "change")
+REPLACE: Final[Step[bool]] = Step("replace_session_data", replace, "data")
+LOG_IN: Final[Step[bool]] = Step("log_in", log_in, "owner", "data")
+PLUCK: Final[Step[Any]] = Step("pluck_session_property", pluck, "name")
+DESTROY: Final[Step[bool]] = Step("destroy_session", destroy)
+RENEW: Final[Step[bool]] = Step("renew_session", renew)
+GET_TOKEN: Final[Step[str]] = Step("get_csrf_token", get_token)
+VALIDATE_TOKEN: Final[Step[bool]] = Step("validate_csrf_token", validate_token, "token")
 
 
 def _mapping(function: str, data: object) -> Mapping[str, object]:

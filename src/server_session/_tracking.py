@@ -106,7 +106,7 @@ class ReadTracking(dict[str, Any]):
         return self.copy() | other  # type: ignore[no-any-return]
 
     def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return other | self.copy()  # type: ignore[no-any-return]
+        return other | self.copy()
 
     def __repr__(self) -> str:
         self._all()

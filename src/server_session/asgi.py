@@ -9,8 +9,8 @@ from server_session._lifecycle import Answer, Visit
 from server_session._request import AsgiRequest
 from server_session._response import AsgiHeaders
 from server_session._session import Session, UnloadedSession
-from server_session._sessions import Sessions, Settings, configured
-from server_session.exceptions import ConfigurationError, StoreError
+from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session.exceptions import StoreError
 
 __all__ = ["SessionMiddleware"]
 
@@ -47,12 +47,8 @@ class SessionMiddleware:
         autoload: bool | Callable[[Scope], bool] = True,
         **settings: Unpack[Settings],
     ) -> None:
-        if sessions is not None and settings:
-            raise ConfigurationError(f"give either sessions or its settings ({', '.join(settings)}), not both")
-        if sessions is not None and not isinstance(sessions, Sessions):
-            raise ConfigurationError(f"sessions is a Sessions(...), not {type(sessions).__name__!r}")
         self.app = app
-        self._sessions = Sessions(**settings) if settings else sessions
+        self._sessions = chosen(sessions, settings)
         self._autoload = autoload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,9 +75,7 @@ class _Connection:
         self._visit: Visit = sessions.visit(self.request)
         self._visit.answer = Answer.OPEN
 
-    async def serve(
-        self, app: Application, receive: Receive, *, autoload: bool | Callable[[Scope], bool]
-    ) -> None:
+    async def serve(self, app: Application, receive: Receive, *, autoload: bool | Callable[[Scope], bool]) -> None:
         try:
             wanted = autoload(self._scope) if callable(autoload) else autoload
             if wanted or not self._visit.has_cookie:
@@ -123,4 +117,3 @@ class _Connection:
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
         await self._send({"type": "http.response.start", "status": 503, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"Sessions are unavailable now. Try again later.\n"})
-

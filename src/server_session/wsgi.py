@@ -1,38 +1,151 @@
 """Sessions for any WSGI application (PEP 3333)."""
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from types import TracebackType
-from typing import Any, TypeAlias, Unpack
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeAlias, TypeVar, Unpack
 
 from server_session._carrier import current
+from server_session._lazy import LazySession
 from server_session._lifecycle import Answer
 from server_session._request import WsgiRequest
 from server_session._response import WsgiHeaders
-from server_session._sessions import Sessions, Settings, configured
-from server_session.exceptions import ConfigurationError, StoreError
+from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session.exceptions import StoreError
 
-__all__ = ["SessionMiddleware"]
+__all__ = ["SESSION", "SessionMiddleware"]
+
+T = TypeVar("T")
 
 Environ: TypeAlias = dict[str, Any]
-ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 Write: TypeAlias = Callable[[bytes], object]
 StartResponse: TypeAlias = Callable[..., Write]
 Application: TypeAlias = Callable[[Any, Any], Iterable[bytes]]
 
 
-class SessionMiddleware:
-    """Serves the blocking functions of `server_session.sync`, and a mapping, to a WSGI application.
+SESSION: Final = "server_session.session"
+"""The key of the mapping in the environ."""
 
-    The mapping is `environ["server_session.session"]`, loaded where a cookie is present.
+
+class SessionMiddleware:
+    """Serves the functions of `server_session.sync`, and a mapping, to a WSGI application.
+
+    The mapping is `environ["server_session.session"]`; it asks the store when it is first touched.
 
     Args:
         app: the application.
         sessions: a `Sessions`; by default what `configure` made, or one of the keywords given here.
-        autoload: whether the mapping is loaded before the application is called: True, False (then it is absent,
-            and the functions serve), or a function of the environ.
         settings: the keywords of `configure`, for sessions of this application's own.
 
     A store that does not answer is a response 503, if no other has started.
 
     """
+
+    def __init__(self, app: Application, sessions: Sessions | None = None, **settings: Unpack[Settings]) -> None:
+        self.app = app
+        self._sessions = chosen(sessions, settings)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        response = _Response(self._sessions or configured(), environ, start_response)
+        response.call(self.app)
+        return response
+
+
+class _Response:
+    """The response of one request, and its session: stored before the first byte, and again at the end."""
+
+    def __init__(self, sessions: Sessions, environ: Environ, start_response: StartResponse) -> None:
+        self._sessions = sessions
+        self._environ = environ
+        self._request = WsgiRequest(environ)
+        self._visit = sessions.visit(self._request)
+        self._visit.answer = Answer.OPEN
+        environ[SESSION] = LazySession(lambda: self._run(self._visit.load))
+        self._start_response = start_response
+        self._head: tuple[str, list[tuple[str, str]], Any] | None = None
+        self._write: Write | None = None
+        self._body: Iterable[bytes] = ()
+        self._chunks: Iterator[bytes] = iter(())
+
+    def call(self, app: Application) -> None:
+        try:
+            self._body = self._in_context(lambda: app(self._environ, self._note))
+            self._chunks = iter(self._body)
+        except StoreError:
+            self._refuse()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            try:
+                chunk = self._in_context(lambda: next(self._chunks))
+            except StopIteration:
+                self._start()
+                self._run(self._visit.commit)
+                raise
+            self._start()
+        except StoreError:
+            if self._write is not None:
+                raise
+            self._refuse()
+            return next(self._chunks)
+        return chunk
+
+    def close(self) -> None:
+        try:
+            if callable(close := getattr(self._body, "close", None)):
+                self._in_context(close)
+        finally:
+            # Only what a response that has started changed since: one that failed before saves nothing.
+            if self._write is not None:
+                self._run(self._visit.commit)
+
+    def _note(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
+        """Stand in for `start_response`: the head is held back until the first chunk, when the session is stored."""
+        if self._write is not None:
+            # Too late for another head: the server raises what the application was caught by (PEP 3333).
+            return self._start_response(status, headers, exc_info)
+        if self._head is not None and exc_info is None:
+            raise AssertionError("start_response was called twice without exc_info (PEP 3333)")
+        self._head = (status, list(headers), exc_info)
+        return self._write_now
+
+    def _write_now(self, data: bytes) -> object:
+        self._start()
+        assert self._write is not None  # noqa: S101 - _start has set it
+        return self._write(data)
+
+    def _start(self) -> None:
+        if self._write is not None:
+            return
+        if self._head is None:
+            raise AssertionError("the application began its body before it called start_response (PEP 3333)")
+        self._run(self._visit.commit)
+        status, raw, exc_info = self._head
+        headers = WsgiHeaders(raw)
+        self._sessions.answer(self._request, self._visit, headers)
+        self._visit.answer = Answer.STARTED
+        given = (status, headers.raw) if exc_info is None else (status, headers.raw, exc_info)
+        self._write = self._start_response(*given)
+
+    def _refuse(self) -> None:
+        body = b"Sessions are unavailable now. Try again later.\n"
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+        ]
+        self._write = self._start_response("503 Service Unavailable", headers, sys.exc_info())
+        self._chunks = iter([body])
+
+    def _run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return self._sessions.run_blocking(self._request, start)
+
+    def _in_context(self, call: Callable[[], T]) -> T:
+        token = current.set(self._request)
+        try:
+            return call()
+        finally:
+            current.reset(token)

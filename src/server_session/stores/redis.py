@@ -15,7 +15,7 @@ import redis.asyncio
 import redis.asyncio.retry
 import redis.retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError, SlotNotCoveredError
 
 from server_session._colour import is_driven, running_library
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
@@ -56,8 +56,9 @@ class RedisSessionStore(SessionStore):
 
     A write is sent once. Where its answer is lost, `StoreError` is raised and it was made or not made; to send it again
     could make it twice, so redis-py's own retries of commands are passed by. Only what is known not to have run (the
-    server had lost the script, the slot had moved) is sent again. Connections that ended while nobody used them are
-    noticed beforehand and made anew.
+    server had lost the script, the slot had moved) is sent again, and a read. A connection that ended while nobody used
+    it is noticed beforehand and made anew; by redis-py's asynchronous client of a Cluster alone it is not, so there a
+    write that meets one is a `StoreError`.
 
     Made from a URL it serves both colours: callers that block share a client, and each event loop has one of its own,
     closed with the loop. Calls wait for a free connection.
@@ -122,7 +123,14 @@ class RedisSessionStore(SessionStore):
         self, key: str, expect: Expect, touch: bool = True
     ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
-        answer = await self._run(key, "get", *_expected(expect), int(touch))
+        call = ("get", *_expected(expect), int(touch))
+        try:
+            answer = await self._run(key, *call)
+        except StoreError as error:
+            if type(error.__cause__) is not redis.ConnectionError:
+                raise
+            # A read does no harm twice, and is mostly the first to find that an idle connection has ended.
+            answer = await self._run(key, *call)
         if not isinstance(answer, list):
             return MISSING if _outcome(answer) is MISSING else CONFLICT
         try:
@@ -154,13 +162,13 @@ class RedisSessionStore(SessionStore):
         name = self._prefix + key.encode()
         return bool(await self._send(name, "UNLINK", name))
 
-    async def _run(self, key: str, call: str, *arguments: _Argument) -> Any:
+    async def _run(self, key: str, *call: _Argument) -> Any:
         name = self._prefix + key.encode()
         try:
-            return await self._send(name, "EVALSHA", _SCRIPT_NAME, 1, name, call, *arguments)
+            return await self._send(name, "EVALSHA", _SCRIPT_NAME, 1, name, *call)
         except NoScriptError:
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
-            return await self._send(name, "EVAL", _SCRIPT, 1, name, call, *arguments)
+            return await self._send(name, "EVAL", _SCRIPT, 1, name, *call)
 
     async def _send(self, name: bytes, *command: _Argument) -> Any:
         route = self._route()
@@ -239,7 +247,12 @@ class _ClusterRoute:
                 await self._client.initialize()
             # Where it is told the node the client follows a slot that has moved, but sends nothing again whose answer
             # was lost.
-            node = self._client.get_node_from_key(name)
+            try:
+                node = self._client.get_node_from_key(name)
+            except SlotNotCoveredError:
+                # The client itself looks anew only when a node has answered, and here there is none to ask.
+                await _settled(self._client.nodes_manager.initialize())
+                node = self._client.get_node_from_key(name)
             return await _settled(self._client.execute_command(*command, target_nodes=node))
 
 

@@ -40,7 +40,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import mysql, postgresql, registry, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, StatementError
@@ -195,7 +195,8 @@ def ddl(dialect: str, table: str = TABLE) -> str:
     Raises:
         ConfigurationError: The dialect is another one.
     """
-    speaker = registry.load(_family(dialect) and dialect)()
+    _family(dialect)
+    speaker = URL.create(dialect).get_dialect()()
     described = session_table(MetaData(), table)
     statements: list[ExecutableDDLElement] = [
         CreateTable(described),
@@ -282,13 +283,16 @@ class _Statements:
 
 
 def _insert_unless_there(table: Table, family: str) -> Insert:
+    """Insert a row, and count one; or, if the key is taken, count none or two."""
     match family:
         case "postgresql":
             adding: Insert = postgresql.insert(table).on_conflict_do_nothing(index_elements=["id"])
         case "sqlite":
             adding = sqlite.insert(table).on_conflict_do_nothing(index_elements=["id"])
         case _:
-            adding = mysql.insert(table).prefix_with("IGNORE")
+            # MySQL counts a row that an upsert leaves as it was like one that it made, but two for one that it changed;
+            # and to change a stamp is to change nothing. (IGNORE would warn, and a driver would log the key.)
+            adding = mysql.insert(table).on_duplicate_key_update(stamp=table.c.stamp.bitwise_xor(1))
     return adding.execution_options(preserve_rowcount=True)
 
 
@@ -472,7 +476,7 @@ class SQLSessionStore(SessionStore):
         row = {"packed": packed, "fresh": fresh, "seconds": lifetime.idle, "remaining": lifetime.remaining}
 
         def work(connection: Connection, read: Executable) -> Outcome | None:
-            if connection.execute(say.add, {"key": key, "lasts": lasts, **row}).rowcount > 0:
+            if connection.execute(say.add, {"key": key, "lasts": lasts, **row}).rowcount == 1:
                 return APPLIED
             there = _look(connection, read, key)
             if there is None:
