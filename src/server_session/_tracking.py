@@ -100,13 +100,15 @@ class ReadTracking(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return self.copy() | other  # type: ignore[no-any-return]
+        merged: dict[str, Any] = self.copy() | other
+        return merged
 
     def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return other | self.copy()
+        merged: dict[str, Any] = other | self.copy()
+        return merged
 
     def __repr__(self) -> str:
         self._all()

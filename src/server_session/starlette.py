@@ -1,0 +1,28 @@
+"""Sessions for Starlette: `request.session`, and the functions with the request that every endpoint has.
+
+```python
+app = Starlette(routes=[...], middleware=[Middleware(SessionMiddleware, max_age=timedelta(minutes=30))])
+```
+"""
+
+from starlette.requests import HTTPConnection
+
+from server_session._session import Session, UnloadedSession
+from server_session.asgi import SessionMiddleware
+from server_session.exceptions import SessionNotLoadedError
+
+__all__ = ["SessionMiddleware", "load_session"]
+
+
+async def load_session(connection: HTTPConnection) -> Session:
+    """Return `request.session` as what it is, a `Session`, loading it first where `autoload` left it.
+
+    Raises `SessionNotLoadedError` if no `SessionMiddleware` serves the request.
+    """
+    session = connection.scope.get("session")
+    if isinstance(session, UnloadedSession):
+        return await session.load()
+    if not isinstance(session, Session):
+        raise SessionNotLoadedError("this request has no session: add server_session's SessionMiddleware")
+    session.mark_accessed()
+    return session
