@@ -302,10 +302,7 @@ class NeedsARecordToSet(Faulty):
 
 
 class WritesOverARecordUnasked(Faulty):
-    fails = (
-        "set_with_no_expectation_never_writes_over_a_record",
-        "what_does_not_hold_touches_nothing",
-    )
+    fails = ("set_with_no_expectation_never_writes_over_a_record", "what_does_not_hold_touches_nothing")
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         if expect is None:
@@ -603,9 +600,7 @@ class ChangesNames(Faulty):
 
     def write(self, fields: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
         super().write(
-            fields,
-            {self.form(name): value for name, value in changed.items()},
-            {self.form(name) for name in removed},
+            fields, {self.form(name): value for name, value in changed.items()}, {self.form(name) for name in removed}
         )
 
 
@@ -988,8 +983,7 @@ SUITE = [name for name in dir(StoreContract) if name.startswith("test_")]
 
 
 @pytest.mark.parametrize(
-    "fault, test",
-    [pytest.param(kind, name, id=f"{kind.__name__}-{name}") for kind in FAULTS for name in kind.fails],
+    "fault, test", [pytest.param(kind, name, id=f"{kind.__name__}-{name}") for kind in FAULTS for name in kind.fails]
 )
 def test_the_suite_finds_a_planted_fault(fault: type[Faulty], test: str) -> None:
     class Suite(ReferenceContract):
@@ -1023,7 +1017,7 @@ def test_a_failure_names_the_field_and_shortens_what_is_long() -> None:
 
 
 def test_a_failure_names_the_outcome() -> None:
-    with pytest.raises(AssertionError, match="^merge: got MISSING, want APPLIED$"):
+    with pytest.raises(AssertionError, match=r"^merge: got MISSING, want APPLIED$"):
         check_equal(MISSING, APPLIED, "merge")
 
 

@@ -149,8 +149,6 @@ class Visit:
 
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
-        if self._credential is None or self._state in (State.NONE, State.REFUSED, State.OVER):
-            return False
         return await self._look(touch=False) is not None
 
     # --- writes; each returns False if the session ended meanwhile
@@ -244,11 +242,7 @@ class Visit:
         """End the session; return whether there was one that this request was entitled to end."""
         if self.session is not None:
             self.session.restart({})
-        while self._state in (State.UNASKED, State.LIVE):
-            await self._settle()
-            credential = self._credential
-            if credential is None or self._state not in (State.UNASKED, State.LIVE):
-                break
+        while (credential := await self._to_ask()) is not None:
             outcome = await self._mark(credential, {DIGEST: credential.digest()})
             if outcome is APPLIED:
                 return self._ended(credential)
@@ -291,36 +285,32 @@ class Visit:
     async def csrf_token(self, scope: str) -> str:
         """Return a fresh token; found a session if there is none."""
         self.accessed = self.token_given = True
-        while True:
-            if self._state in (State.UNASKED, State.LIVE):
-                await self._look()
-            if self._state in (State.NONE, State.REFUSED):
-                await self._found({})
-            elif self._state is State.OVER or self._credential is None:
-                # No session to bind it to: a token all the same, for the page to render, which will not validate.
-                return junk_token()
-            else:
-                return issue_token(self._credential, scope, self._policy.now())
+        await self._look()
+        if self._state in (State.NONE, State.REFUSED):
+            await self._found({})
+        if self._state is State.OVER or self._credential is None:
+            # No session to bind it to: a token all the same, for the page to render, which will not validate.
+            return junk_token()
+        return issue_token(self._credential, scope, self._policy.now())
 
     async def has_csrf_token(self, token: str, scope: str) -> bool:
         """Tell whether this token was issued to the session, and the session lives."""
         self.accessed = True
-        if self._state in (State.NONE, State.REFUSED, State.OVER):
-            return False
-        await self._settle()
         # The tag first: what does not verify costs no call to the store.
-        if self._credential is None or not verify_token(self._credential, scope, token):
+        credential = await self._to_ask()
+        if credential is None or not verify_token(credential, scope, token):
             return False
         return await self._look() is not None
 
     # --- the transitions
 
+    async def _to_ask(self) -> Credential | None:
+        """Return the credential to ask the store about, or `None` where nothing more can be learnt."""
+        await self._settle()
+        return self._credential if self._state in (State.UNASKED, State.LIVE) else None
+
     async def _look(self, *, touch: bool = True) -> Fields | None:
-        while self._state in (State.UNASKED, State.LIVE):
-            await self._settle()
-            credential = self._credential
-            if credential is None:
-                break
+        while (credential := await self._to_ask()) is not None:
             answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
             if not isinstance(answer, Outcome):
                 self._is_live()

@@ -100,10 +100,12 @@ class Session(dict[str, Any]):
         if not candidates and not self._removed:
             return None
         encoded = encode_fields({name: value for name, value in dict.items(self) if name in candidates})
-        changed = {name: value for name, value in encoded.items() if not self._is_stored(name, value)}
+        changed = {name: value for name, value in encoded.items() if not is_same(name, self._stored.get(name), value)}
+        # To assign what is stored already is no assignment; what then changes inside it is a change inside.
+        self._assigned &= changed.keys()
         if not changed and not self._removed:
             return None
-        return Changes(changed, frozenset(self._removed), False, frozenset(self._assigned & changed.keys()))
+        return Changes(changed, frozenset(self._removed), False, frozenset(self._assigned))
 
     def settle(self, changes: Changes) -> None:
         """Note that these changes are stored (or were refused for good)."""
@@ -114,7 +116,6 @@ class Session(dict[str, Any]):
         for name in changes.removed:
             self._stored.pop(name, None)
         self._assigned -= changes.changed.keys()
-        self._assigned = {name for name in self._assigned if not self._is_stored_now(name)}
         self._removed -= changes.removed
 
     def absorb(self, fields: Mapping[str, bytes]) -> None:
@@ -178,12 +179,6 @@ class Session(dict[str, Any]):
         if not dict.__contains__(self, name):
             return False
         return encode_fields({name: dict.__getitem__(self, name)})[name] == value
-
-    def _is_stored(self, name: str, encoded: bytes) -> bool:
-        return is_same(name, self._stored.get(name), encoded)
-
-    def _is_stored_now(self, name: str) -> bool:
-        return self._is_stored(name, encode_fields({name: dict.__getitem__(self, name)})[name])
 
     def _wrote(self, name: str) -> None:
         self.accessed = True

@@ -53,13 +53,6 @@ class TestFileStoreContract(StoreContract):
         self.clock.now += seconds
 
 
-class TestDurableFileStoreContract(TestFileStoreContract):
-    rounds = 1
-
-    def make_store(self):
-        return FileSessionStore(self.directory, clock=self.clock, timeout=20, durable=True)
-
-
 @pytest.fixture
 def clock():
     return Clock()

@@ -361,7 +361,7 @@ def test_memory_is_given_back_to_the_system(clock, mappings):
     assert mapped_now(mappings) > 6
     clock.now += 3601
     call(store, 10_000)
-    assert mapped_now(mappings) == 1
+    assert mapped_now(mappings) == 0
 
 
 def test_few_sessions_that_live_on_do_not_hold_the_memory_of_many_that_ended(clock, mappings):

@@ -1,25 +1,30 @@
 import asyncio
 import contextlib
+import gc
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import redis
 import redis.asyncio
+import redis.asyncio.retry
 import redis.asyncio.sentinel
+import redis.backoff
+import redis.retry
 import redis.sentinel
-from redis.asyncio import RedisCluster as AwaitingCluster
 
-from server_session._colour import Colour, drive, run_awaiting, run_blocking
+from server_session._colour import Colour, drive, pause, run_awaiting, run_blocking
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.redis import RedisSessionStore
@@ -141,32 +146,802 @@ def wait_until(holds: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def start_again(server: servers.Server) -> None:
+def restart(server: servers.Server) -> None:
+    server.kill()
     with (server.folder / "log").open("ab") as log:
         server.process = subprocess.Popen(server.process.args, cwd=server.folder, stdout=log, stderr=log)
-
-    def answers() -> bool:
-        with plain(server) as client, contextlib.suppress(redis.ConnectionError):
-            return bool(client.ping())
-        return False
-
-    wait_until(answers)
+    with plain(server) as client:
+        wait_until(client.ping)
 
 
-# How a store is made of each kind of client, and what its client is closed by.
-def of_blocking_client(port: int, **options: Any) -> RedisSessionStore:
-    return RedisSessionStore(redis.Redis(port=port, **options))
+async def let_the_loop_run() -> None:
+    """Let a loop hear of connections that have ended."""
+    for _ in range(5):
+        await pause(0)
 
 
-def of_awaiting_client(port: int, **options: Any) -> RedisSessionStore:
-    return RedisSessionStore(redis.asyncio.Redis(port=port, **options))
+KINDS: dict[str, Callable[..., Any]] = {
+    "blocking": redis.Redis,
+    "awaiting": redis.asyncio.Redis,
+    "blocking cluster": redis.RedisCluster,
+    "awaiting cluster": redis.asyncio.RedisCluster,
+}
+SINGLE = pytest.mark.parametrize("kind", ["blocking", "awaiting"])
+EACH = pytest.mark.parametrize("kind", list(KINDS))
 
 
-def of_blocking_cluster(port: int, **options: Any) -> RedisSessionStore:
-    return RedisSessionStore(redis.RedisCluster(host="127.0.0.1", port=port, **options))
+def play(kind: str, port: int, body: Callable[[RedisSessionStore], Coroutine[Any, Any, None]], **options: Any) -> None:
+    """Run `body` with a store over a client of this kind, as its colour has it, and close the client."""
+
+    async def whole() -> None:
+        async with asyncio.timeout(60), KINDS[kind](host="127.0.0.1", port=port, **options) as client:
+            await body(RedisSessionStore(client))
+
+    if "awaiting" in kind:
+        asyncio.run(whole())
+    else:
+        with KINDS[kind](host="127.0.0.1", port=port, **options) as client:
+            drive(body(RedisSessionStore(client)))
 
 
-def of_awaiting_cluster(port: int, **options: Any) -> RedisSessionStore:
-    return RedisSessionStore(AwaitingCluster(host="127.0.0.1", port=port, **options))
+class OverAServer(StoreContract):
+    second = 0.05
+    kind: ClassVar[str]
+    options: ClassVar[dict[str, Any]]
+
+    @pytest.fixture(autouse=True)
+    def _find_server(self, redis_server):
+        self.port = redis_server.port
+
+    def make_store(self):
+        client = KINDS[self.kind](host="127.0.0.1", port=self.port, **self.options)
+        store = RedisSessionStore(client)
+        store.client = client
+        return store
+
+    def second_client(self, store):
+        return self.make_store()
+
+    def close_store(self, store):
+        return store.client.aclose() if store.colour is Colour.AWAITS else store.client.close()
 
 
+class OverACluster(OverAServer):
+    @pytest.fixture(autouse=True)
+    def _find_server(self, cluster):
+        self.port = cluster[0].port
+
+
+class TestBlockingClient(OverAServer):
+    kind, options = "blocking", {"protocol": 2}
+
+
+class TestBlockingClientByRESP3(OverAServer):
+    kind, options = "blocking", {"protocol": 3}
+
+
+class TestAwaitingClient(OverAServer):
+    kind, options = "awaiting", {"protocol": 2}
+
+
+class TestAwaitingClientByRESP3(OverAServer):
+    kind, options = "awaiting", {"protocol": 3}
+
+
+class TestBlockingCluster(OverACluster):
+    kind, options = "blocking cluster", {"protocol": 3}
+
+
+class TestAwaitingCluster(OverACluster):
+    kind, options = "awaiting cluster", {"protocol": 2}
+
+
+class TestURLForBlockingCallers(OverAServer):
+    kind = "blocking"
+
+    def make_store(self):
+        return RedisSessionStore(f"redis://127.0.0.1:{self.port}/0")
+
+    def close_store(self, store):
+        store._blocking._pool.disconnect()
+
+
+class TestURLOnALoop(TestURLForBlockingCallers):
+    def make_store(self):
+        store = super().make_store()
+        store.colour = Colour.AWAITS
+        return store
+
+
+class TestRoundTrips:
+    CALLS: ClassVar[dict[str, Callable[[RedisSessionStore], Coroutine[Any, Any, Any]]]] = {
+        "get": lambda store: store.get(KEY, {"a": b"1"}),
+        "get without a touch": lambda store: store.get(KEY, {}, touch=False),
+        "merge": lambda store: store.merge(KEY, {"b": b"2"}, ["c"], {"a": b"1"}, LONG),
+        "replace": lambda store: store.set(KEY, {"a": b"1"}, LONG, {}),
+        "create": lambda store: store.set(store.id(), {"a": b"1"}, LONG),
+    }
+
+    @SINGLE
+    def test_each_call_is_one_command(self, kind, wire):
+        async def body(store):
+            await store.destroy(KEY)
+            await store.set(KEY, {"a": b"1"}, LONG)
+            for name, call in self.CALLS.items():
+                wire.sent.clear()
+                assert await call(store) not in (MISSING, CONFLICT)
+                assert wire.sent == ["EVALSHA"], name
+            wire.sent.clear()
+            assert await store.destroy(KEY)
+            assert wire.sent == ["UNLINK"]
+
+        play(kind, wire.port, body)
+
+    @SINGLE
+    def test_a_lost_script_costs_one_more(self, kind, wire, redis_server):
+        async def body(store):
+            await store.set(KEY, {"a": b"1"}, LONG, {})
+            for call in self.CALLS.values():
+                with plain(redis_server) as client:
+                    client.script_flush()
+                wire.sent.clear()
+                await call(store)
+                await store.get(KEY, {})
+                assert wire.sent == ["EVALSHA", "EVAL", "EVALSHA"]
+
+        play(kind, wire.port, body)
+
+    def test_a_lost_script_is_brought_to_each_node_of_a_cluster(self, cluster):
+        async def body(store):
+            for node in cluster:
+                with plain(node) as client:
+                    client.script_flush()
+            for _ in range(20):
+                assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+
+        for kind in ("blocking cluster", "awaiting cluster"):
+            play(kind, cluster[0].port, body)
+
+
+class TestRecords:
+    def test_a_record_is_a_readable_hash_that_expires(self, redis_server):
+        key = "A-_" * 8
+
+        async def body(store):
+            await store.set(key, {"cart": b'{"apples":3}', "user": b'"ada"'}, Lifetime(600.5, 3600))
+
+        with plain(redis_server) as client:
+            client.delete(f"session:{key}")
+            play("blocking", redis_server.port, body)
+            record = client.hgetall(f"session:{key}")
+            own = record.pop("")
+            assert record == {"cart": '{"apples":3}', "user": '"ada"'}
+            assert re.fullmatch(r"600500 \d{13}", own)
+            assert 590_000 < client.pttl(f"session:{key}") <= 600_500
+
+    def test_the_prefix_stands_before_each_key(self, redis_server):
+        with redis.Redis(port=redis_server.port) as client:
+            one, other = (RedisSessionStore(client, prefix=prefix) for prefix in ("shop:é:", ""))
+            key = one.id()
+            assert drive(one.set(key, {"a": b"1"}, LONG)) is APPLIED
+            assert drive(other.get(key, {})) is MISSING
+            assert drive(other.get(f"shop:é:{key}", {})) == {"a": b"1"}
+
+    @EACH
+    def test_thousands_of_fields_go_in_one_call(self, kind, cluster, redis_server):
+        async def body(store):
+            key = store.id()
+            many = {f"f{n}": b"%d" % n for n in range(9001)}
+            assert await store.set(key, {"a": b"1", **many}, LONG) is APPLIED
+            assert await store.get(key, dict(many)) == {"a": b"1", **many}
+            assert await store.set(key, {"a": b"1"}, LONG, dict(many)) is APPLIED
+            assert await store.merge(key, many, [], dict.fromkeys(many)) is APPLIED
+            assert await store.merge(key, {}, list(many), many) is APPLIED
+            assert await store.get(key, {}) == {"a": b"1"}
+
+        play(kind, (cluster[0] if "cluster" in kind else redis_server).port, body)
+
+    def test_a_touch_never_moves_the_expiry_back(self, redis_server):
+        async def body(store):
+            assert await store.merge(KEY, {"b": b"2"}, [], {}) is APPLIED
+            assert await store.get(KEY, {}) == {"a": b"1", "b": b"2"}
+
+        with plain(redis_server) as client:
+            client.delete(f"session:{KEY}")
+            # As it is when the server's clock was set back: the expiry is further away than the idle time.
+            client.hset(f"session:{KEY}", mapping={"": "1000", "a": "1"})
+            client.pexpire(f"session:{KEY}", 60_000)
+            play("blocking", redis_server.port, body)
+            assert client.pttl(f"session:{KEY}") > 30_000
+
+    @pytest.mark.parametrize("lifetime", [Lifetime(1800, 0), Lifetime(1800, -5), Lifetime(0)])
+    def test_a_lifetime_that_is_over_leaves_no_record(self, lifetime, redis_server):
+        async def body(store):
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, lifetime) is APPLIED
+            assert await store.get(key, {}) is MISSING
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            assert await store.merge(key, {}, [], {}, lifetime) is APPLIED
+            assert await store.get(key, {}) is MISSING
+
+        play("blocking", redis_server.port, body)
+
+    @SINGLE
+    def test_what_another_program_wrote_is_a_record_error(self, kind, redis_server):
+        async def body(store):
+            name = f"session:{KEY}"
+            with plain(redis_server) as client:
+                for write in (
+                    lambda: client.set(name, "text"),
+                    lambda: client.hset(name, "a", "1"),
+                    lambda: client.hset(name, mapping={"": "soon", "a": "1"}),
+                ):
+                    client.delete(name)
+                    write()
+                    for call in (
+                        store.get(KEY, {}),
+                        store.merge(KEY, {"a": b"2"}, [], {}),
+                        store.set(KEY, {}, LONG, {}),
+                    ):
+                        with pytest.raises(RecordError, match="another program"):
+                            await call
+                client.delete(name)
+                client.hset(name, mapping={"": "1800000", b"\xff": "1"})
+                with pytest.raises(RecordError, match="UTF-8"):
+                    await store.get(KEY, {})
+                assert await store.destroy(KEY)
+
+        play(kind, redis_server.port, body)
+
+
+class TestRefusals:
+    @SINGLE
+    def test_a_full_memory_refuses_writes_and_leaves_the_record_whole(self, kind, own_server):
+        async def body(store):
+            key = store.id()
+            record = {"a": b"1", "b": b"2"}
+            assert await store.set(key, record, LONG) is APPLIED
+            with plain(own_server) as client:
+                client.config_set("maxmemory", 1)
+                for call in (
+                    store.set(store.id(), {"a": b"1"}, LONG),
+                    store.set(key, {"c": b"3"}, LONG, {}),
+                    store.merge(key, {"c": b"3"}, ["a"], {}),
+                    store.merge(key, {}, ["a"], {}, LONG),
+                ):
+                    with pytest.raises(StoreError, match="refused the call: OutOfMemoryError") as failure:
+                        await call
+                    assert isinstance(failure.value.__cause__, redis.RedisError)
+                assert await store.get(key, {}) == record
+                assert await store.destroy(key)
+                client.config_set("maxmemory", 0)
+
+        play(kind, own_server.port, body)
+
+    @SINGLE
+    def test_a_replica_refuses_writes(self, kind, own_server):
+        async def body(store):
+            with plain(own_server) as client:
+                client.replicaof("127.0.0.1", servers.free_port())
+                with pytest.raises(StoreError, match="refused the call: ReadOnlyError"):
+                    await store.set(store.id(), {"a": b"1"}, LONG)
+                client.replicaof("NO", "ONE")
+            assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+
+        play(kind, own_server.port, body)
+
+    def test_the_commands_that_the_documentation_names_are_enough(self, own_server):
+        named = re.search(r"these commands on the prefix: `(.*?)`", RedisSessionStore.__doc__, re.DOTALL)
+        with plain(own_server) as client:
+            rules = named[1].split()
+            client.execute_command("ACL", "SETUSER", "shop", "on", ">secret", "~session:*", "-@all", *rules)
+        store = RedisSessionStore(f"redis://shop:secret@127.0.0.1:{own_server.port}?protocol=2", blocking=True)
+
+        async def body():
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            assert await store.set(key, {"a": b"1", "b": b"2"}, LONG, {"a": b"1", "c": None}) is APPLIED
+            assert await store.merge(key, {"c": b"3"}, ["b"], {"a": b"1"}) is APPLIED
+            assert await store.get(key, {}) == {"a": b"1", "c": b"3"}
+            assert await store.destroy(key)
+
+        drive(body())
+        elsewhere = RedisSessionStore(
+            f"redis://shop:secret@127.0.0.1:{own_server.port}?protocol=2", blocking=True, prefix="other:"
+        )
+        with pytest.raises(StoreError, match="refused the call: NoPermissionError"):
+            drive(elsewhere.get(KEY, {}))
+
+
+class TestLostAnswers:
+    @EACH
+    def test_a_write_whose_answer_is_lost_is_not_sent_again(self, kind):
+        wire = Wire()
+        with contextlib.ExitStack() as stack:
+            stack.callback(wire.close)
+            if "cluster" in kind:
+                # Clients of a Cluster go where the nodes say that they are.
+                server = stack.enter_context(start_node("--cluster-announce-port", str(wire.port)))
+                join([server], [(0, 16383)])
+            else:
+                server = stack.enter_context(servers.start_redis())
+            wire.target = server.port
+
+            async def body(store):
+                key = store.id()
+                assert await store.set(key, {"n": b"0"}, LONG) is APPLIED
+                wire.sent.clear()
+                wire.loses_answers = True
+                with pytest.raises(StoreError) as failure:
+                    await store.merge(key, {"n": b"1"}, [], {"n": b"0"})
+                wire.loses_answers = False
+                assert isinstance(failure.value.__cause__, (redis.RedisError, redis.exceptions.RedisClusterException))
+                assert wire.sent.count("EVALSHA") == 1
+                assert "EVAL" not in wire.sent
+                assert await store.get(key, {}) == {"n": b"1"}
+
+            play(kind, wire.port, body)
+
+    @SINGLE
+    def test_a_server_that_hangs_is_a_store_error(self, kind, own_server):
+        async def body(store):
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            os.kill(own_server.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(StoreError, match="no answer from Redis: TimeoutError"):
+                    await store.merge(key, {"a": b"2"}, [], {})
+            finally:
+                os.kill(own_server.pid, signal.SIGCONT)
+            # The answer that came too late is nobody's.
+            assert await store.destroy(key)
+            assert await store.get(key, {}) is MISSING
+
+        play(kind, own_server.port, body, socket_timeout=0.3)
+
+    def test_a_store_made_from_a_url_gives_up_at_its_timeout(self, own_server):
+        os.kill(own_server.pid, signal.SIGSTOP)
+        try:
+            store = RedisSessionStore(own_server.url, timeout=0.2)
+            for call in (lambda: drive(store.get(KEY, {})), lambda: asyncio.run(store.get(KEY, {}))):
+                with pytest.raises(StoreError, match="no answer from Redis: TimeoutError"):
+                    call()
+        finally:
+            os.kill(own_server.pid, signal.SIGCONT)
+
+    def test_an_awaiting_client_of_any_patience_is_given_up_at_the_timeout(self, own_server):
+        async def body():
+            async with redis.asyncio.Redis(port=own_server.port, socket_timeout=None) as client:
+                store = RedisSessionStore(client, timeout=0.2)
+                assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+                os.kill(own_server.pid, signal.SIGSTOP)
+                try:
+                    with pytest.raises(StoreError):
+                        await store.get(KEY, {})
+                finally:
+                    os.kill(own_server.pid, signal.SIGCONT)
+                assert await store.get(KEY, {}) is MISSING
+
+        asyncio.run(body())
+
+    @SINGLE
+    def test_the_first_call_after_a_restart_is_answered(self, kind, own_server):
+        async def body(store):
+            for _ in range(2):
+                assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+                restart(own_server)
+                await let_the_loop_run()
+
+        play(kind, own_server.port, body)
+
+    def test_the_first_call_after_a_restart_is_answered_by_a_store_made_from_a_url(self, own_server):
+        store = RedisSessionStore(own_server.url)
+
+        async def on_a_loop():
+            for _ in range(2):
+                assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+                restart(own_server)
+                await let_the_loop_run()
+
+        asyncio.run(on_a_loop())
+        drive(on_a_loop())
+        store._blocking._pool.disconnect()
+
+    @EACH
+    def test_a_read_does_not_mind_a_connection_that_has_ended(self, kind, own_server):
+        server = own_server if "cluster" not in kind else start_node()
+        with server, plain(server) as client:
+            if "cluster" in kind:
+                join([server], [(0, 16383)])
+
+            async def body(store):
+                key = store.id()
+                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await let_the_loop_run()
+                assert await store.get(key, {}) == {"a": b"1"}
+                assert await store.merge(key, {"a": b"2"}, [], {"a": b"1"}) is APPLIED
+
+            play(kind, server.port, body)
+
+    @SINGLE
+    def test_a_server_that_is_not_there_is_a_store_error_that_names_no_host(self, kind, free_port):
+        async def body(store):
+            for call in (
+                store.get(KEY, {}),
+                store.set(KEY, {"a": b"1"}, LONG),
+                store.merge(KEY, {}, [], {}),
+                store.destroy(KEY),
+            ):
+                with pytest.raises(StoreError, match="no answer from Redis: ConnectionError") as failure:
+                    await call
+                assert "127.0.0.1" not in str(failure.value)
+                assert isinstance(failure.value.__cause__, redis.ConnectionError)
+
+        no_retry = {"blocking": redis.retry.Retry, "awaiting": redis.asyncio.retry.Retry}[kind]
+        play(kind, free_port, body, retry=no_retry(redis.backoff.NoBackoff(), 0))
+
+
+class TestClusters:
+    def test_a_slot_that_moved_is_followed(self):
+        with contextlib.ExitStack() as stack:
+            nodes = [stack.enter_context(start_node()) for _ in range(2)]
+            join(nodes, [(0, 8191), (8192, 16383)])
+            sources = [stack.enter_context(plain(node)) for node in nodes]
+            names = [client.cluster("MYID") for client in sources]
+
+            async def body(store):
+                key = store.id()
+                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+                slot = sources[0].cluster("KEYSLOT", f"session:{key}")
+                here = 0 if slot < 8192 else 1
+                there = 1 - here
+                sources[there].cluster("SETSLOT", slot, "IMPORTING", names[here])
+                sources[here].cluster("SETSLOT", slot, "MIGRATING", names[there])
+                assert await store.get(key, {}) == {"a": b"1"}
+                sources[here].migrate("127.0.0.1", nodes[there].port, f"session:{key}", 0, 5000)
+                # The key is asked for where the slot is going, and then the slot is there.
+                assert await store.merge(key, {"b": b"2"}, [], {"a": b"1"}) is APPLIED
+                for client in sources:
+                    client.cluster("SETSLOT", slot, "NODE", names[there])
+                assert await store.get(key, {}) == {"a": b"1", "b": b"2"}
+                for client in sources:
+                    client.cluster("SETSLOT", slot, "NODE", names[there])
+
+            for kind in ("blocking cluster", "awaiting cluster"):
+                play(kind, nodes[0].port, body)
+
+    @pytest.mark.parametrize("kind", ["blocking cluster", "awaiting cluster"])
+    def test_a_slot_that_the_client_does_not_know_is_looked_for(self, kind, cluster):
+        async def body(store):
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            (store._blocking or store._awaiting)._client.nodes_manager.slots_cache.clear()
+            assert await store.get(key, {}) == {"a": b"1"}
+
+        play(kind, cluster[1].port, body)
+
+
+class TestManyAtOnce:
+    @pytest.mark.parametrize("made", ["from a URL", "from a client", "from a client with a small pool"])
+    def test_200_calls_at_once_wait_for_a_connection(self, made, redis_server):
+        async def body():
+            async with contextlib.AsyncExitStack() as stack:
+                if made == "from a URL":
+                    store = RedisSessionStore(redis_server.url, timeout=20)
+                else:
+                    limit = {"max_connections": 3} if "small" in made else {}
+                    client = await stack.enter_async_context(redis.asyncio.Redis(port=redis_server.port, **limit))
+                    store = RedisSessionStore(client, timeout=20)
+                key = store.id()
+                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+                merged = await asyncio.gather(*(store.merge(key, {f"f{n}": b""}, [], {}) for n in range(200)))
+                assert Counter(merged) == {APPLIED: 200}
+                assert len(await store.get(key, {})) == 201
+
+        asyncio.run(body())
+
+    def test_cancelled_calls_lose_no_connection(self, redis_server):
+        async def body():
+            async with redis.asyncio.Redis(port=redis_server.port, max_connections=3) as client:
+                store = RedisSessionStore(client)
+                key = store.id()
+                await store.set(key, {"a": b"1"}, LONG)
+                for steps in range(40):
+                    tasks = [asyncio.create_task(store.get(key, {})) for _ in range(6)]
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    for task in tasks[::2]:
+                        task.cancel()
+                    for answer in await asyncio.gather(*tasks, return_exceptions=True):
+                        assert isinstance(answer, asyncio.CancelledError) or answer == {"a": b"1"}
+                assert await asyncio.gather(*(store.get(key, {}) for _ in range(9))) == [{"a": b"1"}] * 9
+
+        asyncio.run(body())
+
+    def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
+        store = RedisSessionStore(f"{redis_server.url}?max_connections=2", timeout=20)
+        key = store.id()
+        assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
+        answers = []
+        threads = [
+            threading.Thread(target=lambda n=n: answers.append(drive(store.merge(key, {f"f{n}": b""}, [], {}))))
+            for n in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert answers == [APPLIED] * 20
+        store._blocking._pool.disconnect()
+
+
+class TestColours:
+    def test_a_client_gives_the_store_its_colour(self, cluster):
+        def colour(client):
+            return RedisSessionStore(client).colour
+
+        assert colour(redis.Redis()) is Colour.BLOCKS
+        assert colour(redis.asyncio.Redis()) is Colour.AWAITS
+        with redis.RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+            assert colour(client) is Colour.BLOCKS
+        assert colour(redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster[0].port)) is Colour.AWAITS
+        assert colour(redis.sentinel.Sentinel([("127.0.0.1", 1)]).master_for("shop")) is Colour.BLOCKS
+        assert colour(redis.asyncio.sentinel.Sentinel([("127.0.0.1", 1)]).master_for("shop")) is Colour.AWAITS
+        assert colour("redis://127.0.0.1") is Colour.EITHER
+        assert RedisSessionStore("redis://127.0.0.1", blocking=True).colour is Colour.BLOCKS
+
+    def test_a_store_made_from_a_url_serves_loops_and_blocking_callers_alike(self, redis_server):
+        store = RedisSessionStore(redis_server.url)
+        key = store.id()
+
+        async def write():
+            return await run_awaiting(store.colour, store.set(key, {"a": b"1"}, LONG))
+
+        def read():
+            return run_blocking(store.colour, None, lambda: store.get(key, {}))
+
+        async def read_in_a_thread():
+            return await asyncio.to_thread(read)
+
+        assert asyncio.run(write()) is APPLIED
+        assert read() == asyncio.run(read_in_a_thread()) == {"a": b"1"}
+        store._blocking._pool.disconnect()
+
+    def test_connections_of_a_loop_are_closed_with_it(self, own_server):
+        store = RedisSessionStore(own_server.url)
+
+        async def five():
+            return await asyncio.gather(*(store.get(KEY, {}) for _ in range(5)))
+
+        with plain(own_server) as client:
+            for _ in range(3):
+                assert asyncio.run(five()) == [MISSING] * 5
+                assert not store._awaiting._kept
+                wait_until(lambda: len(client.client_list()) == 1)
+
+    def test_loops_at_once_have_connections_of_their_own(self, redis_server):
+        store = RedisSessionStore(redis_server.url, timeout=20)
+        key = store.id()
+        assert asyncio.run(store.set(key, {"a": b"1"}, LONG)) is APPLIED
+
+        async def many(first):
+            return await asyncio.gather(*(store.merge(key, {f"f{first + n}": b""}, [], {}) for n in range(50)))
+
+        answers = []
+        threads = [threading.Thread(target=lambda n=n: answers.extend(asyncio.run(many(n * 50)))) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert answers == [APPLIED] * 200
+        assert len(asyncio.run(store.get(key, {}))) == 201
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_loop_that_was_closed_without_its_end_is_forgotten(self, redis_server):
+        store = RedisSessionStore(redis_server.url)
+        for _ in range(3):
+            loop = asyncio.new_event_loop()
+            assert loop.run_until_complete(store.get(KEY, {})) is MISSING
+            loop.close()
+            assert len(store._awaiting._kept) == 1
+        assert asyncio.run(store.get(KEY, {})) is MISSING
+        assert not store._awaiting._kept
+        gc.collect()
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_an_awaiting_client_of_another_loop_is_a_colour_error(self, redis_server):
+        store = RedisSessionStore(redis.asyncio.Redis(port=redis_server.port))
+        assert asyncio.run(store.get(KEY, {})) is MISSING
+        with pytest.raises(ColourError, match="a client for each loop"):
+            asyncio.run(store.get(KEY, {}))
+        del store
+        gc.collect()
+
+    @pytest.mark.parametrize("made", ["from a URL", "from a client"])
+    def test_trio_is_told_what_to_do_and_that_works(self, made, redis_server):
+        trio = pytest.importorskip("trio")
+        store = RedisSessionStore(redis_server.url if made == "from a URL" else redis.asyncio.Redis())
+
+        async def call(store):
+            return await run_awaiting(store.colour, store.get(KEY, {}))
+
+        with pytest.raises(ColourError, match="`blocking=True`"):
+            trio.run(call, store)
+        store = RedisSessionStore(redis_server.url, blocking=True)
+        assert trio.run(call, store) is MISSING
+        assert asyncio.run(call(store)) is MISSING
+        store._blocking._pool.disconnect()
+
+
+class TestSettings:
+    def test_max_age_is_the_stores_to_say(self):
+        assert RedisSessionStore("redis://127.0.0.1", max_age=600).max_age == 600
+        assert RedisSessionStore("redis://127.0.0.1").max_age is None
+
+    def test_a_client_that_decodes_is_refused(self, cluster):
+        port = cluster[0].port
+        with redis.RedisCluster(host="127.0.0.1", port=port, decode_responses=True) as blocking_cluster:
+            for client in (
+                redis.Redis(decode_responses=True),
+                redis.asyncio.Redis(decode_responses=True),
+                blocking_cluster,
+                redis.asyncio.RedisCluster(host="127.0.0.1", port=port, decode_responses=True),
+                "redis://127.0.0.1?decode_responses=true",
+            ):
+                with pytest.raises(ConfigurationError, match="without decode_responses"):
+                    RedisSessionStore(client)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://127.0.0.1",
+            "127.0.0.1:6379",
+            "",
+            "redis://:se#cret@127.0.0.1:6379",
+            "redis://127.0.0.1:secret",
+            "redis://127.0.0.1?socket_timeout=secret",
+            "redis://127.0.0.1?protocol=9",
+        ],
+    )
+    @pytest.mark.parametrize("blocking", [False, True])
+    def test_a_url_that_cannot_be_read_is_refused_and_not_quoted(self, url, blocking):
+        with pytest.raises(ConfigurationError, match="redis://") as refusal:
+            RedisSessionStore(url, blocking=blocking)
+        assert "se" not in str(refusal.value).split()
+        assert "secret" not in str(refusal.value)
+        assert refusal.value.__suppress_context__
+
+    def test_an_unknown_option_of_a_url_is_named(self):
+        with pytest.raises(ConfigurationError, match="'colour'"):
+            RedisSessionStore("redis://127.0.0.1?colour=red")
+
+    def test_options_of_a_url_reach_the_client(self, redis_server):
+        store = RedisSessionStore(f"redis://127.0.0.1:{redis_server.port}/3?client_name=shop&protocol=3")
+        key = store.id()
+        assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
+
+        async def on_a_loop():
+            assert await store.get(key, {}) == {"a": b"1"}
+            with plain(redis_server) as client:
+                ours = [one for one in client.client_list() if one["name"] == "shop"]
+                assert [(one["db"], one["resp"]) for one in ours] == [("3", "3")] * 2
+
+        asyncio.run(on_a_loop())
+        store._blocking._pool.disconnect()
+
+    def test_a_unix_socket_will_do(self, tmp_path_factory):
+        with servers.start_redis("--unixsocket", "socket") as server:
+            store = RedisSessionStore(f"unix://{server.folder}/socket")
+            key = store.id()
+            assert asyncio.run(store.set(key, {"a": b"1"}, LONG)) is APPLIED
+            assert drive(store.get(key, {})) == {"a": b"1"}
+            store._blocking._pool.disconnect()
+
+    def test_what_is_no_client_is_refused(self):
+        for wrong in (None, object(), redis, b"redis://127.0.0.1", redis.asyncio.ConnectionPool()):
+            with pytest.raises(ConfigurationError, match=f"{type(wrong).__name__} is no client of redis-py"):
+                RedisSessionStore(wrong)
+
+    def test_settings_that_cannot_work_are_refused(self):
+        for timeout in (0, -1, float("nan")):
+            with pytest.raises(ConfigurationError, match="timeout"):
+                RedisSessionStore("redis://127.0.0.1", timeout=timeout)
+        with pytest.raises(ConfigurationError, match="belongs to a URL"):
+            RedisSessionStore(redis.Redis(), blocking=True)
+
+
+@pytest.mark.skipif(os.environ.get("SERVER_SESSION_ALL") != "1", reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.parametrize("colour", ["blocking", "awaiting"])
+def test_a_store_behind_sentinel_comes_back_after_a_fail_over(colour):
+    with contextlib.ExitStack() as stack:
+        master, replica = (stack.enter_context(servers.start_redis()) for _ in range(2))
+        with plain(replica) as client:
+            client.replicaof("127.0.0.1", master.port)
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up")
+        addresses = [("127.0.0.1", stack.enter_context(start_sentinel(master.port))) for _ in range(3)]
+        for _, port in addresses:
+            with redis.Redis(port=port, protocol=2, decode_responses=True) as client:
+                wait_until(lambda client=client: knows_all(client.sentinel_master("shop")))
+
+        async def body(store):
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            with plain(master) as client:
+                assert client.wait(1, 5000) == 1
+            master.kill()
+            end = time.monotonic() + 30
+            failures = 0
+            while True:
+                assert time.monotonic() < end, "no call was answered after the fail-over"
+                try:
+                    record = await store.get(key, {})
+                except StoreError:
+                    failures += 1
+                    await pause(0.1)
+                    continue
+                break
+            assert record == {"a": b"1"}
+            assert await store.merge(key, {"b": b"2"}, [], {"a": b"1"}) is APPLIED
+            assert failures > 0
+
+        quick = {"socket_timeout": 0.5, "protocol": 2}
+        if colour == "blocking":
+            with redis.sentinel.Sentinel(addresses, **quick).master_for("shop", **quick) as client:
+                drive(body(RedisSessionStore(client)))
+        else:
+
+            async def whole():
+                sentinel = redis.asyncio.sentinel.Sentinel(addresses, **quick)
+                async with asyncio.timeout(60), sentinel.master_for("shop", **quick) as client:
+                    await body(RedisSessionStore(client))
+                for one in sentinel.sentinels:
+                    await one.aclose()
+
+            asyncio.run(whole())
+
+
+def start_sentinel(master_port: int) -> contextlib.AbstractContextManager[int]:
+    settings = (
+        f"sentinel monitor shop 127.0.0.1 {master_port} 2\n"
+        "sentinel down-after-milliseconds shop 500\n"
+        "sentinel failover-timeout shop 3000\n"
+    )
+    return start("redis-server", settings, "--sentinel")
+
+
+def knows_all(state):
+    return state["num-slaves"] == 1 and state["num-other-sentinels"] == 2
+
+
+@contextlib.contextmanager
+def start(program: str, settings: str, *options: str) -> Iterator[int]:
+    """Start a server of the family with a file of settings; give its port."""
+    with tempfile.TemporaryDirectory(prefix="session-") as folder:
+        file = Path(folder, "settings")
+        port = servers.free_port()
+        file.write_text(f"bind 127.0.0.1\nport {port}\ndir {folder}\n{settings}")
+        process = subprocess.Popen([program, file, *options], stdout=subprocess.DEVNULL)
+        try:
+            with redis.Redis(port=port) as client:
+                wait_until(client.ping)
+            yield port
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def valkey_port() -> Iterator[int]:
+    if shutil.which("valkey-server") is None:
+        pytest.skip("valkey-server is not on this machine; Debian has it from version 13 on")
+    with start("valkey-server", 'save ""\n') as port:
+        yield port
+
+
+class TestValkey(OverAServer):
+    kind, options = "blocking", {}
+
+    @pytest.fixture(autouse=True)
+    def _find_server(self, valkey_port):
+        self.port = valkey_port

@@ -62,8 +62,9 @@ _ROUNDS_COMPARED: Final = 8
 _SLAB_BYTES: Final = 1 << 20
 _SMALLEST_STEP: Final = 32
 
-# A slab with less than this part of its cells in use is emptied into others.
-_SPARSE: Final = 4
+# A slab with less than half of its cells in use is emptied into others, if that is worth it.
+_SPARSE_PART: Final = 2
+_SPARSE_BYTES: Final = 1 << 16
 
 _BUCKET_OVERHEAD: Final = 104
 """Bytes that a bucket takes beside its entries: the object, the allocator's header and rounding, its two slots."""
@@ -76,7 +77,8 @@ class MemoryStats:
     sessions: int
     """Sessions in memory, with those that have expired and that no call has swept yet."""
     bytes: int
-    """Bytes that they take, keys, lifetimes and the table's own overhead included."""
+    """Bytes that they take, keys, lifetimes and the table's own overhead included; not what is kept to spare for the
+    next sessions, which where many have just ended may be as much again."""
 
 
 class _Record(NamedTuple):
@@ -113,7 +115,7 @@ class _Slab:
         return not self.spare and self.fresh + self.cell_bytes > len(self.memory)
 
     def is_sparse(self) -> bool:
-        return self.used * self.cell_bytes * _SPARSE < self.fresh
+        return self.fresh > _SPARSE_BYTES and self.used * self.cell_bytes < self.fresh // _SPARSE_PART
 
     def take(self) -> int:
         self.used += 1
@@ -162,13 +164,11 @@ class _Slabs:
         numbers = self._open[slab.cell_bytes]
         if number not in self.condemned:
             numbers[number] = None
-            # One slab a size stays open, lest a session that comes and goes map and unmap it each time.
-            if len(numbers) == 1 and slab.cell_bytes <= _SLAB_BYTES // 16:
-                return
             if slab.is_sparse():
                 del numbers[number]
                 self.condemned.add(number)
         if not slab.used:
+            numbers.pop(number, None)
             self.condemned.discard(number)
             del self._slabs[number]
             slab.memory.close()
@@ -187,7 +187,8 @@ class _Table:
     """
 
     def __init__(self) -> None:
-        # The digest's key stays in here: nobody can choose keys that meet in one bucket.
+        # The digest's key stays in here, so that nobody can choose keys that meet in one bucket; and what is found of
+        # a digest's 16 bytes in a bucket is the begin of an entry, not a chance.
         self._hasher = hashlib.blake2b(key=secrets.token_bytes(_DIGEST_BYTES), digest_size=_DIGEST_BYTES)
         # A full garbage collection visits each slot of a list and of a dict, but none of a tuple of bytearrays: so
         # it meets one slot to 64 buckets, and few slabs.

@@ -44,6 +44,10 @@ _SCRIPT: Final = importlib.resources.files("server_session.stores").joinpath("re
 # The name that Redis gives a script; nothing is kept secret by it.
 _SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
+# The asynchronous pool of redis-py 8.1.0 gives out connections that have ended, if they speak RESP3. What is disconnected
+# connects anew when it sends.
+_LOOKS_AGAIN: Final = hasattr(redis.asyncio.Connection, "can_read")
+
 # Connections of a store made from a URL, for each loop and for all threads; `?max_connections=` in the URL wins.
 _CONNECTIONS: Final = 50
 
@@ -224,6 +228,8 @@ class _PoolRoute:
         async with _limit(self._timeout), self._gate:
             connection = await _settled(self._pool.get_connection())
             try:
+                if _LOOKS_AGAIN and self._timeout is not None and await connection.can_read():
+                    await connection.disconnect(nowait=True)
                 await _settled(connection.send_command(*command))
                 return await _settled(connection.read_response())
             finally:
@@ -295,8 +301,14 @@ def _awaiting_pool(url: str, timeout: float) -> Any:
 
 def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     try:
+        # RESP2 will do, and needs no greeting.
         pool = kind.from_url(
-            url, max_connections=_CONNECTIONS, socket_timeout=limit, socket_connect_timeout=limit, **options
+            url,
+            protocol=2,
+            max_connections=_CONNECTIONS,
+            socket_timeout=limit,
+            socket_connect_timeout=limit,
+            **options,
         )
         # Made, but not connected: what else the URL asks for is only looked at here.
         pool.connection_class(**pool.connection_kwargs)

@@ -1,0 +1,403 @@
+"""Sessions for Flask: `flask.session` on the server, and the functions of `server_session.sync` in its views.
+
+```python
+app = Flask(__name__)
+ServerSession(app, max_age=timedelta(minutes=30))
+```
+"""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextvars import Token
+from datetime import timedelta
+from typing import Any, Final, TypeVar, Unpack
+
+from flask import Flask, current_app
+from flask import request as flask_request
+from flask.sessions import SessionInterface, SessionMixin
+from flask.wrappers import Request, Response
+from markupsafe import Markup
+from werkzeug.exceptions import ServiceUnavailable
+
+from server_session._carrier import current, state_of
+from server_session._colour import Colour, drive
+from server_session._cookies import CookieHandler, CookieTransport, Header, RequestFacts
+from server_session._lazy import LazySession
+from server_session._lifecycle import Answer, CookieChange, State, Visit
+from server_session._request import WsgiRequest
+from server_session._response import headers_of
+from server_session._session import Session
+from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session.exceptions import ConfigurationError, SessionError, StoreError
+
+__all__ = ["FlaskSession", "ServerSession", "ServerSessionInterface"]
+
+T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("server_session")
+
+# What is kept in the environ beside the visit: how to leave the request again, and the cookie's seconds.
+_TOKEN: Final = "server_session.flask.token"
+_LIFETIME: Final = "server_session.flask.lifetime"
+
+_COOKIE_SETTINGS: Final = {
+    # The first of two that mean one thing is the weaker one: Flask's path is the application's unless it is set.
+    "APPLICATION_ROOT": "path",
+    "SESSION_COOKIE_PATH": "path",
+    "SESSION_COOKIE_NAME": "name",
+    "SESSION_COOKIE_DOMAIN": "domain",
+    "SESSION_COOKIE_HTTPONLY": "http_only",
+    "SESSION_COOKIE_SECURE": "secure",
+    "SESSION_COOKIE_SAMESITE": "same_site",
+    "SESSION_COOKIE_PARTITIONED": "partitioned",
+}
+_LIFETIME_SETTING: Final = "PERMANENT_SESSION_LIFETIME"
+_FLASHES: Final = "_flashes"
+_MARKUP: Final = "markup"
+
+
+class ServerSession:
+    """Puts `flask.session` on the server, and serves the functions of `server_session.sync` to the views.
+
+    Args:
+        app: the application; without it call `init_app`.
+        sessions: a `Sessions`; by default what `configure` made, or one of the keywords given here.
+        settings: the keywords of `configure`, for sessions of this application's own.
+
+    The application's `SESSION_COOKIE_*`, `APPLICATION_ROOT` and `PERMANENT_SESSION_LIFETIME` (the idle time-out) win
+    where they differ from Flask's defaults. The session is stored, as Flask does it, with every response that Flask
+    makes, that to an unhandled error too, and again when a streamed body ends. A store that does not answer is a
+    response 503, made by the application's own error handler for 503 if it has one.
+
+    """
+
+    def __init__(
+        self, app: Flask | None = None, sessions: Sessions | None = None, **settings: Unpack[Settings]
+    ) -> None:
+        self._sessions = chosen(sessions, settings)
+        if app is not None:
+            self.init_app(app)
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
+        return self._sessions or configured()
+
+    def init_app(self, app: Flask) -> None:
+        """Serve this application too."""
+        app.session_interface = ServerSessionInterface(self)
+        app.register_error_handler(StoreError, _unavailable)
+        app.teardown_request(_leave)
+        app.extensions["server_session"] = self
+
+
+class FlaskSession(LazySession, SessionMixin):
+    """`flask.session`: it asks the store when it is first touched. Changes inside values are seen by themselves."""
+
+    def __init__(self, sessions: Sessions, request: WsgiRequest, visit: Visit) -> None:
+        super().__init__(self._loaded_now)
+        self.sessions = sessions
+        self.request = request
+        self.visit = visit
+        self._is_new = False
+        self._was_permanent = False
+        self._is_marked = False
+
+    @property
+    def new(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the request brought no session that lives."""
+        self.loaded()
+        return self._is_new
+
+    @property
+    def accessed(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the session was looked at; Flask itself sets it."""
+        return self._is_marked or super().accessed
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        self._is_marked = value
+
+    @property
+    def modified(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether there is anything to store. Setting it has no effect: changes are seen, inside values too."""
+        return super().modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self.loaded().modified = value
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        return _read_flashes(value) if key == _FLASHES else value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, _write_flashes(value) if key == _FLASHES else value)
+
+    def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of the core for this request, blocking."""
+        if self.sessions.store.colour is Colour.AWAITS:
+            return self.sessions.run_blocking(self.request, start)
+        # An async view runs on a loop that Flask made for this request alone: nobody else waits for it.
+        return drive(start())
+
+    def commit(self) -> None:
+        """Store what has changed."""
+        # Functions write at once: over a client that awaits there is nothing to do without the mapping.
+        if self.visit.session is not None or self.sessions.store.colour is not Colour.AWAITS:
+            self.run(self.visit.commit)
+
+    def abandon(self) -> None:
+        """Give up what could not be stored, so that the response to the error is not refused for it as well."""
+        self.visit.accessed |= self.accessed
+        self.visit.session = None
+
+    def choose_lifetime(self, *, refresh: bool) -> bool:
+        """Choose how long the browser keeps the cookie; return whether it is to be told so again."""
+        if self.visit.session is None:
+            return False
+        is_permanent = self.permanent
+        self.request.slots[_LIFETIME] = self.sessions.policy.idle if is_permanent else None
+        return is_permanent != self._was_permanent or (is_permanent and (refresh or self.modified))
+
+    def send_cookie_again(self) -> None:
+        """Put the cookie that the request brought into the response, if it holds."""
+        if self.visit.cookie is None and self.visit.state is State.LIVE and not self.visit.has_several_cookies:
+            self.visit.cookie = CookieChange(self.sessions.cookie.read(self.request)[0])
+
+    def _loaded_now(self) -> Session:
+        session = self.run(self.visit.load)
+        self._is_new = not self.visit.has_cookie or self.visit.state is not State.LIVE
+        self._was_permanent = bool(dict.get(session, "_permanent"))
+        return session
+
+
+class ServerSessionInterface(SessionInterface):
+    """Opens and saves `flask.session`; `ServerSession` installs it."""
+
+    def __init__(self, extension: ServerSession) -> None:
+        self._extension = extension
+        self._served: tuple[Sessions, dict[str, Any], Sessions] | None = None
+
+    def open_session(self, app: Flask, request: Request) -> FlaskSession:
+        """Return the request's session, without a call to the store."""
+        base = self._extension.sessions
+        sessions = self._of(app, base)
+        carried = WsgiRequest(request.environ)
+        visits = state_of(carried).visits
+        # One request is one visit: that of the functions too, which know only what was configured.
+        visit = visits.get(base) or sessions.visit(carried)
+        visits[base] = visits[sessions] = visit
+        if visit.answer is Answer.ABSENT:
+            visit.answer = Answer.OPEN
+        if _TOKEN not in request.environ:
+            request.environ[_TOKEN] = current.set(carried)
+        return FlaskSession(sessions, carried, visit)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Store what has changed, and put the cookie into the response."""
+        if not isinstance(session, FlaskSession):
+            # It could not be opened, and this is the response to that error.
+            return
+        visit = session.visit
+        visit.answer = Answer.OPEN
+        try:
+            again = session.choose_lifetime(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
+            session.commit()
+            if again:
+                session.send_cookie_again()
+        except StoreError as error:
+            session.abandon()
+            _become(response, app.make_response(app.handle_user_exception(error)))
+        except SessionError:
+            session.abandon()
+            raise
+        is_streamed = response.is_streamed and not response.direct_passthrough
+        # What a streamed body looks at comes too late for the headers.
+        visit.accessed |= session.accessed or is_streamed
+        session.sessions.answer(session.request, visit, headers_of(response))
+        visit.answer = Answer.STARTED
+        if is_streamed:
+            response.response = _Body(response.response, session)
+
+    def _of(self, app: Flask, base: Sessions) -> Sessions:
+        explicit = _explicit(app)
+        if self._served is None or self._served[0] is not base or self._served[1] != explicit:
+            self._served = (base, explicit, _adapted(base, explicit))
+        return self._served[2]
+
+
+class _PermanentCookie(CookieTransport):
+    """The cookie of `flask.session`, which outlives the browser where the session is permanent."""
+
+    def __init__(self, cookie: CookieTransport) -> None:
+        self._cookie = cookie
+
+    def read(self, request: RequestFacts) -> list[str]:
+        return self._cookie.read(request)
+
+    def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
+        if lifetime is None and isinstance(request, WsgiRequest):
+            lifetime = request.slots.get(_LIFETIME)
+        return self._cookie.write(request, value, lifetime)
+
+    def destroy(self, request: RequestFacts) -> list[Header]:
+        return self._cookie.destroy(request)
+
+    def is_present(self, request: RequestFacts) -> bool:
+        return self._cookie.is_present(request)
+
+    def expire_elsewhere(self, request: RequestFacts) -> list[Header]:
+        return self._cookie.expire_elsewhere(request)
+
+
+class _Body(Iterator[str | bytes]):
+    """A streamed body, in which the functions know their request, and whose changes are stored at its end."""
+
+    def __init__(self, body: Iterable[Any], session: FlaskSession) -> None:
+        self._body = body
+        self._chunks: Iterator[str | bytes] = iter(body)
+        self._session = session
+
+    def __next__(self) -> str | bytes:
+        try:
+            return self._in_request(lambda: next(self._chunks))
+        except StopIteration:
+            self._session.commit()
+            raise
+
+    def close(self) -> None:
+        """End it, be it whole or not."""
+        try:
+            if callable(close := getattr(self._body, "close", None)):
+                self._in_request(close)
+        finally:
+            self._session.commit()
+
+    def _in_request(self, call: Callable[[], T]) -> T:
+        token = current.set(self._session.request)
+        try:
+            return call()
+        finally:
+            current.reset(token)
+
+
+def _explicit(app: Flask) -> dict[str, Any]:
+    """Return the settings that the application has chosen itself: those that are not Flask's defaults."""
+    return {
+        name: app.config[name]
+        for name in (*_COOKIE_SETTINGS, _LIFETIME_SETTING)
+        if name in app.config and app.config[name] != Flask.default_config.get(name)
+    }
+
+
+def _adapted(base: Sessions, explicit: dict[str, Any]) -> Sessions:
+    """Return these sessions with the settings that the application has chosen in place of their own."""
+    cookie = base.cookie
+    chosen_cookie = {name: value for name, value in explicit.items() if name in _COOKIE_SETTINGS}
+    if chosen_cookie:
+        try:
+            cookie = _adapted_cookie(base, chosen_cookie)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"Flask's {', '.join(chosen_cookie)}: {error}") from None
+    adapted = copy.copy(base)
+    vars(adapted).pop("sync", None)
+    adapted.cookie = _PermanentCookie(cookie)
+    if _LIFETIME_SETTING in explicit:
+        idle = _idle(explicit[_LIFETIME_SETTING], base.policy.absolute)
+        adapted.policy = dataclasses.replace(base.policy, idle=idle)
+    return adapted
+
+
+def _adapted_cookie(base: Sessions, explicit: dict[str, Any]) -> CookieHandler:
+    cookie = base.cookie
+    if not isinstance(cookie, CookieHandler):
+        raise ConfigurationError(f"they cannot be applied to a {type(cookie).__name__!r}; leave either out")
+    is_https = bool(base.origins) and base.origins[0].startswith("https:")
+    own = ("__Host-session", "__Secure-session") if is_https else ("session",)
+    settings: dict[str, Any] = {
+        # A name that the library chose is chosen anew, for the path and the domain have a say in it.
+        "name": None if cookie.name in own else cookie.name,
+        "path": cookie.path,
+        "domain": cookie.domain,
+        "secure": cookie.secure,
+        "http_only": cookie.http_only,
+        "same_site": cookie.same_site,
+        "max_age": cookie.max_age,
+        "partitioned": cookie.partitioned,
+        "clock": base.policy.now,
+    }
+    settings |= {keyword: explicit[name] for name, keyword in _COOKIE_SETTINGS.items() if name in explicit}
+    # Older applications write False for "this host alone".
+    settings["domain"] = settings["domain"] or None
+    handler = CookieHandler(**settings)
+    return handler.bind(origin_is_https=is_https) if base.origins else handler
+
+
+def _idle(lifetime: timedelta | float, absolute: float | None) -> float:
+    seconds = lifetime.total_seconds() if isinstance(lifetime, timedelta) else float(lifetime)
+    if seconds <= 0:
+        raise ConfigurationError(f"Flask's {_LIFETIME_SETTING} must be more than 0 seconds, not {lifetime!r}")
+    if absolute is not None and seconds > absolute:
+        raise ConfigurationError(
+            f"Flask's {_LIFETIME_SETTING} is longer than absolute_max_age, at which a session ends however busy it "
+            f"is ({timedelta(seconds=absolute)}): give a longer absolute_max_age too, or None for no such end"
+        )
+    return seconds
+
+
+def _leave(_: BaseException | None = None) -> None:
+    token: Token[Any] | None = flask_request.environ.pop(_TOKEN, None)
+    if token is not None:
+        current.reset(token)
+
+
+def _unavailable(error: StoreError) -> Response:
+    _LOG.error("a request was answered with 503, for the session store failed: %s", error)
+    refusal = ServiceUnavailable("Sessions are unavailable now. Try again later.")
+    response = current_app.make_response(current_app.handle_http_exception(refusal))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _become(response: Response, other: Response) -> None:
+    """Make another response of one that Flask already holds."""
+    if callable(close := getattr(response.response, "close", None)):
+        response.call_on_close(close)
+    response.direct_passthrough = False
+    response.headers = other.headers
+    response.status = other.status
+    response.response = other.response
+
+
+def _write_flashes(flashes: Any) -> Any:
+    """Return flashed messages as they are stored: markup (what has `__html__`) marked as such."""
+    if not isinstance(flashes, list) or not any(
+        _is_flash(flash) and hasattr(flash[1], "__html__") for flash in flashes
+    ):
+        return flashes
+    return [
+        (flash[0], {_MARKUP: str.__str__(flash[1].__html__())})
+        if _is_flash(flash) and hasattr(flash[1], "__html__")
+        else flash
+        for flash in flashes
+    ]
+
+
+def _read_flashes(flashes: Any) -> Any:
+    if not isinstance(flashes, list) or not any(_is_flash(flash) and _is_markup(flash[1]) for flash in flashes):
+        return flashes
+    return [
+        (flash[0], Markup(flash[1][_MARKUP])) if _is_flash(flash) and _is_markup(flash[1]) else flash  # noqa: S704
+        for flash in flashes
+    ]
+
+
+def _is_flash(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
+
+
+def _is_markup(message: object) -> bool:
+    return isinstance(message, dict) and message.keys() == {_MARKUP}

@@ -1,0 +1,86 @@
+"""A visitor's browser, as far as the core is concerned: it keeps one cookie and makes requests with it."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from server_session._lifecycle import Answer, Policy, Visit
+from server_session._signals import Signal, Signals
+from server_session._tokens import Credential
+from server_session.stores._base import SessionStore
+from server_session.stores.file import FileSessionStore
+from server_session.stores.memory import MemorySessionStore
+from server_session.testing import YieldingStore
+
+STORES = ("memory", "yielding memory", "file")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_000_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def make_store(kind: str, directory: Path, clock: Clock) -> SessionStore:
+    make = {
+        "memory": lambda: MemorySessionStore(clock=clock),
+        "yielding memory": lambda: YieldingStore(MemorySessionStore(clock=clock)),
+        "file": lambda: FileSessionStore(directory, clock=clock),
+    }
+    return make[kind]()
+
+
+@dataclass
+class Site:
+    """An application's sessions, and what they have signalled."""
+
+    store: SessionStore
+    clock: Clock
+    idle: float = 1800.0
+    absolute: float | None = 86400.0
+    renew_on: tuple[str, ...] = ("user",)
+    signals: list[Signal] = field(default_factory=list)
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(
+            store=self.store,
+            idle=self.idle,
+            absolute=self.absolute,
+            renew_on=frozenset(self.renew_on),
+            signals=Signals(self.signals.append),
+            now=self.clock,
+        )
+
+    @property
+    def events(self) -> list[str]:
+        return [signal.event for signal in self.signals]
+
+    def with_store(self, store: SessionStore) -> "Site":
+        return replace(self, store=store)
+
+
+@dataclass
+class Browser:
+    site: Site
+    cookie: str | None = None
+    received: list[str | None] = field(default_factory=list)
+
+    def request(self, answer: Answer = Answer.OPEN) -> Visit:
+        """Begin a request, with the cookie that the browser has now."""
+        parsed = None if self.cookie is None else Credential.parse(self.cookie)
+        return Visit(self.site.policy, [] if parsed is None else [parsed], answer)
+
+    def receive(self, visit: Visit) -> None:
+        """Take the answer to a request."""
+        if visit.cookie is not None:
+            self.cookie = visit.cookie.value
+            self.received.append(visit.cookie.value)
+
+    def copy(self) -> "Browser":
+        """Return someone else who has the cookie of now: an attacker, or a request that is still under way."""
+        return Browser(self.site, self.cookie)
