@@ -5,6 +5,7 @@ The functions here are awaitable; `server_session.sync` has the same ones blocki
 
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
+from server_session._owners import OwnedSession
 from server_session._session import Session
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure
@@ -49,6 +50,7 @@ __all__ = [
     "NoResponseError",
     "NotConfiguredError",
     "Outcome",
+    "OwnedSession",
     "RecordError",
     "ResponseStartedError",
     "SerializationError",
@@ -62,24 +64,28 @@ __all__ = [
     "StoreFullError",
     "configure",
     "destroy_session",
+    "destroy_sessions_of",
     "get_csrf_token",
     "get_session_data",
     "log_in",
     "pluck_session_property",
     "renew_session",
     "replace_session_data",
+    "sessions_of",
     "set_session_data",
     "update_session_data",
     "validate_csrf_token",
 ]
 
 destroy_session = _DEFAULT.destroy_session
+destroy_sessions_of = _DEFAULT.destroy_sessions_of
 get_csrf_token = _DEFAULT.get_csrf_token
 get_session_data = _DEFAULT.get_session_data
 log_in = _DEFAULT.log_in
 pluck_session_property = _DEFAULT.pluck_session_property
 renew_session = _DEFAULT.renew_session
 replace_session_data = _DEFAULT.replace_session_data
+sessions_of = _DEFAULT.sessions_of
 set_session_data = _DEFAULT.set_session_data
 update_session_data = _DEFAULT.update_session_data
 validate_csrf_token = _DEFAULT.validate_csrf_token

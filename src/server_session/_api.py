@@ -1,10 +1,12 @@
 """The functions, awaitable: their signatures and what they promise. The bodies are in `_steps`."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session import _steps as steps
+from server_session._lifecycle import Policy, Visit
+from server_session._owners import OwnedSession
 from server_session._steps import Step
 
 __all__ = ["Functions"]
@@ -14,6 +16,7 @@ T = TypeVar("T")
 Change = Callable[[dict[str, Any]], object]
 Data = Mapping[str, object]
 TokenScope = tuple[str, str]
+Question: TypeAlias = Callable[[Policy, Visit | None], Coroutine[Any, Any, R]]
 
 
 class Functions:
@@ -28,6 +31,11 @@ class Functions:
     @abstractmethod
     async def call(self, step: Step[R], arguments: tuple[object, ...], **options: object) -> R:
         """Run one of the functions over the sessions that this object serves."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def ask(self, start: Question[R], current: object = None) -> R:
+        """Ask something of the store that is about no request, but may spare that of `current`."""
         raise NotImplementedError
 
     @overload
@@ -159,3 +167,17 @@ class Functions:
         A missing, empty, `None` or foreign token, and any JSON value, is False, never an error. Makes no session.
         """
         return await self.call(steps.VALIDATE_TOKEN, arguments, scope=scope)
+
+    async def sessions_of(self, owner: str) -> list[OwnedSession]:
+        """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first."""
+        return await self.ask(lambda policy, _: steps.sessions_of(policy, owner))
+
+    async def destroy_sessions_of(self, owner: str, *, except_current: object = None, only: str | None = None) -> int:
+        """End the sessions of an owner, "log out everywhere"; return how many were ended.
+
+        `except_current` spares the session of a request: the request, or True for the one that is being served.
+        `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
+        """
+        return await self.ask(
+            lambda policy, current: steps.destroy_sessions_of(policy, owner, only, current), except_current
+        )

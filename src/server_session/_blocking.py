@@ -4,10 +4,12 @@ They are those of `server_session`, name for name; what each promises is said th
 loop: over a store that awaits, `ColourError` says what to call instead.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session import _steps as steps
+from server_session._lifecycle import Policy, Visit
+from server_session._owners import OwnedSession
 from server_session._steps import Step
 
 __all__ = [
@@ -19,6 +21,7 @@ T = TypeVar("T")
 Change = Callable[[dict[str, Any]], object]
 Data = Mapping[str, object]
 TokenScope = tuple[str, str]
+Question: TypeAlias = Callable[[Policy, Visit | None], Coroutine[Any, Any, R]]
 
 
 class BlockingFunctions:
@@ -26,6 +29,10 @@ class BlockingFunctions:
 
     def call(self, step: Step[R], arguments: tuple[object, ...], **options: object) -> R:
         """Run one of the functions over the sessions that this object serves."""
+        raise NotImplementedError
+
+    def ask(self, start: Question[R], current: object = None) -> R:
+        """Ask something of the store that is about no request, but may spare that of `current`."""
         raise NotImplementedError
 
     @overload
@@ -119,3 +126,11 @@ class BlockingFunctions:
     def validate_csrf_token(self, *arguments: Any, scope: TokenScope | None = None) -> bool:
         """Do what `server_session.validate_csrf_token` does, and block until it is done."""
         return self.call(steps.VALIDATE_TOKEN, arguments, scope=scope)
+
+    def sessions_of(self, owner: str) -> list[OwnedSession]:
+        """Do what `server_session.sessions_of` does, and block until it is done."""
+        return self.ask(lambda policy, _: steps.sessions_of(policy, owner))
+
+    def destroy_sessions_of(self, owner: str, *, except_current: object = None, only: str | None = None) -> int:
+        """Do what `server_session.destroy_sessions_of` does, and block until it is done."""
+        return self.ask(lambda policy, current: steps.destroy_sessions_of(policy, owner, only, current), except_current)

@@ -10,7 +10,7 @@ from server_session._request import AsgiRequest, HeadersRequest, WsgiRequest, is
 from server_session._response import ResponseHeaders, headers_of
 from server_session.exceptions import CarrierError
 
-__all__ = ["Carrier", "Request", "RequestState", "current", "is_carrier", "resolve", "state_of"]
+__all__ = ["Carrier", "Request", "RequestState", "current", "is_carrier", "resolve", "serving", "state_of"]
 
 Request: TypeAlias = AsgiRequest | WsgiRequest | HeadersRequest
 
@@ -67,6 +67,11 @@ def _from_one(one: Any) -> Carrier:
         if hasattr(one, request_name) and hasattr(one, response_name):
             return Carrier(_request(getattr(one, request_name)), headers_of(getattr(one, response_name)))
     return Carrier(_request(one))
+
+
+def serving() -> Request | None:
+    """Return the request that a middleware is serving now, if there is one."""
+    return current.get()
 
 
 def is_carrier(value: object) -> bool:

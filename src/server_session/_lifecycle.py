@@ -29,6 +29,7 @@ from server_session import _record as record
 from server_session._codec import decode_fields, decode_value, encode_fields, encode_value
 from server_session._colour import pause
 from server_session._cookies import Header
+from server_session._owners import OwnerIndex
 from server_session._record import CREATED, DIGEST, ENDED, FORMER, OWNER, STAMP
 from server_session._session import Changes, Session
 from server_session._signals import Signals
@@ -45,7 +46,6 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fiel
 __all__ = ["Answer", "CookieChange", "Policy", "State", "Visit"]
 
 UPDATE_SECONDS: Final = 2.0
-_MARK: Final = Lifetime(record.MARK_SECONDS, record.MARK_SECONDS)
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 
@@ -91,6 +91,11 @@ class Policy:
     def lifetime(self) -> Lifetime:
         """The lifetime that a session is founded with."""
         return Lifetime(self.idle, self.absolute)
+
+    @property
+    def owners(self) -> OwnerIndex:
+        """The sessions of each owner."""
+        return OwnerIndex(self.store, self.absolute, self.now)
 
 
 class Visit:
@@ -151,6 +156,10 @@ class Visit:
         """Ask the store whether the session lives, without a touch."""
         return await self._look(touch=False) is not None
 
+    async def living_selector(self) -> str | None:
+        """Return the selector of the session, if it lives."""
+        return None if await self._look() is None or self._credential is None else self._credential.selector
+
     # --- writes; each returns False if the session ended meanwhile
 
     async def merge(self, data: Mapping[str, object]) -> bool:
@@ -162,14 +171,12 @@ class Visit:
             self.session.accept(changed)
         return True
 
-    async def replace(self, data: Mapping[str, object], owner: object = None, *, in_place: bool = False) -> bool:
+    async def replace(self, data: Mapping[str, object], owner: str | None = None, *, in_place: bool = False) -> bool:
         """Write all fields anew; except in place, in a session founded anew."""
         changed = encode_fields(data)
         if in_place:
             return await self._replace_in_place(changed)
-        own = {} if owner is None else {OWNER: encode_value("owner", owner)}
-        await self._found_anew(changed, own)
-        return True
+        return await self._found_anew(changed, owner)
 
     async def update(self, change: Callable[[dict[str, Any]], object]) -> bool:
         """Change the data by a function of the data, if what the function read is still so; else again."""
@@ -271,8 +278,7 @@ class Visit:
     async def _commit(self, changes: Changes) -> bool:
         if changes.cleared:
             if changes.changed:
-                await self._found_anew(changes.changed, {}, keep_mapping=True)
-                return True
+                return await self._found_anew(changes.changed, keep_mapping=True)
             await self.destroy()
             return True
         # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
@@ -405,14 +411,14 @@ class Visit:
             self.session.restart(changed)
         return True
 
-    async def _found(self, changed: Mapping[str, bytes], own: Mapping[str, bytes] | None = None) -> bool:
+    async def _found(self, changed: Mapping[str, bytes]) -> bool:
         """Found a session; return False where another write of this request founded it first."""
         self._require_answer()
         # Chosen before the first wait, so that two first writes of one request found one session.
         if self._founding is None:
             self._founding = self._fresh_credential()
         credential = self._founding
-        fields = self._first_fields(credential, changed, own or {})
+        fields = self._first_fields(credential, changed, {})
         try:
             outcome = await self._store.set(credential.selector, fields, self._policy.lifetime, None)
         except StoreError:
@@ -427,15 +433,23 @@ class Visit:
         return outcome is APPLIED
 
     async def _found_anew(
-        self, changed: Mapping[str, bytes], own: Mapping[str, bytes], *, keep_mapping: bool = False
-    ) -> None:
-        """Found a session under a new selector, and then end the one before it."""
+        self, changed: Mapping[str, bytes], owner: str | None = None, *, keep_mapping: bool = False
+    ) -> bool:
+        """Found a session under a new selector, and then end the one before it.
+
+        Return False where all sessions of the owner were ended meanwhile, this one before it lived.
+        """
         self._require_answer()
         await self._settle()
         before = None if self._state in (State.NONE, State.REFUSED) else self._credential
         credential = self._fresh_credential()
+        own = {} if owner is None else {OWNER: encode_value("owner", owner)}
+        if owner is not None:
+            await self._policy.owners.enter(owner, credential.selector)
         fields = self._first_fields(credential, changed, own)
         if await self._store.set(credential.selector, fields, self._policy.lifetime, None) is not APPLIED:
+            if ENDED in (await self._inspect(credential) or {}):
+                return self._drop()
             await self._require_own(credential)
         # In this order: who hangs up between the two leaves a spare row, not a lost log-in.
         self._adopt(credential)
@@ -444,6 +458,7 @@ class Visit:
             self.session.restart(changed)
         if before is not None and await self._end(before):
             self._signal("destroyed", before)
+        return True
 
     async def _end(self, credential: Credential) -> bool:
         outcome = await self._mark(credential, {DIGEST: credential.digest()})
@@ -458,9 +473,8 @@ class Visit:
         return await self._mark(credential, expect) is APPLIED
 
     async def _mark(self, credential: Credential, expect: Expect) -> Outcome:
-        # Never a bare delete: the mark is what a late write meets, and what tells ended from unknown.
-        mark = {ENDED: record.number(self._policy.now())}
-        return await self._store.set(credential.selector, mark, _MARK, expect)
+        mark = record.mark_of(self._policy.now())
+        return await self._store.set(credential.selector, mark, record.MARK_LIFETIME, expect)
 
     async def _fall(self, credential: Credential, outcome: Outcome) -> None:
         """Find out what it means that the session is not as expected."""

@@ -8,18 +8,21 @@ from collections.abc import Mapping
 from typing import Final
 
 from server_session._codec import RESERVED, decode_value, encode_value
+from server_session.stores._base import Lifetime
 
 __all__ = [
     "CREATED",
     "DIGEST",
     "ENDED",
     "FORMER",
+    "MARK_LIFETIME",
     "MARK_SECONDS",
     "OWNER",
     "STAMP",
     "former_of",
     "fresh_stamp",
     "is_same",
+    "mark_of",
     "number",
     "user_fields",
     "was_former",
@@ -40,6 +43,15 @@ ENDED: Final = RESERVED + "ended"
 
 MARK_SECONDS: Final = 60.0
 """For how long an ended session leaves its mark, and a swapped-out digest is known again."""
+
+
+MARK_LIFETIME: Final = Lifetime(MARK_SECONDS, MARK_SECONDS)
+
+
+def mark_of(now: float) -> dict[str, bytes]:
+    """Return the record that an ended session leaves."""
+    # No bare delete: the mark is what a late write meets, and what tells ended from unknown.
+    return {ENDED: number(now)}
 
 
 def user_fields(fields: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -7,9 +7,9 @@ from functools import cached_property, partial
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
-from server_session._api import Functions
+from server_session._api import Functions, Question
 from server_session._blocking import BlockingFunctions
-from server_session._carrier import Carrier, Request, resolve, state_of
+from server_session._carrier import Carrier, Request, resolve, serving, state_of
 from server_session._colour import run_awaiting, run_blocking
 from server_session._cookies import CookieHandler, CookieTransport, Header
 from server_session._lifecycle import Answer, Policy, Visit
@@ -142,6 +142,16 @@ class Sessions(Functions):
         self.finish(carrier, visit)
         return result
 
+    async def ask(self, start: Question[T], current: object = None) -> T:
+        """Ask something of the store that is about no request, but may spare that of `current`."""
+        return await run_awaiting(self.store.colour, start(self.policy, self.current_visit(current)))
+
+    def current_visit(self, current: object) -> Visit | None:
+        """Return the visit of a request, of the one being served for True, or `None` for False or `None`."""
+        if current is None or current is False:
+            return None
+        return self.visit(resolve(() if current is True else (current,)).request)
+
     def run_blocking(self, request: Request, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of the core for this request, blocking."""
         return run_blocking(self.store.colour, state_of(request).home, start)
@@ -180,12 +190,22 @@ class _Blocking(BlockingFunctions):
         sessions.finish(carrier, visit)
         return result
 
+    def ask(self, start: Question[T], current: object = None) -> T:
+        sessions = self._sessions()
+        request = serving()
+        home = None if request is None else state_of(request).home
+        visit = sessions.current_visit(current)
+        return run_blocking(sessions.store.colour, home, partial(start, sessions.policy, visit))
+
 
 class _Default(Functions):
     """The awaitable functions over what `configure` made last."""
 
     async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
         return await configured().call(step, arguments, **options)
+
+    async def ask(self, start: Question[T], current: object = None) -> T:
+        return await configured().ask(start, current)
 
 
 _configured: Sessions | None = None

@@ -6,7 +6,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from server_session._carrier import is_carrier
 from server_session._codec import convert
-from server_session._lifecycle import Visit
+from server_session._lifecycle import Policy, Visit
+from server_session._owners import OwnedSession
 from server_session.exceptions import CarrierError
 
 __all__ = [
@@ -82,9 +83,7 @@ async def replace(visit: Visit, data: Mapping[str, object], *, in_place: bool) -
 
 async def log_in(visit: Visit, owner: object, data: Mapping[str, object] | None = None) -> bool:
     """`log_in`."""
-    if not isinstance(owner, str) or not owner:
-        raise TypeError(f"log_in takes the owner's name or id as text, not {owner!r}")
-    return await visit.replace(_mapping("log_in", data or {}), owner)
+    return await visit.replace(_mapping("log_in", data or {}), _owner("log_in", owner))
 
 
 async def pluck(visit: Visit, name: str, as_type: Any = None) -> Any:
@@ -126,6 +125,23 @@ DESTROY: Final[Step[bool]] = Step("destroy_session", destroy)
 RENEW: Final[Step[bool]] = Step("renew_session", renew)
 GET_TOKEN: Final[Step[str]] = Step("get_csrf_token", get_token)
 VALIDATE_TOKEN: Final[Step[bool]] = Step("validate_csrf_token", validate_token, "token")
+
+
+async def sessions_of(policy: Policy, owner: str) -> list[OwnedSession]:
+    """`sessions_of`."""
+    return await policy.owners.sessions(_owner("sessions_of", owner))
+
+
+async def destroy_sessions_of(policy: Policy, owner: str, only: str | None, but: Visit | None) -> int:
+    """`destroy_sessions_of`."""
+    kept = None if but is None else await but.living_selector()
+    return await policy.owners.destroy(_owner("destroy_sessions_of", owner), only=only, but=kept)
+
+
+def _owner(function: str, owner: object) -> str:
+    if not isinstance(owner, str) or not owner:
+        raise TypeError(f"{function} takes the owner's name or id as text, not {owner!r}")
+    return owner
 
 
 def _mapping(function: str, data: object) -> Mapping[str, object]:

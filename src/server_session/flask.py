@@ -9,6 +9,7 @@ ServerSession(app, max_age=timedelta(minutes=30))
 import copy
 import dataclasses
 import logging
+import operator
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Token
 from datetime import timedelta
@@ -39,7 +40,7 @@ T = TypeVar("T")
 _LOG: Final = logging.getLogger("server_session")
 
 # What is kept in the environ beside the visit: how to leave the request again, and the cookie's seconds.
-_TOKEN: Final = "server_session.flask.token"
+_UNDO: Final = "server_session.flask.undo"
 _LIFETIME: Final = "server_session.flask.lifetime"
 
 _COOKIE_SETTINGS: Final = {
@@ -55,7 +56,6 @@ _COOKIE_SETTINGS: Final = {
 }
 _LIFETIME_SETTING: Final = "PERMANENT_SESSION_LIFETIME"
 _FLASHES: Final = "_flashes"
-_MARKUP: Final = "markup"
 
 
 class ServerSession:
@@ -112,7 +112,7 @@ class FlaskSession(LazySession, SessionMixin):
         return self._is_new
 
     @property
-    def accessed(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
+    def accessed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the session was looked at; Flask itself sets it."""
         return self._is_marked or super().accessed
 
@@ -121,7 +121,7 @@ class FlaskSession(LazySession, SessionMixin):
         self._is_marked = value
 
     @property
-    def modified(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
+    def modified(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether there is anything to store. Setting it has no effect: changes are seen, inside values too."""
         return super().modified
 
@@ -131,10 +131,10 @@ class FlaskSession(LazySession, SessionMixin):
 
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)
-        return _read_flashes(value) if key == _FLASHES else value
+        return _each_flash(value, _unmark) if key == _FLASHES else value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, _write_flashes(value) if key == _FLASHES else value)
+        super().__setitem__(key, _each_flash(value, _mark) if key == _FLASHES else value)
 
     def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of the core for this request, blocking."""
@@ -192,8 +192,8 @@ class ServerSessionInterface(SessionInterface):
         visits[base] = visits[sessions] = visit
         if visit.answer is Answer.ABSENT:
             visit.answer = Answer.OPEN
-        if _TOKEN not in request.environ:
-            request.environ[_TOKEN] = current.set(carried)
+        if _UNDO not in request.environ:
+            request.environ[_UNDO] = current.set(carried)
         return FlaskSession(sessions, carried, visit)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
@@ -253,15 +253,15 @@ class _PermanentCookie(CookieTransport):
         return self._cookie.expire_elsewhere(request)
 
 
-class _Body(Iterator[str | bytes]):
+class _Body(Iterator[Any]):
     """A streamed body, in which the functions know their request, and whose changes are stored at its end."""
 
     def __init__(self, body: Iterable[Any], session: FlaskSession) -> None:
         self._body = body
-        self._chunks: Iterator[str | bytes] = iter(body)
+        self._chunks: Iterator[Any] = iter(body)
         self._session = session
 
-    def __next__(self) -> str | bytes:
+    def __next__(self) -> Any:
         try:
             return self._in_request(lambda: next(self._chunks))
         except StopIteration:
@@ -349,7 +349,7 @@ def _idle(lifetime: timedelta | float, absolute: float | None) -> float:
 
 
 def _leave(_: BaseException | None = None) -> None:
-    token: Token[Any] | None = flask_request.environ.pop(_TOKEN, None)
+    token: Token[Any] | None = flask_request.environ.pop(_UNDO, None)
     if token is not None:
         current.reset(token)
 
@@ -372,32 +372,24 @@ def _become(response: Response, other: Response) -> None:
     response.response = other.response
 
 
-def _write_flashes(flashes: Any) -> Any:
-    """Return flashed messages as they are stored: markup (what has `__html__`) marked as such."""
-    if not isinstance(flashes, list) or not any(
-        _is_flash(flash) and hasattr(flash[1], "__html__") for flash in flashes
-    ):
+def _each_flash(flashes: Any, change: Callable[[Any], Any]) -> Any:
+    """Return flashed messages, changed one by one; the very list that it was if none of them changes."""
+    if not isinstance(flashes, list):
         return flashes
-    return [
-        (flash[0], {_MARKUP: str.__str__(flash[1].__html__())})
-        if _is_flash(flash) and hasattr(flash[1], "__html__")
-        else flash
-        for flash in flashes
-    ]
+    changed = [change(flash) for flash in flashes]
+    return flashes if all(map(operator.is_, flashes, changed)) else changed
 
 
-def _read_flashes(flashes: Any) -> Any:
-    if not isinstance(flashes, list) or not any(_is_flash(flash) and _is_markup(flash[1]) for flash in flashes):
-        return flashes
-    return [
-        (flash[0], Markup(flash[1][_MARKUP])) if _is_flash(flash) and _is_markup(flash[1]) else flash  # noqa: S704
-        for flash in flashes
-    ]
+def _mark(flash: Any) -> Any:
+    if not (isinstance(flash, tuple) and flash and hasattr(flash[-1], "__html__")):
+        return flash
+    *category, message = flash
+    return (*category, {"markup": str.__str__(message.__html__())})
 
 
-def _is_flash(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2
-
-
-def _is_markup(message: object) -> bool:
-    return isinstance(message, dict) and message.keys() == {_MARKUP}
+def _unmark(flash: Any) -> Any:
+    match flash:
+        case (category, {"markup": str(text), **rest}) if not rest:
+            return category, Markup(text)  # noqa: S704 - it was markup when it was flashed
+        case _:
+            return flash

@@ -9,24 +9,28 @@ from server_session._sessions import BLOCKING_DEFAULT, configure
 __all__ = [
     "configure",
     "destroy_session",
+    "destroy_sessions_of",
     "get_csrf_token",
     "get_session_data",
     "log_in",
     "pluck_session_property",
     "renew_session",
     "replace_session_data",
+    "sessions_of",
     "set_session_data",
     "update_session_data",
     "validate_csrf_token",
 ]
 
 destroy_session = BLOCKING_DEFAULT.destroy_session
+destroy_sessions_of = BLOCKING_DEFAULT.destroy_sessions_of
 get_csrf_token = BLOCKING_DEFAULT.get_csrf_token
 get_session_data = BLOCKING_DEFAULT.get_session_data
 log_in = BLOCKING_DEFAULT.log_in
 pluck_session_property = BLOCKING_DEFAULT.pluck_session_property
 renew_session = BLOCKING_DEFAULT.renew_session
 replace_session_data = BLOCKING_DEFAULT.replace_session_data
+sessions_of = BLOCKING_DEFAULT.sessions_of
 set_session_data = BLOCKING_DEFAULT.set_session_data
 update_session_data = BLOCKING_DEFAULT.update_session_data
 validate_csrf_token = BLOCKING_DEFAULT.validate_csrf_token

@@ -44,8 +44,8 @@ _SCRIPT: Final = importlib.resources.files("server_session.stores").joinpath("re
 # The name that Redis gives a script; nothing is kept secret by it.
 _SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
-# The asynchronous pool of redis-py 8.1.0 gives out connections that have ended, if they speak RESP3. What is disconnected
-# connects anew when it sends.
+# The asynchronous pool of redis-py 8.1.0 gives out connections that have ended, if they speak RESP3. One that is
+# disconnected connects anew when it sends.
 _LOOKS_AGAIN: Final = hasattr(redis.asyncio.Connection, "can_read")
 
 # Connections of a store made from a URL, for each loop and for all threads; `?max_connections=` in the URL wins.
@@ -301,7 +301,7 @@ def _awaiting_pool(url: str, timeout: float) -> Any:
 
 def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     try:
-        # RESP2 will do, and needs no greeting.
+        # RESP2 says all that is said here.
         pool = kind.from_url(
             url,
             protocol=2,

@@ -595,7 +595,7 @@ class SQLSessionStore(SessionStore):
                     "the session is larger than the server takes, and nothing was written: "
                     "raise its max_allowed_packet, or keep less in the session"
                 )
-            return f"the database answered with an error: {type(error.orig).__name__}"
+            return f"the database answered with an error: {type(error.orig).__name__} {_code(error) or ''}".rstrip()
         if isinstance(error, PoolTimeoutError):
             return f"no connection of the pool came free within its limit: {error}"
         if isinstance(error, TimeoutError):
@@ -656,13 +656,13 @@ def _begin(connection: Connection, statement: str) -> None:
 
 
 def _code(error: DBAPIError) -> object:
-    """Return the database's own number for an error: an SQLSTATE, or MySQL's or SQLite's code."""
+    """Return the database's own number for an error: MySQL's, an SQLSTATE, or SQLite's."""
     orig = error.orig
-    for name in ("sqlstate", "pgcode", "sqlite_errorcode"):
-        code: object = getattr(orig, name, None)
-        if code is not None:
-            return code
-    return orig.args[0] if orig is not None and orig.args else None
+    # MySQL's drivers put theirs first, and some have an SQLSTATE too, which says less.
+    if orig is not None and orig.args and isinstance(orig.args[0], int):
+        return orig.args[0]
+    codes = (getattr(orig, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorcode"))
+    return next((code for code in codes if code is not None), None)
 
 
 def _is_passing(error: DBAPIError) -> bool:

@@ -1,0 +1,1210 @@
+import asyncio
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+import flask
+import pytest
+from flask import Flask, flash, get_flashed_messages, stream_with_context
+from flask.testing import FlaskClient
+from markupsafe import Markup
+from werkzeug.test import TestResponse
+
+import server_session
+from server_session import (
+    CookieHandler,
+    FileSessionStore,
+    MemorySessionStore,
+    Sessions,
+    SessionStore,
+    _sessions,
+    configure,
+    sync,
+)
+from server_session._carrier import current
+from server_session._colour import Colour
+from server_session.exceptions import (
+    CarrierError,
+    ColourError,
+    ConfigurationError,
+    NotConfiguredError,
+    ResponseStartedError,
+    SerializationError,
+    StoreError,
+)
+from server_session.flask import FlaskSession, ServerSession
+from server_session.stores._base import Expect, Fields, Lifetime, Outcome
+
+
+class Watched(SessionStore):
+    """A store that keeps a list of its calls, and fails when it is told to."""
+
+    def __init__(self, store: SessionStore | None = None) -> None:
+        self.store = store or MemorySessionStore()
+        self.colour = self.store.colour
+        self.calls: list[str] = []
+        self.fails: Collection[str] = ()
+
+    def _note(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fails:
+            raise StoreError("the store is down")
+
+    async def get(
+        self, key: str, expect: Expect, touch: bool = True
+    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+        self._note("get")
+        return await self.store.get(key, expect, touch)
+
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        self._note("set")
+        return await self.store.set(key, fields, lifetime, expect)
+
+    async def merge(
+        self,
+        key: str,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+    ) -> Outcome:
+        self._note("merge")
+        return await self.store.merge(key, changed, removed, expect, lifetime)
+
+    async def destroy(self, key: str) -> bool:
+        self._note("destroy")
+        return await self.store.destroy(key)
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+
+
+@pytest.fixture
+def store() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def app(store: Watched) -> Flask:
+    """An application on the configured default, as most are."""
+    configure(session_store=store)
+    app = Flask("shop")
+    app.testing = True
+    ServerSession(app)
+    return app
+
+
+def view(app: Flask, path: str = "/") -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Add a view that may return any value: what it returns goes to the client as text."""
+
+    def add(function: Callable[[], Any]) -> Callable[[], Any]:
+        def body() -> Any:
+            result = app.ensure_sync(function)()
+            return result if isinstance(result, str | flask.Response | tuple) else repr(result)
+
+        app.add_url_rule(path, path, body, methods=["GET", "POST"])
+        return function
+
+    return add
+
+
+def cookies(response: TestResponse) -> list[str]:
+    return response.headers.getlist("Set-Cookie")
+
+
+def cookie(client: FlaskClient, name: str = "session") -> str | None:
+    found = client.get_cookie(name)
+    return None if found is None else found.value
+
+
+# --- the mapping
+
+
+def test_the_session_is_kept_from_one_request_to_the_next(app: Flask) -> None:
+    @view(app, "/put")
+    def put() -> str:
+        flask.session["cart"] = ["apple"]
+        return "put"
+
+    @view(app, "/more")
+    def more() -> str:
+        flask.session["cart"].append("pear")
+        return "more"
+
+    @view(app, "/read")
+    def read() -> Any:
+        return dict(flask.session)
+
+    client = app.test_client()
+    client.get("/put")
+    client.get("/more")
+    assert client.get("/read").text == "{'cart': ['apple', 'pear']}"
+    assert app.test_client().get("/read").text == "{}"
+
+
+def test_the_store_is_not_asked_before_the_session_is_touched(app: Flask, store: Watched) -> None:
+    @view(app, "/put")
+    def put() -> str:
+        flask.session["name"] = "Ada"
+        return "put"
+
+    @view(app, "/untouched")
+    def untouched() -> str:
+        # To name it is not to touch it.
+        assert "not loaded" in repr(flask.session)
+        return "untouched"
+
+    @view(app, "/read")
+    def read() -> Any:
+        return [flask.session["name"], flask.session.get("name")]
+
+    client = app.test_client()
+    client.get("/put")
+    store.calls.clear()
+    client.get("/untouched")
+    assert store.calls == []
+    client.get("/read")
+    assert store.calls == ["get"]
+
+
+def test_a_visitor_who_writes_nothing_leaves_no_row_and_gets_no_cookie(app: Flask, store: Watched) -> None:
+    @view(app)
+    def read() -> Any:
+        return [flask.session.get("name"), "name" in flask.session, get_flashed_messages(), flask.session.pop("x", 1)]
+
+    response = app.test_client().get("/")
+    assert response.text == "[None, False, [], 1]"
+    assert (cookies(response), store.calls) == ([], [])
+
+
+def test_the_cookie_is_flask_s_own_name_with_the_attributes_of_the_design(app: Flask) -> None:
+    @view(app)
+    def put() -> str:
+        flask.session["a"] = 1
+        return ""
+
+    (plain,) = cookies(app.test_client().get("/"))
+    assert re.fullmatch(r"session=[A-Za-z0-9_-]{64}; Path=/; HttpOnly; SameSite=Lax", plain)
+    (over_tls,) = cookies(app.test_client().get("/", base_url="https://localhost"))
+    assert "; Secure;" in over_tls
+
+
+def test_new_tells_whether_the_request_brought_a_session_that_lives(app: Flask, store: Watched) -> None:
+    @view(app)
+    def read() -> Any:
+        first = flask.session.new
+        flask.session["seen"] = True
+        return first
+
+    client = app.test_client()
+    assert client.get("/").text == "True"
+    assert client.get("/").text == "False"
+    client.set_cookie("session", "A" * 64)
+    assert client.get("/").text == "True"
+
+
+def test_modified_and_accessed_tell_what_was_done(app: Flask) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    @view(app)
+    def put() -> str:
+        session = flask.globals.request_ctx._session
+        assert isinstance(session, FlaskSession)
+        assert (session.accessed, session.modified) == (False, False)
+        assert session.get("items") == flask.session.get("items")
+        seen.append((session.accessed, session.modified))
+        session.setdefault("items", []).append(1)
+        seen.append((session.accessed, session.modified))
+        # What Flask's own session needs is allowed here.
+        flask.session.modified = True
+        return ""
+
+    client = app.test_client()
+    client.get("/")
+    client.get("/")
+    assert seen == [(True, False), (True, True)] * 2
+
+
+def test_a_session_that_is_cleared_ends_and_its_cookie_goes(app: Flask) -> None:
+    @view(app, "/put")
+    def put() -> str:
+        flask.session["a"] = 1
+        return ""
+
+    @view(app, "/clear")
+    def clear() -> str:
+        flask.session.clear()
+        return ""
+
+    @view(app, "/read")
+    def read() -> Any:
+        return dict(flask.session)
+
+    client = app.test_client()
+    client.get("/put")
+    before = cookie(client)
+    client.get("/clear")
+    assert cookie(client) is None
+    client.set_cookie("session", str(before))
+    assert client.get("/read").text == "{}"
+
+
+def test_values_of_flask_s_own_session_come_back_of_the_same_type(app: Flask) -> None:
+    values = {
+        "tuple": ("a", 1),
+        "bytes": b"\x00\xff",
+        "uuid": UUID(int=7),
+        "when": datetime(2024, 2, 29, 12, tzinfo=UTC),
+        "nested": {"deep": [(1,), {"x": None}]},
+        "price": Decimal("9.90"),
+    }
+
+    @view(app, "/put")
+    def put() -> str:
+        flask.session.update(values)
+        return ""
+
+    @view(app, "/read")
+    def read() -> str:
+        found = dict(flask.session)
+        assert found == values
+        assert {name: type(value) for name, value in found.items()} == {k: type(v) for k, v in values.items()}
+        return "equal"
+
+    client = app.test_client()
+    client.get("/put")
+    assert client.get("/read").text == "equal"
+
+
+def test_a_key_that_means_log_in_renews_the_cookie_in_the_same_step(app: Flask) -> None:
+    @view(app, "/put")
+    def put() -> str:
+        flask.session["cart"] = 1
+        return ""
+
+    @view(app, "/log-in")
+    def log_in() -> str:
+        flask.session["user_id"] = "ada"
+        return ""
+
+    @view(app, "/read")
+    def read() -> Any:
+        return dict(flask.session)
+
+    client = app.test_client()
+    client.get("/put")
+    before = cookie(client)
+    client.get("/log-in")
+    assert cookie(client) not in (None, before)
+    assert client.get("/read").text == "{'cart': 1, 'user_id': 'ada'}"
+    client.set_cookie("session", str(before))
+    assert client.get("/read").text == "{}"
+
+
+def test_an_application_of_signed_cookies_needs_one_more_line(store: Watched) -> None:
+    def shop(extend: Callable[[Flask], object]) -> list[str]:
+        app = Flask("shop")
+        app.secret_key = "needed by signed cookies alone"
+        extend(app)
+
+        @view(app, "/put")
+        def put() -> str:
+            flask.session["n"] = flask.session.get("n", 0) + 1
+            flash("saved", "info")
+            return "ok"
+
+        @view(app, "/read")
+        def read() -> Any:
+            return flask.session["n"], get_flashed_messages(with_categories=True), "_flashes" in flask.session
+
+        app.view_functions["/read"] = lambda: repr(read())
+        client = app.test_client()
+        return [client.get(path).text for path in ("/put", "/put", "/read", "/read")]
+
+    assert shop(lambda app: ServerSession(app, session_store=store)) == shop(lambda app: None)
+
+
+# --- flashes
+
+
+def test_flashes_come_once_as_tuples_and_markup_as_markup(app: Flask, store: Watched) -> None:
+    @view(app, "/flash")
+    def put() -> str:
+        flash("plain")
+        flash(Markup("<b>bold</b>"), "html")
+        flash("<i>", "text")
+        return ""
+
+    @view(app, "/read")
+    def read() -> str:
+        messages = get_flashed_messages(with_categories=True)
+        assert [type(message) for _, message in messages] == [str, Markup, str]
+        return repr([(category, str(message)) for category, message in messages])
+
+    client = app.test_client()
+    client.get("/flash")
+    expected = [("message", "plain"), ("html", "<b>bold</b>"), ("text", "<i>")]
+    assert client.get("/read").text == repr(expected)
+    with client.session_transaction() as session:
+        assert "_flashes" not in session
+
+
+def test_flashes_of_several_requests_add_up_whatever_they_are(app: Flask) -> None:
+    class Lazy:
+        """A translation that is looked up when it is shown."""
+
+        def __html__(self) -> str:
+            return "später"
+
+    @view(app, "/flash")
+    def put() -> str:
+        flash(Markup("<b>"))
+        flash(Lazy())  # type: ignore[arg-type]
+        return ""
+
+    @view(app, "/read")
+    def read() -> str:
+        return "|".join(get_flashed_messages())
+
+    client = app.test_client()
+    client.get("/flash")
+    client.get("/flash")
+    assert client.get("/read").text == "<b>|später|<b>|später"
+
+
+def test_the_flash_that_says_good_bye_survives_the_log_out(app: Flask) -> None:
+    @view(app, "/in")
+    def log_in() -> str:
+        sync.log_in("ada", {"user": "ada"})
+        return ""
+
+    @view(app, "/out")
+    def log_out() -> str:
+        sync.destroy_session()
+        flash("Good-bye")
+        return ""
+
+    @view(app, "/read")
+    def read() -> Any:
+        return get_flashed_messages(), dict(flask.session)
+
+    app.view_functions["/read"] = lambda: repr(read())
+    client = app.test_client()
+    client.get("/in")
+    client.get("/out")
+    assert client.get("/read").text == "(['Good-bye'], {})"
+
+
+# --- caches
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        lambda: flask.session.get("a"),
+        lambda: "a" in flask.session,
+        lambda: len(flask.session),
+        lambda: list(flask.session),
+        lambda: bool(flask.session),
+        lambda: flask.session.permanent,
+        lambda: dict(flask.session),
+        lambda: get_flashed_messages(),
+        lambda: flask.render_template_string("{{ 'a' in session }}"),
+        lambda: sync.get_session_data(),
+        lambda: sync.validate_csrf_token("x"),
+    ],
+    ids=["get", "in", "len", "iter", "bool", "permanent", "dict", "flashes", "template", "function", "token"],
+)
+def test_a_response_varies_on_the_cookie_whatever_the_look_at_the_session_was(
+    app: Flask, touch: Callable[[], object]
+) -> None:
+    @view(app)
+    def look() -> flask.Response:
+        touch()
+        response = flask.make_response("ok")
+        response.headers["Vary"] = "Accept"
+        return response
+
+    response = app.test_client().get("/")
+    assert response.headers["Vary"] == "Accept, Cookie"
+    assert "Cache-Control" not in response.headers
+
+
+def test_a_response_that_did_not_look_at_the_session_does_not_vary(app: Flask) -> None:
+    view(app)(lambda: flask.render_template_string("{{ 1 }}"))
+    assert "Vary" not in app.test_client().get("/").headers
+
+
+def test_a_streamed_body_may_yet_look_so_its_response_varies(app: Flask) -> None:
+    @view(app)
+    def stream() -> flask.Response:
+        return flask.Response(stream_with_context(flask.session.get("name", "?") for _ in range(1)))
+
+    assert app.test_client().get("/").headers["Vary"] == "Cookie"
+
+
+def test_a_response_that_sets_the_cookie_is_for_no_cache(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    @view(app)
+    def put() -> flask.Response:
+        flask.session["a"] = 1
+        response = flask.make_response("ok")
+        response.headers["Cache-Control"] = "public, max-age=60"
+        response.set_cookie("other", "kept")
+        return response
+
+    response = app.test_client().get("/")
+    assert response.headers["Cache-Control"] == "private, no-store"
+    assert [header.partition("=")[0] for header in cookies(response)] == ["other", "session"]
+
+
+# --- Flask's settings
+
+
+def cookie_of(app: Flask, base_url: str = "https://shop.example") -> str:
+    @view(app)
+    def put() -> str:
+        flask.session["a"] = 1
+        return ""
+
+    (header,) = cookies(app.test_client().get("/", base_url=base_url))
+    return re.sub(r"=[A-Za-z0-9_-]{64}", "=…", header, count=1)
+
+
+def test_flask_s_cookie_settings_win_where_they_are_set(store: Watched) -> None:
+    app = Flask("shop")
+    ServerSession(app, session_store=store, cookie_handler=CookieHandler("own", same_site="lax"))
+    app.config.update(
+        SESSION_COOKIE_NAME="shop",
+        SESSION_COOKIE_DOMAIN="shop.example",
+        SESSION_COOKIE_PATH="/basket",
+        SESSION_COOKIE_HTTPONLY=False,
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_SAMESITE="None",
+        SESSION_COOKIE_PARTITIONED=True,
+    )
+    expected = "shop=…; Domain=shop.example; Path=/basket; Secure; SameSite=None; Partitioned"
+    assert cookie_of(app, "http://shop.example") == expected
+
+
+def test_what_flask_sets_by_itself_does_not_win_over_what_was_configured(store: Watched) -> None:
+    configure(
+        session_store=store,
+        cookie_handler=CookieHandler("own", path="/x", http_only=False, secure=True, same_site="strict"),
+    )
+    app = Flask("shop")
+    ServerSession(app)
+    assert cookie_of(app, "http://shop.example") == "own=…; Path=/x; Secure; SameSite=Strict"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "__Host-session=…; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        ({"SESSION_COOKIE_SAMESITE": "Strict"}, "__Host-session=…; Path=/; Secure; HttpOnly; SameSite=Strict"),
+        ({"SESSION_COOKIE_SECURE": True}, "__Host-session=…; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        ({"APPLICATION_ROOT": "/app"}, "__Secure-session=…; Path=/app; Secure; HttpOnly; SameSite=Lax"),
+        (
+            {"APPLICATION_ROOT": "/app", "SESSION_COOKIE_PATH": "/"},
+            "__Secure-session=…; Path=/app; Secure; HttpOnly; SameSite=Lax",
+        ),
+        ({"SESSION_COOKIE_DOMAIN": False}, "__Host-session=…; Path=/; Secure; HttpOnly; SameSite=Lax"),
+    ],
+)
+def test_with_an_https_origin_the_cookie_is_prefixed_as_its_path_allows(
+    store: Watched, settings: dict[str, object], expected: str
+) -> None:
+    if settings.get("SESSION_COOKIE_PATH") == "/":
+        expected = "__Host-session=…; Path=/; Secure; HttpOnly; SameSite=Lax"
+    configure(session_store=store, origin="https://shop.example")
+    app = Flask("shop")
+    ServerSession(app)
+    app.config.update(settings)
+    assert cookie_of(app) == expected
+
+
+def test_a_setting_of_flask_that_cannot_work_is_an_error_that_names_it(store: Watched) -> None:
+    app = Flask("shop")
+    app.testing = True
+    ServerSession(app, session_store=store)
+    app.config.update(SESSION_COOKIE_SECURE="false")
+    with pytest.raises(ConfigurationError, match="SESSION_COOKIE_SECURE.*`secure` is True or False"):
+        app.test_client().get("/")
+
+
+def test_flask_s_settings_and_a_cookie_of_one_s_own_kind_are_an_error(store: Watched) -> None:
+    class Own(server_session.CookieHandler):
+        pass
+
+    class Header(server_session.CookieTransport):
+        def read(self, request: Any) -> list[str]:
+            return [value.decode() for value in request.header_values(b"x-session")]
+
+        def write(self, request: Any, value: str, lifetime: float | None) -> list[tuple[bytes, bytes]]:
+            return [(b"x-session", value.encode())]
+
+        def destroy(self, request: Any) -> list[tuple[bytes, bytes]]:
+            return [(b"x-session", b"")]
+
+    app = Flask("shop")
+    app.testing = True
+    ServerSession(app, session_store=store, cookie_handler=Header())
+
+    @view(app)
+    def count() -> Any:
+        flask.session["n"] = flask.session.get("n", 0) + 1
+        return flask.session["n"]
+
+    client = app.test_client()
+    value = client.get("/").headers["X-Session"]
+    assert client.get("/", headers={"X-Session": value}).text == "2"
+    app.config["SESSION_COOKIE_NAME"] = "shop"
+    with pytest.raises(ConfigurationError, match="SESSION_COOKIE_NAME.*'Header'"):
+        client.get("/")
+
+
+def test_an_extension_of_no_sessions_that_were_configured_says_so() -> None:
+    app = Flask("shop")
+    app.testing = True
+    ServerSession(app)
+    with pytest.raises(NotConfiguredError, match="configure"):
+        app.test_client().get("/")
+    app.testing = False
+    assert app.test_client().get("/").status_code == 500
+
+
+def test_several_applications_share_an_extension(store: Watched) -> None:
+    extension = ServerSession(session_store=store)
+    names = []
+    for name in ("one", "two"):
+        app = Flask(name)
+        app.config["SESSION_COOKIE_NAME"] = name
+        extension.init_app(app)
+        assert app.extensions["server_session"] is extension
+        names.append(cookie_of(app).partition("=")[0])
+    assert names == ["one", "two"]
+
+
+def test_sessions_and_settings_together_are_an_error(store: Watched) -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        ServerSession(Flask("shop"), Sessions(session_store=store), max_age=5)
+
+
+# --- permanence
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_000_000_000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def lasting(clock: Clock, **settings: Any) -> Flask:
+    app = Flask("shop")
+    app.testing = True
+    ServerSession(app, session_store=MemorySessionStore(clock=clock), max_age=600, clock=clock)
+    app.config.update(settings)
+
+    @view(app, "/keep")
+    def keep() -> str:
+        flask.session.permanent = True
+        flask.session["a"] = 1
+        return ""
+
+    @view(app, "/forget")
+    def forget() -> str:
+        flask.session.permanent = False
+        return ""
+
+    @view(app, "/read")
+    def read() -> Any:
+        return flask.session.get("a")
+
+    @view(app, "/write")
+    def write() -> Any:
+        flask.session["a"] += 1
+        return ""
+
+    @view(app, "/untouched")
+    def untouched() -> str:
+        return ""
+
+    return app
+
+
+def test_a_permanent_session_outlives_the_browser_and_others_do_not(clock: Clock) -> None:
+    client = lasting(clock).test_client()
+    (header,) = cookies(client.get("/keep"))
+    assert "; Max-Age=600; Expires=Sun, 09 Sep 2001 01:56:40 GMT;" in header
+    (header,) = cookies(client.get("/forget"))
+    assert "Max-Age" not in header
+    assert cookies(client.get("/read")) == []
+    assert client.get("/read").text == "1"
+
+
+def test_a_permanent_session_s_cookie_is_sent_again_with_each_response_that_touched_it(clock: Clock) -> None:
+    client = lasting(clock).test_client()
+    client.get("/keep")
+    value = cookie(client)
+    (header,) = cookies(client.get("/read"))
+    assert header.startswith(f"session={value}; Path=/; Max-Age=600;")
+    assert cookies(client.get("/untouched")) == []
+
+
+def test_without_refreshing_it_is_sent_again_when_something_changed(clock: Clock) -> None:
+    client = lasting(clock, SESSION_REFRESH_EACH_REQUEST=False).test_client()
+    client.get("/keep")
+    assert cookies(client.get("/read")) == []
+    (header,) = cookies(client.get("/write"))
+    assert "; Max-Age=600;" in header
+
+
+@pytest.mark.parametrize("given", [timedelta(days=2), 2 * 86400])
+def test_flask_s_lifetime_is_the_idle_time_out_where_it_is_set(clock: Clock, given: object) -> None:
+    client = lasting(clock, PERMANENT_SESSION_LIFETIME=given).test_client()
+    (header,) = cookies(client.get("/keep"))
+    assert "; Max-Age=172800;" in header
+    clock.time += 2 * 86400 - 1
+    assert client.get("/read").text == "1"
+    clock.time += 2 * 86400 + 1
+    assert client.get("/read").text == "None"
+
+
+def test_where_flask_s_lifetime_is_not_set_what_was_configured_holds(clock: Clock) -> None:
+    client = lasting(clock).test_client()
+    client.get("/keep")
+    clock.time += 601
+    assert client.get("/read").text == "None"
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "reason"), [(timedelta(days=90), "longer than absolute_max_age"), (0, "more than 0 seconds")]
+)
+def test_a_lifetime_that_cannot_hold_is_an_error(clock: Clock, lifetime: object, reason: str) -> None:
+    app = lasting(clock, PERMANENT_SESSION_LIFETIME=lifetime)
+    with pytest.raises(ConfigurationError, match=f"PERMANENT_SESSION_LIFETIME.*{reason}"):
+        app.test_client().get("/read")
+
+
+# --- the functions
+
+
+def test_the_functions_and_the_mapping_of_a_request_are_one_session(app: Flask, store: Watched) -> None:
+    @view(app)
+    def both() -> str:
+        flask.session["mapping"] = 1
+        assert sync.get_session_data() == {"mapping": 1}
+        assert sync.set_session_data({"function": 2})
+        assert flask.session["function"] == 2
+        assert sync.pluck_session_property("function") == 2
+        assert "function" not in flask.session
+        return "one"
+
+    client = app.test_client()
+    response = client.get("/")
+    assert (response.text, len(cookies(response))) == ("one", 1)
+    assert store.calls.count("set") == 1
+    with client.session_transaction() as session:
+        assert dict(session) == {"mapping": 1}
+
+
+@pytest.mark.parametrize("name", ["SESSION_COOKIE_NAME", None])
+def test_every_form_of_the_carrier_is_the_same_request(app: Flask, name: str | None) -> None:
+    if name:
+        app.config[name] = "renamed"
+
+    @view(app)
+    def forms() -> flask.Response:
+        response = flask.make_response("")
+        sync.set_session_data({"a": 1})
+        sync.set_session_data(flask.request, {"b": 2})
+        sync.set_session_data(flask.request, response, {"c": 3})
+        sync.update_session_data(flask.request.environ, lambda data: data.update(d=data["a"] + data["c"]))
+        response.set_data(repr((sync.get_session_data(), flask.session == sync.get_session_data(flask.request))))
+        return response
+
+    response = app.test_client().get("/")
+    assert response.text == "({'a': 1, 'b': 2, 'c': 3, 'd': 4}, True)"
+    (header,) = cookies(response)
+    assert header.startswith("renamed=" if name else "session=")
+
+
+def test_the_methods_of_sessions_of_one_s_own_serve_it_too(store: Watched) -> None:
+    sessions = Sessions(session_store=store)
+    app = Flask("shop")
+    app.config["SESSION_COOKIE_NAME"] = "renamed"
+    ServerSession(app, sessions)
+
+    @view(app)
+    def both() -> Any:
+        sessions.sync.set_session_data({"a": 1})
+        return dict(flask.session)
+
+    response = app.test_client().get("/")
+    assert response.text == "{'a': 1}"
+    (header,) = cookies(response)
+    assert header.startswith("renamed=")
+
+
+def test_a_token_given_by_one_request_is_valid_in_the_next(app: Flask) -> None:
+    view(app, "/form")(lambda: sync.get_csrf_token())
+    view(app, "/post")(lambda: sync.validate_csrf_token(flask.request.form.get("token")))
+    client = app.test_client()
+    token = client.get("/form").text
+    assert client.post("/post", data={"token": token}).text == "True"
+    assert client.post("/post").text == "False"
+    assert app.test_client().post("/post", data={"token": token}).text == "False"
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_async_views_await_the_functions_and_use_the_mapping(kind: str, tmp_path: Path) -> None:
+    configure(session_store=MemorySessionStore() if kind == "memory" else FileSessionStore(tmp_path))
+    app = Flask("shop")
+    app.testing = True
+    ServerSession(app)
+
+    @view(app, "/put")
+    async def put() -> str:
+        await server_session.set_session_data({"a": 1})
+        await asyncio.sleep(0)
+        flask.session["b"] = 2
+        await server_session.set_session_data(flask.request, {"c": 3})
+        assert await server_session.get_session_data() == {"a": 1, "b": 2, "c": 3}
+        return ""
+
+    @view(app, "/read")
+    async def read() -> Any:
+        return dict(flask.session) == await server_session.get_session_data()
+
+    @view(app, "/sync")
+    def blocking() -> Any:
+        return sync.get_session_data()
+
+    client = app.test_client()
+    assert len(cookies(client.get("/put"))) == 1
+    assert client.get("/read").text == "True"
+    assert client.get("/sync").text == "{'a': 1, 'b': 2, 'c': 3}"
+
+
+def test_over_a_client_that_awaits_async_views_have_the_functions_and_the_mapping_says_why_not() -> None:
+    class Awaiting(Watched):
+        async def _suspend(self) -> None:
+            await asyncio.sleep(0)
+
+        async def get(self, *arguments: Any, **keywords: Any) -> Any:
+            await asyncio.sleep(0)
+            return await super().get(*arguments, **keywords)
+
+        async def set(self, *arguments: Any, **keywords: Any) -> Outcome:
+            await asyncio.sleep(0)
+            return await super().set(*arguments, **keywords)
+
+    awaiting = Awaiting()
+    awaiting.colour = Colour.AWAITS
+    configure(session_store=awaiting)
+    app = Flask("shop")
+    app.testing = True
+    ServerSession(app)
+
+    @view(app, "/put")
+    async def put() -> str:
+        await server_session.set_session_data({"a": 1})
+        return ""
+
+    @view(app, "/read")
+    async def read() -> Any:
+        return await server_session.get_session_data()
+
+    view(app, "/mapping")(lambda: flask.session["a"])
+    client = app.test_client()
+    client.get("/put")
+    assert client.get("/read").text == "{'a': 1}"
+    with pytest.raises(ColourError, match="blocking client"):
+        client.get("/mapping")
+
+
+# --- whose request it is
+
+
+def test_no_request_is_served_before_and_after(app: Flask) -> None:
+    view(app)(lambda: sync.get_session_data())
+    with pytest.raises(CarrierError):
+        sync.get_session_data()
+    app.test_client().get("/")
+    assert current.get() is None
+
+
+def test_after_an_error_no_request_is_served(app: Flask) -> None:
+    view(app)(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        app.test_client().get("/")
+    assert current.get() is None
+
+
+def test_a_request_context_within_another_has_a_session_of_its_own(app: Flask) -> None:
+    @view(app)
+    def outer() -> Any:
+        sync.set_session_data({"whose": "outer"})
+        with app.test_request_context("/inner"):
+            assert sync.get_session_data() == dict(flask.session) == {}
+            flask.session["whose"] = "inner"
+            sync.set_session_data({"is": "inner"})
+        return sync.get_session_data()
+
+    assert app.test_client().get("/").text == "{'whose': 'outer'}"
+
+
+def test_a_session_transaction_of_the_test_client_is_seen_by_the_views(app: Flask) -> None:
+    view(app)(lambda: sync.get_session_data())
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session["a"] = 1
+    with client.session_transaction() as session:
+        assert session["a"] == 1
+        session["b"] = [2]
+    assert client.get("/").text == "{'a': 1, 'b': [2]}"
+    assert current.get() is None
+
+
+def test_a_client_that_preserves_its_context_shows_the_session_of_the_last_request(app: Flask) -> None:
+    @view(app)
+    def put() -> str:
+        flask.session["a"] = 1
+        return ""
+
+    with app.test_client() as client:
+        client.get("/")
+        assert flask.session["a"] == 1
+        assert sync.get_session_data(flask.request) == {"a": 1}
+    assert current.get() is None
+
+
+def test_teardown_functions_still_know_the_request(app: Flask) -> None:
+    seen = []
+
+    @app.teardown_request
+    def note(_: object) -> None:
+        seen.append(sync.get_session_data())
+
+    @view(app)
+    def put() -> str:
+        sync.set_session_data({"a": 1})
+        return ""
+
+    app.test_client().get("/")
+    assert seen == [{"a": 1}]
+
+
+# --- when it is stored
+
+
+def test_before_and_after_request_functions_write_too(app: Flask) -> None:
+    @app.before_request
+    def before() -> None:
+        flask.session["before"] = 1
+
+    @app.after_request
+    def after(response: flask.Response) -> flask.Response:
+        flask.session["after"] = 2
+        return response
+
+    view(app)(lambda: "")
+    client = app.test_client()
+    assert len(cookies(client.get("/"))) == 1
+    with client.session_transaction() as session:
+        assert dict(session) == {"before": 1, "after": 2}
+
+
+@pytest.mark.parametrize(("path", "status"), [("/gone", 404), ("/boom", 500), ("/teapot", 418)])
+def test_it_is_stored_whatever_the_status_as_flask_does(app: Flask, path: str, status: int) -> None:
+    app.testing = False
+
+    @app.before_request
+    def write() -> None:
+        flask.session["path"] = flask.request.path
+
+    view(app, "/boom")(lambda: 1 / 0)
+    view(app, "/teapot")(lambda: flask.abort(418))
+    client = app.test_client()
+    assert client.get(path).status_code == status
+    with client.session_transaction() as session:
+        assert session["path"] == path
+
+
+def test_an_error_that_reaches_the_server_saves_nothing(app: Flask, store: Watched) -> None:
+    @view(app)
+    def put() -> str:
+        flask.session["a"] = 1
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        app.test_client().get("/")
+    assert store.calls == []
+
+
+def test_what_a_stream_changes_is_stored_at_its_end(app: Flask) -> None:
+    @view(app)
+    def stream() -> flask.Response:
+        flask.session["chunks"] = 0
+
+        def chunks() -> Iterator[str]:
+            for number in range(3):
+                flask.session["chunks"] += 1
+                sync.set_session_data({"function": number})
+                yield str(flask.session["chunks"])
+
+        return flask.Response(stream_with_context(chunks()))
+
+    client = app.test_client()
+    assert client.get("/").text == "123"
+    with client.session_transaction() as session:
+        assert dict(session) == {"chunks": 3, "function": 2}
+    assert current.get() is None
+
+
+def test_what_a_stream_changed_before_the_client_hung_up_is_stored(app: Flask) -> None:
+    closed = []
+
+    @view(app)
+    def stream() -> flask.Response:
+        flask.session["chunks"] = 0
+
+        def chunks() -> Iterator[str]:
+            try:
+                for _ in range(100):
+                    flask.session["chunks"] += 1
+                    yield "x"
+            finally:
+                closed.append(flask.session["chunks"])
+
+        return flask.Response(stream_with_context(chunks()))
+
+    client = app.test_client()
+    response = client.get("/", buffered=False)
+    assert next(response.iter_encoded()) == b"x"
+    response.close()
+    with client.session_transaction() as session:
+        assert [session["chunks"]] == closed
+
+
+def test_a_stream_that_needs_a_new_cookie_comes_too_late(app: Flask, store: Watched) -> None:
+    @view(app)
+    def stream() -> flask.Response:
+        def chunks() -> Iterator[str]:
+            yield "x"
+            sync.set_session_data({"a": 1})
+
+        return flask.Response(stream_with_context(chunks()))
+
+    with pytest.raises(ResponseStartedError):
+        app.test_client().get("/", buffered=True)
+    assert store.calls == []
+
+
+def test_a_file_is_sent_as_it_is(app: Flask, tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("content")
+
+    @view(app)
+    def send() -> flask.Response:
+        flask.session["a"] = 1
+        response = flask.send_file(tmp_path / "file.txt")
+        assert response.direct_passthrough
+        return response
+
+    response = app.test_client().get("/")
+    assert (response.text, len(cookies(response))) == ("content", 1)
+
+
+def test_head_of_a_stream_stores_and_closes_it(app: Flask) -> None:
+    @view(app)
+    def stream() -> flask.Response:
+        flask.session["a"] = 1
+        return flask.Response(stream_with_context(str(number) for number in range(3)))
+
+    client = app.test_client()
+    assert client.head("/").text == ""
+    with client.session_transaction() as session:
+        assert session["a"] == 1
+
+
+# --- what cannot be stored
+
+
+def test_a_value_that_cannot_be_stored_is_an_error_and_nothing_is_written(app: Flask, store: Watched) -> None:
+    @view(app)
+    def put() -> str:
+        flask.session["good"] = 1
+        flask.session["bad"] = object()
+        return ""
+
+    with pytest.raises(SerializationError, match="'bad'"):
+        app.test_client().get("/")
+    app.testing = False
+    response = app.test_client().get("/")
+    assert (response.status_code, response.headers["Vary"]) == (500, "Cookie")
+    assert (cookies(response), store.calls) == ([], [])
+
+
+def test_markup_elsewhere_than_in_flashes_is_an_error_that_says_how_to_store_it(app: Flask) -> None:
+    @view(app)
+    def put() -> str:
+        flask.session["html"] = Markup("<b>")
+        return ""
+
+    with pytest.raises(SerializationError, match=r"markupsafe.Markup.*str.__str__\(value\)"):
+        app.test_client().get("/")
+
+
+@pytest.mark.parametrize("testing", [True, False])
+@pytest.mark.parametrize("fails", ["get", "set"])
+def test_a_store_that_is_down_is_a_503(
+    app: Flask, store: Watched, fails: str, testing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.testing = testing
+
+    @view(app)
+    def put() -> flask.Response:
+        flask.session["a"] = flask.session.get("a", 0) + 1
+        response = flask.make_response("it was stored")
+        response.headers["X-Own"] = "own"
+        return response
+
+    client = app.test_client()
+    if fails == "get":
+        client.get("/")
+    store.fails = [fails]
+    response = client.get("/")
+    assert response.status == "503 SERVICE UNAVAILABLE"
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "X-Own" not in response.headers
+    assert cookies(response) == []
+    assert "try again later" in response.text.lower()
+    assert "stored" not in response.text
+    assert "the store is down" in caplog.text
+    store.fails = ()
+    assert client.get("/").text == "it was stored"
+
+
+def test_the_application_s_own_page_for_503_is_shown(app: Flask, store: Watched) -> None:
+    app.register_error_handler(503, lambda error: ("own page", 503))
+    view(app)(lambda: sync.set_session_data({"a": 1}))
+    store.fails = ["set"]
+    response = app.test_client().get("/")
+    assert (response.status_code, response.text) == (503, "own page")
+
+
+def test_a_stream_that_becomes_a_503_is_closed(app: Flask, store: Watched) -> None:
+    closed = []
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"never sent"
+
+        def close(self) -> None:
+            closed.append(True)
+
+    @view(app)
+    def stream() -> flask.Response:
+        flask.session["a"] = 1
+        return flask.Response(Body())  # type: ignore[arg-type]
+
+    store.fails = ["set"]
+    response = app.test_client().get("/", buffered=True)
+    assert response.status_code == 503
+    assert b"never sent" not in response.data
+    assert closed == [True]
+
+
+def test_a_session_that_ended_meanwhile_takes_no_write_and_founds_no_other(app: Flask) -> None:
+    client = app.test_client()
+    other = app.test_client()
+
+    @view(app, "/put")
+    def put() -> str:
+        flask.session["a"] = 1
+        return ""
+
+    @view(app, "/slow")
+    def slow() -> str:
+        flask.session["a"] += 1
+        # The same visitor logs out in another tab, while this one is under way.
+        thread = threading.Thread(target=other.get, args=("/out",))
+        thread.start()
+        thread.join(10)
+        return ""
+
+    @view(app, "/out")
+    def out() -> str:
+        flask.session.clear()
+        return ""
+
+    client.get("/put")
+    other.set_cookie("session", str(cookie(client)))
+    response = client.get("/slow")
+    assert cookies(response) == []
+    with client.session_transaction() as session:
+        assert dict(session) == {}
+
+
+# --- Flask-Login
+
+
+def test_flask_login_works_and_its_log_in_renews_the_cookie(app: Flask) -> None:
+    flask_login = pytest.importorskip("flask_login")
+
+    class User(flask_login.UserMixin):  # type: ignore[misc]
+        id = "ada"
+
+    # Its remember-me cookie is signed.
+    app.secret_key = "of Flask-Login"
+    manager = flask_login.LoginManager(app)
+    manager.session_protection = "strong"
+    manager.user_loader(lambda user_id: User() if user_id == "ada" else None)
+
+    @view(app, "/cart")
+    def cart() -> str:
+        flask.session["cart"] = 1
+        return ""
+
+    @view(app, "/in")
+    def log_in() -> Any:
+        return flask_login.login_user(User())
+
+    @view(app, "/out")
+    def log_out() -> Any:
+        return flask_login.logout_user()
+
+    @view(app, "/me")
+    def me() -> Any:
+        return flask_login.current_user.get_id(), flask.session.get("cart")
+
+    app.view_functions["/me"] = lambda: repr(me())
+    client = app.test_client()
+    client.get("/cart")
+    before = cookie(client)
+    assert client.get("/me").text == "(None, 1)"
+    assert client.get("/in").text == "True"
+    assert cookie(client) != before
+    assert client.get("/me").text == "('ada', 1)"
+    with app.test_client() as thief:
+        thief.set_cookie("session", str(before))
+        assert thief.get("/me").text == "(None, None)"
+    client.get("/out")
+    assert client.get("/me").text == "(None, 1)"
+    with contextlib.suppress(AssertionError):
+        assert current.get() is None
