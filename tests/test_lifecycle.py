@@ -75,7 +75,7 @@ class CountingStore(SessionStore):
 
 
 @pytest.mark.parametrize(
-    ("step", "calls"),
+    "step,calls",
     [
         (lambda visit: visit.get(), []),
         (lambda visit: visit.load(), []),
@@ -100,13 +100,13 @@ def test_without_a_cookie_only_a_write_reaches_the_store(site, step, calls):
 
 
 @pytest.mark.parametrize(
-    ("step", "calls"),
+    "step,calls",
     [
         (lambda visit: visit.get(), ["get"]),
         (lambda visit: visit.load(), ["get"]),
         (lambda visit: visit.merge({"a": 2}), ["merge"]),
         (lambda visit: visit.update(lambda data: data.update(a=data["a"] + 1)), ["get", "merge"]),
-        (lambda visit: visit.update(lambda data: None), ["get"]),
+        (lambda visit: visit.update(lambda _: None), ["get"]),
         (lambda visit: visit.pluck("a"), ["get", "merge"]),
         (lambda visit: visit.pluck("absent"), ["get"]),
         (lambda visit: visit.renew({"a": 3}), ["merge"]),
@@ -277,9 +277,7 @@ def test_a_store_whose_ids_are_malformed_is_an_error(tmp_path):
 # --- where the cookie cannot be set
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"), [(Answer.ABSENT, NoResponseError), (Answer.STARTED, ResponseStartedError)]
-)
+@pytest.mark.parametrize("answer,error", [(Answer.ABSENT, NoResponseError), (Answer.STARTED, ResponseStartedError)])
 def test_what_needs_a_cookie_that_cannot_be_set_is_refused_before_anything_is_written(site, answer, error):
     store = CountingStore(site.store)
     browser = Browser(site.with_store(store))
@@ -1028,7 +1026,7 @@ def test_a_token_dies_with_its_session_and_with_every_renewal(browser, end):
         "destroy": lambda visit: visit.destroy(),
         "renew": lambda visit: visit.renew(),
         "replace": lambda visit: visit.replace({}),
-        "expire": lambda visit: asyncio.sleep(0, browser.site.clock.advance(1801)),
+        "expire": lambda _: asyncio.sleep(0, browser.site.clock.advance(1801)),
     }
 
     async def scenario():

@@ -1,5 +1,6 @@
 """`Sessions`: the settings, the store and the cookie, configured whole; and the default that `configure` makes."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
@@ -25,6 +26,8 @@ from server_session.stores.memory import MemorySessionStore
 __all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "chosen", "configure", "configured"]
 
 T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("server_session")
 
 IDLE_SECONDS: Final = 30 * 60.0
 ABSOLUTE_AGE: Final = timedelta(days=30)
@@ -89,6 +92,7 @@ class Sessions(Functions):
         if self.origins:
             cookie = cookie.bind(origin_is_https=self.origins[0].startswith("https:"))
         self.cookie = cookie
+        self._proxy_noted = False
         if isinstance(renew_on, str):
             raise ConfigurationError(f"renew_on is a collection of keys: write ({renew_on!r},)")
         idle = _seconds("max_age", max_age)
@@ -120,10 +124,22 @@ class Sessions(Functions):
         change = visit.cookie
         if change is None:
             return []
+        self._look_for_proxy(request)
         elsewhere = self.cookie.expire_elsewhere(request)
         if change.value is None:
             return [*elsewhere, *self.cookie.destroy(request)]
         return [*elsewhere, *self.cookie.write(request, change.value, None)]
+
+    def _look_for_proxy(self, request: Request) -> None:
+        # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.
+        if self._proxy_noted or self.origins or request.scheme in ("https", "wss"):
+            return
+        if any(b"https" in value.lower() for value in request.header_values(b"x-forwarded-proto")):
+            self._proxy_noted = True
+            _LOG.warning(
+                "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
+                "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
+            )
 
     def answer(self, request: Request, visit: Visit, headers: ResponseHeaders) -> None:
         """Put what this visit asks of a response into its headers."""

@@ -75,6 +75,9 @@ class SessionStore:
     max_age: float | None = None
     """Idle seconds for sessions of this store, where `configure` says nothing; `None` for no opinion."""
 
+    evicts: bool = False
+    """Whether the store may drop records before they expire, to make room. It then serves no owners."""
+
     key_bytes: ClassVar[int] = 18
 
     def id(self) -> str:
@@ -109,7 +112,7 @@ class SessionStore:
         """Write the `changed` fields, drop the `removed` ones, leave all others as they are, and touch the record.
 
         `MISSING` if there is no record, `CONFLICT` if `expect` does not hold. To remove a field that is not there
-        is no error. `changed` and `removed` share no name; both may be empty. A record is never left without fields.
+        is no error. `changed` and `removed` share no name; both may be empty. The caller never removes the last field.
         """
         raise NotImplementedError
 

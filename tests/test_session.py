@@ -1,0 +1,302 @@
+import copy
+import json
+import pickle
+from collections import OrderedDict
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server_session import SerializationError, SessionNotLoadedError
+from server_session._codec import decode_fields, encode_fields
+from server_session._session import Changes, Session, UnloadedSession
+from server_session._tracking import ReadTracking
+
+
+def session_of(**data: Any) -> Session:
+    return Session(encode_fields(data))
+
+
+def changes_of(session: Session) -> tuple[dict[str, Any], set[str], bool]:
+    changes = session.changes()
+    if changes is None:
+        return {}, set(), False
+    return decode_fields(changes.changed), set(changes.removed), changes.cleared
+
+
+def delete(session: Session, key: str) -> None:
+    del session[key]
+
+
+def merge_in_place(session: Session, other: Any) -> None:
+    session |= other
+
+
+WRITES = [
+    ("session[…] =", lambda s: s.__setitem__("a", 2), {"a": 2}, set()),
+    ("a new key", lambda s: s.__setitem__("c", 3), {"c": 3}, set()),
+    ("del", lambda s: delete(s, "a"), {}, {"a"}),
+    ("pop", lambda s: s.pop("a"), {}, {"a"}),
+    ("pop of an absent key", lambda s: s.pop("absent", None), {}, set()),
+    ("popitem", lambda s: s.popitem(), {}, {"nested"}),
+    ("setdefault of an absent key", lambda s: s.setdefault("c", [1]), {"c": [1]}, set()),
+    ("setdefault of a key that is there", lambda s: s.setdefault("a", 9), {}, set()),
+    ("update with a dict", lambda s: s.update({"a": 2, "c": 3}), {"a": 2, "c": 3}, set()),
+    ("update with pairs", lambda s: s.update([("a", 2)]), {"a": 2}, set()),
+    ("update with keywords", lambda s: s.update(a=2), {"a": 2}, set()),
+    ("|=", lambda s: merge_in_place(s, {"a": 2}), {"a": 2}, set()),
+    ("|= with pairs", lambda s: merge_in_place(s, [("a", 2)]), {"a": 2}, set()),
+    ("a change inside a list", lambda s: s["nested"]["list"].append(2), {"nested": {"list": [1, 2]}}, set()),
+    ("a change inside by get", lambda s: s.get("nested").update(x=1), {"nested": {"list": [1], "x": 1}}, set()),
+    ("a change inside by values", lambda s: list(s.values())[2].clear(), {"nested": {}}, set()),
+    ("a change inside by items", lambda s: dict(s.items())["nested"].clear(), {"nested": {}}, set()),
+    ("a change inside by setdefault", lambda s: s.setdefault("nested", {}).clear(), {"nested": {}}, set()),
+    ("the same value again", lambda s: s.__setitem__("a", 1), {}, set()),
+    ("a key removed and set again as it was", lambda s: (s.pop("a"), s.__setitem__("a", 1)), {}, set()),
+    ("a key set and removed", lambda s: (s.__setitem__("c", 1), s.pop("c")), {}, set()),
+    ("another type that is equal", lambda s: s.__setitem__("a", True), {"a": True}, set()),
+]
+
+
+@pytest.mark.parametrize("write,changed,removed", [w[1:] for w in WRITES], ids=[w[0] for w in WRITES])
+def test_every_kind_of_write_is_recorded_and_only_what_it_changed(write, changed, removed):
+    session = session_of(a=1, b=2, nested={"list": [1]})
+    write(session)
+    assert changes_of(session) == (changed, removed, False)
+    assert session.modified == bool(changed or removed)
+    if (changes := session.changes()) is not None:
+        session.settle(changes)
+    assert session.changes() is None
+
+
+def test_clear_means_every_field_seen_or_not():
+    session = session_of(a=1, b=2)
+    session.clear()
+    assert changes_of(session) == ({}, set(), True)
+    session["c"] = 3
+    assert changes_of(session) == ({"c": 3}, set(), True)
+
+
+def test_a_session_that_nobody_touched_is_not_even_compared(monkeypatch):
+    session = session_of(a=1, nested=[1])
+    monkeypatch.setattr("server_session._session.encode_fields", None)
+    assert session.changes() is None
+
+
+def test_a_value_of_a_type_that_cannot_be_stored_is_named():
+    session = session_of(a=1)
+    session["when"] = {"deep": [object()]}
+    with pytest.raises(SerializationError, match="'when'") as caught:
+        session.changes()
+    assert caught.value.key == "when"
+
+
+READS = [
+    ("session[…]", lambda s: s["a"]),
+    ("get", lambda s: s.get("a")),
+    ("in", lambda s: "a" in s),
+    ("not in", lambda s: "x" not in s),
+    ("len", len),
+    ("bool", bool),
+    ("iteration", list),
+    ("reversed", lambda s: list(reversed(s))),
+    ("keys", lambda s: s.keys()),
+    ("values", lambda s: s.values()),
+    ("items", lambda s: s.items()),
+    ("copy", lambda s: s.copy()),
+    ("copy.copy", copy.copy),
+    ("deepcopy", copy.deepcopy),
+    ("==", lambda s: s == {}),
+    ("!=", lambda s: s != {}),
+    ("|", lambda s: s | {}),
+    ("| from the left", lambda s: {} | s),
+    ("repr", repr),
+    ("dict()", dict),
+    ("{**}", lambda s: {**s}),
+    ("json.dumps", json.dumps),
+    ("pickle", pickle.dumps),
+    ("mark_accessed", lambda s: s.mark_accessed()),
+]
+
+
+@pytest.mark.parametrize("read", [r[1] for r in READS], ids=[r[0] for r in READS])
+def test_every_kind_of_read_makes_the_response_vary_and_changes_nothing(read):
+    session = session_of(a=1, nested=[1])
+    assert session.accessed is False
+    read(session)
+    assert session.accessed is True
+    assert session.changes() is None
+
+
+def test_what_looks_past_a_dict_s_methods_sees_the_data():
+    data = {"a": 1, "b": [1, {"c": None}], "ü": "…"}
+    session = Session(encode_fields(data))
+    assert json.loads(json.dumps(session)) == data
+    assert json.loads(json.dumps({"in": session}, indent=1)) == {"in": data}
+    assert orjson.loads(orjson.dumps(session)) == data
+    assert dict(session) == data
+    assert {**session} == data
+    assert session.copy() == data
+    assert type(session.copy()) is dict
+    assert session == data
+    assert data == session
+    assert OrderedDict(session) == data
+    assert dict(MappingProxyType(session)) == data
+    assert pickle.loads(pickle.dumps(session)) == data  # noqa: S301 - its own
+    assert session | {"a": 2} == data | {"a": 2}
+    assert {"a": 2} | session == {"a": 2} | data
+    assert isinstance(session, dict)
+    match session:
+        case {"a": found}:
+            assert found == 1
+        case _:
+            pytest.fail("a pattern did not match")
+
+
+def test_a_deep_copy_shares_nothing_with_the_session():
+    session = session_of(nested=[1])
+    copied = copy.deepcopy(session)
+    copied["nested"].append(2)
+    assert session["nested"] == [1]
+    assert type(copied) is dict
+
+
+def test_what_is_absorbed_lies_beneath_what_is_not_yet_stored():
+    session = session_of(a=1, b=1, c=1, d=[1], e=[1])
+    kept = session["e"]
+    session["a"] = "mine"
+    del session["b"]
+    session["d"].append("mine")
+    session.absorb(encode_fields({"a": 2, "b": 2, "c": 2, "d": [2], "e": [1], "f": 2}))
+    assert session == {"a": "mine", "c": 2, "d": [1, "mine"], "e": [1], "f": 2}
+    assert session["e"] is kept
+    assert changes_of(session) == ({"a": "mine", "d": [1, "mine"]}, {"b"}, False)
+
+
+def test_what_was_removed_elsewhere_goes_unless_it_was_changed_here():
+    session = session_of(a=1, b=1)
+    session["b"] = 2
+    session.absorb({})
+    assert session == {"b": 2}
+    assert changes_of(session) == ({"b": 2}, set(), False)
+
+
+def test_what_a_function_stored_supersedes_what_was_not_yet_stored():
+    session = session_of(a=1, b=1)
+    session["a"] = 2
+    del session["b"]
+    session.accept(encode_fields({"a": 3, "b": 3}))
+    assert session == {"a": 3, "b": 3}
+    assert session.changes() is None
+
+
+def test_another_writer_s_spelling_of_the_same_value_is_no_change():
+    session = Session({"a": b'{ "x" : [ 1 , 2 ] }', "b": b"1e0"})
+    assert session["a"] == {"x": [1, 2]}
+    assert session.changes() is None
+    session["a"]["x"].append(3)
+    assert changes_of(session) == ({"a": {"x": [1, 2, 3]}}, set(), False)
+
+
+KEYS = st.sampled_from(["a", "b", "c", "d"])
+VALUES = st.one_of(st.integers(-3, 3), st.lists(st.integers(0, 2), max_size=2), st.none())
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), KEYS, VALUES),
+        st.tuples(st.just("del"), KEYS, st.none()),
+        st.tuples(st.just("append"), KEYS, st.none()),
+        st.tuples(st.just("clear"), st.none(), st.none()),
+        st.tuples(st.just("settle"), st.none(), st.none()),
+        st.tuples(st.just("popitem"), st.none(), st.none()),
+    ),
+    max_size=12,
+)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4), STEPS)
+def test_what_is_stored_after_any_steps_is_what_the_mapping_shows(start, steps):
+    stored = encode_fields(start)
+    session = Session(stored)
+
+    def apply(changes: Changes | None) -> None:
+        if changes is None:
+            return
+        if changes.cleared:
+            stored.clear()
+        stored.update(changes.changed)
+        for name in changes.removed:
+            stored.pop(name, None)
+        session.settle(changes)
+
+    for kind, key, value in steps:
+        if kind == "set":
+            session[key] = value
+        elif kind == "del":
+            session.pop(key, None)
+        elif kind == "append" and isinstance(session.get(key), list):
+            session[key].append(0)
+        elif kind == "clear":
+            session.clear()
+        elif kind == "popitem" and session:
+            session.popitem()
+        elif kind == "settle":
+            apply(session.changes())
+    apply(session.changes())
+    assert decode_fields(stored) == session
+    assert session.changes() is None
+
+
+# A copy of what is not loaded is not loaded either.
+NOT_OF_THE_DATA = ("repr", "mark_accessed", "pickle", "copy.copy", "deepcopy")
+
+
+@pytest.mark.parametrize("read", [r[1] for r in READS if r[0] not in NOT_OF_THE_DATA])
+def test_a_session_that_was_not_loaded_is_an_error_and_never_looks_empty(read):
+    async def load() -> Session:
+        raise AssertionError
+
+    unloaded: Any = UnloadedSession(load)
+    with pytest.raises((SessionNotLoadedError, TypeError)):
+        read(unloaded)
+    with pytest.raises(SessionNotLoadedError, match="load"):
+        unloaded["a"] = 1
+    with pytest.raises(TypeError):
+        orjson.dumps(unloaded)
+    assert not isinstance(unloaded, dict)
+
+
+TRACKED = [
+    ("[…]", lambda d: d["a"], {"a"}, False),
+    ("get", lambda d: d.get("x"), {"x"}, False),
+    ("in", lambda d: "x" in d, {"x"}, False),
+    ("setdefault", lambda d: d.setdefault("x", 1), {"x"}, False),
+    ("pop", lambda d: d.pop("a"), {"a"}, False),
+    ("del", lambda d: d.__delitem__("a"), {"a"}, False),
+    ("a write alone", lambda d: d.__setitem__("a", 2), set(), False),
+    ("update alone", lambda d: d.update(a=2), set(), False),
+    ("iteration", list, set(), True),
+    ("len", len, set(), True),
+    ("items", lambda d: d.items(), set(), True),
+    ("values", lambda d: d.values(), set(), True),
+    ("keys", lambda d: d.keys(), set(), True),
+    ("{**}", lambda d: {**d}, {"a", "b"}, True),
+    ("json.dumps", json.dumps, set(), True),
+    ("==", lambda d: d == {}, set(), True),
+    ("|", lambda d: d | {}, set(), True),
+    ("copy", copy.copy, set(), True),
+    ("deepcopy", copy.deepcopy, set(), True),
+    ("popitem", lambda d: d.popitem(), set(), True),
+    ("clear", lambda d: d.clear(), set(), True),
+    ("repr", repr, set(), True),
+]
+
+
+@pytest.mark.parametrize("step,read,read_all", [t[1:] for t in TRACKED], ids=[t[0] for t in TRACKED])
+def test_an_update_knows_what_its_result_depends_on(step, read, read_all):
+    data = ReadTracking({"a": 1, "b": 2})
+    step(data)
+    assert data.read == read
+    assert data.read_all is read_all
