@@ -118,9 +118,10 @@ def bench_store(sessions: int, count: int) -> None:
     def held() -> str:
         stats = store.stats()
         grown = resident() - before
-        number = max(1, stats.sessions)
-        each = f"{grown / number:.0f} RSS and {stats.bytes / number:.0f} stats() bytes each"
-        return f"{stats.sessions:>9,} sessions, RSS {grown / 1e6:6.1f} MB, stats() {stats.bytes / 1e6:6.1f} MB, {each}"
+        text = f"{stats.sessions:>9,} sessions, RSS {grown / 1e6:6.1f} MB, stats() {stats.bytes / 1e6:6.1f} MB"
+        if not stats.sessions:
+            return text
+        return f"{text}, {grown / stats.sessions:.0f} RSS and {stats.bytes / stats.sessions:.0f} stats() bytes each"
 
     print(f"{sessions:,} sessions of 300 bytes in {count} field(s)")
     watch = Stopwatch()
@@ -162,7 +163,7 @@ def bench_store(sessions: int, count: int) -> None:
     watch = Stopwatch()
     while store.stats().sessions:
         watch.time(store.get(UNKNOWN, {}))
-    print(f"  the last expire          {watch}\n    {held()} after {watch.calls:,} calls, {store.stats()}")
+    print(f"  the last expire          {watch}\n    {held()} after {watch.calls:,} calls")
 
 
 class PlainStore:

@@ -14,7 +14,8 @@ __all__ = ["Carrier", "Request", "RequestState", "current", "is_carrier", "resol
 
 Request: TypeAlias = AsgiRequest | WsgiRequest | HeadersRequest
 
-_SLOT: Final = "server_session"
+# With a dot: what a WSGI environ holds under a name without one must be text (PEP 3333).
+_SLOT: Final = "server_session.state"
 
 current: ContextVar[Request | None] = ContextVar("server_session_request", default=None)
 """The request that a middleware is serving now."""

@@ -282,7 +282,7 @@ class Visit:
             await self.destroy()
             return True
         # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
-        if self._policy.renew_on & changes.assigned:
+        if self._policy.renew_on & changes.assigned and not self._is_unheard:
             return await self._renew(changes.changed, changes.removed)
         return await self._merge(changes.changed, changes.removed)
 
@@ -314,6 +314,14 @@ class Visit:
         """Return the credential to ask the store about, or `None` where nothing more can be learnt."""
         await self._settle()
         return self._credential if self._state in (State.UNASKED, State.LIVE) else None
+
+    @property
+    def _is_unheard(self) -> bool:
+        """Whether the credential is this request's own, which no browser has yet.
+
+        To renew it again would shield nobody, and forget the digest by which late writes of before are told.
+        """
+        return self.answer is not Answer.STARTED and self._credential not in self._presented
 
     async def _look(self, *, touch: bool = True) -> Fields | None:
         while (credential := await self._to_ask()) is not None:

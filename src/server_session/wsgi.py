@@ -64,6 +64,7 @@ class _Response:
         self._start_response = start_response
         self._head: tuple[str, list[tuple[str, str]], Any] | None = None
         self._write: Write | None = None
+        self._refused = False
         self._body: Iterable[bytes] = ()
         self._chunks: Iterator[bytes] = iter(())
 
@@ -83,7 +84,7 @@ class _Response:
                 chunk = self._in_context(lambda: next(self._chunks))
             except StopIteration:
                 self._start()
-                self._run(self._visit.commit)
+                self._commit()
                 raise
             self._start()
         except StoreError:
@@ -100,13 +101,14 @@ class _Response:
         finally:
             # Only what a response that has started changed since: one that failed before saves nothing.
             if self._write is not None:
-                self._run(self._visit.commit)
+                self._commit()
 
     def _note(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
         """Stand in for `start_response`: the head is held back until the first chunk, when the session is stored."""
         if self._write is not None:
-            # Too late for another head: the server raises what the application was caught by (PEP 3333).
-            return self._start_response(status, headers, exc_info)
+            # Too late for another head: the server raises what the application was caught by (PEP 3333); unless
+            # all chunks so far were empty.
+            return self._start_response(status, self._answered(headers), exc_info)
         if self._head is not None and exc_info is None:
             raise AssertionError("start_response was called twice without exc_info (PEP 3333)")
         self._head = (status, list(headers), exc_info)
@@ -122,15 +124,25 @@ class _Response:
             return
         if self._head is None:
             raise AssertionError("the application began its body before it called start_response (PEP 3333)")
-        self._run(self._visit.commit)
+        self._commit()
         status, raw, exc_info = self._head
-        headers = WsgiHeaders(raw)
-        self._sessions.answer(self._request, self._visit, headers)
+        headers = self._answered(raw)
         self._visit.answer = Answer.STARTED
-        given = (status, headers.raw) if exc_info is None else (status, headers.raw, exc_info)
+        given = (status, headers) if exc_info is None else (status, headers, exc_info)
         self._write = self._start_response(*given)
 
+    def _answered(self, raw: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        headers = WsgiHeaders(raw)
+        self._sessions.answer(self._request, self._visit, headers)
+        return headers.raw
+
+    def _commit(self) -> None:
+        # What was answered with 503 is not stored after all, should the store be back by now.
+        if not self._refused:
+            self._run(self._visit.commit)
+
     def _refuse(self) -> None:
+        self._refused = True
         body = b"Sessions are unavailable now. Try again later.\n"
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),

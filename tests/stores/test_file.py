@@ -34,12 +34,18 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(scope="module")
+def shared_directory(tmp_path_factory):
+    # To make and remove 256 folders for each test of the contract would take longer than the tests.
+    return tmp_path_factory.mktemp("contract")
+
+
 class TestFileStoreContract(StoreContract):
     clock_steps_back = True
 
     @pytest.fixture(autouse=True)
-    def _place(self, tmp_path):
-        self.directory = tmp_path
+    def _place(self, shared_directory):
+        self.directory = shared_directory
         self.clock = Clock()
 
     def make_store(self):
@@ -383,7 +389,7 @@ def test_processes_that_live_for_one_call_each_sweep_the_whole_directory_between
         for lifetime in (HOUR, HOUR, HOUR, HOUR, HOUR, Lifetime(10.0)):
             assert drive(store.set("AAAA" + store.id()[4:], {"a": b"1"}, lifetime)) is APPLIED
     clock.now += 10
-    for _ in range(400):
+    for _ in range(100):
         short = FileSessionStore(directory, clock=clock)
         short._swept_shard = -1
         look(short, store.id())

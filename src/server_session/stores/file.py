@@ -401,9 +401,8 @@ def _unpack_expiry(content: bytes) -> int | None:
     if len(content) < _EXPIRES.size:
         return None
     expires: int
-    magic, expires, _ = _EXPIRES.unpack_from(content)
-    whole = magic == _MAGIC and content[: _EXPIRES.size] == _pack_expiry(expires)
-    return expires if whole else None
+    _, expires, _ = _EXPIRES.unpack_from(content)
+    return expires if content[: _EXPIRES.size] == _pack_expiry(expires) else None
 
 
 def _pack(record: _Record, place: _Place) -> memoryview:

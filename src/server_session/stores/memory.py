@@ -1,6 +1,7 @@
 """Sessions in the memory of this process, and of no other: for development, tests and applications of one process."""
 
 import hashlib
+import itertools
 import math
 import mmap
 import secrets
@@ -290,25 +291,30 @@ class _Table:
                 break
             self._merge_last()
 
-    def nearest(self) -> _Record:
-        """Return the record nearest to its expiry, of about 1,000 from the hand on; there must be one in the table.
+    def nearest(self) -> _Record | None:
+        """Return the record nearest to its expiry, of about 1,000 from the hand on; `None` if the table is empty.
 
         Where most of these were touched since the hand last came by, it is one of the nearest.
         """
+        buckets = len(self._earliest)
+        first = max(0, min(self._hand, buckets - _BUCKETS_COMPARED))
+        for start in itertools.chain(range(first, buckets, _BUCKETS_COMPARED), range(0, first, _BUCKETS_COMPARED)):
+            found = self._nearest_of(start)
+            if found is not None:
+                return found
+        return None
+
+    def _nearest_of(self, start: int) -> _Record | None:
+        window = self._earliest[start : start + _BUCKETS_COMPARED]
         found: _Record | None = None
-        start = max(0, min(self._hand, len(self._earliest) - _BUCKETS_COMPARED))
-        while found is None:
-            window = self._earliest[start : start + _BUCKETS_COMPARED]
-            for _ in range(_ROUNDS_COMPARED):
-                bound = min(window)
-                if bound == math.inf or (found is not None and found.expires <= bound):
-                    break
-                place = window.index(bound)
-                first = min(self._records(start + place), key=_expires, default=None)
-                window[place] = self._earliest[start + place] = math.inf if first is None else first.expires
-                if first is not None and (found is None or first.expires < found.expires):
-                    found = first
-            start = start + _BUCKETS_COMPARED if start + _BUCKETS_COMPARED < len(self._earliest) else 0
+        rounds = 0
+        while rounds < _ROUNDS_COMPARED and (bound := min(window)) < (math.inf if found is None else found.expires):
+            place = window.index(bound)
+            first = min(self._records(start + place), key=_expires, default=None)
+            window[place] = self._earliest[start + place] = math.inf if first is None else first.expires
+            if first is not None:
+                rounds += 1
+                found = first if found is None else min(found, first, key=_expires)
         return found
 
     def _number(self, place: int) -> int:
@@ -565,8 +571,7 @@ class MemorySessionStore(SessionStore):
             return False
         if self._max_bytes is None:
             return True
-        growth = self._table.growth(record, body)
-        return growth <= 0 or self._table.bytes_with(record is None, growth) <= self._max_bytes
+        return self._table.bytes_with(record is None, self._table.growth(record, body)) <= self._max_bytes
 
     def _make_room(self, digest: bytes, record: _Record | None, now: float, body: bytes) -> _Record | None:
         """Drop others until there is room, and return the record where it is then; else raise `StoreFullError`."""
@@ -575,10 +580,10 @@ class MemorySessionStore(SessionStore):
             # The session that is written is no candidate: it is out of the table while the others are compared.
             if record is not None:
                 table.drop(record)
-            while not self._has_room(None, body):
-                table.drop(table.nearest())
+            while not self._has_room(None, body) and (nearest := table.nearest()) is not None:
+                table.drop(nearest)
             return None
-        while table.sessions and (nearest := table.nearest()).expires <= now:
+        while (nearest := table.nearest()) is not None and nearest.expires <= now:
             table.drop(nearest)
             record = table.find(digest)
             if self._has_room(record, body):

@@ -371,5 +371,9 @@ def _names(names: Collection[str]) -> list[_Argument]:
 def _milliseconds(lifetime: Lifetime | None) -> tuple[_Argument, _Argument]:
     if lifetime is None:
         return "", ""
-    idle, remaining = lifetime
-    return math.ceil(idle * 1000), "" if remaining is None else math.ceil(remaining * 1000)
+    return _whole(lifetime.idle), "" if lifetime.remaining is None else _whole(lifetime.remaining)
+
+
+def _whole(seconds: float) -> int:
+    # Within what Redis takes for an expiry: a script that failed there would have written the fields before.
+    return math.ceil(min(max(seconds, 0.0), 1e12) * 1000)

@@ -12,10 +12,11 @@ import os
 import random
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -36,6 +37,7 @@ from sqlalchemy import (
     bindparam,
     create_engine,
     delete,
+    event,
     literal_column,
     select,
     update,
@@ -369,7 +371,7 @@ class SQLSessionStore(SessionStore):
         self._table = session_table(MetaData(), table)
         self._source: _Source
         if isinstance(engine, AsyncEngine):
-            self._source = _Given(engine)
+            self._source = _GivenAwaiting(engine)
         elif isinstance(engine, Engine):
             self._source = _GivenBlocking(engine)
         else:
@@ -526,15 +528,7 @@ class SQLSessionStore(SessionStore):
 
     async def _run(self, work: Work[T], *, in_transaction: bool = True) -> T:
         try:
-            if self.colour is not Colour.AWAITS:
-                return await self._try(work, may_lock=in_transaction)
-            if running_library() == "trio":
-                raise ColourError(
-                    "SQLAlchemy's awaiting engines run under asyncio alone: "
-                    "under trio give the store a blocking engine, or a URL with a blocking driver"
-                )
-            async with asyncio.timeout(self._timeout):
-                return await self._try(work, may_lock=in_transaction)
+            return await self._try(work, may_lock=in_transaction)
         except (SQLAlchemyError, OSError) as error:
             if isinstance(error, StatementError):
                 # Its text shows the parameters, which are what visitors entrusted to the application.
@@ -544,17 +538,20 @@ class SQLSessionStore(SessionStore):
     async def _try(self, work: Work[T], *, may_lock: bool) -> T:
         end = time.monotonic() + self._timeout
         may_make_table = self._makes_table
+        may_lose = True
         locks = False
         for attempt in range(_MOST_TRIES):
             try:
-                answer = await self._source.run(lambda connection: self._step(connection, work, locks))  # noqa: B023
+                answer = await self._source.run(partial(self._step, work=work, locks=locks), end)
             except DBAPIError as error:
                 if may_make_table and _lacks_table(error):
                     may_make_table = False
                     await self.create_table()
                     continue
-                if not (_is_passing(error) and time.monotonic() < end):
+                if time.monotonic() >= end or not (_is_passing(error) or (error.connection_invalidated and may_lose)):
                     raise
+                # With one dead connection the pool drops them all, so the next one is new.
+                may_lose = may_lose and not error.connection_invalidated
                 locks = may_lock and not error.connection_invalidated
             else:
                 if answer is not None:
@@ -567,11 +564,11 @@ class SQLSessionStore(SessionStore):
                 await pause(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - no secret
         raise StoreError(f"a session was written by others for {self._timeout:g} s: nothing was written by this call")
 
-    def _step(self, connection: Connection, work: Work[T], locks: bool) -> T | None:
+    def _step(self, connection: Connection, *, work: Work[T], locks: bool) -> T | None:
         say = self._statements
         if not locks:
             answer = work(connection, say.read)
-            self._source.end(connection)
+            self._source.finish(connection)
             return answer
         try:
             _begin(connection, say.begin)
@@ -595,7 +592,10 @@ class SQLSessionStore(SessionStore):
                     "the session is larger than the server takes, and nothing was written: "
                     "raise its max_allowed_packet, or keep less in the session"
                 )
-            return f"the database answered with an error: {type(error.orig).__name__} {_code(error) or ''}".rstrip()
+            if error.connection_invalidated:
+                return f"the connection to the database was lost{_hint(self._source.dialect, error)}"
+            number = _code(error)
+            return f"the database did not do as asked: {type(error.orig).__name__}{f' {number}' if number else ''}"
         if isinstance(error, PoolTimeoutError):
             return f"no connection of the pool came free within its limit: {error}"
         if isinstance(error, TimeoutError):
@@ -645,7 +645,16 @@ def _send(connection: Connection, statement: Executable | str, parameters: Mappi
         if not error.connection_invalidated:
             raise
         error.hide_parameters = True
-        raise StoreError("the connection was lost while a write was under way: it was made or not made") from error
+        raise StoreError(
+            "the connection to the database was lost while a write was under way, "
+            f"which was made or not made{_hint(connection.dialect.name, error)}"
+        ) from error
+
+
+def _hint(dialect: str, error: DBAPIError) -> str:
+    if _family(dialect) != "mysql" or (error.statement or "").startswith("SELECT"):
+        return ""
+    return " (MySQL's servers close it on what is larger than their max_allowed_packet)"
 
 
 def _begin(connection: Connection, statement: str) -> None:
@@ -666,7 +675,7 @@ def _code(error: DBAPIError) -> object:
 
 
 def _is_passing(error: DBAPIError) -> bool:
-    return error.connection_invalidated or _code(error) in _PASSING
+    return _code(error) in _PASSING
 
 
 def _lacks_table(error: DBAPIError) -> bool:
@@ -680,113 +689,187 @@ class _Source:
     colour: Colour
     dialect: str
 
-    async def run(self, step: Callable[[Connection], T]) -> T:
+    async def run(self, step: Callable[[Connection], T], end: float) -> T:
+        """Run the step over a connection; if it awaits, by this moment of the monotonic clock."""
         raise NotImplementedError
 
-    def end(self, connection: Connection) -> None:
+    def finish(self, connection: Connection) -> None:
+        """End what one statement may have left open."""
         # An application's listener may have begun a transaction, autocommit notwithstanding.
         connection.commit()
 
     async def close(self) -> None:
-        """An engine that was given is its owner's to close."""
+        """Close the connections; an engine that was given is its owner's to close."""
 
 
-class _GivenBlocking(_Source):
+class _Blocking(_Source):
     colour = Colour.BLOCKS
 
+    def engine(self) -> Engine:
+        raise NotImplementedError
+
+    async def run(self, step: Callable[[Connection], T], end: float) -> T:  # noqa: ARG002 - the driver has the limits
+        with self.engine().connect() as connection:
+            return step(connection)
+
+
+class _Awaiting(_Source):
+    colour = Colour.AWAITS
+
+    async def engine(self) -> AsyncEngine:
+        raise NotImplementedError
+
+    async def run(self, step: Callable[[Connection], T], end: float) -> T:
+        if running_library() == "trio":
+            raise ColourError(
+                "SQLAlchemy's awaiting engines run under asyncio alone: "
+                "under trio give the store a blocking engine, or a URL with a blocking driver"
+            )
+        engine = await self.engine()
+        has_begun = False
+
+        async def whole() -> T:
+            nonlocal has_begun
+            async with asyncio.timeout(end - time.monotonic()), engine.connect() as connection:
+                has_begun = True
+                return await connection.run_sync(step)
+
+        # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
+        # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
+        task = asyncio.ensure_future(whole())
+        task.add_done_callback(_take)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=end - time.monotonic())
+        except asyncio.CancelledError:
+            if not has_begun:
+                task.cancel()
+            await asyncio.wait({task}, timeout=end - time.monotonic())
+            raise
+        if not done:
+            # The task has the same limit; what its driver then does to close the connection may take longer.
+            raise TimeoutError
+        return task.result()
+
+
+def _take(task: "asyncio.Future[Any]") -> None:
+    # So that asyncio does not report a failure that nobody is left to hear of.
+    if not task.cancelled():
+        task.exception()
+
+
+class _GivenBlocking(_Blocking):
     def __init__(self, engine: Engine) -> None:
         _refuse_memory(type(engine.pool))
         self.dialect = engine.dialect.name
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def run(self, step: Callable[[Connection], T]) -> T:
-        with self._engine.connect() as connection:
-            return step(connection)
+    def engine(self) -> Engine:
+        return self._engine
 
 
-class _Given(_Source):
-    colour = Colour.AWAITS
-
+class _GivenAwaiting(_Awaiting):
     def __init__(self, engine: AsyncEngine) -> None:
         _refuse_memory(type(engine.pool))
         self.dialect = engine.dialect.name
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def run(self, step: Callable[[Connection], T]) -> T:
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(step)
+    async def engine(self) -> AsyncEngine:
+        return self._engine
 
 
 class _Made(_Source):
-    def __init__(self, url: URL, settings: dict[str, Any]) -> None:
-        self.dialect = url.get_backend_name()
+    def __init__(self, url: URL, dialect: str, settings: dict[str, Any]) -> None:
+        self.dialect = dialect
         self._url = url
         self._settings = settings
 
-    def end(self, connection: Connection) -> None:
-        # In autocommit nothing is open, and MySQL's drivers would send the word.
+    def finish(self, connection: Connection) -> None:
+        # In autocommit nothing is open, and MySQL's drivers would ask the server all the same.
         pass
 
 
-class _MadeBlocking(_Made):
-    colour = Colour.BLOCKS
-
-    def __init__(self, url: URL, settings: dict[str, Any]) -> None:
-        super().__init__(url, settings)
+class _MadeBlocking(_Made, _Blocking):
+    def __init__(self, url: URL, dialect: str, settings: dict[str, Any]) -> None:
+        super().__init__(url, dialect, settings)
         self._make()
 
     def _make(self) -> None:
         self._engine = create_engine(self._url, **self._settings)
         self._process = os.getpid()
+        if self._engine.driver == "psycopg":
+            event.listen(self._engine, "do_connect", _connect_with_limit(self._settings["pool_timeout"]))
 
-    async def run(self, step: Callable[[Connection], T]) -> T:
+    def engine(self) -> Engine:
         # A forked process must not speak through its parent's connections.
         if self._process != os.getpid():
             self._engine.dispose(close=False)
             self._make()
-        with self._engine.connect() as connection:
-            return step(connection)
+        return self._engine
 
     async def close(self) -> None:
         self._engine.dispose()
 
 
-class _MadeForEachLoop(_Made):
-    colour = Colour.AWAITS
-
-    def __init__(self, url: URL, settings: dict[str, Any]) -> None:
-        super().__init__(url, settings)
-        self._engines: dict[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncGenerator[AsyncEngine, None]]] = {}
+class _MadeAwaiting(_Made, _Awaiting):
+    def __init__(self, url: URL, dialect: str, settings: dict[str, Any]) -> None:
+        super().__init__(url, dialect, settings)
+        self._leases: dict[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncGenerator[AsyncEngine, None]]] = {}
         # Made and dropped, so that a driver that is not there is missed now.
         create_async_engine(url, **settings)
 
-    async def run(self, step: Callable[[Connection], T]) -> T:
-        async with (await self._engine()).connect() as connection:
-            return await connection.run_sync(step)
-
-    async def _engine(self) -> AsyncEngine:
+    async def engine(self) -> AsyncEngine:
         loop = asyncio.get_running_loop()
-        held = self._engines.get(loop)
+        held = self._leases.get(loop)
         if held is None:
-            for closed in [other for other in self._engines if other.is_closed()]:
-                self._engines.pop(closed, None)
+            for closed in [other for other in self._leases if other.is_closed()]:
+                self._leases.pop(closed, None)
             lease = self._lease(loop)
-            held = self._engines[loop] = (await anext(lease), lease)
+            held = self._leases[loop] = (await anext(lease), lease)
         return held[0]
 
     async def _lease(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[AsyncEngine, None]:
-        # The loop ends its generators before it is closed, and with this one its connections.
+        # A loop ends its generators before it is closed, and this one its connections.
         engine = create_async_engine(self._url, **self._settings)
         try:
             yield engine
         finally:
-            self._engines.pop(loop, None)
+            self._leases.pop(loop, None)
             await engine.dispose()
 
     async def close(self) -> None:
-        held = self._engines.get(asyncio.get_running_loop())
+        held = self._leases.get(asyncio.get_running_loop())
         if held is not None:
             await held[1].aclose()
+
+
+def _connect_with_limit(seconds: float) -> Callable[..., Any]:
+    """Return how to connect by psycopg so that no answer is waited for longer; of itself it waits for ever."""
+    import psycopg
+
+    class LimitedConnection(psycopg.Connection[Any]):
+        def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+            return super().wait(self._limited(gen), *args, **kwargs)
+
+        # psycopg resumes the generator of a command at every event, and with none several times a second.
+        def _limited(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+            end = time.monotonic() + seconds
+            try:
+                waits_for = next(gen)
+                while True:
+                    ready = yield waits_for
+                    if not ready and time.monotonic() >= end:
+                        gen.close()
+                        self.pgconn.finish()
+                        raise psycopg.OperationalError(f"the server did not answer within {seconds:g} s")
+                    waits_for = gen.send(ready)
+            except StopIteration as stop:
+                answer: T = stop.value
+                return answer
+
+    def connect(_dialect: object, _record: object, arguments: Any, settings: Any) -> Any:
+        return LimitedConnection.connect(*arguments, **settings)
+
+    return connect
 
 
 def _from_url(given: URL | str, timeout: float) -> _Source:
@@ -803,7 +886,7 @@ def _from_url(given: URL | str, timeout: float) -> _Source:
             "pool_timeout": timeout,
             "connect_args": limits(timeout) if limits else {},
         }
-        return (_MadeForEachLoop if spoken.is_async else _MadeBlocking)(url, settings)
+        return (_MadeAwaiting if spoken.is_async else _MadeBlocking)(url, spoken.name, settings)
     except ArgumentError as error:
         raise ConfigurationError(
             "the URL of the session database cannot be read: it looks like postgresql+asyncpg://user@host/database, "

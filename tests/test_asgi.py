@@ -1,0 +1,720 @@
+import asyncio
+import functools
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket as StarletteWebSocket
+
+from server_session import (
+    ColourError,
+    ConfigurationError,
+    MemorySessionStore,
+    NotConfiguredError,
+    ResponseStartedError,
+    Sessions,
+    SessionStore,
+    StoreError,
+    configure,
+    destroy_session,
+    get_csrf_token,
+    get_session_data,
+    log_in,
+    set_session_data,
+    sync,
+    update_session_data,
+    validate_csrf_token,
+)
+from server_session.asgi import SessionMiddleware
+from server_session.testing import YieldingStore
+from tests.asgi_client import Client, WebSocket, scope_of
+from tests.visitors import STORES, Clock, make_store
+
+Runner = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
+
+
+def run_asyncio(scenario: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return asyncio.run(scenario())
+
+
+LOOPS = {"asyncio": run_asyncio, "trio": trio.run}
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Runner:
+    return LOOPS[request.param]
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> SessionStore:
+    return make_store(request.param, tmp_path, Clock())
+
+
+def application(*endpoints: Callable[..., Any]) -> Starlette:
+    return Starlette(
+        routes=[
+            WebSocketRoute(f"/{one.__name__}", one)
+            if "websocket" in one.__code__.co_varnames[:1]
+            else Route(f"/{one.__name__}", one, methods=["GET", "POST"])
+            for one in endpoints
+        ]
+    )
+
+
+async def show(request: Request) -> JSONResponse:
+    return JSONResponse(request.session)
+
+
+async def put(request: Request) -> JSONResponse:
+    request.session[request.query_params["key"]] = 1
+    return JSONResponse({})
+
+
+async def forget(request: Request) -> JSONResponse:
+    request.session.clear()
+    return JSONResponse({})
+
+
+async def untouched(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("hello")
+
+
+def query(text: str) -> dict[str, bytes]:
+    return {"query_string": text.encode()}
+
+
+# --- the mapping
+
+
+def test_the_mapping_is_kept_between_requests(run, store):
+    client = Client(SessionMiddleware(application(show, put), session_store=store))
+
+    async def scenario():
+        assert (await client.get("/show")).body == b"{}"
+        assert client.cookie is None
+        answer = await client.get("/put", **query("key=a"))
+        assert answer.all("set-cookie")[0].endswith("; Path=/; HttpOnly; SameSite=Lax")
+        assert (await client.get("/show")).body == b'{"a":1}'
+        assert (await client.get("/put", **query("key=b"))).all("set-cookie") == []
+        assert (await client.get("/show")).body == b'{"a":1,"b":1}'
+
+    run(scenario)
+
+
+def test_a_reader_never_gets_its_cookie_deleted(run, store):
+    client = Client(SessionMiddleware(application(show), session_store=store), cookie="session=" + "A" * 64)
+
+    async def scenario():
+        assert (await client.get("/show")).all("set-cookie") == []
+        client.cookie = "session=malformed"
+        assert (await client.get("/show")).all("set-cookie") == []
+
+    run(scenario)
+
+
+def test_clearing_the_mapping_expires_the_cookie_and_ends_the_session(run, store):
+    client = Client(SessionMiddleware(application(show, put, forget), session_store=store))
+
+    async def scenario():
+        await client.get("/put", **query("key=a"))
+        thief = Client(client.app, client.cookie)
+        assert "Max-Age=0" in (await client.get("/forget")).all("set-cookie")[0]
+        assert (await thief.get("/show")).body == b"{}"
+
+    run(scenario)
+
+
+def test_autoload_can_be_left_to_the_application(run, store):
+    async def lazy(request: Request) -> JSONResponse:
+        session = await request.session.load()
+        assert request.session is session
+        session["n"] = session.get("n", 0) + 1
+        return JSONResponse(dict(session))
+
+    client = Client(SessionMiddleware(application(lazy, untouched), session_store=store, autoload=False))
+
+    async def scenario():
+        with pytest.raises(AttributeError):
+            await client.get("/lazy")
+        await Client(client.app).get("/untouched")
+
+    # Without a cookie there is nothing to load: the mapping is there at once.
+    run(scenario)
+
+    async def with_cookie():
+        putter = Client(SessionMiddleware(application(put), sessions=sessions))
+        await putter.get("/put", **query("key=a"))
+        client = Client(SessionMiddleware(application(lazy, untouched), sessions=sessions, autoload=False))
+        client.cookie = putter.cookie
+        assert json.loads((await client.get("/lazy")).body) == {"a": 1, "n": 1}
+        only_lazy = SessionMiddleware(
+            application(show, lazy), sessions=sessions, autoload=lambda scope: scope["path"] == "/show"
+        )
+        client.app = only_lazy
+        assert json.loads((await client.get("/lazy")).body) == {"a": 1, "n": 2}
+        assert json.loads((await client.get("/show")).body) == {"a": 1, "n": 2}
+
+    sessions = Sessions(session_store=store)
+    run(with_cookie)
+
+
+# --- what a cache must know
+
+
+def test_a_response_varies_on_the_cookie_only_if_the_session_was_touched(run, store):
+    def contains(request: Request) -> None:
+        assert "a" not in request.scope["session"]
+
+    def length(request: Request) -> None:
+        assert len(request.scope["session"]) == 0
+
+    def iterate(request: Request) -> None:
+        assert list(request.scope["session"]) == []
+
+    touches: list[Callable[[Request], None]] = [contains, length, iterate]
+
+    async def touch(request: Request) -> PlainTextResponse:
+        touches[int(request.query_params["n"])](request)
+        return PlainTextResponse("", headers={"Vary": "Accept"})
+
+    client = Client(SessionMiddleware(application(touch, untouched), session_store=store))
+
+    async def scenario():
+        assert (await client.get("/untouched")).one("vary") is None
+        for number in range(len(touches)):
+            assert (await client.get("/touch", **query(f"n={number}"))).one("vary") == "Accept, Cookie"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "given,kept",
+    [
+        (None, "private, no-store"),
+        ("public, max-age=3600, s-maxage=60", "private, no-store"),
+        ("no-cache, must-revalidate", "private, no-store, no-cache, must-revalidate"),
+        ('private="x-y", no-transform', "private, no-store, no-transform"),
+    ],
+)
+def test_a_response_that_sets_the_cookie_is_kept_by_no_cache(given, kept, caplog):
+    async def cached(request: Request) -> PlainTextResponse:
+        request.session["a"] = 1
+        headers = {"CDN-Cache-Control": "max-age=60"} | ({"Cache-Control": given} if given else {})
+        return PlainTextResponse("", headers=headers)
+
+    client = Client(SessionMiddleware(application(cached), session_store=MemorySessionStore()))
+    answer = asyncio.run(client.get("/cached"))
+    assert answer.one("cache-control") == kept
+    assert answer.one("cdn-cache-control") is None
+    assert "shared caches" in caplog.text
+
+
+def test_a_response_that_only_reads_keeps_its_cache_control(caplog):
+    async def cached(request: Request) -> PlainTextResponse:
+        request.session.get("a")
+        return PlainTextResponse("", headers={"Cache-Control": "max-age=60"})
+
+    answer = asyncio.run(Client(SessionMiddleware(application(cached), sessions=Sessions())).get("/cached"))
+    assert answer.one("cache-control") == "max-age=60"
+
+
+def test_a_response_that_bears_a_token_is_kept_by_no_cache():
+    configure()
+
+    async def form(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await get_csrf_token(), headers={"Cache-Control": "public"})
+
+    client = Client(SessionMiddleware(application(form)))
+
+    async def scenario():
+        await client.get("/form")
+        answer = await client.get("/form")
+        assert answer.all("set-cookie") == []
+        assert answer.one("cache-control") == "private, no-store"
+
+    asyncio.run(scenario())
+
+
+def test_the_cookie_is_set_beside_others_and_never_over_them(run, store):
+    async def several(request: Request) -> PlainTextResponse:
+        request.session["a"] = 1
+        response = PlainTextResponse("")
+        response.set_cookie("theme", "dark")
+        response.set_cookie("lang", "en")
+        return response
+
+    answer = run(
+        functools.partial(Client(SessionMiddleware(application(several), session_store=store)).get, "/several")
+    )
+    assert [one.partition("=")[0] for one in answer.all("set-cookie")] == ["theme", "lang", "session"]
+
+
+# --- when what is saved
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
+def test_what_changed_is_saved_before_the_response_starts_whatever_its_status(status):
+    store = MemorySessionStore()
+
+    async def change(request: Request) -> PlainTextResponse:
+        request.session["status"] = status
+        return PlainTextResponse("", status_code=status)
+
+    client = Client(SessionMiddleware(application(change, show), session_store=store))
+
+    async def scenario():
+        await client.get("/change")
+        assert json.loads((await client.get("/show")).body) == {"status": status}
+
+    asyncio.run(scenario())
+
+
+def test_an_application_that_raises_before_the_start_saves_nothing(run, store):
+    async def fail(request: Request) -> PlainTextResponse:
+        request.session["a"] = 1
+        raise ZeroDivisionError
+
+    app = application(fail, show, put)
+    # Within Starlette's own answer to errors, which is a response like any other.
+    app.add_middleware(SessionMiddleware, session_store=store)
+    client = Client(app)
+
+    async def scenario():
+        await client.get("/put", **query("key=b"))
+        with pytest.raises(ZeroDivisionError):
+            await client.get("/fail")
+        assert (await client.get("/show")).body == b'{"b":1}'
+
+    run(scenario)
+
+
+def test_what_a_streamed_body_and_a_background_task_change_is_saved_at_the_end(run, store):
+    async def stream(request: Request) -> StreamingResponse:
+        session = request.session
+        session["before"] = 1
+
+        async def body():
+            session["streamed"] = 1
+            yield b"x"
+
+        async def later() -> None:
+            session["later"] = 1
+
+        return StreamingResponse(body(), background=BackgroundTask(later))
+
+    client = Client(SessionMiddleware(application(stream, show), session_store=store))
+
+    async def scenario():
+        await client.get("/stream")
+        assert json.loads((await client.get("/show")).body) == {"before": 1, "streamed": 1, "later": 1}
+
+    run(scenario)
+
+
+def test_a_new_cookie_after_the_start_is_an_error_and_writes_nothing(run, store):
+    sessions = Sessions(session_store=store)
+    failed: list[Exception] = []
+
+    async def stream(request: Request) -> StreamingResponse:
+        async def body():
+            yield b"x"
+            for write in (
+                sessions.set_session_data(request, {"a": 1}),
+                sessions.log_in(request, "ada"),
+                sessions.get_csrf_token(request),
+            ):
+                try:
+                    await write
+                except ResponseStartedError as error:
+                    failed.append(error)
+
+        return StreamingResponse(body())
+
+    client = Client(SessionMiddleware(application(stream), sessions=sessions))
+    answer = run(functools.partial(client.get, "/stream"))
+    assert len(failed) == 3
+    assert answer.all("set-cookie") == []
+
+
+def test_saving_at_once_is_one_call(run, store):
+    async def saved(request: Request) -> JSONResponse:
+        request.session["a"] = 1
+        assert await request.session.save() is True
+        return JSONResponse(await sessions.get_session_data(request))
+
+    sessions = Sessions(session_store=store)
+    client = Client(SessionMiddleware(application(saved), sessions=sessions))
+    answer = run(functools.partial(client.get, "/saved"))
+    assert answer.body == b'{"a":1}'
+    assert len(answer.all("set-cookie")) == 1
+
+
+# --- WebSockets
+
+
+def test_a_websocket_gets_its_cookie_at_accept_and_is_saved_at_accept_and_at_close(run, store):
+    async def socket(websocket: StarletteWebSocket) -> None:
+        websocket.session["before"] = 1
+        await websocket.accept(headers=[(b"x-own", b"1")])
+        websocket.session["after"] = 1
+        await websocket.close()
+
+    client = Client(SessionMiddleware(application(socket, show), session_store=store))
+    socket_client = WebSocket()
+
+    async def scenario():
+        await socket_client.connect(client.app, path="/socket")
+        accept = socket_client.got[0]
+        assert accept["type"] == "websocket.accept"
+        headers = dict(accept["headers"])
+        assert headers[b"x-own"] == b"1"
+        client.cookie = headers[b"set-cookie"].decode().partition(";")[0]
+        assert json.loads((await client.get("/show")).body) == {"before": 1, "after": 1}
+
+    run(scenario)
+
+
+def test_a_websocket_notices_that_its_session_was_ended(run, store):
+    sessions = Sessions(session_store=store)
+    alive: list[bool] = []
+
+    async def socket(websocket: StarletteWebSocket) -> None:
+        await websocket.accept()
+        alive.append(await websocket.session.is_alive())
+        await other.get("/leave")
+        alive.append(await websocket.session.is_alive())
+        await websocket.close()
+
+    async def leave(request: Request) -> JSONResponse:
+        return JSONResponse(await sessions.destroy_session(request))
+
+    other = Client(SessionMiddleware(application(socket, put, leave), sessions=sessions))
+
+    async def scenario():
+        await other.get("/put", **query("key=a"))
+        await WebSocket().connect(other.app, other.cookie, "/socket")
+
+    run(scenario)
+    assert alive == [True, False]
+
+
+def test_lifespan_passes_through_untouched():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope)
+
+    asyncio.run(SessionMiddleware(app)({"type": "lifespan"}, None, None))
+    assert seen == [{"type": "lifespan"}]
+
+
+# --- a store that is down
+
+
+class Down(SessionStore):
+    async def get(self, key, expect, touch=True):
+        raise StoreError("down")
+
+    async def set(self, key, fields, lifetime, expect=None):
+        raise StoreError("down")
+
+    async def merge(self, key, changed, removed, expect, lifetime=None):
+        raise StoreError("down")
+
+    async def destroy(self, key):
+        raise StoreError("down")
+
+
+def test_a_store_that_is_down_is_a_503_and_never_an_empty_session(run):
+    client = Client(SessionMiddleware(application(show, put, untouched), session_store=Down()))
+
+    async def scenario():
+        assert (await client.get("/untouched")).status == 200
+        assert (await client.get("/put", **query("key=a"))).status == 503
+        client.cookie = "session=" + "A" * 64
+        answer = await client.get("/show")
+        assert (answer.status, answer.starts) == (503, 1)
+        assert answer.one("cache-control") == "no-store"
+        socket = WebSocket()
+        await socket.connect(client.app, client.cookie, "/show")
+        assert [message["type"] for message in socket.got] == ["websocket.close"]
+        assert socket.got[0]["code"] == 1013
+
+    run(scenario)
+
+
+def test_a_store_that_fails_after_the_start_is_raised_for_the_response_is_on_its_way(run):
+    async def late(request: Request) -> StreamingResponse:
+        async def body():
+            yield b"x"
+            raise StoreError("down")
+
+        return StreamingResponse(body())
+
+    client = Client(SessionMiddleware(application(late), sessions=Sessions()))
+
+    async def scenario():
+        with pytest.raises((StoreError, ExceptionGroup)):
+            await client.get("/late")
+
+    run(scenario)
+
+
+# --- the functions
+
+
+def test_the_functions_need_no_argument_under_the_middleware(run, store):
+    configure(session_store=store)
+
+    async def visit(request: Request) -> JSONResponse:
+        assert await set_session_data({"a": 1}) is True
+        await update_session_data(lambda data: data.update(a=data["a"] + 1))
+        token = await get_csrf_token()
+        assert await validate_csrf_token(token) is True
+        return JSONResponse(await get_session_data())
+
+    client = Client(SessionMiddleware(application(visit)))
+    assert run(functools.partial(client.get, "/visit")).body == b'{"a":2}'
+
+
+def test_blocking_functions_work_in_a_worker_thread_over_every_store(run, store):
+    configure(session_store=store)
+
+    def visit(request: Request) -> JSONResponse:
+        sync.set_session_data({"a": 1})
+        sync.update_session_data(request, lambda data: data.update(a=data["a"] + 1))
+        return JSONResponse(sync.get_session_data(request))
+
+    client = Client(SessionMiddleware(application(visit, show)))
+
+    async def scenario():
+        assert (await client.get("/visit")).body == b'{"a":2}'
+        assert (await client.get("/show")).body == b'{"a":2}'
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["yielding memory", "file"])
+def test_a_blocking_function_that_would_stall_the_loop_is_refused_and_says_what_to_call(run, tmp_path, kind):
+    configure(session_store=make_store(kind, tmp_path, Clock()))
+
+    async def visit(request: Request) -> JSONResponse:
+        sync.set_session_data(request, {"a": 1})
+        raise AssertionError
+
+    client = Client(SessionMiddleware(application(visit)))
+
+    async def scenario():
+        with pytest.raises(ColourError, match="await"):
+            await client.get("/visit")
+
+    run(scenario)
+
+
+def test_a_blocking_function_over_an_awaiting_store_and_no_loop_is_refused():
+    configure(session_store=YieldingStore(MemorySessionStore()))
+    with pytest.raises(ColourError, match="blocking client"):
+        sync.get_session_data(scope_of(cookie="session=" + "A" * 64))
+
+
+def test_the_functions_work_with_request_and_response_and_no_middleware(run, store):
+    sessions = Sessions(session_store=store)
+
+    async def visit(request: Request) -> JSONResponse:
+        response = JSONResponse({})
+        response.set_cookie("theme", "dark")
+        await sessions.set_session_data(request, response, {"a": 1})
+        await sessions.renew_session(request, response)
+        return response
+
+    async def read(request: Request) -> JSONResponse:
+        return JSONResponse(await sessions.get_session_data(request))
+
+    client = Client(application(visit, read))
+
+    async def scenario():
+        answer = await client.get("/visit")
+        assert [one.partition("=")[0] for one in answer.all("set-cookie")] == ["theme", "session"]
+        assert answer.one("cache-control") == "private, no-store"
+        assert (await client.get("/read")).body == b'{"a":1}'
+
+    run(scenario)
+
+
+def test_two_applications_with_sessions_of_their_own_do_not_mix(run):
+    from server_session import CookieHandler
+
+    inner = Sessions(cookie_handler=CookieHandler("inner"))
+    outer = Sessions(cookie_handler=CookieHandler("outer"))
+
+    async def both(request: Request) -> JSONResponse:
+        await inner.set_session_data(request, {"of": "inner"})
+        await outer.set_session_data(request, {"of": "outer"})
+        return JSONResponse([await inner.get_session_data(request), await outer.get_session_data(request)])
+
+    app = SessionMiddleware(SessionMiddleware(application(both), sessions=inner), sessions=outer)
+    answer = run(functools.partial(Client(app).get, "/both"))
+    assert json.loads(answer.body) == [{"of": "inner"}, {"of": "outer"}]
+    assert sorted(one.partition("=")[0] for one in answer.all("set-cookie")) == ["inner", "outer"]
+
+
+# --- overlapping requests
+
+
+def gather(count: int, one: Callable[[int], Coroutine[Any, Any, Any]]) -> Coroutine[Any, Any, None]:
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one(number) for number in range(count)))
+
+    return all_of_them()
+
+
+@pytest.mark.parametrize("autoload", [True, False])
+def test_of_50_overlapping_requests_no_key_and_no_count_is_lost(store, autoload):
+    sessions = configure(session_store=store)
+
+    async def own(request: Request) -> JSONResponse:
+        session = request.session if autoload else await request.session.load()
+        await asyncio.sleep(0.001)
+        session["own" + request.query_params["n"]] = 1
+        return JSONResponse({})
+
+    async def blind(request: Request) -> JSONResponse:
+        return JSONResponse(await set_session_data({"blind" + request.query_params["n"]: 1}))
+
+    async def count(request: Request) -> JSONResponse:
+        return JSONResponse(await update_session_data(lambda data: data.update(count=data.get("count", 0) + 1)))
+
+    client = Client(SessionMiddleware(application(own, blind, count, put, show), autoload=autoload))
+
+    async def scenario():
+        await client.get("/put", **query("key=a"))
+        for path in ("/own", "/blind", "/count"):
+            await gather(50, lambda n, path=path: client.get(path, **query(f"n={n}")))
+        data = await sessions.get_session_data(scope_of(cookie=client.cookie))
+        assert data.pop("count") == 50
+        assert len(data) == 101
+
+    asyncio.run(scenario())
+
+
+def slow_site(store: SessionStore) -> tuple[SessionMiddleware, asyncio.Event, asyncio.Event]:
+    """An application with requests that wait in the middle until they are let go."""
+    configure(session_store=store)
+    inside, go = asyncio.Event(), asyncio.Event()
+    waiting = 0
+
+    async def wait() -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 3:
+            inside.set()
+        await go.wait()
+
+    async def slow_read(request: Request) -> JSONResponse:
+        await wait()
+        return JSONResponse(dict(request.session))
+
+    async def slow_write(request: Request) -> JSONResponse:
+        await wait()
+        request.session["late"] = 1
+        return JSONResponse({})
+
+    async def slow_set(request: Request) -> JSONResponse:
+        await wait()
+        return JSONResponse(await set_session_data({"late": 1}))
+
+    async def leave(request: Request) -> JSONResponse:
+        return JSONResponse(await destroy_session())
+
+    async def enter(request: Request) -> JSONResponse:
+        return JSONResponse(await log_in("ada", {"user": "ada"}))
+
+    app = application(slow_read, slow_write, slow_set, leave, enter, put, show)
+    return SessionMiddleware(app), inside, go
+
+
+@pytest.mark.parametrize("end", ["/leave", "/enter"])
+def test_a_log_out_or_log_in_that_overlaps_slow_requests_stands(store, end):
+    async def scenario():
+        app, inside, go = slow_site(store)
+        browser = Client(app)
+        await browser.get("/put", **query("key=a"))
+        before = browser.cookie
+        slow = [Client(app, before) for _ in range(3)]
+        paths = ("/slow_read", "/slow_write", "/slow_set")
+        tasks = [asyncio.ensure_future(one.get(path)) for one, path in zip(slow, paths, strict=True)]
+        await inside.wait()
+        await browser.get(end)
+        go.set()
+        for task in tasks:
+            answer = await task
+            # In the browser, what comes late is what stays.
+            browser.keep(answer)
+            assert answer.all("set-cookie") == []
+        assert json.loads(tasks[2].result().body) is False
+        assert json.loads((await browser.get("/show")).body) == ({} if end == "/leave" else {"user": "ada"})
+        assert json.loads((await Client(app, before).get("/show")).body) == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_browser_that_never_got_the_answer_of_its_first_log_in_logs_in_again(store):
+    async def scenario():
+        app, _, _ = slow_site(store)
+        browser = Client(app)
+        await browser.get("/put", **query("key=a"))
+        await Client(app, browser.cookie).get("/enter")
+        assert (await browser.get("/enter")).body == b"true"
+        assert json.loads((await browser.get("/show")).body) == {"user": "ada"}
+
+    asyncio.run(scenario())
+
+
+# --- settings
+
+
+def test_a_middleware_takes_either_sessions_or_their_settings():
+    with pytest.raises(ConfigurationError, match="not both"):
+        SessionMiddleware(application(), sessions=Sessions(), max_age=60)
+    with pytest.raises(ConfigurationError, match="Sessions"):
+        SessionMiddleware(application(), sessions=MemorySessionStore())  # type: ignore[arg-type]
+
+
+def test_a_middleware_before_configure_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr("server_session._sessions._configured", None)
+    with pytest.raises(NotConfiguredError, match="configure"):
+        asyncio.run(Client(SessionMiddleware(application(show))).get("/show"))
+
+
+def test_an_https_origin_makes_the_cookie_secure_and_gives_it_the_prefix():
+    client = Client(SessionMiddleware(application(put, show), origin="https://shop.example"), name="__Host-session")
+
+    async def scenario():
+        answer = await client.get("/put", **query("key=a"))
+        assert answer.all("set-cookie")[0].endswith("; Path=/; Secure; HttpOnly; SameSite=Lax")
+        assert (await client.get("/show")).body == b'{"a":1}'
+
+    asyncio.run(scenario())
+
+
+def test_a_proxy_that_seems_to_end_tls_is_warned_of_once(caplog):
+    client = Client(SessionMiddleware(application(put), sessions=Sessions()))
+    headers = [(b"host", b"shop.example"), (b"x-forwarded-proto", b"https")]
+
+    async def scenario():
+        for key in "ab":
+            answer = await Client(client.app).get("/put", headers=headers, **query(f"key={key}"))
+            assert "Secure" not in answer.all("set-cookie")[0]
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+    assert caplog.text.count("end TLS") == 1
