@@ -951,7 +951,7 @@ def test_the_cookie_lasts_as_the_sessions_expiry_says(
 ) -> None:
     ages = Ages(monkeypatch, "memory", tmp_path)
     client = Client()
-    script(lambda request: request.session.set_expiry(expiry) or request.session.update(a=1))
+    script(lambda request: request.session.set_expiry(expiry) or request.session.update({"a": 1}))
     with ages.settings(SESSION_COOKIE_AGE=100):
         sent = set_cookie(client.get("/call")) or ""
         assert (attribute in sent) if attribute else ("Max-Age" not in sent)

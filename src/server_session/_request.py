@@ -1,6 +1,6 @@
 """What is read of a request, in the three forms in which Python frameworks bring one."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 from server_session._cookies import RequestFacts
@@ -12,12 +12,12 @@ _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 def is_scope(value: object) -> bool:
     """Tell whether this is an ASGI scope of a request."""
-    return isinstance(value, Mapping) and value.get("type") in ("http", "websocket") and "headers" in value
+    return isinstance(value, MutableMapping) and value.get("type") in ("http", "websocket") and "headers" in value
 
 
 def is_environ(value: object) -> bool:
     """Tell whether this is a WSGI environ (PEP 3333)."""
-    return isinstance(value, Mapping) and "REQUEST_METHOD" in value and "wsgi.url_scheme" in value
+    return isinstance(value, MutableMapping) and "REQUEST_METHOD" in value and "wsgi.url_scheme" in value
 
 
 class AsgiRequest(RequestFacts):
