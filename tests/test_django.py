@@ -2,7 +2,7 @@
 
 import asyncio
 import http.client
-import os
+import json
 import re
 import socketserver
 import threading
@@ -39,9 +39,10 @@ CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{64}")
 
 @pytest.fixture(scope="module", autouse=True)
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    os.environ["DJANGO_SITE_DATABASE"] = str(tmp_path_factory.mktemp("django") / "site.sqlite3")
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.django_site.settings"
-    django.setup()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DJANGO_SITE_DATABASE", str(tmp_path_factory.mktemp("django") / "site.sqlite3"))
+        patch.setenv("DJANGO_SETTINGS_MODULE", "tests.django_site.settings")
+        django.setup()
     call_command("migrate", verbosity=0)
     from django.contrib.auth.models import User
 
@@ -55,18 +56,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def fresh(project: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The default that another test configured is nothing to this project, and each test has sessions of its own."""
-    from tests.django_site import views
-
     monkeypatch.setattr(_sessions, "_configured", None)
-    monkeypatch.setattr(views, "script", None)
-    monkeypatch.setattr(views, "everybody", asyncio.Event())
-    monkeypatch.setattr(views, "arrived", 0)
     with override_settings(SERVER_SESSION={"session_store": MemorySessionStore()}):
         yield
-
-
-class AwaitingStore(YieldingStore):
-    """A store whose client awaits; made anew for each test."""
 
 
 def make_store(kind: str, folder: Path, clock: Callable[[], float] | None = None) -> Any:
@@ -74,7 +66,7 @@ def make_store(kind: str, folder: Path, clock: Callable[[], float] | None = None
     return {
         "memory": lambda: MemorySessionStore(**keywords),
         "file": lambda: FileSessionStore(folder, **keywords),
-        "awaiting": lambda: AwaitingStore(MemorySessionStore(**keywords)),
+        "awaiting": lambda: YieldingStore(MemorySessionStore(**keywords)),
     }[kind]()
 
 
@@ -160,7 +152,7 @@ def test_sync_views_and_async_ones_share_a_session_under_asgi(any_async_store: A
     asyncio.run(visit())
 
 
-def test_a_visitor_who_writes_nothing_costs_no_call_no_cookie_and_no_vary(script: Any) -> None:
+def test_a_visitor_who_writes_nothing_costs_no_call_no_cookie_and_no_vary() -> None:
     with failing_store():
         response = Client().get("/nothing")
         assert response.status_code == 200
@@ -380,11 +372,12 @@ def overlap(port: int, path: str, parties: int, monkeypatch: pytest.MonkeyPatch)
     from tests.django_site import views
 
     monkeypatch.setattr(views, "gate", threading.Barrier(parties))
+    monkeypatch.setattr(views, "awaiting_gate", asyncio.Barrier(parties))
     _, _, cookie = get(port, "/set/first/1")
     with ThreadPoolExecutor(parties) as pool:
         answers = list(pool.map(lambda number: get(port, f"{path}/k{number}", cookie), range(parties)))
     assert {(status, body) for status, body, _ in answers} == {(200, "met")}
-    data: dict[str, str] = __import__("json").loads(get(port, "/data", cookie)[1])
+    data: dict[str, str] = json.loads(get(port, "/data", cookie)[1])
     return data
 
 

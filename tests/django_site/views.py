@@ -7,11 +7,11 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 
-script: Callable[..., Any] = lambda request: None
+script: Callable[..., Any] = dict
 gate = threading.Barrier(1)
-arrived = 0
-everybody = asyncio.Event()
+awaiting_gate = asyncio.Barrier(1)
 
 
 def data(request: HttpRequest) -> JsonResponse:
@@ -39,12 +39,8 @@ def meet(request: HttpRequest, key: str) -> HttpResponse:
 
 
 async def ameet(request: HttpRequest, key: str) -> HttpResponse:
-    global arrived
     await request.session.aset(key, key)
-    arrived += 1
-    if arrived == gate.parties:
-        everybody.set()
-    await asyncio.wait_for(everybody.wait(), 20)
+    await asyncio.wait_for(awaiting_gate.wait(), 20)
     return HttpResponse("met")
 
 
@@ -64,9 +60,9 @@ def message(request: HttpRequest, text: str) -> HttpResponse:
 
 def call(request: HttpRequest) -> HttpResponse:
     answer = script(request)
-    return answer if isinstance(answer, HttpResponse) else JsonResponse(answer, safe=False)
+    return answer if isinstance(answer, HttpResponseBase) else JsonResponse(answer, safe=False)
 
 
 async def acall(request: HttpRequest) -> HttpResponse:
     answer = await script(request)
-    return answer if isinstance(answer, HttpResponse) else JsonResponse(answer, safe=False)
+    return answer if isinstance(answer, HttpResponseBase) else JsonResponse(answer, safe=False)
