@@ -40,12 +40,12 @@ def scope_of(path: str = "/", cookie: str | None = None, **more: Any) -> dict[st
     } | more
 
 
-async def call(app: Any, scope: dict[str, Any]) -> Answer:
+async def call(app: Any, scope: dict[str, Any], body: bytes = b"") -> Answer:
     """Make one request and take the whole answer."""
     answer = Answer()
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -67,9 +67,9 @@ class Client:
     cookie: str | None = None
     name: str = "session"
 
-    async def get(self, path: str = "/", **more: Any) -> Answer:
+    async def get(self, path: str = "/", body: bytes = b"", **more: Any) -> Answer:
         """Make a request with the cookie of now, and keep the cookie that the answer sets."""
-        answer = await call(self.app, scope_of(path, self.cookie, **more))
+        answer = await call(self.app, scope_of(path, self.cookie, **more), body)
         self.keep(answer)
         return answer
 

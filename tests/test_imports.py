@@ -35,7 +35,7 @@ DRIVERS = {
     "memcached": {"pymemcache", "aiomcache"},
     "memory": set[str](),
     "redis": {"redis"},
-    "sql": {"sqlalchemy"},
+    "sql": {"sqlalchemy", "psycopg"},
 }
 DEPENDENCIES = {"msgspec"}
 FOR_STORES = {"stores._base", "_colour", "exceptions"}
@@ -56,7 +56,18 @@ UNASKED = {
         "tornado",
         "werkzeug",
     ),
-    *("aiomcache", "aiomysql", "aiosqlite", "asyncpg", "psycopg", "pymemcache", "pymysql", "redis", "sqlalchemy"),
+    *(
+        "aiomcache",
+        "aiomysql",
+        "aiosqlite",
+        "asyncmy",
+        "asyncpg",
+        "psycopg",
+        "pymemcache",
+        "pymysql",
+        "redis",
+        "sqlalchemy",
+    ),
     *("attrs", "cryptography", "hypothesis", "pydantic", "pytest"),
 }
 

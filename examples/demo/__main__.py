@@ -7,7 +7,7 @@ import threading
 import uvicorn
 
 from examples.demo.partner import create_partner
-from examples.demo.settings import Settings, place_of
+from examples.demo.settings import Settings, is_one_process, place_of
 from server_session import ConfigurationError, Sessions
 
 
@@ -54,7 +54,7 @@ def read_arguments() -> argparse.Namespace:
     arguments.partner_port = arguments.partner_port or arguments.port + 1
     if arguments.workers < 1:
         parser.error("--workers: at least one process must serve")
-    if arguments.workers > 1 and arguments.store.startswith("memory:"):
+    if arguments.workers > 1 and is_one_process(arguments.store):
         parser.error(
             f"--workers {arguments.workers} --store memory: the memory store is one process's, so a visitor would lose "
             "the session with each change of process; use --store file:DIR or redis://127.0.0.1:6379/0"

@@ -20,6 +20,11 @@ class Settings:
         return cls(**{name: value for name, value in given.items() if value})
 
 
+def is_one_process(store: str) -> bool:
+    """Tell whether no other process sees what is in a store."""
+    return store.lower().startswith("memory:")
+
+
 def place_of(store: str) -> str:
     """Return a store's URL as it may be shown: without user, password and query."""
     scheme, _, place = store.partition("://")

@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from examples.demo.csrf import RefusedError, answer_refused, require_csrf_token
 from examples.demo.pages import account, cart, checkout, refusals, window, wishes
-from examples.demo.settings import Settings, place_of
+from examples.demo.settings import Settings, is_one_process, place_of
 from examples.demo.view import HERE, render
 from examples.demo.visitor import COOKIE
 from server_session import CookieHandler, Sessions, configure
@@ -36,7 +36,7 @@ def create_shop() -> FastAPI:
     for page in (window, cart, checkout, account, wishes, refusals):
         shop.include_router(page.router)
     shop.state.store = place_of(settings.store)
-    shop.state.is_one_process = settings.store.startswith("memory:")
+    shop.state.is_one_process = is_one_process(settings.store)
     shop.state.partner = settings.partner
     shop.state.refusals = deque(maxlen=20)
     return shop

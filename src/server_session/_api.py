@@ -168,9 +168,12 @@ class Functions:
         """
         return await self.call(steps.VALIDATE_TOKEN, arguments, scope=scope)
 
-    async def sessions_of(self, owner: str) -> list[OwnedSession]:
-        """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first."""
-        return await self.ask(lambda policy, _: steps.sessions_of(policy, owner))
+    async def sessions_of(self, owner: str, *, current: object = None) -> list[OwnedSession]:
+        """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
+
+        `current` is a request, or True for the one that is being served; its session has `is_current`.
+        """
+        return await self.ask(lambda policy, visit: steps.sessions_of(policy, owner, visit), current)
 
     async def destroy_sessions_of(self, owner: str, *, except_current: object = None, only: str | None = None) -> int:
         """End the sessions of an owner, "log out everywhere"; return how many were ended.

@@ -127,9 +127,9 @@ class BlockingFunctions:
         """Do what `server_session.validate_csrf_token` does, and block until it is done."""
         return self.call(steps.VALIDATE_TOKEN, arguments, scope=scope)
 
-    def sessions_of(self, owner: str) -> list[OwnedSession]:
+    def sessions_of(self, owner: str, *, current: object = None) -> list[OwnedSession]:
         """Do what `server_session.sessions_of` does, and block until it is done."""
-        return self.ask(lambda policy, _: steps.sessions_of(policy, owner))
+        return self.ask(lambda policy, visit: steps.sessions_of(policy, owner, visit), current)
 
     def destroy_sessions_of(self, owner: str, *, except_current: object = None, only: str | None = None) -> int:
         """Do what `server_session.destroy_sessions_of` does, and block until it is done."""

@@ -32,6 +32,8 @@ class OwnedSession(NamedTuple):
     """Names the session to `destroy_sessions_of`. It opens nothing: the cookie has a secret besides."""
     created: datetime
     """When it was founded, in UTC."""
+    is_current: bool = False
+    """Whether it is the session of the request that was given as `current`."""
 
 
 class OwnerIndex:
@@ -64,11 +66,11 @@ class OwnerIndex:
         if selector[-1] in _TIDIES:
             await self._tidy(owner)
 
-    async def sessions(self, owner: str) -> list[OwnedSession]:
-        """Return the owner's sessions that live, the oldest first."""
+    async def sessions(self, owner: str, current: str | None = None) -> list[OwnedSession]:
+        """Return the owner's sessions that live, the oldest first; `current` is the selector of the asker's."""
         living, gone = await self._look(owner, None)
         await self._unlist(owner, gone)
-        return living
+        return [one._replace(is_current=one.id == current) for one in living]
 
     async def destroy(self, owner: str, *, only: str | None = None, but: str | None = None) -> int:
         """End the owner's sessions: one of them, all, or all but one. Return how many were ended."""

@@ -127,9 +127,10 @@ GET_TOKEN: Final[Step[str]] = Step("get_csrf_token", get_token)
 VALIDATE_TOKEN: Final[Step[bool]] = Step("validate_csrf_token", validate_token, "token")
 
 
-async def sessions_of(policy: Policy, owner: str) -> list[OwnedSession]:
+async def sessions_of(policy: Policy, owner: str, current: Visit | None) -> list[OwnedSession]:
     """`sessions_of`."""
-    return await policy.owners.sessions(_owner("sessions_of", owner))
+    selector = None if current is None else await current.living_selector()
+    return await policy.owners.sessions(_owner("sessions_of", owner), selector)
 
 
 async def destroy_sessions_of(policy: Policy, owner: str, only: str | None, but: Visit | None) -> int:

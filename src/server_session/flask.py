@@ -1,8 +1,9 @@
 """Sessions for Flask: `flask.session` on the server, and the functions of `server_session.sync` in its views.
 
 ```python
+configure(max_age=timedelta(minutes=30))
 app = Flask(__name__)
-ServerSession(app, max_age=timedelta(minutes=30))
+ServerSession(app)
 ```
 """
 
@@ -64,7 +65,8 @@ class ServerSession:
     Args:
         app: the application; without it call `init_app`.
         sessions: a `Sessions`; by default what `configure` made, or one of the keywords given here.
-        settings: the keywords of `configure`, for sessions of this application's own.
+        settings: the keywords of `configure`, for sessions of this application's own; the functions that serve these
+            are the methods of `extension.sessions.sync`.
 
     The application's `SESSION_COOKIE_*`, `APPLICATION_ROOT` and `PERMANENT_SESSION_LIFETIME` (the idle time-out) win
     where they differ from Flask's defaults. The session is stored, as Flask does it, with every response that Flask

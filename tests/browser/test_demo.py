@@ -220,6 +220,22 @@ class TestLogIn:
         expect(other.locator("text=Log in")).to_be_visible()
         elsewhere.close()
 
+    def test_one_other_device_can_be_logged_out(self, demo, browser, page):
+        others = [browser.new_context() for _ in range(2)]
+        for context in others:
+            log_in(context.new_page(), demo, "Joan")
+        log_in(page, demo, "Joan")
+        expect(page.locator(".devices li")).to_have_count(3)
+
+        page.locator("text=Log out there").first.click()
+
+        expect(page.locator(".devices li")).to_have_count(2)
+        # The oldest is listed first.
+        for context, stays in zip(others, (False, True), strict=True):
+            context.pages[0].goto(demo.shop)
+            expect(context.pages[0].locator("#user")).to_have_count(int(stays))
+            context.close()
+
 
 class TestCheckOut:
     def test_a_person_buys_some_tea(self, demo, page):

@@ -7,6 +7,7 @@ import random
 import stat
 import subprocess
 import sys
+from binascii import crc32
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -97,6 +98,19 @@ def sweep_round(store):
     absent = store.id()
     for _ in range(260):
         assert look(store, absent) is MISSING
+
+
+def before_next_lock(monkeypatch, act):
+    """Let something happen just before the next lock is taken."""
+    real = os.open
+
+    def opened(path, *arguments, **keywords):
+        if Path(path).name == "lock":
+            monkeypatch.setattr(os, "open", real)
+            act()
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", opened)
 
 
 # ------------------------------------------------------------------------------------------------- settings
@@ -294,6 +308,36 @@ def test_the_file_of_one_session_under_the_name_of_another_is_found(store, direc
     assert refused == 1
 
 
+def test_what_is_whole_but_no_record_is_found(store, directory):
+    key = put(store, {"a": b"1"})
+    (file,) = session_files(directory)
+    whole = file.read_bytes()
+    for rest in (
+        whole[24:-1],  # a value cut short
+        whole[24:] + b"1",  # bytes beyond the last field
+        whole[24:58] + b"\0\0\0\2" + whole[62:],  # a field fewer than was promised
+        whole[24:-2] + b"\xff1",  # a name that is no UTF-8
+    ):
+        file.write_bytes(whole[:20] + crc32(rest).to_bytes(4, "big") + rest)
+        with pytest.raises(RecordError, match="holds what this store does not write"):
+            look(store, key)
+
+
+def test_a_read_that_meets_a_touch_in_the_middle_looks_again(store, monkeypatch):
+    key = put(store)
+    real = os.read
+
+    def torn(file, length):
+        monkeypatch.setattr(os, "read", real)
+        content = bytearray(real(file, length))
+        content[15] ^= 1
+        return bytes(content)
+
+    store._sweep = lambda: None
+    monkeypatch.setattr(os, "read", torn)
+    assert drive(store.get(key, {})) == {"a": b"1"}
+
+
 # ----------------------------------------------------------------------------------------- touch and expiry
 
 
@@ -335,6 +379,29 @@ def test_a_read_that_needs_no_touch_waits_for_no_lock(directory, clock):
         assert drive(store.get(key, {"a": b"2"})) is CONFLICT
     finally:
         os.close(lock)
+
+
+def test_a_read_that_must_touch_goes_by_what_it_finds_under_the_lock(store, directory, clock, monkeypatch):
+    key = put(store, {"digest": b"1"}, Lifetime(100.0))
+    other = FileSessionStore(directory, clock=clock)
+    clock.now += 50
+    store._sweep = lambda: None
+    before_next_lock(monkeypatch, lambda: drive(other.merge(key, {"digest": b"2"}, [], {}, Lifetime(20.0))))
+    assert drive(store.get(key, {"digest": b"1"})) is CONFLICT
+    clock.now += 20
+    assert look(store, key) is MISSING
+
+
+def test_a_read_that_must_touch_goes_by_the_time_when_it_has_the_lock(store, clock, monkeypatch):
+    key = put(store, lifetime=Lifetime(100.0))
+    clock.now += 50
+    store._sweep = lambda: None
+
+    def wait():
+        clock.now += 50
+
+    before_next_lock(monkeypatch, wait)
+    assert drive(store.get(key, {})) is MISSING
 
 
 def test_a_clock_that_is_set_back_moves_no_expiry_back(store, clock):
@@ -402,16 +469,12 @@ def test_a_session_that_is_touched_while_it_is_swept_stays(store, directory, clo
     (file,) = session_files(directory)
     clock.now += 10
     other = FileSessionStore(directory, clock=clock)
-    real = os.open
 
-    def revive_before_lock(path, *arguments, **keywords):
-        if Path(path).name == "lock":
-            monkeypatch.setattr(os, "open", real)
-            assert drive(other.set(key, {"a": b"new"}, HOUR)) is APPLIED
-        return real(path, *arguments, **keywords)
+    def revive():
+        assert drive(other.set(key, {"a": b"new"}, HOUR)) is APPLIED
 
     store._unseen.append(str(file))
-    monkeypatch.setattr(os, "open", revive_before_lock)
+    before_next_lock(monkeypatch, revive)
     assert look(store, store.id()) is MISSING
     assert look(store, key) == {"a": b"new"}
 
@@ -533,6 +596,9 @@ def test_a_touch_that_the_disk_refuses_is_a_store_error_and_the_record_stays(sto
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refuse)
         with pytest.raises(StoreError, match="no space left"):
+            drive(store.get(key, {}))
+        patch.setattr(os, "pwrite", lambda *_arguments: 0)
+        with pytest.raises(StoreError, match="could not be touched"):
             drive(store.get(key, {}))
     assert look(store, key) == {"a": b"1"}
 

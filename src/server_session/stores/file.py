@@ -23,7 +23,7 @@ import time
 from base64 import urlsafe_b64decode
 from binascii import crc32
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -261,7 +261,7 @@ class FileSessionStore(SessionStore):
         return _nanoseconds(self._clock())
 
     @contextmanager
-    def _call(self, key: str) -> Iterator[_Place]:
+    def _call(self, key: str) -> Generator[_Place]:
         place = self._place(key)
         # What fails here fails no call: the files are other sessions'. And it comes first, while no lock is held.
         with suppress(OSError):
@@ -270,7 +270,7 @@ class FileSessionStore(SessionStore):
             yield place
 
     @contextmanager
-    def _failing_clear(self) -> Iterator[None]:
+    def _failing_clear(self) -> Generator[None]:
         try:
             yield
         except OSError as error:
@@ -320,7 +320,7 @@ class FileSessionStore(SessionStore):
             _sync(place.shard)
 
     @contextmanager
-    def _locked(self, shard: Path) -> Iterator[None]:
+    def _locked(self, shard: Path) -> Generator[None]:
         """Hold the shard, against other threads and other processes alike."""
         give_up = time.monotonic() + self._timeout
         wait = _FIRST_WAIT
@@ -430,18 +430,22 @@ def _unpack(content: bytes, place: _Place) -> _Record:
         raise RecordError(f"{place.file} is the file of another session")
     try:
         return _Record(expires, idle, deadline, dict(_unpack_fields(rest, count)))
-    except (struct.error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecordError(f"{place.file} holds what this store does not write: {error}") from error
 
 
 def _unpack_fields(rest: bytes, count: int) -> Iterator[tuple[str, bytes]]:
     at = _REST.size
     for _ in range(count):
+        if len(rest) < at + _FIELD.size:
+            raise ValueError(f"fewer than {count} fields")
         name_length, value_length = _FIELD.unpack_from(rest, at)
         value_at = at + _FIELD.size + name_length
         name = rest[at + _FIELD.size : value_at].decode()
         at = value_at + value_length
         yield name, rest[value_at:at]
+    if at != len(rest):
+        raise ValueError(f"{len(rest)} bytes where {at} are promised")
 
 
 def _read(path: str | Path, most: int | None = None) -> bytes:

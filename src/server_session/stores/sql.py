@@ -81,6 +81,11 @@ _ROWS_A_SWEEP: Final = 100
 _MOST_TRIES: Final = 30
 _LONGEST_PAUSE: Final = 0.1
 
+# Of an engine made from a URL: those of a process, or of a loop. Other calls wait for one of them.
+_CONNECTIONS: Final = 10
+# SQLite lets one write at a time, and whoever waits looks again now and then: few get through more than many.
+_CONNECTIONS_TO_A_FILE: Final = 2
+
 _SERVER_TIME: Final = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "CAST(extract(epoch FROM statement_timestamp()) AS double precision)",
@@ -883,6 +888,9 @@ def _from_url(given: URL | str, timeout: float) -> _Source:
             "isolation_level": "AUTOCOMMIT",
             "skip_autocommit_rollback": True,
             "hide_parameters": True,
+            # Without an overflow, whose connections are made and closed again at each call of a rush.
+            "pool_size": _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS,
+            "max_overflow": 0,
             "pool_timeout": timeout,
             "connect_args": limits(timeout) if limits else {},
         }

@@ -1,0 +1,129 @@
+"""The README's code runs as printed."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.asgi_client import Client
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def code_of(name: str) -> str:
+    """Return the code block that the README marks with this name."""
+    found = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert found is not None, f"the README has no code marked {name}"
+    return found[1]
+
+
+def module_of(name: str) -> ModuleType:
+    module = ModuleType(f"readme_{name}")
+    sys.modules[module.__name__] = module
+    exec(compile(code_of(name), f"README.md ({name})", "exec"), module.__dict__)  # noqa: S102 - the README's own
+    return module
+
+
+def token_in(page: str) -> str:
+    found = re.search(r'name="csrf" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+def test_the_fastapi_example_logs_in_and_out():
+    client = Client(module_of("fastapi").app)
+
+    async def post(path: str, **form: str) -> Any:
+        body = urlencode(form).encode()
+        headers = [
+            (b"host", b"shop.example"),
+            (b"content-type", b"application/x-www-form-urlencoded"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cookie", (client.cookie or "").encode()),
+        ]
+        return await client.get(path, method="POST", headers=headers, body=body)
+
+    async def scenario():
+        page = (await client.get("/")).body.decode()
+        assert "Log in" in page
+        before = client.cookie
+        assert (await post("/log-in", csrf="forged")).status == 303
+        assert "Log out" not in (await client.get("/")).body.decode()
+        await post("/log-in", csrf=token_in(page))
+        assert client.cookie != before
+        page = (await client.get("/")).body.decode()
+        assert "Log out Ada" in page
+        await post("/log-out", csrf=token_in(page))
+        assert client.cookie is None
+        assert "Log out" not in (await client.get("/")).body.decode()
+
+    asyncio.run(scenario())
+
+
+def test_the_flask_example_counts():
+    client = module_of("flask").app.test_client()
+    page = client.get("/").text
+    assert "<p>0</p>" in page
+    client.post("/add", data={"csrf": "forged"})
+    for _ in range(2):
+        client.post("/add", data={"csrf": token_in(page)})
+    assert "<p>2</p>" in client.get("/").text
+
+
+def test_the_django_settings_serve_sessions_and_log_in(tmp_path):
+    (tmp_path / "site_settings.py").write_text(
+        code_of("django")
+        + f"""
+SECRET_KEY = "a test's own"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "site_urls"
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {str(tmp_path / "db")!r}}}}}
+"""
+    )
+    (tmp_path / "site_urls.py").write_text(
+        """
+from django.http import JsonResponse
+from django.urls import path
+
+
+def count(request):
+    request.session["count"] = request.session.get("count", 0) + 1
+    return JsonResponse({"count": request.session["count"], "user": request.user.username})
+
+
+urlpatterns = [path("", count)]
+"""
+    )
+    script = """
+import django
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from django.contrib.auth.models import User
+from django.test import Client
+client = Client()
+assert client.get("/").json() == {"count": 1, "user": ""}
+assert client.get("/").json() == {"count": 2, "user": ""}
+client.force_login(User.objects.create_user("ada"))
+assert client.get("/").json() == {"count": 3, "user": "ada"}
+client.logout()
+assert client.get("/").json() == {"count": 1, "user": ""}
+"""
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "site_settings", "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README.read_text()))))
+def test_what_the_readme_links_to_is_there(link):
+    assert (README.parent / link).exists()
