@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Form as Field
 
 from examples.demo.view import go_to, render
-from examples.demo.visitor import COOKIE, Form, cookie_digest, visitor_of
+from examples.demo.visitor import Form, cookie_digest, visitor_of
 from server_session import (
     ConfigurationError,
     OwnedSession,
@@ -65,16 +65,8 @@ async def account(request: Request) -> Response:
     if "user" not in visitor:
         return go_to("/log-in")
     error = await pluck_session_property(request, "unlock_error", as_type=str)
-    devices = await devices_of(visitor["user"])
-    # A cookie begins with the id of its session.
-    here = request.cookies[COOKIE]
-    return await render(
-        request,
-        "account.html",
-        error=error,
-        password=PASSWORD,
-        devices=None if devices is None else [(device, here.startswith(device.id)) for device in devices],
-    )
+    devices = await devices_of(request, visitor["user"])
+    return await render(request, "account.html", error=error, password=PASSWORD, devices=devices)
 
 
 @router.post("/account/unlock")
@@ -114,8 +106,8 @@ async def found_session(request: Request, user: str, data: dict[str, object]) ->
         await replace_session_data(request, data)
 
 
-async def devices_of(user: str) -> list[OwnedSession] | None:
+async def devices_of(request: Request, user: str) -> list[OwnedSession] | None:
     try:
-        return await sessions_of(user)
+        return await sessions_of(user, current=request)
     except ConfigurationError:
         return None
