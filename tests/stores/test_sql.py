@@ -1,14 +1,26 @@
-from collections.abc import Callable, Iterator
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.ext.asyncio import create_async_engine
+import trio
+from sqlalchemy import Engine, MetaData, create_engine, event, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from server_session.stores.sql import SQLSessionStore
+from server_session._colour import Colour, drive
+from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
+from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.testing import StoreContract
-from tests.servers import Server
+from tests import servers
+
+LIFE = Lifetime(1000.0)
 
 
 class SQLContract(StoreContract):
@@ -16,15 +28,17 @@ class SQLContract(StoreContract):
 
     clock_steps_back = True
     contenders = 6
-    driver = ""
-    now = 0.0
+    url: str
 
     def make_store(self) -> SQLSessionStore:
         self.now = 1_700_000_000.0
         return self.second_client()
 
     def second_client(self, store: object = None) -> SQLSessionStore:
-        return SQLSessionStore(self.url, create_table=True, clock=lambda: self.now, timeout=20)
+        return SQLSessionStore(self.engine(), create_table=True, clock=lambda: self.now, timeout=20)
+
+    def engine(self) -> Any:
+        return self.url
 
     async def close_store(self, store: SQLSessionStore) -> None:
         await store.close()
@@ -37,7 +51,7 @@ class OnPostgreSQL:
     driver: str
 
     @pytest.fixture(autouse=True)
-    def _at_the_server(self, postgresql_server: Server) -> None:
+    def _at_the_server(self, postgresql_server: servers.Server) -> None:
         self.url = postgresql_server.url_for(f"postgresql+{self.driver}")
 
 
@@ -45,7 +59,7 @@ class OnMariaDB:
     driver: str
 
     @pytest.fixture(autouse=True)
-    def _at_the_server(self, mariadb_server: Server) -> None:
+    def _at_the_server(self, mariadb_server: servers.Server) -> None:
         self.url = mariadb_server.url_for(f"mysql+{self.driver}")
 
 
@@ -83,3 +97,572 @@ class TestPyMySQLContract(OnMariaDB, SQLContract):
 
 class TestAsyncmyContract(OnMariaDB, SQLContract):
     driver = "asyncmy"
+
+
+class TestContractOverAnEngineWhoseListenerBegins(OnSQLite, SQLContract):
+    """An `Engine` that is given, with the listener that SQLAlchemy's own documents tell applications to write."""
+
+    driver = "pysqlite"
+
+    @pytest.fixture(autouse=True)
+    def _engine(self, _in_a_file: None) -> Iterator[None]:
+        self.given = create_engine(self.url)
+        event.listen(self.given, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+        event.listen(self.given, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        yield
+        self.given.dispose()
+
+    def engine(self) -> Engine:
+        return self.given
+
+
+class TestContractOverAnAsyncEngine(OnPostgreSQL, SQLContract):
+    driver = "asyncpg"
+
+    def make_store(self) -> SQLSessionStore:
+        self.given = create_async_engine(self.url, isolation_level="SERIALIZABLE")
+        return super().make_store()
+
+    def engine(self) -> AsyncEngine:
+        return self.given
+
+    async def close_store(self, store: SQLSessionStore) -> None:
+        await self.given.dispose()
+
+
+DRIVERS = (
+    "sqlite+pysqlite",
+    "sqlite+aiosqlite",
+    "postgresql+psycopg",
+    "postgresql+psycopg_async",
+    "postgresql+asyncpg",
+    "mysql+pymysql",
+    "mysql+asyncmy",
+)
+BLOCKING = ("sqlite+pysqlite", "postgresql+psycopg", "mysql+pymysql")
+
+
+def url_of(driver: str, request: pytest.FixtureRequest) -> str:
+    if driver.startswith("sqlite"):
+        return f"{driver}:///{request.getfixturevalue('tmp_path')}/sessions.db"
+    name = "postgresql_server" if driver.startswith("postgresql") else "mariadb_server"
+    server: servers.Server = request.getfixturevalue(name)
+    return server.url_for(driver)
+
+
+@pytest.fixture(params=DRIVERS)
+def url(request: pytest.FixtureRequest) -> str:
+    return url_of(request.param, request)
+
+
+@pytest.fixture(params=BLOCKING)
+def blocking_url(request: pytest.FixtureRequest) -> str:
+    return url_of(request.param, request)
+
+
+def run(store: SQLSessionStore, body: Callable[[SQLSessionStore], Coroutine[Any, Any, Any]]) -> Any:
+    async def whole() -> Any:
+        try:
+            return await body(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(whole()) if store.colour is Colour.AWAITS else drive(whole())
+
+
+# ---------------------------------------------------------------------------------------------------------- the table
+
+
+def test_a_missing_table_is_an_error_that_says_how_to_make_it(url: str) -> None:
+    async def body(store: SQLSessionStore) -> None:
+        for call in (store.get("k", {}), store.set("k", {"a": b"1"}, LIFE), store.merge("k", {}, (), {})):
+            with pytest.raises(StoreError, match=r"no table 'nowhere'.*create_table"):
+                await call
+
+    run(SQLSessionStore(url, table="nowhere"), body)
+
+
+def test_create_table_makes_it_once_and_may_be_called_again(blocking_url: str) -> None:
+    table = f"made_{time.monotonic_ns()}"
+
+    async def body(store: SQLSessionStore) -> None:
+        await store.create_table()
+        key = store.id()
+        assert await store.set(key, {"a": b"1"}, LIFE) is APPLIED
+        await store.create_table()
+        assert await store.get(key, {}) == {"a": b"1"}
+
+    run(SQLSessionStore(blocking_url, table=table), body)
+
+
+def test_several_who_make_the_table_at_once_all_find_it(url: str) -> None:
+    table = f"raced_{time.monotonic_ns()}"
+    if "+pysqlite" in url or "psycopg:" in url or "pymysql" in url:
+        pytest.skip("the calls of one blocking thread do not overlap")
+
+    async def body(store: SQLSessionStore) -> None:
+        await asyncio.gather(*(store.create_table() for _ in range(6)))
+        assert await store.get(store.id(), {}) is MISSING
+
+    run(SQLSessionStore(url, table=table, timeout=20), body)
+
+
+def test_the_documented_statements_make_a_table_that_works(blocking_url: str) -> None:
+    table = f"by_hand_{time.monotonic_ns()}"
+    engine = create_engine(blocking_url)
+    with engine.begin() as connection:
+        for statement in ddl(engine.dialect.name, table).split(";\n"):
+            if statement.strip():
+                connection.execute(text(statement))
+    names = {index["name"] for index in inspect(engine).get_indexes(table)}
+    engine.dispose()
+    assert names == {f"{table}_expires"}
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        assert await store.set(key, {"a": b"1"}, LIFE) is APPLIED
+        assert await store.get(key, {"a": b"1"}) == {"a": b"1"}
+
+    run(SQLSessionStore(blocking_url, table=table), body)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mysql", "mariadb"])
+def test_ddl_speaks_each_dialect(dialect: str) -> None:
+    statements = ddl(dialect)
+    assert statements.count("CREATE TABLE server_sessions") == 1
+    assert statements.count("CREATE INDEX server_sessions_expires") == 1
+    assert {"mysql": "LONGBLOB", "mariadb": "LONGBLOB", "postgresql": "BYTEA", "sqlite": "BLOB"}[dialect] in statements
+
+
+def test_migrations_see_the_table_in_their_own_metadata() -> None:
+    metadata = MetaData()
+    assert session_table(metadata, "visits") is metadata.tables["visits"]
+
+
+# --------------------------------------------------------------------------------------------------- expired rows, time
+
+
+def rows(url: str, table: str) -> int:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        count: int = connection.scalar(text(f"SELECT count(*) FROM {table}"))  # noqa: S608 - a name of the test's own
+    engine.dispose()
+    return count
+
+
+def test_expired_rows_go_in_batches(blocking_url: str) -> None:
+    table, now = f"batches_{time.monotonic_ns()}", 1000.0
+
+    async def body(store: SQLSessionStore) -> None:
+        nonlocal now
+        keys = [store.id() for _ in range(7)]
+        for key in keys[:5]:
+            await store.set(key, {"a": b"1"}, Lifetime(10))
+        for key in keys[5:]:
+            await store.set(key, {"a": b"1"}, Lifetime(30))
+        assert await store.delete_expired() == 0
+        now += 20
+        assert [await store.delete_expired(3) for _ in range(3)] == [3, 2, 0]
+        assert rows(blocking_url, table) == 2
+        assert await store.get(keys[6], {}) == {"a": b"1"}
+
+    run(SQLSessionStore(blocking_url, table=table, create_table=True, clock=lambda: now, timeout=20), body)
+
+
+def test_writes_keep_the_table_from_growing(tmp_path: Path) -> None:
+    url, now = f"sqlite:///{tmp_path}/sessions.db", 0.0
+
+    async def body(store: SQLSessionStore) -> None:
+        nonlocal now
+        for _ in range(400):
+            await store.set(store.id(), {"a": b"1"}, Lifetime(10))
+            now += 1
+
+    run(SQLSessionStore(url, create_table=True, clock=lambda: now, timeout=20), body)
+    # Ten live ones, and what came since the last sweep.
+    assert rows(url, "server_sessions") <= 10 + 50 + 1
+
+
+def test_a_read_writes_only_what_moves_the_expiry_by_over_a_tenth(tmp_path: Path) -> None:
+    now, sent = 0.0, []
+    engine = create_engine(f"sqlite:///{tmp_path}/sessions.db")
+    event.listen(engine, "before_cursor_execute", lambda *a: sent.append(a[2].split()[0]))
+
+    async def body(store: SQLSessionStore) -> None:
+        nonlocal now
+        key = store.id()
+        await store.set(key, {"a": b"1"}, Lifetime(100))
+        for now, words in ((9.9, ["SELECT"]), (10.1, ["SELECT", "UPDATE"]), (20.0, ["SELECT"])):
+            sent.clear()
+            await store.get(key, {})
+            assert sent == words
+        sent.clear()
+        await store.get(key, {"a": b"2"})
+        await store.get(key, {}, touch=False)
+        now = 110.0
+        assert await store.get(key, {}, touch=False) == {"a": b"1"}
+        now = 110.2
+        assert await store.get(key, {}) is MISSING
+        assert sent == ["SELECT"] * 4
+
+    run(SQLSessionStore(engine, create_table=True, clock=lambda: now), body)
+    engine.dispose()
+
+
+def test_a_read_is_one_statement_and_a_write_two(blocking_url: str) -> None:
+    sent: list[str] = []
+    engine = create_engine(blocking_url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True)
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.create_table()
+        event.listen(engine, "before_cursor_execute", lambda *a: sent.append(a[2].split()[0]))
+        await store.set(key, {"a": b"1"}, LIFE)
+        await store.get(key, {"a": b"1"})
+        await store.merge(key, {"a": b"2"}, [], {"a": b"1"})
+        await store.destroy(key)
+
+    store = SQLSessionStore(engine, table=f"counted_{time.monotonic_ns()}")
+    # Not the one write in fifty that sweeps.
+    store._writes = iter(range(1, 50))
+    run(store, body)
+    engine.dispose()
+    assert sent == ["INSERT", "SELECT", "SELECT", "UPDATE", "DELETE"]
+
+
+def test_times_are_the_databases(blocking_url: str) -> None:
+    table = f"clock_{time.monotonic_ns()}"
+
+    async def body(store: SQLSessionStore) -> None:
+        await store.set(store.id(), {"a": b"1"}, Lifetime(500, 200))
+
+    before = time.time()
+    run(SQLSessionStore(blocking_url, table=table, create_table=True), body)
+    engine = create_engine(blocking_url)
+    with engine.connect() as connection:
+        row = connection.execute(text(f"SELECT idle, deadline, expires FROM {table}")).one()  # noqa: S608
+    engine.dispose()
+    assert row.idle == 500
+    assert row.deadline == row.expires
+    assert before + 200 - 60 < row.expires < time.time() + 200 + 60
+
+
+# --------------------------------------------------------------------------------------------------------------- races
+
+WORKER = """
+import asyncio, sys
+from concurrent.futures import ThreadPoolExecutor
+from server_session._colour import Colour, drive, pause
+from server_session.stores._base import APPLIED
+from server_session.stores.sql import SQLSessionStore
+
+url, key, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+store = SQLSessionStore(url, timeout=30)
+
+async def one(n):
+    assert await store.merge(key, {f"own {n}": b"1"}, [f"old {n}"], {"keep": b"k"}) is APPLIED
+    while True:
+        seen = await store.get(key, {})
+        step = {"n": b"%d" % (int(seen["n"]) + 1)}
+        if await store.merge(key, step, [], {"n": seen["n"]}) is APPLIED:
+            return
+        await pause(0.002)
+
+async def everyone():
+    await asyncio.gather(*(one(n) for n in range(first, last)))
+
+print("ready", flush=True)
+sys.stdin.readline()
+if store.colour is Colour.AWAITS:
+    asyncio.run(everyone())
+else:
+    with ThreadPoolExecutor(last - first) as pool:
+        list(pool.map(lambda n: drive(one(n)), range(first, last)))
+print("done", flush=True)
+"""
+
+
+def test_fifty_writers_of_four_processes_lose_nothing(url: str) -> None:
+    key = SQLSessionStore(url).id()
+
+    async def found(store: SQLSessionStore) -> None:
+        fields = {"keep": b"k", "n": b"0", **{f"old {n}": b"0" for n in range(50)}}
+        assert await store.set(key, fields, LIFE) is APPLIED
+
+    run(SQLSessionStore(url, create_table=True), found)
+    shares = ((0, 13), (13, 26), (26, 38), (38, 50))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, url, key, str(first), str(last)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first, last in shares
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert [process.communicate(timeout=120)[0] for process in processes] == ["done\n"] * 4
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+    async def look(store: SQLSessionStore) -> object:
+        return await store.get(key, {})
+
+    want = {"keep": b"k", "n": b"50", **{f"own {n}": b"1" for n in range(50)}}
+    assert run(SQLSessionStore(url), look) == want
+
+
+def test_a_forked_process_makes_connections_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(store: SQLSessionStore) -> None:
+        parents = store._source.engine()
+        assert store._source.engine() is parents
+        monkeypatch.setattr(os, "getpid", lambda: 0)
+        assert store._source.engine() is not parents
+        parents.dispose()
+
+    run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db"), body)
+
+
+def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Server) -> None:
+    store = SQLSessionStore(postgresql_server.url_for("postgresql+asyncpg"), create_table=True)
+
+    async def ask() -> object:
+        return await store.get(store.id(), {})
+
+    for _ in range(2):
+        assert asyncio.run(ask()) is MISSING
+        assert store._source._leases == {}
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_a_dead_connection_of_the_pool_is_replaced(url: str, request: pytest.FixtureRequest) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("there is no connection to lose")
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        for call in (
+            lambda: store.get(key, {}),
+            lambda: store.merge(key, {"b": b"2"}, [], {}),
+            lambda: store.set(store.id(), {"a": b"1"}, LIFE),
+            lambda: store.destroy(key),
+        ):
+            engine = store._source.engine()
+            engine = await engine if asyncio.iscoroutine(engine) else engine
+            synchronous = getattr(engine, "sync_engine", engine)
+            end_sessions(synchronous.url)
+            assert await call() not in (MISSING, CONFLICT, False)
+
+    run(SQLSessionStore(url, create_table=True, timeout=20), body)
+
+
+def end_sessions(url: Any) -> None:
+    """Have the server end every connection but the one that asks it to."""
+    if url.get_backend_name() == "postgresql":
+        engine = create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+            )
+    else:
+        engine = create_engine(url.set(drivername="mysql+pymysql"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            mine = connection.scalar(text("SELECT connection_id()"))
+            for (number,) in connection.execute(
+                text("SELECT id FROM information_schema.processlist WHERE user = 'session'")
+            ).all():
+                if number != mine:
+                    connection.exec_driver_sql(f"KILL {number}")
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def doomed_postgresql(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    request.getfixturevalue("postgresql_server")
+    with servers.start_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def doomed_mariadb(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    request.getfixturevalue("mariadb_server")
+    with servers.start_mariadb("--max-allowed-packet=2M") as server:
+        yield server
+
+
+NETWORKED = tuple(driver for driver in DRIVERS if not driver.startswith("sqlite"))
+
+
+def doomed(driver: str, request: pytest.FixtureRequest) -> servers.Server:
+    server: servers.Server = request.getfixturevalue(
+        "doomed_postgresql" if driver.startswith("postgresql") else "doomed_mariadb"
+    )
+    return server
+
+
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+asyncmy"])
+def test_a_session_over_mysqls_packet_is_a_clear_error(driver: str, request: pytest.FixtureRequest) -> None:
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        for call in (
+            store.merge(key, {"big": bytes(3_000_000)}, [], {}),
+            store.set(store.id(), {"big": bytes(3_000_000)}, LIFE),
+        ):
+            with pytest.raises(StoreError, match="max_allowed_packet"):
+                await call
+        assert await store.get(key, {}) == {"a": b"1"}
+
+    run(SQLSessionStore(doomed(driver, request).url_for(driver), create_table=True, timeout=20), body)
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, request: pytest.FixtureRequest) -> None:
+    server = doomed(driver, request)
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        pids = family(server.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until_stopped(pids)
+            for call in (store.get(key, {}), store.merge(key, {"b": b"2"}, [], {})):
+                with pytest.raises(StoreError):
+                    await call
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=1), body)
+
+
+def family(pid: int) -> list[int]:
+    children = (Path(f"/proc/{pid}/task/{pid}/children")).read_text().split()
+    return [pid, *map(int, children)]
+
+
+def wait_until_stopped(pids: list[int]) -> None:
+    end = time.monotonic() + 10
+    for pid in pids:
+        while not all(" (stopped)" in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_server_that_has_gone_is_an_error(driver: str, request: pytest.FixtureRequest) -> None:
+    server = doomed(driver, request)
+
+    async def body(store: SQLSessionStore) -> None:
+        if server.process.poll() is None:
+            await store.set(store.id(), {"a": b"1"}, LIFE)
+            server.kill()
+        for _ in range(2):
+            for call in (
+                store.get("k", {}),
+                store.set("k", {"a": b"1"}, LIFE),
+                store.merge("k", {}, (), {}),
+                store.destroy("k"),
+            ):
+                with pytest.raises(StoreError):
+                    await call
+
+    run(SQLSessionStore(server.url_for(driver), create_table=True), body)
+
+
+def test_a_lock_that_is_held_too_long_is_an_error(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN EXCLUSIVE")
+            with pytest.raises(StoreError):
+                await store.merge(key, {"a": b"2"}, [], {})
+            connection.exec_driver_sql("ROLLBACK")
+        assert await store.merge(key, {"a": b"2"}, [], {}) is APPLIED
+
+    run(SQLSessionStore(url, create_table=True, timeout=0.1), body)
+    engine.dispose()
+
+
+def test_an_error_shows_nothing_of_a_session(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/sessions.db")
+
+    async def body(store: SQLSessionStore) -> None:
+        with pytest.raises(StoreError) as caught:
+            await store.set("the-selector", {"name": b"the-secret"}, LIFE)
+        shown = f"{caught.value} {caught.value.__cause__}"
+        assert "the-sel" not in shown
+        assert "the-sec" not in shown
+
+    run(SQLSessionStore(engine), body)
+    engine.dispose()
+
+
+def test_a_damaged_row_is_an_error_and_no_absent_session(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/sessions.db")
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE server_sessions SET data = x'ff00'"))
+        for call in (store.get(key, {}), store.merge(key, {}, (), {})):
+            with pytest.raises(RecordError):
+                await call
+        assert await store.destroy(key)
+
+    run(SQLSessionStore(engine, create_table=True), body)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite://"])
+def test_sqlite_in_memory_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="MemorySessionStore"):
+        SQLSessionStore(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("postgres://session@127.0.0.1/session", r"postgresql\+asyncpg"),
+        ("no url", r"postgresql\+asyncpg"),
+        ("postgresql+nothing://127.0.0.1/session", r"postgresql\+asyncpg"),
+        ("mssql+pyodbc://127.0.0.1/session", "'mssql'"),
+        ("postgresql+pg8000://127.0.0.1/session", "not installed: .*pg8000"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused(url: str, what: str) -> None:
+    with pytest.raises(ConfigurationError, match=what):
+        SQLSessionStore(url)
+
+
+@pytest.mark.parametrize("settings", [{"timeout": 0}, {"timeout": float("nan")}, {"max_age": 0}, {"max_age": -1}])
+def test_settings_that_cannot_work_are_refused(settings: dict[str, float], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", **settings)
+
+
+def test_an_awaiting_engine_under_trio_is_refused(tmp_path: Path) -> None:
+    store = SQLSessionStore(f"sqlite+aiosqlite:///{tmp_path}/sessions.db")
+    with pytest.raises(ColourError, match="asyncio"):
+        trio.run(store.get, "k", {})

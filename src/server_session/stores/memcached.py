@@ -1,0 +1,399 @@
+"""Sessions in memcached: one packed value a session, and compare-and-swap for every write."""
+
+import contextlib
+import itertools
+import math
+import os
+import random
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Mapping
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import msgspec
+from pymemcache.client.base import PooledClient  # type: ignore[import-untyped]
+from pymemcache.exceptions import MemcacheError, MemcacheServerError  # type: ignore[import-untyped]
+
+from server_session.exceptions import ConfigurationError, LimitError, RecordError, StoreError, StoreFullError
+from server_session.stores._base import (
+    APPLIED,
+    CONFLICT,
+    MISSING,
+    Colour,
+    Expect,
+    Fields,
+    Lifetime,
+    Outcome,
+    SessionStore,
+)
+
+__all__ = ["MemcachedSessionStore"]
+
+_PORT: Final = 11211
+
+# A longer expiry memcached takes for a moment of unix time.
+_LONGEST_DURATION: Final = 60 * 60 * 24 * 30
+# It reads expiries as signed numbers of 32 bits.
+_LAST_MOMENT: Final = 2**31 - 1
+# Its clock ticks once a second: an expiry in n seconds may come anywhere in the second before.
+_TICK: Final = 1
+
+# The part of the idle time that a touch must be worth for a read to write it.
+_WORTH: Final = 0.1
+
+# Seconds by which those who met may wait before they try again, for each try, and at most.
+_STEP_BACK: Final = 0.001
+_LONGEST_STEP_BACK: Final = 0.02
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A record as it is stored. Moments are unix time, `inf` where there is no deadline."""
+
+    idle: float
+    deadline: float
+    expires: float
+    fields: Fields
+
+    @staticmethod
+    def begin(fields: Fields, lifetime: Lifetime, now: float) -> "_Record":
+        deadline = math.inf if lifetime.remaining is None else now + lifetime.remaining
+        return _Record(lifetime.idle, deadline, min(now + lifetime.idle, deadline), fields)
+
+    def touch(self, now: float) -> "_Record":
+        expires = max(self.expires, min(now + self.idle, self.deadline))
+        return _Record(self.idle, self.deadline, expires, self.fields)
+
+    def holds(self, expect: Expect) -> bool:
+        return all(self.fields.get(name) == value for name, value in expect.items())
+
+
+_Refusal: TypeAlias = Literal[Outcome.MISSING, Outcome.CONFLICT]
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(_Record).decode
+
+
+class MemcachedSessionStore(SessionStore):
+    """Keeps sessions in one memcached server (1.4.2 or newer).
+
+    **memcached is a cache.** When its memory is full it evicts what was used least, sessions that have not expired
+    among them, and a restart loses all: such a visitor has no session any more. Give it memory enough (`-m`) and watch
+    `evictions` in its statistics, or choose another store where that must not be. So this store serves no owners.
+
+    A session is one value, packed; a write reads it and swaps it if nobody wrote meanwhile, else reads it again. A read
+    is one round trip, a new session one, another write two. A read restarts the idle clock by a write of its own, and
+    leaves it out where that would move the expiry by a tenth of the idle time or less: a session that is only read may
+    expire so much earlier. Every write restarts the clock to the full.
+
+    Expiries are exact, by the web servers' clocks: where there are several keep these in step. memcached drops the
+    value within 2 seconds after; past 30 days by its own clock of the day.
+
+    A session larger than memcached's items may be (`-I`, 1 MiB by default) is a `LimitError`, and what was stored
+    before stays. Without compare-and-swap (`-C`) nothing works, and a `StoreError` says so.
+
+    It blocks. Awaitable functions call it in a worker thread, under asyncio and trio alike, and a call that is
+    cancelled there runs on to its end. A write is sent once: where its answer is lost, `StoreError` is raised and it
+    was made or not made. A connection that ended while nobody used it is noticed beforehand and made anew.
+
+    Args:
+        client: A `pymemcache.client.base.PooledClient`, or a URL: `memcached://host:port`, `memcached:///path/of/socket`.
+            Of a host's addresses pymemcache tries the first alone, so name `127.0.0.1` rather than `localhost`.
+            A client must have limits of time, and an unlimited pool or one of as many connections as threads call.
+        prefix: What each key begins with: up to 226 visible characters of ASCII.
+        max_age: Idle seconds for sessions of this store, where `configure` says nothing.
+        timeout: Seconds that a write tries while others write the same session; of the client of a URL also the limit
+            of each wait, to connect and for an answer.
+        clock: Returns the present as unix time in seconds.
+
+    Raises:
+        ConfigurationError: A setting that cannot work, or a client that would hide errors or wait forever.
+    """
+
+    colour = Colour.BLOCKS
+    evicts = True
+
+    def __init__(
+        self,
+        client: PooledClient | str,
+        *,
+        prefix: str = "session:",
+        max_age: float | None = None,
+        timeout: float = 2.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not timeout > 0:
+            raise ConfigurationError(f"timeout={timeout!r}: give the seconds after which a call is given up")
+        pooled: Any = _client(client, timeout) if isinstance(client, str) else client
+        _check_client(pooled)
+        self.max_age = max_age
+        self._prefix = _checked_prefix(prefix, pooled)
+        self._timeout = timeout
+        self._clock = clock
+        self._connections = _Connections(pooled.client_pool)
+
+    async def get(
+        self, key: str, expect: Expect, touch: bool = True
+    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+        """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
+
+        def change(record: _Record | None, now: float) -> _Record | _Refusal:
+            if record is None:
+                return MISSING
+            if not record.holds(expect):
+                return CONFLICT
+            touched = record.touch(now)
+            worth = touched.expires - record.expires > record.idle * _WORTH
+            return touched if touch and worth else record
+
+        found = self._swap(key, change)
+        return found.fields if isinstance(found, _Record) else found
+
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        """Write the whole record anew; see `SessionStore.set`."""
+        if not fields:
+            raise ValueError("set was given no fields: a record has at least one")
+
+        def change(record: _Record | None, now: float) -> _Record | _Refusal:
+            if expect is None:
+                if record is not None:
+                    return CONFLICT
+            elif record is None:
+                return MISSING
+            elif not record.holds(expect):
+                return CONFLICT
+            return _Record.begin(fields, lifetime, now)
+
+        return _outcome(self._swap(key, change, is_new=expect is None))
+
+    async def merge(
+        self,
+        key: str,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+    ) -> Outcome:
+        """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
+        gone = frozenset(removed)
+
+        def change(record: _Record | None, now: float) -> _Record | _Refusal:
+            if record is None:
+                return MISSING
+            if not record.holds(expect):
+                return CONFLICT
+            fields = {name: value for name, value in record.fields.items() if name not in gone} | dict(changed)
+            if not fields:
+                raise ValueError("merge would leave a record without fields: destroy it, or leave a field in it")
+            if lifetime is not None:
+                return _Record.begin(fields, lifetime, now)
+            return msgspec.structs.replace(record.touch(now), fields=fields)
+
+        return _outcome(self._swap(key, change))
+
+    async def destroy(self, key: str) -> bool:
+        """Drop the record; return whether there was one. See `SessionStore.destroy`."""
+        name = self._name(key)
+        with self._connections.take() as connection:
+            found, _ = _ask(connection.gets, name)
+            # An expired record is left to memcached: a new one may be there by now.
+            if _live(found, self._clock()) is None:
+                return False
+            return bool(_ask(connection.delete, name, noreply=False))
+
+    def close(self) -> None:
+        """Close all connections. The store can be used on, and then makes new ones."""
+        self._connections.close()
+
+    def _name(self, key: str) -> bytes:
+        return self._prefix + key.encode()
+
+    def _swap(
+        self,
+        key: str,
+        change: Callable[[_Record | None, float], _Record | _Refusal],
+        is_new: bool = False,
+    ) -> _Record | _Refusal:
+        """Read the record, let `change` say what it becomes, and write that if nobody wrote meanwhile; else again.
+
+        Returned is the record as it stands then, or the refusal. `is_new` saves the first read where likely there is
+        none.
+        """
+        name = self._name(key)
+        give_up = time.monotonic() + self._timeout
+        with self._connections.take() as connection:
+            for tries in itertools.count(1):
+                found, token = (None, None) if is_new and tries == 1 else _ask(connection.gets, name)
+                now = self._clock()
+                record = _live(found, now)
+                changed = change(record, now)
+                if changed is record or not isinstance(changed, _Record):
+                    return changed
+                if self._write(connection, name, changed, now, token):
+                    return changed
+                if time.monotonic() > give_up:
+                    break
+                longest = min((tries - 1) * _STEP_BACK, _LONGEST_STEP_BACK)
+                time.sleep(random.uniform(0, longest))  # noqa: S311 - it only spreads the contenders
+        raise StoreError(
+            f"others wrote the same session without a pause for {self._timeout:g} seconds; nothing was written: "
+            "try again, or give the store a longer timeout"
+        )
+
+    def _write(self, connection: Any, name: bytes, record: _Record, now: float, token: bytes | None) -> bool:
+        packed, expiry = _pack(record), _expiry(record.expires, now)
+        if token is None:
+            return bool(_ask(connection.add, name, packed, expiry, noreply=False))
+        if token == b"0":
+            raise StoreError("memcached runs without compare-and-swap, and would lose writes: start it without -C")
+        return bool(_ask(connection.cas, name, packed, token, expiry, noreply=False))
+
+
+class _Connections:
+    """A client's connections, of which a call takes one for all its commands."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def take(self) -> Generator[Any, None, None]:
+        self._leave_the_parents()
+        try:
+            connection = self._pool.get()
+        except RuntimeError as error:
+            raise StoreError(
+                "no free connection to memcached: give the client a larger max_pool_size, or none"
+            ) from error
+        try:
+            if connection.sock is not None and _has_ended(connection.sock):
+                connection.close()
+            yield connection
+        except BaseException:
+            # An answer that nobody read must not reach the next caller.
+            self._pool.destroy(connection)
+            raise
+        self._pool.release(connection)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _leave_the_parents(self) -> None:
+        """After a fork, have connections of this process's own: over one that two use, answers go astray."""
+        if self._process == os.getpid():
+            return
+        with self._lock:
+            if self._process != os.getpid():
+                self._pool.clear()
+                self._process = os.getpid()
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Tell whether the server has hung up, or has said what nobody asked for."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _ask(command: Callable[..., Any], *arguments: object, **options: object) -> Any:
+    try:
+        return command(*arguments, **options)
+    except MemcacheServerError as error:
+        raise _refusal(error) from error
+    except (MemcacheError, OSError) as error:
+        raise StoreError(f"no answer from memcached: {type(error).__name__}") from error
+    except (ValueError, KeyError) as error:
+        # So pymemcache shows what it cannot parse.
+        raise StoreError("an answer that is not memcached's: something else listens there") from error
+
+
+def _refusal(error: MemcacheServerError) -> LimitError | StoreError:
+    text = str(error).lower()
+    if "too large" in text:
+        return LimitError(
+            "the session is larger than an item of memcached may be; what was stored before stays: keep less in it, "
+            "or start memcached with a larger -I (1 MiB by default)"
+        )
+    if "out of memory" in text:
+        return StoreFullError(
+            "memcached is out of memory, and the session was not written; what was stored before stays: give it more "
+            "with -m, or let it evict (without -M)"
+        )
+    return StoreError(f"memcached refused the call: {type(error).__name__}")
+
+
+def _live(found: object, now: float) -> _Record | None:
+    if found is None:
+        return None
+    try:
+        record = _unpack(found)  # type: ignore[arg-type]  # what a client's own serde returns may be anything
+    except (msgspec.DecodeError, TypeError) as error:
+        raise RecordError("the key holds no session: another program wrote it, or the client's serde") from error
+    return record if record.expires > now else None
+
+
+def _outcome(changed: _Record | _Refusal) -> Outcome:
+    return APPLIED if isinstance(changed, _Record) else changed
+
+
+def _expiry(expires: float, now: float) -> int:
+    """Return when memcached may drop a value, in its terms: never before the record expires."""
+    if expires + _TICK > _LAST_MOMENT:
+        # Never; the record knows its end itself.
+        return 0
+    duration = max(math.ceil(expires - now), 0) + _TICK
+    return duration if duration <= _LONGEST_DURATION else math.ceil(expires) + _TICK
+
+
+def _client(url: str, timeout: float) -> Any:
+    try:
+        parts = urlsplit(url)
+        server = _server(parts)
+    except ValueError:
+        # What Python says of it quotes it.
+        server = None
+    if server is None:
+        raise ConfigurationError(
+            "the URL cannot be read: give memcached://host:port or memcached:///path/of/socket and no more; "
+            "for TLS and all else make a PooledClient of pymemcache"
+        )
+    return PooledClient(server, connect_timeout=timeout, timeout=timeout, no_delay=True)
+
+
+def _server(parts: SplitResult) -> tuple[str, int] | str | None:
+    if parts.scheme != "memcached" or "@" in parts.netloc or parts.query or parts.fragment:
+        return None
+    if not parts.netloc:
+        return unquote(parts.path) if len(parts.path) > 1 else None
+    if parts.path not in ("", "/") or not parts.hostname:
+        return None
+    return parts.hostname, _PORT if parts.port is None else parts.port
+
+
+def _check_client(client: Any) -> None:
+    if not isinstance(client, PooledClient):
+        # A Client is one connection, for one thread. A HashClient moves sessions away from a server that is down, and
+        # back with it those that have ended meanwhile.
+        raise ConfigurationError(
+            f"{type(client).__name__} cannot carry sessions: give a PooledClient of pymemcache, or a memcached:// URL"
+        )
+    if client.ignore_exc:
+        raise ConfigurationError(
+            "the client takes a server that is down for one without the session: make it without ignore_exc=True"
+        )
+    if client.timeout is None or client.connect_timeout is None:
+        raise ConfigurationError(
+            "the client would wait forever for a server that is silent: make it with timeout=2 and connect_timeout=2"
+        )
+
+
+def _checked_prefix(prefix: str, client: Any) -> bytes:
+    longest = 250 - 24 - len(client.key_prefix)
+    if len(prefix) > longest or not all("!" <= character <= "~" for character in prefix):
+        raise ConfigurationError(
+            f"prefix={prefix!r} cannot begin a key of memcached: give up to {longest} visible characters of ASCII"
+        )
+    return prefix.encode("ascii")
