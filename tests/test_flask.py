@@ -13,7 +13,8 @@ import pytest
 from flask import Flask, flash, get_flashed_messages, stream_with_context
 from flask.testing import FlaskClient
 from markupsafe import Markup
-from werkzeug.test import TestResponse
+from werkzeug.test import TestResponse, create_environ
+from werkzeug.wsgi import FileWrapper
 
 import server_session
 from server_session import (
@@ -501,6 +502,16 @@ def test_what_flask_sets_by_itself_does_not_win_over_what_was_configured(store: 
     assert cookie_of(app, "http://shop.example") == "own=…; Path=/x; Secure; SameSite=Strict"
 
 
+def test_what_flask_does_not_set_stays_as_it_was_configured(store: Watched) -> None:
+    handler = CookieHandler("own", path="/x", domain="example", http_only=False, secure=True, max_age=60)
+    configure(session_store=store, cookie_handler=handler)
+    app = Flask("shop")
+    ServerSession(app)
+    app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+    header = re.sub("Expires=[^;]*", "Expires=…", cookie_of(app, "http://shop.example"))
+    assert header == "own=…; Domain=example; Path=/x; Max-Age=60; Expires=…; Secure; SameSite=Strict"
+
+
 @pytest.mark.parametrize(
     "settings, expected",
     [
@@ -562,7 +573,7 @@ def test_flask_s_settings_and_a_cookie_of_one_s_own_kind_are_an_error(store: Wat
         client.get("/")
 
 
-def test_an_extension_of_no_sessions_that_were_configured_says_so() -> None:
+def test_an_extension_of_no_sessions_that_were_configured_says_so(caplog: pytest.LogCaptureFixture) -> None:
     app = Flask("shop")
     app.testing = True
     ServerSession(app)
@@ -570,6 +581,7 @@ def test_an_extension_of_no_sessions_that_were_configured_says_so() -> None:
         app.test_client().get("/")
     app.testing = False
     assert app.test_client().get("/").status_code == 500
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 def test_several_applications_share_an_extension(store: Watched) -> None:
@@ -1014,8 +1026,17 @@ def test_a_file_is_sent_as_it_is(app: Flask, tmp_path: Path) -> None:
         assert response.direct_passthrough
         return response
 
-    with app.test_client().get("/") as response:
-        assert (response.text, len(cookies(response))) == ("content", 1)
+    class Wrapper(FileWrapper):
+        """The server's own, by which it sends a file without reading it."""
+
+    environ = create_environ()
+    environ["wsgi.file_wrapper"] = Wrapper
+    heads: list[Any] = []
+    body = app(environ, lambda _, headers: heads.append(dict(headers)))
+    assert type(body) is Wrapper
+    assert b"".join(body) == b"content"
+    assert heads[0]["Set-Cookie"].startswith("session=")
+    body.close()
 
 
 def test_head_of_a_stream_stores_and_closes_it(app: Flask) -> None:

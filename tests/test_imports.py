@@ -25,7 +25,8 @@ LAYERS = (
         *("_response", "_session", "_signals", "_tokens", "_tracking"),
     },
     {"stores", "stores._base"},
-    {"_colour", "exceptions"},
+    {"_colour", "_durations"},
+    {"exceptions"},
 )
 DEPTH = {module: depth for depth, room in enumerate(LAYERS) for module in room}
 
@@ -38,7 +39,7 @@ DRIVERS = {
     "sql": {"sqlalchemy", "psycopg"},
 }
 DEPENDENCIES = {"msgspec"}
-FOR_STORES = {"stores._base", "_colour", "exceptions"}
+FOR_STORES = {"stores._base", "_colour", "_durations", "exceptions"}
 
 # asyncio costs half of what an import of the library may take, and the rest is not everybody's.
 UNASKED = {

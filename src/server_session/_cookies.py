@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final, Never, Protocol, TypeAlias
 
+from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
@@ -190,7 +191,7 @@ class CookieHandler(CookieTransport):
         self.domain: Final = None if domain is None else _checked_domain(domain)
         self.http_only: Final = _checked_flag("http_only", http_only)
         self.same_site: Final = _checked_same_site(same_site)
-        self.max_age: Final = None if max_age is None else _checked_max_age(max_age)
+        self.max_age: Final = None if max_age is None else seconds_of("the cookie's max_age", max_age)
         self.partitioned: Final = _checked_flag("partitioned", partitioned)
         self._clock: Final = clock
         self._given_name: Final = name
@@ -435,13 +436,3 @@ def _checked_same_site(same_site: object) -> str:
             "for browsers differ where it is not)"
         )
     return lowered
-
-
-def _checked_max_age(max_age: object) -> float:
-    seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise ConfigurationError(
-            f"the cookie's max_age cannot be {max_age!r}: it is a positive number of seconds or a timedelta; "
-            "leave it out for a cookie that ends with the browser"
-        )
-    return float(seconds)

@@ -13,6 +13,7 @@ from server_session._blocking import BlockingFunctions
 from server_session._carrier import Carrier, Request, resolve, serving, state_of
 from server_session._colour import run_awaiting, run_blocking
 from server_session._cookies import CookieHandler, CookieTransport, Header
+from server_session._durations import seconds_of
 from server_session._lifecycle import Answer, Policy, Visit
 from server_session._response import ResponseHeaders, add_cookies, never_store, vary_on_cookie
 from server_session._signals import Signal, Signals
@@ -95,11 +96,10 @@ class Sessions(Functions):
         self._proxy_noted = False
         if isinstance(renew_on, str):
             raise ConfigurationError(f"renew_on is a collection of keys: write ({renew_on!r},)")
-        idle = _seconds("max_age", max_age)
         self.policy = Policy(
             store=self.store,
-            idle=idle or self.store.max_age or IDLE_SECONDS,
-            absolute=_seconds("absolute_max_age", absolute_max_age),
+            idle=self.store.max_age or IDLE_SECONDS if max_age is None else seconds_of("max_age", max_age),
+            absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
             renew_on=frozenset(renew_on),
             signals=Signals(on_signal),
             now=clock,
@@ -277,17 +277,6 @@ def _store(given: SessionStore | str | None) -> SessionStore:
 
 _TRANSPORT_METHODS: Final = ("read", "write", "destroy", "is_present", "expire_elsewhere", "bind")
 _STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")
-
-
-def _seconds(name: str, given: float | timedelta | None) -> float | None:
-    if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, int | float | timedelta):
-        raise ConfigurationError(f"{name} is a number of seconds or a timedelta, not {given!r}")
-    seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
-    if not 0 < seconds < float("inf"):
-        raise ConfigurationError(f"{name} must be more than 0 seconds and finite, not {given!r}")
-    return seconds
 
 
 def _origins(given: str | Collection[str] | None) -> tuple[str, ...]:

@@ -105,7 +105,6 @@ class FlaskSession(LazySession, SessionMixin):
         self.visit = visit
         self._is_new = False
         self._was_permanent = False
-        self._is_marked = False
 
     @property
     def new(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
@@ -115,12 +114,13 @@ class FlaskSession(LazySession, SessionMixin):
 
     @property
     def accessed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the session was looked at; Flask itself sets it."""
-        return self._is_marked or super().accessed
+        """Whether anything was read or written."""
+        return super().accessed
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
-        self._is_marked = value
+        # Flask sets it where somebody names `flask.session`, which need not be a look at it; a look is seen here.
+        pass
 
     @property
     def modified(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -153,7 +153,6 @@ class FlaskSession(LazySession, SessionMixin):
 
     def abandon(self) -> None:
         """Give up what could not be stored, so that the response to the error is not refused for it as well."""
-        self.visit.accessed |= self.accessed
         self.visit.session = None
 
     def choose_lifetime(self, *, refresh: bool) -> bool:
@@ -305,7 +304,6 @@ def _adapted(base: Sessions, explicit: dict[str, Any]) -> Sessions:
         except ConfigurationError as error:
             raise ConfigurationError(f"Flask's {', '.join(chosen_cookie)}: {error}") from None
     adapted = copy.copy(base)
-    vars(adapted).pop("sync", None)
     adapted.cookie = _PermanentCookie(cookie)
     if _LIFETIME_SETTING in explicit:
         idle = _idle(explicit[_LIFETIME_SETTING], base.policy.absolute)

@@ -140,6 +140,8 @@ DRIVERS = (
     "mysql+asyncmy",
 )
 BLOCKING = ("sqlite+pysqlite", "postgresql+psycopg", "mysql+pymysql")
+AWAITING = tuple(driver for driver in DRIVERS if driver not in BLOCKING)
+NETWORKED = tuple(driver for driver in DRIVERS if not driver.startswith("sqlite"))
 
 
 def url_of(driver: str, request: pytest.FixtureRequest) -> str:
@@ -195,10 +197,9 @@ def test_create_table_makes_it_once_and_may_be_called_again(blocking_url: str) -
     run(SQLSessionStore(blocking_url, table=table), body)
 
 
-def test_several_who_make_the_table_at_once_all_find_it(url: str) -> None:
-    table = f"raced_{time.monotonic_ns()}"
-    if "+pysqlite" in url or "psycopg:" in url or "pymysql" in url:
-        pytest.skip("the calls of one blocking thread do not overlap")
+@pytest.mark.parametrize("driver", AWAITING)
+def test_several_who_make_the_table_at_once_all_find_it(driver: str, request: pytest.FixtureRequest) -> None:
+    url, table = url_of(driver, request), f"raced_{time.monotonic_ns()}"
 
     async def body(store: SQLSessionStore) -> None:
         await asyncio.gather(*(store.create_table() for _ in range(6)))
@@ -292,7 +293,8 @@ def test_a_read_writes_only_what_moves_the_expiry_by_over_a_tenth(tmp_path: Path
         nonlocal now
         key = store.id()
         await store.set(key, {"a": b"1"}, Lifetime(100))
-        for now, words in ((9.9, ["SELECT"]), (10.1, ["SELECT", "UPDATE"]), (20.0, ["SELECT"])):
+        for at, words in ((9.9, ["SELECT"]), (10.1, ["SELECT", "UPDATE"]), (20.0, ["SELECT"])):
+            now = at
             sent.clear()
             await store.get(key, {})
             assert sent == words
@@ -446,9 +448,9 @@ def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Se
 # ------------------------------------------------------------------------------------------------------ what goes wrong
 
 
-def test_a_dead_connection_of_the_pool_is_replaced(url: str, request: pytest.FixtureRequest) -> None:
-    if url.startswith("sqlite"):
-        pytest.skip("there is no connection to lose")
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_dead_connection_of_the_pool_is_replaced(driver: str, request: pytest.FixtureRequest) -> None:
+    url = doomed(driver, request).url_for(driver)
 
     async def body(store: SQLSessionStore) -> None:
         key = store.id()
@@ -470,23 +472,18 @@ def test_a_dead_connection_of_the_pool_is_replaced(url: str, request: pytest.Fix
 
 def end_sessions(url: Any) -> None:
     """Have the server end every connection but the one that asks it to."""
-    if url.get_backend_name() == "postgresql":
-        engine = create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(
-                text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-                )
-            )
-    else:
-        engine = create_engine(url.set(drivername="mysql+pymysql"), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            mine = connection.scalar(text("SELECT connection_id()"))
-            for (number,) in connection.execute(
-                text("SELECT id FROM information_schema.processlist WHERE user = 'session'")
-            ).all():
-                if number != mine:
-                    connection.exec_driver_sql(f"KILL {number}")
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg" if url.drivername.startswith("postgresql") else "mysql+pymysql"),
+        isolation_level="AUTOCOMMIT",
+    )
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) {others}")
+        else:
+            others = "FROM information_schema.processlist WHERE user = 'session' AND id <> connection_id()"
+            for (number,) in connection.exec_driver_sql(f"SELECT id {others}").all():
+                connection.exec_driver_sql(f"KILL {number}")
     engine.dispose()
 
 
@@ -502,9 +499,6 @@ def doomed_mariadb(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
     request.getfixturevalue("mariadb_server")
     with servers.start_mariadb("--max-allowed-packet=2M") as server:
         yield server
-
-
-NETWORKED = tuple(driver for driver in DRIVERS if not driver.startswith("sqlite"))
 
 
 def doomed(driver: str, request: pytest.FixtureRequest) -> servers.Server:
@@ -642,7 +636,7 @@ def test_sqlite_in_memory_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "what"),
+    "url, what",
     [
         ("postgres://session@127.0.0.1/session", r"postgresql\+asyncpg"),
         ("no url", r"postgresql\+asyncpg"),

@@ -32,6 +32,7 @@ from re import compile as pattern
 from typing import Final, Literal, NamedTuple
 
 from server_session._colour import Colour
+from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, LimitError, RecordError, StoreError
 from server_session.stores._base import (
     APPLIED,
@@ -145,8 +146,8 @@ class FileSessionStore(SessionStore):
                 "FileSessionStore needs the file locks of Linux, macOS or a BSD (flock), which Windows lacks: "
                 "use SQLSessionStore with an SQLite file instead"
             )
-        self.max_age = None if max_age is None else _seconds("max_age", max_age)
-        self._timeout = _seconds("timeout", timeout)
+        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
+        self._timeout = seconds_of("timeout", timeout)
         self._durable = durable
         self._clock = clock
         self._directory = Path(os.path.abspath(directory))  # noqa: PTH100  (`resolve` would follow a link that may be re-pointed)
@@ -371,13 +372,6 @@ class FileSessionStore(SessionStore):
                 fcntl.flock(lock, fcntl.LOCK_UN)
         finally:
             os.close(lock)
-
-
-def _seconds(name: str, given: object) -> float:
-    seconds = given.total_seconds() if isinstance(given, timedelta) else given
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {given!r}")
-    return float(seconds)
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
+from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -17,6 +18,7 @@ import msgspec
 from pymemcache.client.base import PooledClient  # type: ignore[import-untyped]
 from pymemcache.exceptions import MemcacheError, MemcacheServerError  # type: ignore[import-untyped]
 
+from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, LimitError, RecordError, StoreError, StoreFullError
 from server_session.stores._base import (
     APPLIED,
@@ -103,7 +105,7 @@ class MemcachedSessionStore(SessionStore):
             Of a host's addresses pymemcache tries the first alone, so name `127.0.0.1` rather than `localhost`.
             A client must have limits of time, and an unlimited pool or one of as many connections as threads call.
         prefix: What each key begins with: up to 226 visible characters of ASCII.
-        max_age: Idle seconds for sessions of this store, where `configure` says nothing.
+        max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds that a write tries while others write the same session; of the client of a URL also the limit
             of each wait, to connect and for an answer.
         clock: Returns the present as unix time in seconds.
@@ -120,7 +122,7 @@ class MemcachedSessionStore(SessionStore):
         client: PooledClient | str,
         *,
         prefix: str = "session:",
-        max_age: float | None = None,
+        max_age: float | timedelta | None = None,
         timeout: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -128,7 +130,7 @@ class MemcachedSessionStore(SessionStore):
             raise ConfigurationError(f"timeout={timeout!r}: give the seconds after which a call is given up")
         pooled: Any = _client(client, timeout) if isinstance(client, str) else client
         _check_client(pooled)
-        self.max_age = max_age
+        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = _checked_prefix(prefix, pooled)
         self._timeout = timeout
         self._clock = clock

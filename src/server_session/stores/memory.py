@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import (
     APPLIED,
@@ -448,7 +449,7 @@ class MemorySessionStore(SessionStore):
         when_full: Literal["refuse", "evict"] = "refuse",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_age = _seconds(max_age)
+        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._max_sessions = _bound("max_sessions", max_sessions)
         self._max_bytes = _bound("max_bytes", max_bytes)
         if when_full not in ("refuse", "evict"):
@@ -608,15 +609,6 @@ def _times(lifetime: Lifetime, now: float) -> tuple[float, float, float]:
 
 def _touched(record: _Record, content: _Content, now: float) -> float:
     return max(record.expires, min(now + content.idle, content.deadline))
-
-
-def _seconds(max_age: float | timedelta | None) -> float | None:
-    if max_age is None:
-        return None
-    seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise ConfigurationError(f"max_age must be seconds above 0 or a timedelta, not {max_age!r}")
-    return float(seconds)
 
 
 def _bound(name: str, bound: int | None) -> int | None:

@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import redis
@@ -18,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError, SlotNotCoveredError
 
 from server_session._colour import is_driven, running_library
+from server_session._durations import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
 from server_session.stores._base import (
     APPLIED,
@@ -75,7 +77,7 @@ class RedisSessionStore(SessionStore):
         client: A client of redis-py, blocking or asynchronous, for one server, a Cluster or by a Sentinel's
             `master_for`; or a URL (`redis://`, `rediss://`, `unix://`) with redis-py's options in its query.
         prefix: What each key begins with.
-        max_age: Idle seconds for sessions of this store, where `configure` says nothing.
+        max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds after which a call that awaits is given up, its wait for a free connection included; of the
             blocking client of a URL, the limit of each wait (for a free connection, to connect, for the answer).
             A blocking client that is given has limits of its own: its pool's, its `socket_timeout`, and its `retry`
@@ -92,7 +94,7 @@ class RedisSessionStore(SessionStore):
         client: Client | str,
         *,
         prefix: str = "session:",
-        max_age: float | None = None,
+        max_age: float | timedelta | None = None,
         timeout: float = 2.0,
         blocking: bool = False,
     ) -> None:
@@ -100,7 +102,7 @@ class RedisSessionStore(SessionStore):
             raise ConfigurationError(f"timeout={timeout!r}: give the seconds after which a call is given up")
         if blocking and not isinstance(client, str):
             raise ConfigurationError("blocking=True belongs to a URL: a client blocks or awaits by its class")
-        self.max_age = max_age
+        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = prefix.encode()
         self._blocking: _Route | None = None
         self._awaiting: _Route | None = None

@@ -1,0 +1,20 @@
+"""Durations, as settings give them."""
+
+import math
+from datetime import timedelta
+
+from server_session.exceptions import ConfigurationError
+
+__all__ = ["seconds_of"]
+
+
+def seconds_of(setting: str, given: object) -> float:
+    """Return a duration in seconds.
+
+    Raises `ConfigurationError`, which names the setting, unless it is positive and finite.
+    """
+    # total_seconds, for timedelta.seconds is 0 for whole days.
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ConfigurationError(f"{setting} must be a positive number of seconds or a timedelta, not {given!r}")
+    return float(seconds)
