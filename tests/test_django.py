@@ -263,6 +263,7 @@ def test_every_request_sends_the_cookie_again_if_the_project_says_so() -> None:
         before = cookie_of(client)
         assert "Max-Age=1209600" in (set_cookie(client.get("/nothing")) or "")
         assert cookie_of(client) == before
+        assert set_cookie(copy_with("x" * 64).get("/nothing")) is None
 
 
 def test_a_slow_reader_sends_no_cookie_that_a_log_in_has_replaced_meanwhile(script: Any) -> None:
@@ -668,10 +669,11 @@ def test_a_blocking_read_in_an_async_view_over_a_store_that_would_stall_it_is_re
         asyncio.run(visit())
 
 
-def test_a_request_and_a_response_are_a_carrier_without_the_middleware() -> None:
+@pytest.mark.parametrize("at_close", [False, True])
+def test_a_request_and_a_response_are_a_carrier_without_the_middleware(at_close: bool) -> None:
     from django.http import HttpResponse
 
-    with override_settings(MIDDLEWARE=[]):
+    with override_settings(MIDDLEWARE=[], SESSION_EXPIRE_AT_BROWSER_CLOSE=at_close):
         engine()  # whatever asks first makes the project's sessions
         request = RequestFactory().get("/")
         response = HttpResponse()
@@ -680,7 +682,7 @@ def test_a_request_and_a_response_are_a_carrier_without_the_middleware() -> None
         assert written is not None
         value = written.partition("=")[2].partition(";")[0]
         assert engine(value).load() == {"a": 1}
-        assert "Max-Age=1209600" in written
+        assert ("Max-Age=1209600" in written) is not at_close
 
 
 def test_a_middleware_further_out_gives_the_response_to_the_functions() -> None:
@@ -916,11 +918,12 @@ def test_a_function_can_set_the_expiry_too(ages: Ages, script: Any) -> None:
         assert data_of(client) == {}
 
 
-def test_no_expiry_outlives_the_absolute_age(ages: Ages) -> None:
+@pytest.mark.parametrize("expiry", [1000, timedelta(seconds=1000)])
+def test_no_expiry_outlives_the_absolute_age(ages: Ages, expiry: Any) -> None:
     with ages.settings(SESSION_COOKIE_AGE=100, more={"absolute_max_age": 50}):
         session = saved(a=1)
         ages.clock.advance(40)
-        session.set_expiry(1000)
+        session.set_expiry(expiry)
         session.save()
         ages.clock.advance(9)
         assert engine(session.session_key).load()["a"] == 1
@@ -996,6 +999,7 @@ def test_with_an_https_origin_the_cookie_is_host_locked_and_django_knows_its_nam
         assert client.session["a"] == "1"
         log_in(client)
         assert client.get("/who").content == b"ada"
+        assert sent(SERVER_SESSION={"origin": "http://127.0.0.1:8000"}).startswith("sessionid=")
     assert settings.SESSION_COOKIE_NAME == "sessionid"
     assert sent().startswith("sessionid=")
 

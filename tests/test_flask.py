@@ -1,4 +1,5 @@
 import asyncio
+import io
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,6 +14,7 @@ import pytest
 from flask import Flask, flash, get_flashed_messages, stream_with_context
 from flask.testing import FlaskClient
 from markupsafe import Markup
+from werkzeug.datastructures import Headers
 from werkzeug.test import TestResponse, create_environ
 from werkzeug.wsgi import FileWrapper
 
@@ -379,6 +381,26 @@ def test_flashes_of_several_requests_add_up_whatever_they_are(app: Flask) -> Non
     assert client.get("/read").text == "<b>|später|<b>|später"
 
 
+def test_flashes_that_are_no_markup_are_left_as_they_are(app: Flask) -> None:
+    @view(app, "/flash")
+    def put() -> str:
+        flash({"markup": "no", "other": 1})
+        flask.session["_flashes"].append(("by hand", "x"))
+        return ""
+
+    @view(app, "/more")
+    def more() -> str:
+        flask.session["_flashes"].append(("by hand", "y"))
+        return ""
+
+    view(app, "/read")(lambda: get_flashed_messages(with_categories=True))
+    client = app.test_client()
+    client.get("/flash")
+    client.get("/more")
+    expected = [("message", {"markup": "no", "other": 1}), ("by hand", "x"), ("by hand", "y")]
+    assert client.get("/read").text == repr(expected)
+
+
 def test_the_flash_that_says_good_bye_survives_the_log_out(app: Flask) -> None:
     @view(app, "/in")
     def log_in() -> str:
@@ -439,6 +461,9 @@ def test_a_response_varies_on_the_cookie_whatever_the_look_at_the_session_was(
 def test_a_response_that_did_not_look_at_the_session_does_not_vary(app: Flask) -> None:
     view(app)(lambda: flask.render_template_string("{{ 1 }}"))
     assert "Vary" not in app.test_client().get("/").headers
+    error = app.test_client().get("/gone")
+    assert error.status_code == 404
+    assert "Vary" not in error.headers
 
 
 def test_a_streamed_body_may_yet_look_so_its_response_varies(app: Flask) -> None:
@@ -1031,12 +1056,12 @@ def test_a_file_is_sent_as_it_is(app: Flask, tmp_path: Path) -> None:
 
     environ = create_environ()
     environ["wsgi.file_wrapper"] = Wrapper
-    heads: list[Any] = []
-    body = app(environ, lambda _, headers: heads.append(dict(headers)))
+    heads: list[Headers] = []
+    body = app(environ, lambda _, headers: heads.append(Headers(headers)))
     assert type(body) is Wrapper
     assert b"".join(body) == b"content"
-    assert heads[0]["Set-Cookie"].startswith("session=")
     body.close()
+    assert heads[0]["Set-Cookie"].startswith("session=")
 
 
 def test_head_of_a_stream_stores_and_closes_it(app: Flask) -> None:
@@ -1138,6 +1163,21 @@ def test_a_stream_that_becomes_a_503_is_closed(app: Flask, store: Watched) -> No
     assert response.status_code == 503
     assert b"never sent" not in response.data
     assert closed == [True]
+
+
+def test_a_file_that_becomes_a_503_is_closed(app: Flask, store: Watched) -> None:
+    with io.BytesIO(b"never sent") as file:
+
+        @view(app)
+        def send() -> flask.Response:
+            flask.session["a"] = 1
+            return flask.send_file(file, "text/plain")
+
+        store.fails = ["set"]
+        response = app.test_client().get("/", buffered=True)
+        assert response.status_code == 503
+        assert b"never sent" not in response.data
+        assert file.closed
 
 
 def test_a_session_that_ended_meanwhile_takes_no_write_and_founds_no_other(app: Flask) -> None:

@@ -216,8 +216,9 @@ class ServerSessionInterface(SessionInterface):
             session.abandon()
             raise
         is_streamed = response.is_streamed and not response.direct_passthrough
-        # What a streamed body looks at comes too late for the headers.
-        visit.accessed |= session.accessed or is_streamed
+        # What a streamed body looks at comes too late for the headers. (Werkzeug's error pages look like streams, and
+        # know their length.)
+        visit.accessed |= session.accessed or (is_streamed and response.content_length is None)
         session.sessions.answer(session.request, visit, headers_of(response))
         visit.answer = Answer.STARTED
         if is_streamed:

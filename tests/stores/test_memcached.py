@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 import msgspec
@@ -82,6 +83,11 @@ class TestClient(OverAServer):
         return MemcachedSessionStore(client, clock=self.clock)
 
 
+# A call that is cancelled before its worker thread begins leaves a coroutine that was never awaited.
+never_begun = pytest.mark.filterwarnings("ignore:coroutine 'MemcachedSessionStore:RuntimeWarning")
+
+
+@never_begun
 class TestOnALoop(OverAServer):
     def second_client(self, store):
         return YieldingStore(super().second_client(store))
@@ -163,7 +169,7 @@ class Mute:
                 if self._answer == b"":
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def __enter__(self) -> "Mute":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -323,7 +329,7 @@ class TestExpiry:
         seconds = days * DAY
         drive(store.set(KEY, {"a": b"1"}, Lifetime(seconds)))
         assert drive(store.get(KEY, {})) == {"a": b"1"}
-        assert seconds - 30 < seconds_left(plain, NAME) <= seconds + 3
+        assert seconds - 30 < seconds_left(plain, NAME) <= seconds + 4
 
     @pytest.mark.parametrize("seconds", [100 * 365 * DAY, 1e12, 1e300, float("inf")])
     def test_a_lifetime_past_the_servers_numbers_is_the_records_own(self, seconds, store, plain):
@@ -372,20 +378,25 @@ class TestLimits:
             assert drive(store.merge(KEY, {"b": b"x" * 900_000}, [], {})) is APPLIED
 
     def test_memcached_that_may_not_evict_refuses_new_sessions_and_keeps_the_old(self):
-        with servers.start_memcached("-m", "2", "-M") as server, over(server) as store:
+        with servers.start_memcached("-I", "1m", "-m", "2", "-M") as server, over(server) as store:
             kept = []
-            with pytest.raises(StoreFullError, match="without -M"):
-                for _ in range(3000):
-                    key = store.id()
+            with contextlib.suppress(StoreFullError):
+                for key in [store.id() for _ in range(3000)]:
                     drive(store.set(key, {"a": b"x" * 10_000}, LONG))
                     kept.append(key)
-            assert len(kept) > 20
+            assert 20 < len(kept) < 3000
+            with pytest.raises(StoreFullError, match="without -M"):
+                drive(store.set(store.id(), {"a": b"x" * 10_000}, LONG))
             with pytest.raises(StoreFullError):
-                drive(store.merge(kept[0], {"b": b"x" * 10_000}, [], {}))
+                drive(store.set(kept[0], {"a": b"y" * 10_000}, LONG, {}))
             assert all(drive(store.get(key, {}, touch=False)) == {"a": b"x" * 10_000} for key in kept)
 
     def test_an_evicted_session_is_missing_and_nothing_else_happens(self):
-        with servers.start_memcached("-m", "2") as server, over(server) as store, looking_at(server) as plain:
+        with (
+            servers.start_memcached("-I", "1m", "-m", "2") as server,
+            over(server) as store,
+            looking_at(server) as plain,
+        ):
             keys = [store.id() for _ in range(1500)]
             for key in keys:
                 assert drive(store.set(key, {"a": b"x" * 10_000}, LONG)) is APPLIED
@@ -503,7 +514,7 @@ class TestFailure:
     def test_a_client_that_gives_back_something_else_than_bytes_is_noticed(self, memcached_server, plain):
         plain.set(NAME, b"1")
         address = ("127.0.0.1", memcached_server.port)
-        client = PooledClient(address, timeout=2, connect_timeout=2, deserializer=lambda key, value, flags: object())
+        client = PooledClient(address, timeout=2, connect_timeout=2, deserializer=lambda *_: object())
         with pytest.raises(RecordError, match="serde"):
             drive(MemcachedSessionStore(client).get(KEY, {}))
         client.close()
@@ -539,7 +550,7 @@ class TestConnections:
         store = MemcachedSessionStore(client)
         with store._connections.take(), pytest.raises(StoreError, match="max_pool_size"):
             drive(store.get(KEY, {}))
-        assert drive(store.get(KEY, {})) is MISSING
+        assert drive(store.get(store.id(), {})) is MISSING
         client.close()
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -556,16 +567,26 @@ class TestConnections:
                 os.write(writer, repr(own.sock.getsockname()).encode())
             os._exit(0)
         os.close(writer)
-        with open(reader, "rb") as answer:
+        with os.fdopen(reader, "rb") as answer:
             told = answer.read().decode()
         os.waitpid(child, 0)
         assert told not in ("", repr(place))
         assert drive(store.get(KEY, {})) == {"a": b"1"}
         assert store._connections._pool.free == (parents,)
 
+    def test_a_connection_in_use_while_the_store_is_closed_is_closed_after(self, store):
+        drive(store.set(KEY, {"a": b"1"}, LONG))
+        with store._connections.take() as connection:
+            store.close()
+            assert connection.gets(NAME)[0] is not None
+            assert connection.sock is not None
+        assert connection.sock is None
+        assert not store._connections._pool.free
+
     def test_a_closed_store_can_be_used_on(self, store):
+        drive(store.set(KEY, {"a": b"1"}, LONG))
         store.close()
-        assert drive(store.get(KEY, {})) is MISSING
+        assert drive(store.get(KEY, {})) == {"a": b"1"}
 
     @pytest.mark.needs("memcached")
     def test_a_unix_socket_will_do(self):
@@ -606,6 +627,7 @@ class TestColours:
         assert run_blocking(store.colour, None, lambda: store.get(KEY, {})) == {"a": b"1"}
         asyncio.run(refused())
 
+    @never_begun
     def test_a_call_that_is_cancelled_mixes_up_no_answers(self, store):
         drive(store.set(KEY, {"a": b"1"}, LONG))
         other = store.id()
@@ -628,7 +650,7 @@ class TestSettings:
     def test_a_url_makes_one(self, memcached_server):
         store = open_store(memcached_server.url)
         assert isinstance(store, MemcachedSessionStore)
-        assert drive(store.get(KEY, {})) is MISSING
+        assert drive(store.get(store.id(), {})) is MISSING
         store.close()
 
     def test_a_url_without_a_port_means_11211(self):
@@ -730,12 +752,13 @@ def pluck(url: str, keys: list[str]) -> list[bool]:
         return [drive(store.merge(key, {}, ["once"], {"once": b"1"})) is APPLIED for key in keys]
 
 
-class TestProcesses:
-    @pytest.fixture(scope="class")
-    def pool(self) -> Iterator[ProcessPoolExecutor]:
-        with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
-            yield pool
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
+
+class TestProcesses:
     def test_no_merge_of_four_is_lost(self, pool, memcached_server, store):
         key = store.id()
         drive(store.set(key, {"keep": b"k"}, LONG))

@@ -270,6 +270,13 @@ def test_expired_rows_go_in_batches(blocking_url: str) -> None:
     run(SQLSessionStore(blocking_url, table=table, create_table=True, clock=lambda: now, timeout=20), body)
 
 
+@pytest.mark.parametrize("limit", [0, -1, 10_001])
+def test_a_batch_that_no_database_would_take_is_refused(limit: int, tmp_path: Path) -> None:
+    store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db")
+    with pytest.raises(ConfigurationError, match="limit"):
+        drive(store.delete_expired(limit))
+
+
 def test_writes_keep_the_table_from_growing(tmp_path: Path) -> None:
     url, now = f"sqlite:///{tmp_path}/sessions.db", 0.0
 
@@ -578,6 +585,15 @@ def test_a_server_that_has_gone_is_an_error(driver: str, request: pytest.Fixture
                     await call
 
     run(SQLSessionStore(server.url_for(driver), create_table=True), body)
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_database_that_refuses_the_connection_is_an_error(driver: str, request: pytest.FixtureRequest) -> None:
+    async def body(store: SQLSessionStore) -> None:
+        with pytest.raises(StoreError):
+            await store.get("k", {})
+
+    run(SQLSessionStore(url_of(driver, request).removesuffix("session") + "no_such_database"), body)
 
 
 def test_a_lock_that_is_held_too_long_is_an_error(tmp_path: Path) -> None:

@@ -277,8 +277,13 @@ class _Connections:
         except BaseException:
             # An answer that nobody read must not reach the next caller.
             self._pool.destroy(connection)
+            connection.close()
             raise
-        self._pool.release(connection)
+        if connection in self._pool.used:
+            self._pool.release(connection)
+        else:
+            # The pool was closed meanwhile, and will not have it back.
+            connection.close()
 
     def close(self) -> None:
         self._pool.clear()

@@ -76,6 +76,8 @@ _unpack = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 _WRITES_A_SWEEP: Final = 50
 _ROWS_A_SWEEP: Final = 100
+# Databases bound the number of a statement's parameters.
+_MOST_ROWS_A_SWEEP: Final = 10_000
 
 # Of several tries in one call; the time-out may end them sooner.
 _MOST_TRIES: Final = 30
@@ -111,7 +113,7 @@ _PASSING: Final = frozenset(
     }
 )
 _NO_TABLE: Final = frozenset({"42P01", 1146})
-_TOO_LARGE: Final = frozenset({1153, 1105})
+_TOO_LARGE: Final = 1153
 
 
 def _libpq_limits(seconds: float) -> dict[str, Any]:
@@ -311,7 +313,7 @@ class SQLSessionStore(SessionStore):
     """Keeps sessions in a table of SQLite, PostgreSQL, MySQL (8 or newer) or MariaDB.
 
     ```python
-    SQLSessionStore("postgresql+asyncpg://shop@db/shop")  # awaits; so do psycopg_async, aiomysql, asyncmy, aiosqlite
+    SQLSessionStore("postgresql+asyncpg://shop@db/shop")  # awaits; so do psycopg_async, asyncmy, aiosqlite
     SQLSessionStore("mysql+pymysql://shop@db/shop")       # blocks; so do psycopg, pysqlite
     SQLSessionStore(engine)                               # an Engine blocks, an AsyncEngine awaits
     ```
@@ -336,13 +338,14 @@ class SQLSessionStore(SessionStore):
     **Limits of time.** An awaiting call ends within `timeout` seconds whatever the database does. A blocking call of a
     store made from a URL waits at most so long for a connection of the pool, to connect, and for each answer; where the
     store was given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for
-    ever. An awaiting call that is cancelled closes its connection, so that none goes back to the pool with half an
-    answer in it.
+    ever. An awaiting call that is cancelled lets a statement that has begun finish, within the same limit, so its
+    connection goes back to the pool whole.
 
-    Given an engine, the store uses its connections in autocommit, one statement a transaction. MySQL's drivers need two
-    more round trips a call to switch to it and back, unless the engine was made with `isolation_level="AUTOCOMMIT"` and
-    `skip_autocommit_rollback=True`, as those made from a URL are. On SQLite, `PRAGMA journal_mode=WAL`
-    lets readers and a writer not wait for each other. MySQL's `max_allowed_packet` must hold a whole session.
+    **Settings.** Given an engine, the store uses its connections in autocommit. MySQL's drivers make more round trips
+    to switch to it and back, unless the engine was made with `isolation_level="AUTOCOMMIT"` and
+    `skip_autocommit_rollback=True`, as those made from a URL are; these have 10 connections, or 2 to a file of SQLite.
+    There, `PRAGMA journal_mode=WAL` keeps readers from waiting for a writer. A whole session must fit into MySQL's
+    `max_allowed_packet`.
 
     Args:
         engine: SQLAlchemy's `Engine` or `AsyncEngine`, or a URL, whose driver says whether calls block or await. From a
@@ -444,7 +447,12 @@ class SQLSessionStore(SessionStore):
         """Delete rows that have expired, at most so many, and return how many there were.
 
         They go by their keys and in one statement, so no lock is wider than these rows or longer than that.
+
+        Args:
+            limit: From 1 to 10,000.
         """
+        if not 0 < limit <= _MOST_ROWS_A_SWEEP:
+            raise ConfigurationError(f"limit={limit!r}: give the rows to delete at once, 1 to {_MOST_ROWS_A_SWEEP:,}")
         say = self._statements
 
         def work(connection: Connection, _: Executable) -> int:
@@ -592,7 +600,7 @@ class SQLSessionStore(SessionStore):
                     f"there is no table {self._table.name!r}: call `await store.create_table()` once, "
                     "run what `server_session.stores.sql.ddl` returns, or say create_table=True"
                 )
-            if _code(error) in _TOO_LARGE:
+            if _code(error) == _TOO_LARGE:
                 return (
                     "the session is larger than the server takes, and nothing was written: "
                     "raise its max_allowed_packet, or keep less in the session"

@@ -1,0 +1,224 @@
+"""The stores and the drivers that trials run over: how each is opened, and where its server comes from."""
+
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from server_session import FileSessionStore, MemorySessionStore
+from server_session.stores._base import SessionStore
+from server_session.testing import YieldingStore
+from tests import servers
+
+__all__ = ["DRIVERS", "STARTS", "Driver"]
+
+PATIENCE = 20.0
+"""Seconds that a call may take: trials are about order, and run on busy machines."""
+
+Opening = AbstractAsyncContextManager[SessionStore]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One row of the table."""
+
+    store: str
+    name: str
+    calls: Literal["threads", "gather"]
+    """How one process makes several requests at once: in threads, blocking, or awaiting on one event loop."""
+    place: str
+    """Where the sessions are: a key of `STARTS`."""
+    open: Callable[[str], Opening]
+    contract: str
+    """The tests of the store contract over this driver."""
+    processes: int = 4
+    has_owners: bool = True
+    pace: int = 1
+    """Of a slow store the full form makes so many times fewer endings and plucks."""
+
+    def __str__(self) -> str:
+        return f"{self.store}, {self.name}"
+
+
+@asynccontextmanager
+async def memory(_: str) -> AsyncIterator[SessionStore]:
+    yield MemorySessionStore()
+
+
+@asynccontextmanager
+async def memory_that_yields(_: str) -> AsyncIterator[SessionStore]:
+    # On one loop a store that never waits lets no two requests meet.
+    yield YieldingStore(MemorySessionStore())
+
+
+@asynccontextmanager
+async def files(place: str) -> AsyncIterator[SessionStore]:
+    yield FileSessionStore(place, timeout=PATIENCE)
+
+
+@asynccontextmanager
+async def redis_by_url(options: str, place: str) -> AsyncIterator[SessionStore]:
+    from server_session.stores.redis import RedisSessionStore
+
+    yield RedisSessionStore(place + options, timeout=PATIENCE)
+
+
+@asynccontextmanager
+async def redis_cluster(place: str) -> AsyncIterator[SessionStore]:
+    import redis
+
+    from server_session.stores.redis import RedisSessionStore
+
+    with redis.RedisCluster.from_url(place, protocol=3) as client:
+        yield RedisSessionStore(client)
+
+
+@asynccontextmanager
+async def redis_cluster_awaiting(place: str) -> AsyncIterator[SessionStore]:
+    import redis.asyncio
+
+    from server_session.stores.redis import RedisSessionStore
+
+    async with redis.asyncio.RedisCluster.from_url(place, protocol=2) as client:
+        yield RedisSessionStore(client, timeout=PATIENCE)
+
+
+@asynccontextmanager
+async def sql(scheme: str, place: str) -> AsyncIterator[SessionStore]:
+    from server_session.stores.sql import SQLSessionStore
+
+    store = SQLSessionStore(f"{scheme}:{place.partition(':')[2]}", create_table=True, timeout=PATIENCE)
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def memcached(place: str) -> AsyncIterator[SessionStore]:
+    from server_session.stores.memcached import MemcachedSessionStore
+
+    store = MemcachedSessionStore(place, timeout=PATIENCE)
+    yield store
+    store.close()
+
+
+@contextmanager
+def nowhere() -> Iterator[str]:
+    yield ""
+
+
+@contextmanager
+def directory() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
+@contextmanager
+def database_file() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite:///{folder}/sessions.db"
+
+
+@contextmanager
+def served(start: Callable[[], servers.Server]) -> Iterator[str]:
+    with start() as server:
+        yield server.url
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """Three nodes, each with a third of the slots."""
+    import redis
+
+    thirds = ((0, 5000), (5001, 11000), (11001, 16383))
+    with ExitStack() as stack:
+        # By default the port of the bus is 10,000 above the other, where there may be none.
+        buses = [servers.free_port() for _ in thirds]
+        nodes = [
+            stack.enter_context(servers.start_redis("--cluster-enabled", "yes", "--cluster-port", str(bus)))
+            for bus in buses
+        ]
+        clients = [stack.enter_context(redis.Redis(port=node.port, decode_responses=True)) for node in nodes]
+        for client, (first, last) in zip(clients, thirds, strict=True):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for node, bus in zip(nodes, buses, strict=True):
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        end = time.monotonic() + servers.READY_SECONDS
+        while not all(_is_joined(client, len(nodes)) for client in clients):
+            if time.monotonic() > end:
+                raise servers.ServerError("the nodes of a Redis Cluster did not find each other")
+            time.sleep(0.05)
+        yield nodes[0].url
+
+
+def _is_joined(client: Any, nodes: int) -> bool:
+    info = client.cluster("INFO")
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
+
+
+STARTS: dict[str, Callable[[], AbstractContextManager[str]]] = {
+    "memory": nowhere,
+    "directory": directory,
+    "sqlite": database_file,
+    "redis": partial(served, servers.start_redis),
+    "cluster": cluster,
+    "memcached": partial(served, servers.start_memcached),
+    "postgresql": partial(served, servers.start_postgresql),
+    "mariadb": partial(served, servers.start_mariadb),
+}
+
+_MEMORY = "tests/stores/test_memory.py::TestMemoryStoreContract"
+_FILE = "tests/stores/test_file.py::TestFileStoreContract"
+_REDIS = "tests/stores/test_redis.py"
+_SQL = "tests/stores/test_sql.py"
+_MEMCACHED = "tests/stores/test_memcached.py"
+
+
+def _redis(protocol: int) -> Callable[[str], Opening]:
+    return partial(redis_by_url, f"?protocol={protocol}")
+
+
+_ROWS = (
+    Driver("memory", "blocking", "threads", "memory", memory, _MEMORY, processes=1),
+    Driver("memory", "awaiting", "gather", "memory", memory_that_yields, _MEMORY, processes=1),
+    Driver("file", "blocking", "threads", "directory", files, _FILE),
+    Driver("file", "awaiting", "gather", "directory", files, _FILE),
+    Driver("Redis", "redis-py, RESP2", "threads", "redis", _redis(2), f"{_REDIS}::TestBlockingClient"),
+    Driver("Redis", "redis-py, RESP3", "threads", "redis", _redis(3), f"{_REDIS}::TestBlockingClientByRESP3"),
+    Driver("Redis", "redis-py asyncio, RESP2", "gather", "redis", _redis(2), f"{_REDIS}::TestAwaitingClient"),
+    Driver("Redis", "redis-py asyncio, RESP3", "gather", "redis", _redis(3), f"{_REDIS}::TestAwaitingClientByRESP3"),
+    Driver("Redis Cluster", "redis-py", "threads", "cluster", redis_cluster, f"{_REDIS}::TestBlockingCluster"),
+    Driver(
+        "Redis Cluster",
+        "redis-py asyncio",
+        "gather",
+        "cluster",
+        redis_cluster_awaiting,
+        f"{_REDIS}::TestAwaitingCluster",
+    ),
+    *(
+        Driver(store, name, calls, place, partial(sql, scheme), f"{_SQL}::{suite}")
+        for store, name, calls, place, scheme, suite in (
+            ("SQLite", "sqlite3", "threads", "sqlite", "sqlite+pysqlite", "TestSQLiteContract"),
+            ("SQLite", "aiosqlite", "gather", "sqlite", "sqlite+aiosqlite", "TestAiosqliteContract"),
+            ("PostgreSQL", "psycopg", "threads", "postgresql", "postgresql+psycopg", "TestPsycopgContract"),
+            (
+                "PostgreSQL",
+                "psycopg asyncio",
+                "gather",
+                "postgresql",
+                "postgresql+psycopg_async",
+                "TestPsycopgAsyncContract",
+            ),
+            ("PostgreSQL", "asyncpg", "gather", "postgresql", "postgresql+asyncpg", "TestAsyncpgContract"),
+            ("MariaDB", "PyMySQL", "threads", "mariadb", "mysql+pymysql", "TestPyMySQLContract"),
+            ("MariaDB", "asyncmy", "gather", "mariadb", "mysql+asyncmy", "TestAsyncmyContract"),
+        )
+    ),
+    Driver("memcached", "pymemcache", "threads", "memcached", memcached, _MEMCACHED, has_owners=False),
+    Driver("memcached", "pymemcache, awaited", "gather", "memcached", memcached, _MEMCACHED, has_owners=False),
+)
+
+DRIVERS: dict[str, Driver] = {str(row): row for row in _ROWS}
