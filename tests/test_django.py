@@ -21,7 +21,7 @@ from django.core.management import call_command
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 import server_session
-from server_session import Colour, CookieHandler, FileSessionStore, MemorySessionStore, _sessions, sync
+from server_session import Colour, CookieHandler, CookieTransport, FileSessionStore, MemorySessionStore, _sessions, sync
 from server_session.exceptions import (
     ColourError,
     ConfigurationError,
@@ -164,6 +164,23 @@ def test_a_response_that_read_the_session_varies_on_the_cookie() -> None:
     response = Client().get("/data")
     assert "Cookie" in response.headers["Vary"]
     assert not response.cookies
+
+
+def test_a_response_that_would_have_ended_a_session_varies_on_the_cookie(script: Any) -> None:
+    script(lambda request: request.session.flush())
+    assert "Cookie" in Client().get("/call").headers["Vary"]
+
+
+def test_a_session_that_another_put_in_its_place_is_left_alone(script: Any) -> None:
+    script(lambda request: setattr(request, "session", {"own": 1}) or request.session)
+
+    async def view(request: Any) -> Any:
+        request.session = {"own": 1}
+        return request.session
+
+    assert Client().get("/call").json() == {"own": 1}
+    script(view)
+    assert asyncio.run(AsyncClient().get("/acall")).json() == {"own": 1}
 
 
 def test_a_response_that_sets_the_cookie_is_kept_by_no_cache() -> None:
@@ -1023,6 +1040,29 @@ def test_a_cookie_handler_is_followed_where_no_setting_says_otherwise() -> None:
     assert "; SameSite=Strict" in header
 
 
+class Header(CookieTransport):
+    """A credential that travels in a header of its own."""
+
+    def read(self, request: Any) -> list[str]:
+        return [value.decode() for value in request.header_values(b"x-session")]
+
+    def write(self, request: Any, value: str, lifetime: float | None) -> Any:
+        return [(b"x-session", f"{value};{lifetime:g}".encode())]
+
+    def destroy(self, request: Any) -> Any:
+        return [(b"x-session", b"")]
+
+
+def test_a_transport_of_the_projects_own_carries_the_session_with_its_age() -> None:
+    with override_settings(SERVER_SESSION={"cookie_handler": Header()}):
+        client = Client()
+        response = client.get("/set/a/1")
+        value, _, lifetime = response.headers["X-Session"].partition(";")
+        assert lifetime == "1.2096e+06"
+        assert client.get("/data", headers={"X-Session": value}).json() == {"a": "1"}
+        assert data_of(client) == {}
+
+
 @pytest.mark.parametrize(
     "changed, named",
     [
@@ -1032,6 +1072,7 @@ def test_a_cookie_handler_is_followed_where_no_setting_says_otherwise() -> None:
         ({"SERVER_SESSION": {"cookie_handler": CookieHandler(max_age=9)}}, "SESSION_COOKIE_AGE"),
         ({"SERVER_SESSION": {"cookie_handler": "sId"}}, "cookie_handler"),
         ({"SERVER_SESSION": {"session_store": dict}}, "session_store"),
+        ({"SERVER_SESSION": {"cookie_handler": Header()}, "SESSION_COOKIE_NAME": "sId"}, "SESSION_COOKIE_NAME.*Header"),
         ({"SESSION_COOKIE_AGE": 0}, "SESSION_COOKIE_AGE"),
         ({"SESSION_COOKIE_AGE": timedelta(days=1)}, "SESSION_COOKIE_AGE"),
         ({"SESSION_COOKIE_SAMESITE": False}, "SESSION_COOKIE_SAMESITE"),

@@ -235,8 +235,7 @@ class SessionStore(SessionBase):
             await visit.replace({})
 
     async def _delete(self, session_key: str | None) -> None:
-        own = session_key is None or session_key == self.session_key
-        await (self._visit if own else self._visit_of(session_key)).destroy()
+        await (self._visit if session_key is None else self._visit_of(session_key)).destroy()
 
     async def _flush(self) -> None:
         await self._visit.destroy()
@@ -556,7 +555,6 @@ class _Project:
         self._sessions: Sessions | None = None
         self._made: weakref.WeakSet[Sessions] = weakref.WeakSet()
         self._opened: tuple[object, contract.SessionStore] | None = None
-        self._chosen_name: str | None = None
         setting_changed.connect(self._forget)
 
     def sessions(self) -> Sessions:
@@ -595,44 +593,30 @@ class _Project:
         lifetime = None if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE else age
         sessions = configure(
             session_store=_ExpiringStore(plain.store, plain.policy),
-            cookie_handler=_Cookie(self._cookie(cookie, is_https=is_https), lifetime),
+            cookie_handler=_Cookie(_cookie(cookie, is_https=is_https), lifetime),
             max_age=age,
             **given,
         )
         self._made.add(sessions)
-        self._name(sessions)
+        _tell_name(sessions)
         return sessions
 
-    def _cookie(self, given: Any, *, is_https: bool) -> CookieTransport:
-        explicit = [name for name in _COOKIE_SETTINGS if self._is_explicit(name)]
-        if given is not None and not isinstance(given, CookieHandler):
-            if explicit:
-                raise ConfigurationError(
-                    f"{', '.join(explicit)} cannot be applied to a cookie_handler of the type "
-                    f"{type(given).__name__!r}; leave either out"
-                )
-            transport: CookieTransport = given
-            return transport
-        attributes: dict[str, Any] = {} if given is None else _attributes(given)
-        attributes |= {_COOKIE_SETTINGS[name]: getattr(settings, name) for name in explicit}
-        if settings.SESSION_COOKIE_SECURE is True:
-            attributes["secure"] = True
-        if not is_https:
-            attributes["name"] = attributes.get("name") or _DJANGOS_NAME
-        try:
-            return CookieHandler(**attributes)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{', '.join(explicit) or 'SESSION_COOKIE_*'}: {error}") from None
 
-    def _is_explicit(self, name: str) -> bool:
-        is_own = name == _COOKIE_NAME and self._chosen_name == settings.SESSION_COOKIE_NAME
-        return bool(settings.is_overridden(name)) and not is_own
+class _ChosenName(str):
+    """A cookie's name that this module has put into the settings, as opposed to one that the project has."""
 
-    def _name(self, sessions: Sessions) -> None:
-        # Whatever else reads the cookie's name, Django's test client for one, looks for it in the setting.
-        cookie = sessions.cookie.cookie if isinstance(sessions.cookie, _Cookie) else None
-        if isinstance(cookie, CookieHandler) and cookie.name != settings.SESSION_COOKIE_NAME:
-            self._chosen_name = settings.SESSION_COOKIE_NAME = cookie.name
+    __slots__ = ()
+
+
+def _tell_name(sessions: Sessions) -> None:
+    # Whatever else reads the cookie's name, Django's test client for one, looks for it in the setting.
+    cookie = sessions.cookie.cookie if isinstance(sessions.cookie, _Cookie) else None
+    if isinstance(cookie, CookieHandler) and cookie.name != settings.SESSION_COOKIE_NAME:
+        settings.SESSION_COOKIE_NAME = _ChosenName(cookie.name)
+
+
+def _is_explicit(name: str) -> bool:
+    return bool(settings.is_overridden(name)) and not isinstance(getattr(settings, name), _ChosenName)
 
 
 def _default() -> Sessions | None:
@@ -656,6 +640,28 @@ def _given() -> dict[str, Any]:
             f"{', '.join(sorted(Settings.__annotations__.keys() - {'max_age'}))}"
         )
     return {"absolute_max_age": None, **given}
+
+
+def _cookie(given: Any, *, is_https: bool) -> CookieTransport:
+    explicit = [name for name in _COOKIE_SETTINGS if _is_explicit(name)]
+    if given is not None and not isinstance(given, CookieHandler):
+        if explicit:
+            raise ConfigurationError(
+                f"{', '.join(explicit)} cannot be applied to a cookie_handler of the type "
+                f"{type(given).__name__!r}; leave either out"
+            )
+        transport: CookieTransport = given
+        return transport
+    attributes: dict[str, Any] = {} if given is None else _attributes(given)
+    attributes |= {_COOKIE_SETTINGS[name]: getattr(settings, name) for name in explicit}
+    if settings.SESSION_COOKIE_SECURE is True:
+        attributes["secure"] = True
+    if not is_https:
+        attributes["name"] = attributes.get("name") or _DJANGOS_NAME
+    try:
+        return CookieHandler(**attributes)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{', '.join(explicit) or 'SESSION_COOKIE_*'}: {error}") from None
 
 
 def _attributes(cookie: CookieHandler) -> dict[str, Any]:

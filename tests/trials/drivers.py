@@ -2,18 +2,25 @@
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from server_session import FileSessionStore, MemorySessionStore
-from server_session.stores._base import SessionStore
+from server_session._colour import pause
+from server_session.stores._base import Expect, Lifetime, Outcome, SessionStore
 from server_session.testing import YieldingStore
 from tests import servers
 
-__all__ = ["DRIVERS", "STARTS", "Driver"]
+__all__ = ["BROKEN", "DRIVERS", "STARTS", "Driver"]
 
 PATIENCE = 20.0
 """Seconds that a call may take: trials are about order, and run on busy machines."""
@@ -36,8 +43,6 @@ class Driver:
     """The tests of the store contract over this driver."""
     processes: int = 4
     has_owners: bool = True
-    pace: int = 1
-    """Of a slow store the full form makes so many times fewer endings and plucks."""
 
     def __str__(self) -> str:
         return f"{self.store}, {self.name}"
@@ -52,6 +57,30 @@ async def memory(_: str) -> AsyncIterator[SessionStore]:
 async def memory_that_yields(_: str) -> AsyncIterator[SessionStore]:
     # On one loop a store that never waits lets no two requests meet.
     yield YieldingStore(MemorySessionStore())
+
+
+class TwoStepStore(MemorySessionStore):
+    """A store as none may be: it reads, and then writes if it was still so."""
+
+    async def merge(
+        self,
+        key: str,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+    ) -> Outcome:
+        found = await self.get(key, expect)
+        if isinstance(found, Outcome):
+            return found
+        await pause(0.001)
+        kept = {name: value for name, value in found.items() if name not in removed}
+        return await self.set(key, kept | dict(changed), lifetime or Lifetime(1800, 86400), {})
+
+
+@asynccontextmanager
+async def broken(_: str) -> AsyncIterator[SessionStore]:
+    yield TwoStepStore()
 
 
 @asynccontextmanager
@@ -222,3 +251,6 @@ _ROWS = (
 )
 
 DRIVERS: dict[str, Driver] = {str(row): row for row in _ROWS}
+
+BROKEN = Driver("two steps", "blocking", "threads", "memory", broken, "", processes=1)
+"""No row of the table: what trials must find fault with."""

@@ -1,7 +1,7 @@
 """One process of a crew: it makes requests, many at once, and tells what became of them.
 
-As a program it reads jobs and writes answers, a line of JSON each. A job has requests, each with a cookie and with parts
-that are lists of steps; between two parts a request waits at a gate, where all requests of all processes meet.
+As a program it reads jobs and writes answers, a line of JSON each. A job has requests, each with a cookie and with
+parts that are lists of steps; between two parts a request waits at a gate, where all requests of all processes meet.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ import logging
 import random
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -23,7 +22,7 @@ from typing import Any
 from server_session import Sessions, asgi, wsgi
 from server_session._colour import drive, pause
 from server_session.exceptions import ConflictError, SessionError
-from tests.trials.drivers import DRIVERS
+from tests.trials.drivers import BROKEN, DRIVERS
 
 JOB_SECONDS = 150
 """After which a job that does not end is given up, with the places where its threads stand."""
@@ -59,8 +58,8 @@ STEPS: dict[str, Callable[..., Any]] = {
     "log_in": lambda front, request, owner, data: front.call.log_in(request, owner, data),
     "renew": lambda front, request: front.call.renew_session(request),
     "destroy": lambda front, request: front.call.destroy_session(request),
-    "destroy_sessions_of": lambda front, request, owner: front.call.destroy_sessions_of(owner),
-    "sessions_of": lambda front, request, owner: front.call.sessions_of(owner),
+    "destroy_sessions_of": lambda front, _, owner: front.call.destroy_sessions_of(owner),
+    "sessions_of": lambda front, _, owner: front.call.sessions_of(owner),
     "load": lambda front, request: front.load(request),
     "assign": lambda front, request, data: front.mapping(request).update(data),
     "wait": wait,
@@ -74,8 +73,9 @@ async def settled(value: Any) -> Any:
 class Awaiting:
     """Requests of one event loop, under the ASGI middleware."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, *, autoload: bool = False) -> None:
         self.sessions = self.call = sessions
+        self.autoload = autoload
         self.conflicts = 0
 
     async def serve(self, cookie: str | None, body: Body) -> tuple[int, list[str]]:
@@ -91,7 +91,7 @@ class Awaiting:
 
         headers = [(b"host", b"shop.example"), *([(b"cookie", f"{COOKIE}={cookie}".encode())] if cookie else [])]
         scope = {"type": "http", "method": "POST", "scheme": "http", "path": "/", "headers": headers}
-        await asgi.SessionMiddleware(app, self.sessions, autoload=False)(scope, None, send)
+        await asgi.SessionMiddleware(app, self.sessions, autoload=self.autoload)(scope, None, send)
         set_cookies = [value.decode() for name, value in starts[0]["headers"] if name.lower() == b"set-cookie"]
         return starts[0]["status"], set_cookies
 
@@ -202,7 +202,8 @@ def meet() -> None:
 
 
 def tell(answer: Any) -> None:
-    print(json.dumps(answer, default=str), flush=True)
+    sys.stdout.write(json.dumps(answer, default=str) + "\n")
+    sys.stdout.flush()
 
 
 def hear() -> Any:
@@ -214,7 +215,7 @@ def hear() -> Any:
 
 def serve(driver: str, place: str) -> None:
     """Open a store and do jobs over it, until told to close it."""
-    row = DRIVERS[driver]
+    row = {**DRIVERS, str(BROKEN): BROKEN}[driver]
     with asyncio.Runner() as runner:
         finish: Callable[[Any], Any] = runner.run if row.calls == "gather" else drive
         stack = AsyncExitStack()
@@ -224,7 +225,7 @@ def serve(driver: str, place: str) -> None:
             faulthandler.dump_traceback_later(JOB_SECONDS, exit=True)
             results = finish(front.make_all(job["requests"], job["gates"]))
             faulthandler.cancel_dump_traceback_later()
-            tell({"results": results, "conflicts": front.conflicts, "at": time.monotonic()})
+            tell({"results": results, "conflicts": front.conflicts})
             front.conflicts = 0
         finish(stack.aclose())
     tell("closed")

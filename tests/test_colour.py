@@ -1,0 +1,276 @@
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import trio
+
+from server_session import ColourError
+from server_session._colour import (
+    Colour,
+    drive,
+    home,
+    is_driven,
+    pause,
+    run_awaiting,
+    run_blocking,
+    running_library,
+)
+
+Scenario = Callable[[], Coroutine[Any, Any, Any]]
+LOOPS: dict[str, Callable[[Scenario], Any]] = {
+    "asyncio": lambda scenario: asyncio.run(scenario()),
+    "trio": trio.run,
+}
+IN_THREAD: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+    "asyncio": asyncio.to_thread,
+    "trio": trio.to_thread.run_sync,
+}
+
+
+@pytest.fixture(params=LOOPS)
+def library(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+async def give(value: Any) -> Any:
+    return value
+
+
+async def fail() -> None:
+    raise LookupError("from within")
+
+
+async def where() -> tuple[int, bool]:
+    return threading.get_ident(), is_driven()
+
+
+class Startable:
+    """Starts coroutines, and knows whether it was asked to."""
+
+    def __init__(self, make: Scenario = where) -> None:
+        self.started = 0
+        self._make = make
+
+    def __call__(self) -> Coroutine[Any, Any, Any]:
+        self.started += 1
+        return self._make()
+
+
+class StandIn:
+    """A home that runs what it is given in place."""
+
+    def __init__(self) -> None:
+        self.ran = 0
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        self.ran += 1
+        return drive(coroutine)
+
+    def is_here(self) -> bool:
+        return False
+
+
+# --- a coroutine that never suspends
+
+
+def test_driving_returns_what_the_coroutine_returns_and_raises_what_it_raises():
+    assert drive(give(5)) == 5
+    assert drive(give(None)) is None
+    with pytest.raises(LookupError, match="from within"):
+        drive(fail())
+
+
+def test_a_coroutine_that_suspends_while_it_is_driven_is_an_error_that_says_what_to_set_and_is_closed():
+    ended = []
+
+    async def suspends() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(ColourError, match=r"suspended in a blocking call.*`colour = Colour\.AWAITS`"):
+        drive(suspends())
+    assert ended == [True]
+    assert not is_driven()
+
+
+def test_only_what_is_driven_sees_that_it_is_and_only_in_its_own_thread():
+    async def nested() -> list[bool]:
+        there: list[bool] = []
+        thread = threading.Thread(target=lambda: there.append(is_driven()))
+        thread.start()
+        thread.join()
+        return [is_driven(), drive(where())[1], is_driven(), *there]
+
+    assert not is_driven()
+    assert drive(nested()) == [True, True, True, False]
+    with pytest.raises(LookupError):
+        drive(fail())
+    assert not is_driven()
+
+
+# --- awaitable functions
+
+
+@pytest.mark.parametrize("colour", [Colour.INSTANT, Colour.AWAITS, Colour.EITHER])
+def test_on_a_loop_what_does_not_block_runs_in_place_and_undriven(library, colour):
+    async def scenario() -> Any:
+        return await run_awaiting(colour, where())
+
+    assert LOOPS[library](scenario) == (threading.get_ident(), False)
+
+
+def test_on_a_loop_what_blocks_runs_driven_in_a_worker_thread_with_the_caller_s_context(library):
+    name = contextvars.ContextVar[str]("name")
+
+    async def there() -> tuple[int, bool, str]:
+        return *(await where()), name.get()
+
+    async def scenario() -> Any:
+        name.set("ada")
+        return await run_awaiting(Colour.BLOCKS, there())
+
+    thread, driven, seen = LOOPS[library](scenario)
+    assert thread != threading.get_ident()
+    assert (driven, seen) == (True, "ada")
+
+
+@pytest.mark.parametrize("colour", Colour)
+def test_on_a_loop_errors_come_through(library, colour):
+    async def scenario() -> None:
+        await run_awaiting(colour, fail())
+
+    with pytest.raises(LookupError, match="from within"):
+        LOOPS[library](scenario)
+
+
+# --- blocking functions
+
+
+@pytest.mark.parametrize("colour", [Colour.INSTANT, Colour.BLOCKS, Colour.EITHER])
+@pytest.mark.parametrize("at_home", [StandIn(), None])
+def test_without_a_loop_a_blocking_call_is_driven_in_place(colour, at_home):
+    assert run_blocking(colour, at_home, where) == (threading.get_ident(), True)
+    assert at_home is None or at_home.ran == 0
+
+
+def test_without_a_loop_and_a_home_a_store_that_awaits_is_refused_before_the_first_step():
+    start = Startable()
+    with pytest.raises(ColourError) as caught:
+        run_blocking(Colour.AWAITS, None, start)
+    assert start.started == 0
+    assert "there is no event loop here" in str(caught.value)
+    assert "give the store a blocking client" in str(caught.value)
+    assert "server_session.asgi.SessionMiddleware" in str(caught.value)
+
+
+def test_a_store_that_awaits_runs_at_the_home_of_the_application():
+    at_home = StandIn()
+    assert run_blocking(Colour.AWAITS, at_home, Startable()) == (threading.get_ident(), True)
+    assert at_home.ran == 1
+
+
+@pytest.mark.parametrize("colour", [Colour.BLOCKS, Colour.AWAITS, Colour.EITHER])
+@pytest.mark.parametrize("at_home", [StandIn(), None])
+def test_on_a_loop_a_blocking_call_that_would_stall_it_is_refused_before_the_first_step(library, colour, at_home):
+    start = Startable()
+
+    async def scenario() -> None:
+        run_blocking(colour, at_home, start)
+
+    with pytest.raises(ColourError) as caught:
+        LOOPS[library](scenario)
+    assert start.started == 0
+    assert f"on a running {library} loop" in str(caught.value)
+    assert "await the function of the same name in `server_session`" in str(caught.value)
+
+
+def test_on_a_loop_a_store_that_never_waits_stalls_nothing_and_is_called(library):
+    async def scenario() -> Any:
+        return run_blocking(Colour.INSTANT, None, where)
+
+    assert LOOPS[library](scenario) == (threading.get_ident(), True)
+
+
+# --- the application's loop
+
+
+def test_where_no_loop_runs_there_is_no_home():
+    assert running_library() is None
+    assert home() is None
+
+
+def test_a_running_loop_is_known_by_its_name_and_only_in_its_own_thread(library):
+    async def scenario() -> Any:
+        return running_library(), await IN_THREAD[library](running_library), await IN_THREAD[library](home)
+
+    assert LOOPS[library](scenario) == (library, None, None)
+
+
+def test_a_worker_thread_runs_a_coroutine_at_home_and_gets_its_result_or_its_error(library):
+    async def at_home() -> tuple[int, bool, str | None]:
+        # What a store that awaits needs: a loop that runs.
+        await pause(0)
+        return *(await where()), running_library()
+
+    async def scenario() -> Any:
+        place = home()
+        assert place is not None
+        result = await IN_THREAD[library](run_blocking, Colour.AWAITS, place, at_home)
+        with pytest.raises(LookupError, match="from within"):
+            await IN_THREAD[library](run_blocking, Colour.AWAITS, place, fail)
+        return result
+
+    assert LOOPS[library](scenario) == (threading.get_ident(), False, library)
+
+
+def test_a_home_knows_whether_this_thread_is_the_one_that_runs_it(library):
+    places = []
+
+    async def elsewhere() -> Any:
+        return places[0].is_here()
+
+    async def scenario() -> Any:
+        place = home()
+        assert place is not None
+        places.append(place)
+        return place.is_here(), await IN_THREAD[library](place.is_here)
+
+    assert LOOPS[library](scenario) == (True, False)
+    assert not places[0].is_here()
+    # Another loop is not that home, be it of the same library or of the other.
+    assert [run(elsewhere) for run in LOOPS.values()] == [False, False]
+
+
+# --- waiting
+
+
+def test_who_is_driven_waits_in_its_thread(monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    drive(pause(0.25))
+    assert slept == [0.25]
+
+
+def test_who_runs_on_a_loop_waits_by_that_loop(library, monkeypatch):
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    def never(_: float) -> None:
+        raise AssertionError("it stalls the loop")
+
+    monkeypatch.setattr(time, "sleep", never)
+    monkeypatch.setattr({"asyncio": asyncio, "trio": trio}[library], "sleep", sleep)
+
+    async def scenario() -> None:
+        await pause(0.25)
+
+    LOOPS[library](scenario)
+    assert slept == [0.25]

@@ -1,0 +1,433 @@
+import asyncio
+import logging
+import math
+from collections.abc import Coroutine
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.responses import Response
+
+import server_session
+from server_session import (
+    ConfigurationError,
+    CookieHandler,
+    CookieTransport,
+    FileSessionStore,
+    MemorySessionStore,
+    NotConfiguredError,
+    Sessions,
+    SessionStore,
+    Signal,
+    _sessions,
+    configure,
+    sync,
+)
+from server_session._lifecycle import Answer
+from server_session._request import AsgiRequest
+from server_session._sessions import RENEW_ON, chosen, configured
+from server_session._tokens import Credential
+from tests.asgi_client import scope_of
+from tests.visitors import Clock
+
+MINUTES = 60.0
+DAYS = 24 * 60 * MINUTES
+
+
+@pytest.fixture(autouse=True)
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(coroutine)
+
+
+class Stranger:
+    """A store that somebody wrote without our base class, with the parts that the contract names."""
+
+    colour = MemorySessionStore.colour
+    max_age = None
+    evicts = False
+
+    def __init__(self) -> None:
+        store = MemorySessionStore()
+        self.id, self.get, self.set, self.merge, self.destroy = store.id, store.get, store.set, store.merge, store.destroy
+
+
+# --- lifetimes
+
+
+@pytest.mark.parametrize(
+    "configured_age,store_age,idle",
+    [
+        (None, None, 30 * MINUTES),
+        (None, 600, 600.0),
+        (None, timedelta(days=2), 2 * DAYS),
+        (60, None, 60.0),
+        (60, 600, 60.0),
+        (7200, 600, 7200.0),
+        (0.5, 600, 0.5),
+        (timedelta(minutes=10), 7200, 600.0),
+        # timedelta.seconds is 0 for whole days.
+        (timedelta(days=1), 600, DAYS),
+        (timedelta(days=1, milliseconds=500), None, DAYS + 0.5),
+    ],
+)
+def test_what_configure_says_of_the_idle_time_wins_over_the_store_and_that_over_30_minutes(
+    configured_age, store_age, idle
+):
+    sessions = configure(session_store=MemorySessionStore(max_age=store_age), max_age=configured_age)
+    assert sessions.policy.lifetime.idle == idle
+
+
+@pytest.mark.parametrize("given_age", [600, timedelta(minutes=10)])
+def test_a_session_expires_by_the_idle_time_that_won(given_age):
+    clock = Clock()
+    sessions = Sessions(session_store=MemorySessionStore(max_age=7200, clock=clock), max_age=given_age, clock=clock)
+    response = Response()
+
+    async def scenario() -> None:
+        await sessions.set_session_data(scope_of(), response, {"a": 1})
+        cookie = response.headers["set-cookie"].partition(";")[0]
+        for _ in range(3):
+            clock.advance(599)
+            assert await sessions.get_session_data(scope_of(cookie=cookie)) == {"a": 1}
+        clock.advance(601)
+        assert await sessions.get_session_data(scope_of(cookie=cookie)) == {}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "said,remaining",
+    [({}, 30 * DAYS), ({"absolute_max_age": None}, None), ({"absolute_max_age": 3600}, 3600.0)]
+    + [({"absolute_max_age": timedelta(days=7)}, 7 * DAYS)],
+)
+def test_the_deadline_is_30_days_unless_another_or_none_is_set(said, remaining):
+    assert Sessions(**said).policy.lifetime.remaining == remaining
+
+
+@pytest.mark.parametrize("setting", ["max_age", "absolute_max_age"])
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, -0.5, math.nan, math.inf, -math.inf, True, False, "600", b"600", [600], Decimal(600), 1j]
+    + [timedelta(0), timedelta(seconds=-1)],
+)
+def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name(setting, value):
+    with pytest.raises(ConfigurationError) as caught:
+        Sessions(**{setting: value})
+    assert str(caught.value).startswith(f"{setting} must be a positive number of seconds or a timedelta")
+    assert repr(value) in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+@given(st.floats(min_value=1e-3, max_value=1e9) | st.integers(1, 10**9) | st.timedeltas(timedelta(milliseconds=1)))
+def test_any_positive_duration_is_a_lifetime(duration):
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    assert Sessions(max_age=duration, absolute_max_age=duration).policy.lifetime == (seconds, seconds)
+
+
+def test_the_age_of_the_cookie_is_the_cookie_handler_s_alone():
+    for handler, age in ((None, ""), (CookieHandler(max_age=timedelta(days=1)), "Max-Age=86400")):
+        response = Response()
+        run(Sessions(cookie_handler=handler, max_age=60).set_session_data(scope_of(), response, {"a": 1}))
+        cookie = response.headers["set-cookie"]
+        assert age in cookie
+        assert ("Max-Age" in cookie) == bool(age)
+
+
+# --- the store
+
+
+def test_by_default_the_store_is_this_process_s_memory_and_each_has_its_own():
+    one, other = Sessions(), Sessions()
+    assert type(one.store) is type(other.store) is MemorySessionStore
+    assert one.store is not other.store
+
+
+def test_a_store_is_given_as_it_is_or_by_its_url(tmp_path):
+    store = MemorySessionStore()
+    assert Sessions(session_store=store).store is store
+    assert type(Sessions(session_store="memory:").store) is MemorySessionStore
+    by_url = Sessions(session_store=f"file:{tmp_path}").store
+    assert type(by_url) is FileSessionStore
+
+
+def test_the_directory_of_a_file_store_is_in_its_url_however_it_is_written(tmp_path: Path):
+    strange = tmp_path / "with blank"
+    for url in (f"file:{strange}", f"file://{strange}", f"FILE:{str(strange).replace(' ', '%20')}"):
+        response = Response()
+        run(Sessions(session_store=url).set_session_data(scope_of(), response, {"a": 1}))
+    assert strange.is_dir()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["with blank"]
+
+
+@pytest.mark.parametrize(
+    "url,says",
+    [
+        ("", r"scheme '\(none\)'"),
+        ("redis", r"scheme '\(none\)'"),
+        ("/var/lib/sessions", r"scheme '\(none\)'"),
+        ("gopher://shop.example", "scheme 'gopher'"),
+        ("file:", "needs a directory"),
+        ("file://", "needs a directory"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused_and_says_which_there_are(url, says):
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        configure(session_store=url)
+    assert "needs a directory" in says or "file, mariadb, memcached, memory, mysql" in str(caught.value)
+
+
+def test_a_url_is_not_repeated_for_it_may_hold_a_password():
+    with pytest.raises(ConfigurationError) as caught:
+        configure(session_store="gopher://ada:secret@shop.example/0")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("store", [5, {}, [], object(), MemorySessionStore, SessionStore, b"memory:", lambda: None])
+def test_what_is_no_store_is_refused_and_says_what_a_store_has(store):
+    with pytest.raises(ConfigurationError, match="a store has id, get, set, merge, destroy"):
+        Sessions(session_store=store)
+
+
+def test_a_store_needs_none_of_our_classes_only_the_parts_of_the_contract():
+    response = Response()
+    sessions = Sessions(session_store=Stranger())  # type: ignore[arg-type]
+    assert run(sessions.set_session_data(scope_of(), response, {"a": 1})) is True
+
+
+# --- the origin
+
+
+@pytest.mark.parametrize(
+    "origin,name,secure",
+    [
+        (None, "session", None),
+        ("https://shop.example", "__Host-session", True),
+        ("https://shop.example:8443", "__Host-session", True),
+        ("https://[::1]:8443", "__Host-session", True),
+        (["https://shop.example", "https://shop.example.org"], "__Host-session", True),
+        (("https://shop.example",), "__Host-session", True),
+        ({"https://shop.example"}, "__Host-session", True),
+        ("http://localhost:8000", "session", False),
+        (["http://localhost", "http://127.0.0.1:8000"], "session", False),
+    ],
+)
+def test_the_cookie_s_name_and_secure_follow_from_the_origin(origin, name, secure):
+    cookie = Sessions(origin=origin).cookie
+    assert isinstance(cookie, CookieHandler)
+    assert (cookie.name, cookie.secure) == (name, secure)
+
+
+@pytest.mark.parametrize(
+    "origin,says",
+    [
+        ("shop.example", "write a scheme and a host"),
+        ("//shop.example", "write a scheme and a host"),
+        ("", "write a scheme and a host"),
+        ("null", "write a scheme and a host"),
+        ("ftp://shop.example", "write a scheme and a host"),
+        ("https://", "write a scheme and a host"),
+        ("https:shop.example", "write a scheme and a host"),
+        ("https://:443", "write a scheme and a host"),
+        ("https://shop.example/", "no slash at its end"),
+        ("https://shop.example/basket", "no path"),
+        ("https://shop.example?a=1", "query"),
+        ("https://shop.example#top", "path, query or user"),
+        ("https://ada@shop.example", "user"),
+        ("https://ada:secret@shop.example", "user"),
+        ("https://shop.example,https://shop.example.org/", "no path"),
+        (["https://shop.example", "shop.example.org"], "'shop.example.org': write a scheme"),
+        (["https://shop.example", "http://shop.example"], "all https or all http"),
+    ],
+)
+def test_an_origin_that_is_none_is_refused_and_says_how_to_write_it(origin, says):
+    with pytest.raises(ConfigurationError, match=says):
+        configure(origin=origin)
+
+
+def test_an_origin_that_the_cookie_cannot_go_with_is_refused():
+    with pytest.raises(ConfigurationError, match="secure=False and the origin is https"):
+        Sessions(origin="https://shop.example", cookie_handler=CookieHandler(secure=False))
+    with pytest.raises(ConfigurationError, match="the origin is http"):
+        Sessions(origin="http://shop.example", cookie_handler=CookieHandler("__Host-session"))
+
+
+def test_with_an_https_origin_the_cookie_is_secure_even_where_the_request_is_http():
+    response = Response()
+    run(Sessions(origin="https://shop.example").set_session_data(scope_of(), response, {"a": 1}))
+    assert response.headers["set-cookie"].startswith("__Host-session=")
+    assert "; Secure" in response.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("scheme,secure", [("http", False), ("https", True)])
+def test_without_an_origin_the_request_s_own_scheme_decides(scheme, secure):
+    response = Response()
+    run(Sessions().set_session_data(scope_of(scheme=scheme), response, {"a": 1}))
+    assert ("; Secure" in response.headers["set-cookie"]) == secure
+
+
+@pytest.mark.parametrize("settings", [{"origin": "http://shop.example"}, {}])
+def test_a_proxy_that_ends_tls_is_warned_of_only_where_no_origin_says_how_it_is(settings, caplog):
+    scope = scope_of()
+    scope["headers"].append((b"x-forwarded-proto", b"HTTPS, http"))
+    with caplog.at_level(logging.WARNING):
+        run(Sessions(**settings).set_session_data(scope, Response(), {"a": 1}))
+    assert ("end TLS" in caplog.text) == (not settings)
+
+
+# --- the other settings
+
+
+class ByHeader(CookieTransport):
+    """A transport of one's own, as an application for phones would bring it."""
+
+    def read(self, request):
+        return [value.decode("latin-1") for value in request.header_values(b"x-session")]
+
+    def write(self, request, value, lifetime):
+        return [(b"x-session", value.encode())]
+
+    def destroy(self, request):
+        return [(b"x-session", b"")]
+
+
+def test_a_transport_of_one_s_own_carries_the_credential_as_it_will():
+    sessions = Sessions(cookie_handler=ByHeader())
+
+    async def scenario() -> None:
+        response = Response()
+        await sessions.set_session_data(scope_of(), response, {"a": 1})
+        assert "set-cookie" not in response.headers
+        scope = scope_of()
+        scope["headers"].append((b"x-session", response.headers["x-session"].encode()))
+        assert await sessions.get_session_data(scope) == {"a": 1}
+        await sessions.destroy_session(scope, response)
+        assert response.headers["x-session"] == ""
+
+    run(scenario())
+
+
+def test_what_a_transport_reads_that_is_no_credential_is_no_session():
+    scope = scope_of()
+    scope["headers"] += [(b"x-session", b"short"), (b"x-session", b"\xff" * 64)]
+    sessions = Sessions(cookie_handler=ByHeader())
+    assert sessions.visit(AsgiRequest(scope)).has_cookie is False
+
+
+@pytest.mark.parametrize("handler", ["sid", 5, {}, object(), MemorySessionStore()])
+def test_what_is_no_cookie_handler_is_refused_by_its_type(handler):
+    with pytest.raises(ConfigurationError, match=f"subclass of CookieTransport, not '{type(handler).__name__}'"):
+        Sessions(cookie_handler=handler)
+
+
+def test_the_keys_that_mean_log_in_are_those_of_the_frameworks_unless_others_are_set():
+    assert Sessions().policy.renew_on == set(RENEW_ON) == {"user", "user_id", "_user_id", "_auth_user_id"}
+    assert Sessions(renew_on=["account"]).policy.renew_on == {"account"}
+    assert Sessions(renew_on=()).policy.renew_on == set()
+
+
+def test_one_key_alone_as_renew_on_is_refused_for_its_letters_would_be_the_keys():
+    with pytest.raises(ConfigurationError, match=r"write \('user',\)"):
+        Sessions(renew_on="user")
+
+
+def test_an_unknown_setting_is_an_error_that_names_it():
+    with pytest.raises(TypeError, match="maxage"):
+        configure(maxage=600)  # type: ignore[call-arg]
+
+
+def test_signals_of_a_session_s_life_come_to_the_callback_and_name_no_selector():
+    seen: list[Signal] = []
+    sessions = Sessions(on_signal=seen.append)
+    response = Response()
+
+    async def scenario() -> str:
+        await sessions.set_session_data(scope_of(), response, {"a": 1})
+        cookie = response.headers["set-cookie"].partition(";")[0]
+        scope = scope_of(cookie=cookie)
+        await sessions.renew_session(scope, response)
+        await sessions.destroy_session(scope, response)
+        return cookie
+
+    cookie = run(scenario())
+    assert [signal.event for signal in seen] == ["created", "renewed", "destroyed"]
+    credential = Credential.parse(cookie.partition("=")[2])
+    assert credential is not None
+    assert all(credential.selector[:6] not in signal.session for signal in seen)
+    assert len({signal.session for signal in seen}) == 1
+
+
+# --- the default, and sessions of one's own
+
+
+def test_a_function_before_configure_is_an_error_that_says_what_to_call():
+    async def awaiting() -> None:
+        await server_session.get_session_data(scope_of())
+
+    for call in (lambda: run(awaiting()), lambda: sync.get_session_data(scope_of()), configured):
+        with pytest.raises(NotConfiguredError, match=r"`server_session\.configure\(\)`"):
+            call()
+
+
+def test_both_modules_serve_what_was_configured_last():
+    first = configure()
+    assert sync.configure is configure
+    second = configure(max_age=60)
+    assert configured() is second is not first
+    scope, response = scope_of(), Response()
+    assert sync.set_session_data(scope, response, {"a": 1}) is True
+    assert run(server_session.get_session_data(scope)) == {"a": 1}
+    assert run(second.get_session_data(scope)) == {"a": 1}
+    assert run(first.get_session_data(scope)) == {}
+
+
+def test_a_setting_that_is_refused_leaves_the_default_as_it_was():
+    before = configure()
+    with pytest.raises(ConfigurationError):
+        configure(max_age=0)
+    assert configured() is before
+
+
+def test_sessions_of_one_s_own_are_nothing_to_the_default():
+    mine = Sessions()
+    with pytest.raises(NotConfiguredError):
+        configured()
+    response = Response()
+    assert mine.sync.set_session_data(scope_of(), response, {"a": 1}) is True
+    cookie = response.headers["set-cookie"].partition(";")[0]
+    assert mine.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1}
+    assert Sessions().sync.get_session_data(scope_of(cookie=cookie)) == {}
+
+
+def test_one_request_has_one_visit_of_each_sessions():
+    one, other = Sessions(), Sessions()
+    request = AsgiRequest(scope_of())
+    assert one.visit(request) is one.visit(AsgiRequest(request.slots)) is not other.visit(request)
+    assert one.visit(request).answer is Answer.ABSENT
+
+
+def test_a_middleware_takes_sessions_or_settings_or_neither():
+    sessions = Sessions()
+    assert chosen(sessions, {}) is sessions
+    assert chosen(None, {}) is None
+    own = chosen(None, {"max_age": 60})
+    assert own is not None
+    assert own.policy.idle == 60
+    with pytest.raises(ConfigurationError, match=r"\(max_age\), not both"):
+        chosen(sessions, {"max_age": 60})
+    with pytest.raises(ConfigurationError, match="not 'MemorySessionStore'"):
+        chosen(MemorySessionStore(), {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("secure_handler", [CookieHandler("sid"), CookieHandler("sid", secure=True)])
+def test_a_handler_given_to_two_applications_is_changed_by_neither(secure_handler):
+    before = (secure_handler.name, secure_handler.secure)
+    Sessions(cookie_handler=secure_handler, origin="https://shop.example")
+    assert (secure_handler.name, secure_handler.secure) == before
