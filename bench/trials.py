@@ -16,11 +16,9 @@ from functools import cache
 from tests.trials.crew import ENDINGS, PLUCKERS, ROOT, Crew, Tally, end, overlap, pluck
 from tests.trials.drivers import DRIVERS, STARTS, Driver
 
-HEAD = (
-    ("store", "driver", "calls", "contract", "overlaps", "updates", "lost")
-    + ("endings", "late writes", "resurrected", "undone")
-    + ("plucks", "doubles")
-)
+COUNTS = ("overlaps", "updates", "lost", "endings", "late_writes", "resurrected", "undone", "plucks", "doubles")
+"""The columns that hold a tally's figures."""
+HEAD = ("store", "driver", "calls", "contract", *(name.replace("_", " ") for name in COUNTS))
 
 
 @cache
@@ -50,13 +48,8 @@ def try_out(crew: Crew, driver: Driver, place: str, counts: argparse.Namespace) 
 def row(driver: Driver, passed: str, tally: Tally) -> str:
     where = "1 process" if driver.processes == 1 else f"{driver.processes} processes"
     how = "threads" if driver.calls == "threads" else "event loop" + ("s" if driver.processes > 1 else "")
-    cells = (
-        (driver.store, driver.name, f"{where}, {how}", passed)
-        + (tally.overlaps, tally.updates, tally.lost)
-        + (tally.endings, tally.late_writes, tally.resurrected, tally.undone)
-        + (tally.plucks, tally.doubles)
-    )
-    return "| " + " | ".join(str(cell) if isinstance(cell, str) else f"{cell:,}" for cell in cells) + " |"
+    figures = [f"{getattr(tally, name):,}" for name in COUNTS]
+    return f"| {' | '.join([driver.store, driver.name, f'{where}, {how}', passed, *figures])} |"
 
 
 def main() -> int:

@@ -643,6 +643,29 @@ def test_two_renewals_gathered_in_one_request_leave_the_browser_a_cookie_that_li
     run(scenario())
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_however_often_one_request_renews_the_browser_s_own_cookie_is_known_as_swapped_out(browser, seen):
+    async def scenario():
+        await send(browser, lambda visit: visit.merge({"a": 1}))
+        slow = browser.copy()
+        late = slow.request()
+        if seen:
+            await late.load()
+        visit = browser.request()
+        session = await visit.load()
+        await visit.renew()
+        await visit.renew({"b": 2})
+        session["user"] = "ada"
+        await visit.commit()
+        browser.receive(visit)
+        assert await late.merge({"late": 1}) is False
+        slow.receive(late)
+        assert slow.received == []
+        assert await data_of(browser) == {"a": 1, "b": 2, "user": "ada"}
+
+    run(scenario())
+
+
 def test_a_cancelled_renewal_leaves_the_browser_a_cookie_that_lives(tmp_path):
     class Slow(CountingStore):
         async def merge(self, key, changed, removed, expect, lifetime=None):

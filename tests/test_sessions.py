@@ -36,6 +36,7 @@ from tests.visitors import Clock
 
 MINUTES = 60.0
 DAYS = 24 * 60 * MINUTES
+STORE = MemorySessionStore()
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,8 @@ class Stranger:
 
     def __init__(self) -> None:
         store = MemorySessionStore()
-        self.id, self.get, self.set, self.merge, self.destroy = store.id, store.get, store.set, store.merge, store.destroy
+        self.id, self.get, self.set = store.id, store.get, store.set
+        self.merge, self.destroy = store.merge, store.destroy
 
 
 # --- lifetimes
@@ -105,8 +107,12 @@ def test_a_session_expires_by_the_idle_time_that_won(given_age):
 
 @pytest.mark.parametrize(
     "said,remaining",
-    [({}, 30 * DAYS), ({"absolute_max_age": None}, None), ({"absolute_max_age": 3600}, 3600.0)]
-    + [({"absolute_max_age": timedelta(days=7)}, 7 * DAYS)],
+    [
+        ({}, 30 * DAYS),
+        ({"absolute_max_age": None}, None),
+        ({"absolute_max_age": 3600}, 3600.0),
+        ({"absolute_max_age": timedelta(days=7)}, 7 * DAYS),
+    ],
 )
 def test_the_deadline_is_30_days_unless_another_or_none_is_set(said, remaining):
     assert Sessions(**said).policy.lifetime.remaining == remaining
@@ -115,8 +121,10 @@ def test_the_deadline_is_30_days_unless_another_or_none_is_set(said, remaining):
 @pytest.mark.parametrize("setting", ["max_age", "absolute_max_age"])
 @pytest.mark.parametrize(
     "value",
-    [0, -1, -0.5, math.nan, math.inf, -math.inf, True, False, "600", b"600", [600], Decimal(600), 1j]
-    + [timedelta(0), timedelta(seconds=-1)],
+    [
+        *(0, -1, -0.5, math.nan, math.inf, -math.inf, True, False, timedelta(0), timedelta(seconds=-1)),
+        *("600", b"600", [600], Decimal(600), 1j),
+    ],
 )
 def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name(setting, value):
     with pytest.raises(ConfigurationError) as caught:
@@ -129,7 +137,8 @@ def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name
 @given(st.floats(min_value=1e-3, max_value=1e9) | st.integers(1, 10**9) | st.timedeltas(timedelta(milliseconds=1)))
 def test_any_positive_duration_is_a_lifetime(duration):
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    assert Sessions(max_age=duration, absolute_max_age=duration).policy.lifetime == (seconds, seconds)
+    sessions = Sessions(session_store=STORE, max_age=duration, absolute_max_age=duration)
+    assert sessions.policy.lifetime == (seconds, seconds)
 
 
 def test_the_age_of_the_cookie_is_the_cookie_handler_s_alone():
@@ -308,8 +317,9 @@ def test_a_transport_of_one_s_own_carries_the_credential_as_it_will():
         scope = scope_of()
         scope["headers"].append((b"x-session", response.headers["x-session"].encode()))
         assert await sessions.get_session_data(scope) == {"a": 1}
-        await sessions.destroy_session(scope, response)
-        assert response.headers["x-session"] == ""
+        farewell = Response()
+        await sessions.destroy_session(scope, farewell)
+        assert farewell.headers["x-session"] == ""
 
     run(scenario())
 

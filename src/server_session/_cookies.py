@@ -9,7 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Final, Never, Protocol, TypeAlias
+from typing import Any, Final, Never, Protocol, TypeAlias
 
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError
@@ -126,7 +126,7 @@ class CookieTransport(Protocol):
     def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
         """Return the headers to add to the response so that the browser presents `value` from now on.
 
-        `lifetime` is in seconds, or `None` to leave it to the transport (by default: until the browser closes).
+        `lifetime` is in seconds, 0 for until the browser closes, `None` to leave it to the transport.
         """
         raise NotImplementedError
 
@@ -224,6 +224,11 @@ class CookieHandler(CookieTransport):
             return "`partitioned`"
         return None
 
+    @property
+    def is_named(self) -> bool:
+        """Whether a name was given, as opposed to one that follows from the origin."""
+        return self._given_name is not None
+
     def __repr__(self) -> str:
         return (
             f"CookieHandler({self.name!r}, path={self.path!r}, domain={self.domain!r}, secure={self.secure!r}, "
@@ -251,17 +256,27 @@ class CookieHandler(CookieTransport):
         name = self._given_name
         if name is None and origin_is_https:
             name = "__Host-session" if self.path == "/" and self.domain is None else "__Secure-session"
-        return CookieHandler(
-            name,
-            path=self.path,
-            domain=self.domain,
-            secure=origin_is_https if self._given_secure is None else self._given_secure,
-            http_only=self.http_only,
-            same_site=self.same_site,
-            max_age=self.max_age,
-            partitioned=self.partitioned,
-            clock=self._clock,
-        )
+        return self.replace(name=name, secure=origin_is_https if self._given_secure is None else self._given_secure)
+
+    def replace(self, **attributes: Any) -> "CookieHandler":
+        """Return a handler with some attributes in place of this one's; what was left open here stays open.
+
+        Raises:
+            ConfigurationError: an attribute, or two together, with which no browser would keep the cookie.
+
+        """
+        given: dict[str, Any] = {
+            "name": self._given_name,
+            "path": self.path,
+            "domain": self.domain,
+            "secure": self._given_secure,
+            "http_only": self.http_only,
+            "same_site": self.same_site,
+            "max_age": self.max_age,
+            "partitioned": self.partitioned,
+            "clock": self._clock,
+        }
+        return CookieHandler(**{**given, **attributes})
 
     def read(self, request: RequestFacts) -> list[str]:
         """Return up to four well-formed credentials, in the order in which they came; never raise."""
@@ -284,7 +299,7 @@ class CookieHandler(CookieTransport):
     def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
         """Return the `Set-Cookie` header for a credential.
 
-        `lifetime` is in seconds; `None` is the handler's own `max_age`.
+        `lifetime` is in seconds; 0 is until the browser closes, `None` the handler's own `max_age`.
 
         Raises:
             ValueError: `value` is not 64 characters of base64url.
@@ -294,7 +309,7 @@ class CookieHandler(CookieTransport):
         if not value.isascii() or not _CREDENTIAL.fullmatch(value.encode("ascii")):
             raise ValueError("a session's cookie holds 64 characters of base64url, and nothing else")
         seconds = self.max_age if lifetime is None else lifetime
-        if seconds is None:
+        if not seconds:
             return [self._header(request, value, self.domain, self.path, "")]
         # Rounded up, for Max-Age=0 would delete the cookie.
         whole = math.ceil(min(max(seconds, 0), _LONGEST))

@@ -117,6 +117,7 @@ class Visit:
         self.cookie: CookieChange | None = None
         self.accessed = False
         self.token_given = False
+        self.cookie_seconds: float | None = None
         self.cookies_added: list[Header] = []
         self.is_answered_by_caller = False
 
@@ -124,6 +125,11 @@ class Visit:
     def state(self) -> State:
         """What this request knows of its session."""
         return self._state
+
+    @property
+    def credential(self) -> Credential | None:
+        """The credential of the session, or the one that is not yet looked up; `None` where there is no session."""
+        return self._credential if self._state in (State.UNASKED, State.LIVE) else None
 
     @property
     def has_cookie(self) -> bool:
@@ -313,7 +319,7 @@ class Visit:
     async def _to_ask(self) -> Credential | None:
         """Return the credential to ask the store about, or `None` where nothing more can be learnt."""
         await self._settle()
-        return self._credential if self._state in (State.UNASKED, State.LIVE) else None
+        return self.credential
 
     @property
     def _is_unheard(self) -> bool:
@@ -383,17 +389,10 @@ class Visit:
             self._require_answer()
             fresh = Credential.found(credential.selector)
             self._swapping[fresh.digest()] = fresh
-            outcome = await self._store.merge(
-                credential.selector,
-                {
-                    **(changed or {}),
-                    STAMP: record.fresh_stamp(),
-                    DIGEST: fresh.digest(),
-                    FORMER: record.former_of(credential.digest(), self._policy.now()),
-                },
-                removed,
-                {DIGEST: credential.digest()},
-            )
+            swap = {**(changed or {}), STAMP: record.fresh_stamp(), DIGEST: fresh.digest()}
+            if not self._is_unheard:
+                swap[FORMER] = record.former_of(credential.digest(), self._policy.now())
+            outcome = await self._store.merge(credential.selector, swap, removed, {DIGEST: credential.digest()})
             if outcome is APPLIED:
                 self._adopt(fresh)
                 self._signal("renewed", fresh)
@@ -582,6 +581,16 @@ class Visit:
             self._dropped = True
             self._signal("write_dropped", self._credential)
         return False
+
+    def send_cookie_again(self, seconds: float | None) -> None:
+        """Set the cookie that the browser has once more, if it is known to hold, for this many seconds.
+
+        0 is until the browser closes, `None` as the transport has it.
+        """
+        self.cookie_seconds = seconds
+        # One of several stays as it is, for what is set goes to one place and there may be two.
+        if self.cookie is None and self._state is State.LIVE and self._credential and not self.has_several_cookies:
+            self._change_cookie(CookieChange(self._credential.value))
 
     def _change_cookie(self, change: CookieChange) -> None:
         self.accessed = True

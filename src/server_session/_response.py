@@ -118,7 +118,11 @@ class _RawMorsel(Morsel[str]):
     def __init__(self, header: str) -> None:
         super().__init__()
         name, _, rest = header.partition("=")
-        self.set(name, rest.partition(";")[0], rest.partition(";")[0])
+        value, *attributes = rest.split("; ")
+        self.set(name, value, value)
+        for key, _, given in (attribute.partition("=") for attribute in attributes):
+            if self.isReservedKey(key):
+                self[key] = given or True
         self._header = header
 
     def OutputString(self, attrs: Any = None) -> str:  # noqa: N802, ARG002 - http.cookies' own name

@@ -1,8 +1,10 @@
 """`Sessions`: the settings, the store and the cookie, configured whole; and the default that `configure` makes."""
 
+import copy
+import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, Final, TypedDict, TypeVar, Unpack
@@ -85,14 +87,13 @@ class Sessions(Functions):
     ) -> None:
         self.store = _store(session_store)
         self.origins = _origins(origin)
-        cookie = CookieHandler() if cookie_handler is None else cookie_handler
-        if not all(callable(getattr(cookie, name, None)) for name in _TRANSPORT_METHODS):
+        given = CookieHandler() if cookie_handler is None else cookie_handler
+        if not all(callable(getattr(given, name, None)) for name in _TRANSPORT_METHODS):
             raise ConfigurationError(
-                f"cookie_handler is a CookieHandler or a subclass of CookieTransport, not {type(cookie).__name__!r}"
+                f"cookie_handler is a CookieHandler or a subclass of CookieTransport, not {type(given).__name__!r}"
             )
-        if self.origins:
-            cookie = cookie.bind(origin_is_https=self.origins[0].startswith("https:"))
-        self.cookie = cookie
+        self._cookie_given = given
+        self.cookie = self._bound(given)
         self._proxy_noted = False
         if isinstance(renew_on, str):
             raise ConfigurationError(f"renew_on is a collection of keys: write ({renew_on!r},)")
@@ -104,6 +105,25 @@ class Sessions(Functions):
             signals=Signals(on_signal),
             now=clock,
         )
+
+    def adapted(self, idle: float | None, cookie: Mapping[str, Any]) -> "Sessions":
+        """Return these sessions with what a framework's own settings say: idle seconds, attributes of the cookie.
+
+        Raises `ConfigurationError` where they cannot be applied.
+        """
+        adapted = copy.copy(self)
+        vars(adapted).pop("sync", None)
+        if idle is not None:
+            adapted.policy = dataclasses.replace(self.policy, idle=idle)
+        if cookie:
+            given = self._cookie_given
+            if not isinstance(given, CookieHandler):
+                raise ConfigurationError(f"they cannot be applied to a {type(given).__name__!r}; leave either out")
+            adapted.cookie = self._bound(given.replace(**cookie))
+        return adapted
+
+    def _bound(self, cookie: CookieTransport) -> CookieTransport:
+        return cookie.bind(origin_is_https=self.origins[0].startswith("https:")) if self.origins else cookie
 
     @cached_property
     def sync(self) -> BlockingFunctions:
@@ -128,7 +148,7 @@ class Sessions(Functions):
         elsewhere = self.cookie.expire_elsewhere(request)
         if change.value is None:
             return [*elsewhere, *self.cookie.destroy(request)]
-        return [*elsewhere, *self.cookie.write(request, change.value, None)]
+        return [*elsewhere, *self.cookie.write(request, change.value, visit.cookie_seconds)]
 
     def _look_for_proxy(self, request: Request) -> None:
         # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.

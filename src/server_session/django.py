@@ -32,8 +32,8 @@ from django.utils import timezone
 from server_session._carrier import Request, current, resolve, serving, state_of
 from server_session._codec import decode_value
 from server_session._colour import home, run_awaiting, run_blocking
-from server_session._cookies import CookieHandler, CookieTransport, Header, RequestFacts
-from server_session._lifecycle import Answer, CookieChange, Policy, State, Visit
+from server_session._cookies import CookieHandler, CookieTransport
+from server_session._lifecycle import Answer, Policy, State, Visit
 from server_session._record import CREATED
 from server_session._response import headers_of
 from server_session._session import Session
@@ -51,9 +51,6 @@ _LOG: Final = logging.getLogger("server_session")
 
 _EXPIRY: Final = "_session_expiry"
 """The key under which Django's `set_expiry` keeps what it was told."""
-
-_LIFETIME: Final = "server_session.django.lifetime"
-"""Where the cookie's seconds are kept with the request."""
 
 _SERVER_ERROR: Final = 500
 # An age that is over is written as this, for a record lives or is not written.
@@ -100,9 +97,7 @@ class SessionStore(SessionBase):
     @property
     def session_key(self) -> str | None:
         """The cookie's value, or `None` where there is no session."""
-        if self._visit.state not in (State.UNASKED, State.LIVE):
-            return None
-        credential = self._visit._credential  # noqa: SLF001 - the cookie's value is Django's session key
+        credential = self._visit.credential
         return None if credential is None else credential.value
 
     @property
@@ -256,10 +251,10 @@ class SessionStore(SessionBase):
         if keep and (changed or self.modified or settings.SESSION_SAVE_EVERY_REQUEST):
             await self._keep()
         visit.accessed |= self.accessed
-        if visit.cookie is not None and visit.cookie.value is not None and self._request is not None:
+        if visit.cookie is not None and visit.cookie.value is not None:
             expiry = dict.get(await visit.load(), _EXPIRY)
             at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
-            self._request.slots[_LIFETIME] = None if at_close else self.get_expiry_age(expiry=expiry)
+            visit.cookie_seconds = 0 if at_close else self.get_expiry_age(expiry=expiry)
 
     async def _keep(self) -> None:
         visit = self._visit
@@ -273,9 +268,7 @@ class SessionStore(SessionBase):
             # It ended meanwhile: the write is dropped, a signal was given, and the browser keeps what it has.
             return
         # The browser's clock starts anew, as Django has it; only for a cookie that the store has just said holds.
-        if visit.cookie is None and visit.state is State.LIVE and not visit.has_several_cookies:
-            visit.cookie = CookieChange(self.session_key)
-            visit.accessed = True
+        visit.send_cookie_again(visit.cookie_seconds)
 
     # ---
 
@@ -519,34 +512,6 @@ class _ExpiringStore(contract.SessionStore):
         return Lifetime(seconds, seconds if remaining is None else min(seconds, remaining))
 
 
-class _Cookie(CookieTransport):
-    """The session's cookie, which the browser keeps for as long as the session says."""
-
-    def __init__(self, cookie: CookieTransport, lifetime: float | None) -> None:
-        self.cookie = cookie
-        self._lifetime = lifetime
-
-    def read(self, request: RequestFacts) -> list[str]:
-        return self.cookie.read(request)
-
-    def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
-        if lifetime is None:
-            lifetime = getattr(request, "slots", {}).get(_LIFETIME, self._lifetime)
-        return self.cookie.write(request, value, lifetime)
-
-    def destroy(self, request: RequestFacts) -> list[Header]:
-        return self.cookie.destroy(request)
-
-    def is_present(self, request: RequestFacts) -> bool:
-        return self.cookie.is_present(request)
-
-    def expire_elsewhere(self, request: RequestFacts) -> list[Header]:
-        return self.cookie.expire_elsewhere(request)
-
-    def bind(self, origin_is_https: bool) -> CookieTransport:
-        return _Cookie(self.cookie.bind(origin_is_https), self._lifetime)
-
-
 class _Project:
     """What the project's settings make: the configured default, and again where a test changes them."""
 
@@ -590,10 +555,9 @@ class _Project:
         plain = Sessions(session_store=store, cookie_handler=cookie, max_age=age, **given)
         self._opened = (asked, plain.store)
         is_https = bool(plain.origins) and plain.origins[0].startswith("https:")
-        lifetime = None if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE else age
         sessions = configure(
             session_store=_ExpiringStore(plain.store, plain.policy),
-            cookie_handler=_Cookie(_cookie(cookie, is_https=is_https), lifetime),
+            cookie_handler=_cookie(cookie, is_https=is_https),
             max_age=age,
             **given,
         )
@@ -610,7 +574,7 @@ class _ChosenName(str):
 
 def _tell_name(sessions: Sessions) -> None:
     # Whatever else reads the cookie's name, Django's test client for one, looks for it in the setting.
-    cookie = sessions.cookie.cookie if isinstance(sessions.cookie, _Cookie) else None
+    cookie = sessions.cookie
     if isinstance(cookie, CookieHandler) and cookie.name != settings.SESSION_COOKIE_NAME:
         settings.SESSION_COOKIE_NAME = _ChosenName(cookie.name)
 
@@ -652,32 +616,22 @@ def _cookie(given: Any, *, is_https: bool) -> CookieTransport:
             )
         transport: CookieTransport = given
         return transport
-    attributes: dict[str, Any] = {} if given is None else _attributes(given)
-    attributes |= {_COOKIE_SETTINGS[name]: getattr(settings, name) for name in explicit}
-    if settings.SESSION_COOKIE_SECURE is True:
-        attributes["secure"] = True
-    if not is_https:
-        attributes["name"] = attributes.get("name") or _DJANGOS_NAME
-    try:
-        return CookieHandler(**attributes)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{', '.join(explicit) or 'SESSION_COOKIE_*'}: {error}") from None
-
-
-def _attributes(cookie: CookieHandler) -> dict[str, Any]:
-    if cookie.max_age is not None:
+    handler = CookieHandler() if given is None else given
+    if handler.max_age is not None:
         raise ConfigurationError(
             "the cookie_handler has max_age, but in Django the cookie's age is SESSION_COOKIE_AGE, or with "
             "SESSION_EXPIRE_AT_BROWSER_CLOSE until the browser closes"
         )
-    names = ("path", "domain", "http_only", "same_site", "partitioned")
-    attributes = {name: getattr(cookie, name) for name in names}
-    # As they were given: what was left open is by the origin.
-    return attributes | {
-        "name": cookie._given_name,  # noqa: SLF001
-        "secure": cookie._given_secure,  # noqa: SLF001
-        "clock": cookie._clock,  # noqa: SLF001
-    }
+    attributes: dict[str, Any] = {_COOKIE_SETTINGS[name]: getattr(settings, name) for name in explicit}
+    attributes["max_age"] = None if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE else settings.SESSION_COOKIE_AGE
+    if settings.SESSION_COOKIE_SECURE is True:
+        attributes["secure"] = True
+    if not (is_https or handler.is_named):
+        attributes.setdefault("name", _DJANGOS_NAME)
+    try:
+        return handler.replace(**attributes)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{', '.join(explicit) or 'SESSION_COOKIE_*'}: {error}") from None
 
 
 _project: Final = _Project()

@@ -7,8 +7,6 @@ ServerSession(app)
 ```
 """
 
-import copy
-import dataclasses
 import logging
 import operator
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -25,9 +23,8 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from server_session._carrier import current, state_of
 from server_session._colour import Colour, drive
-from server_session._cookies import CookieHandler, CookieTransport, Header, RequestFacts
 from server_session._lazy import LazySession
-from server_session._lifecycle import Answer, CookieChange, State, Visit
+from server_session._lifecycle import Answer, State, Visit
 from server_session._request import WsgiRequest
 from server_session._response import headers_of
 from server_session._session import Session
@@ -40,9 +37,8 @@ T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("server_session")
 
-# What is kept in the environ beside the visit: how to leave the request again, and the cookie's seconds.
+# What is kept in the environ beside the visit: how to leave the request again.
 _UNDO: Final = "server_session.flask.undo"
-_LIFETIME: Final = "server_session.flask.lifetime"
 
 _COOKIE_SETTINGS: Final = {
     # The first of two that mean one thing is the weaker one: Flask's path is the application's unless it is set.
@@ -160,13 +156,8 @@ class FlaskSession(LazySession, SessionMixin):
         if self.visit.session is None:
             return False
         is_permanent = self.permanent
-        self.request.slots[_LIFETIME] = self.sessions.policy.idle if is_permanent else None
+        self.visit.cookie_seconds = self.sessions.policy.idle if is_permanent else None
         return is_permanent != self._was_permanent or (is_permanent and (refresh or self.modified))
-
-    def send_cookie_again(self) -> None:
-        """Put the cookie that the request brought into the response, if it holds."""
-        if self.visit.cookie is None and self.visit.state is State.LIVE and not self.visit.has_several_cookies:
-            self.visit.cookie = CookieChange(self.sessions.cookie.read(self.request)[0])
 
     def _loaded_now(self) -> Session:
         session = self.run(self.visit.load)
@@ -208,7 +199,7 @@ class ServerSessionInterface(SessionInterface):
             again = session.choose_lifetime(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
             session.commit()
             if again:
-                session.send_cookie_again()
+                visit.send_cookie_again(visit.cookie_seconds)
         except StoreError as error:
             session.abandon()
             _become(response, app.make_response(app.handle_user_exception(error)))
@@ -229,30 +220,6 @@ class ServerSessionInterface(SessionInterface):
         if self._served is None or self._served[0] is not base or self._served[1] != explicit:
             self._served = (base, explicit, _adapted(base, explicit))
         return self._served[2]
-
-
-class _PermanentCookie(CookieTransport):
-    """The cookie of `flask.session`, which outlives the browser where the session is permanent."""
-
-    def __init__(self, cookie: CookieTransport) -> None:
-        self._cookie = cookie
-
-    def read(self, request: RequestFacts) -> list[str]:
-        return self._cookie.read(request)
-
-    def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
-        if lifetime is None and isinstance(request, WsgiRequest):
-            lifetime = request.slots.get(_LIFETIME)
-        return self._cookie.write(request, value, lifetime)
-
-    def destroy(self, request: RequestFacts) -> list[Header]:
-        return self._cookie.destroy(request)
-
-    def is_present(self, request: RequestFacts) -> bool:
-        return self._cookie.is_present(request)
-
-    def expire_elsewhere(self, request: RequestFacts) -> list[Header]:
-        return self._cookie.expire_elsewhere(request)
 
 
 class _Body(Iterator[Any]):
@@ -297,44 +264,16 @@ def _explicit(app: Flask) -> dict[str, Any]:
 
 def _adapted(base: Sessions, explicit: dict[str, Any]) -> Sessions:
     """Return these sessions with the settings that the application has chosen in place of their own."""
-    cookie = base.cookie
-    chosen_cookie = {name: value for name, value in explicit.items() if name in _COOKIE_SETTINGS}
-    if chosen_cookie:
-        try:
-            cookie = _adapted_cookie(base, chosen_cookie)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"Flask's {', '.join(chosen_cookie)}: {error}") from None
-    adapted = copy.copy(base)
-    adapted.cookie = _PermanentCookie(cookie)
-    if _LIFETIME_SETTING in explicit:
-        idle = _idle(explicit[_LIFETIME_SETTING], base.policy.absolute)
-        adapted.policy = dataclasses.replace(base.policy, idle=idle)
-    return adapted
-
-
-def _adapted_cookie(base: Sessions, explicit: dict[str, Any]) -> CookieHandler:
-    cookie = base.cookie
-    if not isinstance(cookie, CookieHandler):
-        raise ConfigurationError(f"they cannot be applied to a {type(cookie).__name__!r}; leave either out")
-    is_https = bool(base.origins) and base.origins[0].startswith("https:")
-    own = ("__Host-session", "__Secure-session") if is_https else ("session",)
-    settings: dict[str, Any] = {
-        # A name that the library chose is chosen anew, for the path and the domain have a say in it.
-        "name": None if cookie.name in own else cookie.name,
-        "path": cookie.path,
-        "domain": cookie.domain,
-        "secure": cookie.secure,
-        "http_only": cookie.http_only,
-        "same_site": cookie.same_site,
-        "max_age": cookie.max_age,
-        "partitioned": cookie.partitioned,
-        "clock": base.policy.now,
-    }
-    settings |= {keyword: explicit[name] for name, keyword in _COOKIE_SETTINGS.items() if name in explicit}
-    # Older applications write False for "this host alone".
-    settings["domain"] = settings["domain"] or None
-    handler = CookieHandler(**settings)
-    return handler.bind(origin_is_https=is_https) if base.origins else handler
+    cookie = {keyword: explicit[name] for name, keyword in _COOKIE_SETTINGS.items() if name in explicit}
+    if "domain" in cookie:
+        # Older applications write False for "this host alone".
+        cookie["domain"] = cookie["domain"] or None
+    idle = _idle(explicit[_LIFETIME_SETTING], base.policy.absolute) if _LIFETIME_SETTING in explicit else None
+    try:
+        return base.adapted(idle, cookie)
+    except ConfigurationError as error:
+        named = ", ".join(name for name in explicit if name in _COOKIE_SETTINGS)
+        raise ConfigurationError(f"Flask's {named}: {error}") from None
 
 
 def _idle(lifetime: timedelta | float, absolute: float | None) -> float:

@@ -246,8 +246,16 @@ _ROWS = (
             ("MariaDB", "asyncmy", "gather", "mariadb", "mysql+asyncmy", "TestAsyncmyContract"),
         )
     ),
-    Driver("memcached", "pymemcache", "threads", "memcached", memcached, _MEMCACHED, has_owners=False),
-    Driver("memcached", "pymemcache, awaited", "gather", "memcached", memcached, _MEMCACHED, has_owners=False),
+    Driver("memcached", "pymemcache", "threads", "memcached", memcached, f"{_MEMCACHED}::TestURL", has_owners=False),
+    Driver(
+        "memcached",
+        "pymemcache, awaited",
+        "gather",
+        "memcached",
+        memcached,
+        f"{_MEMCACHED}::TestOnALoop",
+        has_owners=False,
+    ),
 )
 
 DRIVERS: dict[str, Driver] = {str(row): row for row in _ROWS}
