@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from server_session.exceptions import ColourError
@@ -98,11 +99,16 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine of the core over a store of this colour, from an event loop."""
     if colour is not Colour.BLOCKS:
         return await coroutine
-    if running_library() == "trio":
-        trio = sys.modules["trio"]
-        result: T = await trio.to_thread.run_sync(drive, coroutine)
-    else:
-        result = await sys.modules["asyncio"].to_thread(drive, coroutine)
+    result: T
+    try:
+        if running_library() == "trio":
+            result = await sys.modules["trio"].to_thread.run_sync(drive, coroutine)
+        else:
+            result = await sys.modules["asyncio"].to_thread(drive, coroutine)
+    finally:
+        # Cancelled before a thread took it up it ends here; one that a thread runs cannot be closed, and runs on.
+        with suppress(ValueError):
+            coroutine.close()
     return result
 
 

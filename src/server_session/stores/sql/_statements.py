@@ -1,0 +1,117 @@
+"""What is said to the database, and how it is sent."""
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Executable,
+    Insert,
+    Table,
+    bindparam,
+    delete,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from server_session.exceptions import StoreError
+from server_session.stores.sql._dialects import BEGIN, SERVER_TIME
+from server_session.stores.sql._errors import hint_of
+from server_session.stores.sql._rows import Seen
+
+__all__ = ["Statements", "begin", "look", "send"]
+
+
+class Statements:
+    """The statements of a store: made once, and compiled once by SQLAlchemy."""
+
+    def __init__(self, table: Table, family: str, clock: Callable[[], float] | None) -> None:
+        now: ColumnElement[float] = (
+            literal_column(SERVER_TIME[family], Double)
+            if clock is None
+            else bindparam("now", callable_=clock, type_=Double)
+        )
+        column = table.c
+        is_key = column.id == bindparam("key")
+        # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
+        as_seen = (is_key, column.stamp == bindparam("seen"), column.expires > now)
+        self.begin = BEGIN[family]
+        self.read = select(
+            column.stamp, column.idle, column.deadline, column.expires, now.label("now"), column.data
+        ).where(is_key)
+        # SQLite has no lock of a row, and SQLAlchemy leaves the words out there.
+        self.read_and_lock = self.read.with_for_update()
+        self.add = _insert_unless_there(table, family).values(
+            id=bindparam("key"),
+            data=bindparam("packed"),
+            stamp=bindparam("fresh"),
+            idle=bindparam("seconds"),
+            deadline=now + bindparam("remaining", type_=Double),
+            expires=now + bindparam("lasts", type_=Double),
+        )
+        self.write = (
+            update(table)
+            .where(*as_seen)
+            .values(
+                data=bindparam("packed"),
+                stamp=bindparam("fresh"),
+                idle=bindparam("seconds"),
+                deadline=bindparam("ends"),
+                expires=bindparam("until"),
+            )
+        )
+        self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=bindparam("until"))
+        self.drop = delete(table).where(is_key, column.expires > now)
+        self.drop_expired = delete(table).where(is_key, column.expires <= now)
+        self.list_expired = (
+            select(column.id).where(column.expires <= now).order_by(column.expires).limit(bindparam("most"))
+        )
+        self.sweep = delete(table).where(column.id.in_(bindparam("keys", expanding=True)), column.expires <= now)
+
+
+def _insert_unless_there(table: Table, family: str) -> Insert:
+    """Insert a row, and count one; or, if the key is taken, count none or two."""
+    match family:
+        case "postgresql":
+            adding: Insert = postgresql.insert(table).on_conflict_do_nothing(index_elements=["id"])
+        case "sqlite":
+            adding = sqlite.insert(table).on_conflict_do_nothing(index_elements=["id"])
+        case _:
+            # MySQL counts a row that an upsert leaves as it was like one that it made, but two for one that it changed;
+            # and to change a stamp is to change nothing. (IGNORE would warn, and a driver would log the key.)
+            adding = mysql.insert(table).on_duplicate_key_update(stamp=table.c.stamp.bitwise_xor(1))
+    return adding.execution_options(preserve_rowcount=True)
+
+
+def look(connection: Connection, read: Executable, key: str) -> Seen | None:
+    """Read a row."""
+    row = connection.execute(read, {"key": key}).one_or_none()
+    return None if row is None else Seen(*row)
+
+
+def send(connection: Connection, statement: Executable | str, parameters: Mapping[str, object] | None) -> bool:
+    """Send what must not be sent twice, and tell whether it wrote."""
+    try:
+        if isinstance(statement, str):
+            return connection.exec_driver_sql(statement).rowcount > 0
+        return connection.execute(statement, parameters).rowcount > 0
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        error.hide_parameters = True
+        raise StoreError(
+            "the connection to the database was lost while a write was under way, "
+            f"which was made or not made{hint_of(connection.dialect.name, error)}"
+        ) from error
+
+
+def begin(connection: Connection, statement: str) -> None:
+    """Begin a transaction that holds its locks to its end."""
+    # On SQLite a listener of the application's may have sent a BEGIN already.
+    connection.begin()
+    if not getattr(connection.connection.driver_connection, "in_transaction", False):
+        connection.exec_driver_sql(statement)
