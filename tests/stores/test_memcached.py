@@ -634,9 +634,12 @@ class TestColours:
         other = store.id()
         drive(store.set(other, {"b": b"2"}, LONG))
 
+        async def ask() -> None:
+            await run_awaiting(store.colour, store.get(KEY, {}))
+
         async def body():
             for steps in range(30):
-                task = asyncio.create_task(run_awaiting(store.colour, store.get(KEY, {})))
+                task = asyncio.create_task(ask())
                 for _ in range(steps % 6):
                     await asyncio.sleep(0)
                 task.cancel()
