@@ -93,8 +93,9 @@ def test_a_coroutine_that_suspends_while_it_is_driven_is_an_error_that_says_what
         finally:
             ended.append(True)
 
+    held = suspends()
     with pytest.raises(ColourError, match=r"suspended in a blocking call.*`colour = Colour\.AWAITS`"):
-        drive(suspends())
+        drive(held)
     assert ended == [True]
     assert not is_driven()
 

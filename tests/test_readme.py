@@ -13,21 +13,15 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.asgi_client import Client
+from tests.documents import code_of
 
 README = Path(__file__).parent.parent / "README.md"
-
-
-def code_of(name: str) -> str:
-    """Return the code block that the README marks with this name."""
-    found = re.search(rf"<!-- tested: {name} -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None, f"the README has no code marked {name}"
-    return found[1]
 
 
 def module_of(name: str) -> ModuleType:
     module = ModuleType(f"readme_{name}")
     sys.modules[module.__name__] = module
-    exec(compile(code_of(name), f"README.md ({name})", "exec"), module.__dict__)  # noqa: S102 - the README's own
+    exec(compile(code_of(README, name), f"README.md ({name})", "exec"), module.__dict__)  # noqa: S102 - the README's own
     return module
 
 
@@ -79,7 +73,7 @@ def test_the_flask_example_counts():
 
 def test_the_django_settings_serve_sessions_and_log_in(tmp_path):
     (tmp_path / "site_settings.py").write_text(
-        code_of("django")
+        code_of(README, "django")
         + f"""
 SECRET_KEY = "a test's own"
 ALLOWED_HOSTS = ["*"]

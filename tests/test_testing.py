@@ -1041,7 +1041,7 @@ class Stalling(ReferenceContract):
 
     def begin(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = Clock()
-        monkeypatch.setattr("server_session.testing.time.monotonic", self.time)
+        monkeypatch.setattr("time.monotonic", self.time)
 
 
 def test_a_test_of_lifetimes_runs_again_if_the_machine_stalled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,15 @@ def test_a_token_cut_short_at_either_end_does_not_verify(cut):
     assert not verify_token(MINE, "", TOKEN[cut:])
 
 
+def test_text_of_another_length_is_not_even_decoded(monkeypatch):
+    def never(*_: object, **__: object) -> bytes:
+        raise AssertionError("it decodes whatever comes")
+
+    monkeypatch.setattr(base64, "b64decode", never)
+    for length in (0, 69, 71, 1_000_000):
+        assert not verify_token(MINE, "", "A" * length)
+
+
 @pytest.mark.parametrize("more", ["=", "==", " ", "\n", "\0", "A", "é"])
 def test_a_token_with_something_before_or_behind_does_not_verify(more):
     assert not verify_token(MINE, "", TOKEN + more)

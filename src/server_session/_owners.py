@@ -43,7 +43,7 @@ class OwnerIndex:
     """
 
     def __init__(self, store: SessionStore, longest: float | None, now: Callable[[], float]) -> None:
-        if store.evicts:
+        if getattr(store, "evicts", False):
             raise ConfigurationError(
                 f"{type(store).__name__} may drop what it holds, so it cannot say which sessions an owner has: "
                 "log_in and destroy_sessions_of need a store that keeps what it is given"

@@ -1,7 +1,8 @@
 """Stores by URL. Each store's module, and so its driver, is imported when its URL is asked for."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ class _Place(NamedTuple):
     module: str
     store: str
     arguments: Callable[[str], tuple[str, ...]]
+    settings: Mapping[str, bool] = MappingProxyType({})
 
 
 def _nothing(url: str) -> tuple[str, ...]:  # noqa: ARG001 - as the others take it
@@ -33,7 +35,8 @@ def _whole(url: str) -> tuple[str, ...]:
 
 
 _REDIS: Final = _Place("redis", "RedisSessionStore", _whole)
-_SQL: Final = _Place("sql", "SQLSessionStore", _whole)
+# Who gives a URL has asked for a store in one line, and gets its table with it.
+_SQL: Final = _Place("sql", "SQLSessionStore", _whole, MappingProxyType({"create_table": True}))
 _STORES: Final[dict[str, _Place]] = {
     "memory": _Place("memory", "MemorySessionStore", _nothing),
     "file": _Place("file", "FileSessionStore", _directory),
@@ -43,6 +46,7 @@ _STORES: Final[dict[str, _Place]] = {
     "memcached": _Place("memcached", "MemcachedSessionStore", _whole),
     "sqlite": _SQL,
     "postgresql": _SQL,
+    "postgres": _SQL,
     "mysql": _SQL,
     "mariadb": _SQL,
 }
@@ -69,4 +73,4 @@ def open_store(url: str) -> SessionStore:
             f"pip install 'server-session[{place.module}]'"
         ) from error
     make: Callable[..., SessionStore] = getattr(module, place.store)
-    return make(*place.arguments(url))
+    return make(*place.arguments(url), **place.settings)
