@@ -346,6 +346,13 @@ def test_a_name_that_is_no_text_is_a_type_error_that_says_so(api, name):
         api.pluck_session_property(scope_of(), Response(), name)
 
 
+def test_a_response_behind_the_owner_is_no_data(api):
+    with pytest.raises(
+        CarrierError, match=r"^log_in takes its owner after the request; the last argument is 'Response'"
+    ):
+        api.log_in(scope_of(), "ada", Response())
+
+
 def test_data_without_an_owner_is_no_log_in(api, sessions):
     with pytest.raises(TypeError, match=r"^log_in takes the owner's name or id as text, not \{'user': 'ada'\}"):
         api.log_in(scope_of(), Response(), {"user": "ada"})

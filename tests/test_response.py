@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import pickle
+from collections import UserDict
 from collections.abc import Awaitable, Callable
 from email.message import Message
 from typing import Any
@@ -127,13 +128,13 @@ def test_a_cookie_is_added_beside_others_and_never_over_them(make):
 
 
 def test_the_application_s_own_headers_are_not_changed_in_place():
-    given = [("Vary", "Accept")]
-    headers = WsgiHeaders(given)
-    vary_on_cookie(headers)
+    given, raw = [("Vary", "Accept")], [(b"Vary", b"Accept")]
+    headers = WsgiHeaders(given), AsgiHeaders(raw)
+    for one in headers:
+        one.add("set-cookie", "a=1")
+        vary_on_cookie(one)
+    assert headers[0].raw == [("Set-Cookie", "a=1"), ("Vary", "Accept, Cookie")]
     assert given == [("Vary", "Accept")]
-    assert headers.raw == [("Vary", "Accept, Cookie")]
-    raw = [(b"Vary", b"Accept")]
-    vary_on_cookie(AsgiHeaders(raw))
     assert raw == [(b"Vary", b"Accept")]
 
 
@@ -143,6 +144,24 @@ def test_a_wsgi_header_is_written_as_is_usual_and_an_asgi_header_in_lower_case()
     asgi.add("set-cookie", "a=1")
     assert wsgi.raw == [("Set-Cookie", "a=1")]
     assert asgi.raw == [(b"set-cookie", b"a=1")]
+
+
+def test_headers_that_raise_for_what_is_absent_are_read_as_well():
+    class Multi(UserDict[str, list[str]]):
+        """As aiohttp's headers do it."""
+
+        def getall(self, name: str) -> list[str]:
+            return self.data[name]
+
+        def add(self, name: str, value: str) -> None:
+            self.data.setdefault(name, []).append(value)
+
+    response = Bearer()
+    response.headers = Multi()  # type: ignore[assignment]
+    headers = headers_of(response)
+    assert headers.all("vary") == []
+    vary_on_cookie(headers)
+    assert headers.all("vary") == ["Cookie"]
 
 
 # --- Django's response, whose cookies stand apart

@@ -130,6 +130,8 @@ class Contest(Stage):
             times = 0
             refusal: object = None
             while time.monotonic() < give_up:
+                # A store may await nothing: the others have their turn all the same.
+                await pause(0)
                 late = over.is_set()
                 outcome = await call()
                 if outcome is MISSING or outcome is CONFLICT:
