@@ -56,7 +56,9 @@ class Yard:
     has_clock: bool = True
     has_owners: bool = True
     tidy: Callable[[Any, str], None] | None = None
-    """What an administrator may do besides."""
+    """What an administrator, or the server by itself at another time, does besides."""
+    tidying: str = ""
+    """What that is called."""
 
 
 def resident(process: int | str = "self") -> int:
@@ -135,6 +137,14 @@ def delete_expired(store: Any, _: str) -> None:
         pass
 
 
+def delete_expired_and_vacuum(store: Any, place: str) -> None:
+    from sqlalchemy import text
+
+    delete_expired(store, place)
+    with store._source.engine().connect() as connection:  # noqa: SLF001 - its connections are in autocommit
+        connection.execute(text("VACUUM server_sessions"))
+
+
 def open_sql(scheme: str) -> Callable[[str, Clock], SessionStore]:
     def open_it(place: str, clock: Clock) -> SessionStore:
         from server_session.stores.sql import SQLSessionStore
@@ -163,11 +173,23 @@ YARDS = {
     "file": Yard("directory", lambda place, clock: FileSessionStore(place, clock=clock), look_at_files),
     "Redis": Yard("redis", open_redis, look_at_redis, has_clock=False),
     "memcached": Yard(
-        "memcached", open_memcached, look_at_memcached, has_clock=False, has_owners=False, tidy=crawl_memcached
+        "memcached",
+        open_memcached,
+        look_at_memcached,
+        has_clock=False,
+        has_owners=False,
+        tidy=crawl_memcached,
+        tidying="`lru_crawler crawl all`",
     ),
-    "SQLite": Yard("sqlite", open_sql("sqlite+pysqlite"), look_at_sql, tidy=delete_expired),
-    "PostgreSQL": Yard("postgresql", open_sql("postgresql+psycopg"), look_at_sql, tidy=delete_expired),
-    "MariaDB": Yard("mariadb", open_sql("mysql+pymysql"), look_at_sql, tidy=delete_expired),
+    "SQLite": Yard("sqlite", open_sql("sqlite+pysqlite"), look_at_sql, tidy=delete_expired, tidying="`delete_expired`"),
+    "PostgreSQL": Yard(
+        "postgresql",
+        open_sql("postgresql+psycopg"),
+        look_at_sql,
+        tidy=delete_expired_and_vacuum,
+        tidying="`delete_expired` and a `VACUUM`, which autovacuum does every minute",
+    ),
+    "MariaDB": Yard("mariadb", open_sql("mysql+pymysql"), look_at_sql, tidy=delete_expired, tidying="`delete_expired`"),
 }
 
 
@@ -201,7 +223,7 @@ class Measurement:
         self._print(f"after {requests:,} requests of the living")
         if self._yard.tidy is not None:
             self._yard.tidy(self._store, self._place)
-            self._print({"memcached": "after `lru_crawler crawl all`"}.get(self._name, "after `delete_expired`"))
+            self._print(f"after {self._yard.tidying}")
         if self._yard.has_owners:
             # Entries of the last minute may be of log-ins that are under way.
             self._clock.ahead += 61

@@ -89,6 +89,25 @@ def test_an_owner_s_sessions_are_listed_the_oldest_first_with_the_time_they_were
     run(scenario())
 
 
+def test_the_oldest_comes_first_in_whatever_order_a_store_keeps_the_fields():
+    class Backwards(YieldingStore):
+        async def get(self, key, expect, touch=True):
+            fields = await super().get(key, expect, touch)
+            return fields if isinstance(fields, Outcome) else dict(reversed(fields.items()))
+
+    clock = Clock()
+    site = Site(Backwards(MemorySessionStore(clock=clock)), clock)
+
+    async def scenario() -> None:
+        founded = []
+        for _ in range(5):
+            founded.append(id_of(await logged_in(site)))
+            clock.advance(7)
+        assert await ids(site) == founded
+
+    run(scenario())
+
+
 def test_one_who_never_logged_in_has_no_sessions_and_asking_makes_no_record(site):
     async def scenario() -> None:
         assert await site.policy.owners.sessions("ada") == []

@@ -78,7 +78,7 @@ def test_it_never_waits():
 
 
 @pytest.mark.parametrize(
-    ("max_age", "seconds"), [(None, None), (600, 600.0), (0.5, 0.5), (timedelta(days=2, seconds=1), 172_801.0)]
+    "max_age,seconds", [(None, None), (600, 600.0), (0.5, 0.5), (timedelta(days=2, seconds=1), 172_801.0)]
 )
 def test_max_age_is_kept_in_seconds(max_age, seconds):
     assert MemorySessionStore(max_age=max_age).max_age == seconds
