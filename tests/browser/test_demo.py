@@ -458,9 +458,12 @@ def test_all_but_the_wishes_work_without_scripts(demo, browser):
 
 
 class TestProcesses:
-    @pytest.mark.parametrize("kind", ["file", "redis"])
+    @pytest.mark.parametrize("kind", ["file", "redis", "postgresql+asyncpg"])
     def test_a_visitor_hops_between_two_processes(self, kind, request, tmp_path, browser):
-        store = f"file:{tmp_path}/sessions" if kind == "file" else request.getfixturevalue("redis_server").url
+        store = f"file:{tmp_path}/sessions"
+        if kind != "file":
+            database = kind.partition("+")[0]
+            store = request.getfixturevalue(f"{database}_server").url_for(kind)
         with served("--workers", "2", "--store", store) as demo:
             context = browser.new_context()
             page = context.new_page()
