@@ -437,10 +437,8 @@ def test_a_log_in_while_an_empty_index_is_let_go_keeps_the_index():
 
 
 def test_a_store_that_evicts_serves_no_owners_and_says_so_before_anything_is_written():
-    class Evicting(MemorySessionStore):
-        evicts = True
-
-    store = Evicting()
+    store = MemorySessionStore()
+    store.evicts = True
     sessions = Sessions(session_store=store)
 
     async def scenario() -> None:
@@ -451,7 +449,9 @@ def test_a_store_that_evicts_serves_no_owners_and_says_so_before_anything_is_wri
             lambda: sessions.destroy_sessions_of("ada"),
         ]
         for call in refused:
-            with pytest.raises(ConfigurationError, match=r"Evicting may drop what it holds.*log_in and destroy"):
+            with pytest.raises(
+                ConfigurationError, match=r"MemorySessionStore may drop what it holds.*log_in and destroy"
+            ):
                 await call()
         assert store.stats().sessions == 0
         assert "set-cookie" not in response.headers
