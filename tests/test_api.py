@@ -530,3 +530,17 @@ def test_a_token_is_fresh_at_each_call_and_all_hold_in_every_tab(api):
     assert len(tokens) == 5
     tab = scope_of(cookie=cookie_of(response))
     assert all(api.validate_csrf_token(tab, token) for token in tokens)
+
+
+@pytest.mark.parametrize(
+    "token", [{"type": "http", "headers": []}, {"REQUEST_METHOD": "GET", "wsgi.url_scheme": "http"}]
+)
+def test_a_token_that_looks_like_a_request_is_false_as_any_json_value_is(token):
+    assert Sessions().sync.validate_csrf_token(scope_of(), token) is False
+
+
+def test_a_response_given_to_one_call_does_not_answer_the_next_that_has_none():
+    sessions, scope, response = Sessions(), scope_of(), Response()
+    assert sessions.sync.get_session_data(scope, response) == {}
+    with pytest.raises(NoResponseError):
+        sessions.sync.set_session_data(scope, {"a": 1})

@@ -11,7 +11,7 @@ import trio
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 
@@ -718,3 +718,53 @@ def test_a_proxy_that_seems_to_end_tls_is_warned_of_once(caplog):
     with caplog.at_level(logging.WARNING):
         asyncio.run(scenario())
     assert caplog.text.count("end TLS") == 1
+
+
+# --- what ends badly
+
+
+def served(*routes: Any) -> tuple[Sessions, SessionMiddleware, str]:
+    sessions, response = Sessions(), Response()
+    sessions.sync.set_session_data(scope_of(), response, {"a": 1})
+    cookie = response.headers["set-cookie"].partition(";")[0]
+    return sessions, SessionMiddleware(Starlette(routes=list(routes)), sessions=sessions), cookie
+
+
+def test_what_a_websocket_changed_is_saved_though_it_ends_by_an_error():
+    async def listen(websocket: Any) -> None:
+        await websocket.accept()
+        while True:
+            # As FastAPI's own first example does: the end of the connection is an exception.
+            websocket.session["last"] = await websocket.receive_text()
+
+    sessions, app, cookie = served(WebSocketRoute("/", listen))
+    client = WebSocket()
+    client.sent.append({"type": "websocket.receive", "text": "hello"})
+    with pytest.raises(Exception, match="1000"):
+        asyncio.run(client.connect(app, cookie))
+    assert sessions.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1, "last": "hello"}
+
+
+def test_what_a_websocket_changed_before_it_was_turned_away_is_saved():
+    async def refuse(websocket: Any) -> None:
+        websocket.session["tries"] = 1
+        await websocket.close(1008)
+
+    sessions, app, cookie = served(WebSocketRoute("/", refuse))
+    asyncio.run(WebSocket().connect(app, cookie))
+    assert sessions.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1, "tries": 1}
+
+
+def test_what_a_streamed_body_changed_before_it_broke_is_saved_as_under_wsgi():
+    async def stream(request: Request) -> StreamingResponse:
+        async def body() -> Any:
+            yield b"x"
+            request.session["seen"] = 1
+            raise LookupError("broken")
+
+        return StreamingResponse(body())
+
+    sessions, app, cookie = served(Route("/", stream))
+    with pytest.raises(LookupError):
+        asyncio.run(Client(app, cookie).get("/"))
+    assert sessions.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1, "seen": 1}

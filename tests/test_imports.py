@@ -30,7 +30,7 @@ LAYERS = (
         *("_response", "_session", "_signals", "_tokens", "_tracking"),
     },
     {"stores", "stores._base"},
-    {"_colour", "_durations"},
+    {"_colour", "_durations", "_origins"},
     {"exceptions"},
 )
 DEPTH = {module: depth for depth, room in enumerate(LAYERS) for module in room}

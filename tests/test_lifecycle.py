@@ -1,4 +1,6 @@
 import asyncio
+import itertools
+import random
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from server_session._record import DIGEST, MARK_SECONDS
 from server_session._tokens import Credential
 from server_session.stores._base import APPLIED, CONFLICT, Lifetime, SessionStore
 from server_session.stores.memory import MemorySessionStore
+from server_session.testing import YieldingStore
 from tests.visitors import STORES, Browser, Clock, Site, make_store
 
 
@@ -1145,3 +1148,149 @@ def test_the_mark_of_an_ended_session_holds_no_digest(browser):
         assert await browser.site.store.set(selector, mark, Lifetime(1, 1), {DIGEST: None}) is APPLIED
 
     run(scenario())
+
+
+# --- calls gathered in one request, and calls cut short
+
+
+def site_of(seed: int) -> Site:
+    clock = Clock()
+    order = random.Random(seed).choices([0, 0, 1, 2, 3, 12], k=400)
+    return Site(YieldingStore(MemorySessionStore(clock=clock), order), clock)
+
+
+async def opened(browser: Browser) -> None:
+    visit = browser.request()
+    await visit.merge({"a": 1})
+    browser.receive(visit)
+
+
+Step = Callable[[Visit], Awaitable[Any]]
+STEPS: dict[str, Step] = {
+    "set": lambda visit: visit.merge({"s": 1}),
+    "update": lambda visit: visit.update(lambda data: data.update(n=data.get("n", 0) + 1)),
+    "renew": lambda visit: visit.renew(),
+    "renew with data": lambda visit: visit.renew({"r": 1}),
+    "token": lambda visit: visit.csrf_token(""),
+    "commit": lambda visit: visit.commit(),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("has_session", [True, False])
+def test_a_log_in_gathered_with_anything_else_in_one_request_stands(step, has_session):
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        if has_session:
+            await opened(browser)
+        visit = browser.request()
+        (await visit.load())["m"] = 1
+        await asyncio.gather(STEPS[step](visit), visit.replace({"user": "ada"}, "ada"))
+        await visit.commit()
+        browser.receive(visit)
+        assert (await data_of(browser)).get("user") == "ada", seed
+
+    for seed in range(60):
+        asyncio.run(scenario(seed))
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations_with_replacement(STEPS, 2)))
+@pytest.mark.parametrize("has_session", [True, False])
+def test_what_is_gathered_in_one_request_and_said_to_be_written_is_and_the_cookie_lives(names, has_session):
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        if has_session:
+            await opened(browser)
+        visit = browser.request()
+        (await visit.load())["m"] = 1
+        await asyncio.gather(*(STEPS[name](visit) for name in names))
+        await visit.commit()
+        browser.receive(visit)
+        data = await data_of(browser)
+        wanted = {"m": 1} | ({"a": 1} if has_session else {})
+        wanted |= {"s": 1} if "set" in names else {}
+        wanted |= {"n": names.count("update")} if "update" in names else {}
+        wanted |= {"r": 1} if "renew with data" in names else {}
+        assert data == wanted, seed
+
+    for seed in range(60):
+        asyncio.run(scenario(seed))
+
+
+def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        await opened(browser)
+        visit = browser.request()
+        await asyncio.gather(visit.renew(), visit.destroy())
+        browser.receive(visit)
+        assert browser.cookie is None, seed
+
+    for seed in range(100):
+        asyncio.run(scenario(seed))
+
+
+@pytest.mark.parametrize("then", ["log in", "log out"])
+def test_a_first_write_that_was_cancelled_does_not_come_back_over_what_follows_it(then):
+    class Slow(MemorySessionStore):
+        async def set(self, key, fields, lifetime, expect=None):
+            outcome = await super().set(key, fields, lifetime, expect)
+            await asyncio.sleep(0)
+            return outcome
+
+    async def scenario() -> None:
+        browser = Browser(Site(Slow(), Clock()))
+        visit = browser.request()
+        task = asyncio.ensure_future(visit.merge({"a": 1}))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await (visit.replace({"user": "ada"}, "ada") if then == "log in" else visit.destroy())
+        await visit.commit()
+        browser.receive(visit)
+        assert await data_of(browser) == ({"user": "ada"} if then == "log in" else {})
+
+    asyncio.run(scenario())
+
+
+def test_of_two_first_writes_the_one_that_the_store_took_is_kept_where_it_refused_the_other():
+    class Failing(MemorySessionStore):
+        calls = 0
+
+        async def set(self, key, fields, lifetime, expect=None):
+            self.calls += 1
+            is_first = self.calls == 1
+            await asyncio.sleep(0)
+            if is_first:
+                raise StoreError("down")
+            return await super().set(key, fields, lifetime, expect)
+
+    async def scenario() -> None:
+        browser = Browser(Site(Failing(), Clock()))
+        visit = browser.request()
+        said = await asyncio.gather(visit.merge({"a": 1}), visit.merge({"b": 2}), return_exceptions=True)
+        browser.receive(visit)
+        assert isinstance(said[0], StoreError)
+        assert said[1] is True
+        assert await data_of(browser) == {"b": 2}
+
+    asyncio.run(scenario())
+
+
+def test_what_is_written_to_the_mapping_while_it_is_being_saved_is_saved_next():
+    async def scenario() -> None:
+        browser = Browser(Site(YieldingStore(MemorySessionStore()), Clock()))
+        await opened(browser)
+        visit = browser.request()
+        session = await visit.load()
+        session["changed"], session["removed"] = 1, 1
+        saving = asyncio.ensure_future(visit.commit())
+        await asyncio.sleep(0)
+        session["changed"] = 2
+        del session["removed"]
+        await saving
+        await visit.commit()
+        assert await data_of(browser) == {"a": 1, "changed": 2}
+
+    asyncio.run(scenario())

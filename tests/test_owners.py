@@ -502,3 +502,8 @@ def test_what_is_no_owner_s_name_is_a_type_error_that_names_the_function(owner):
     for name, call in calls.items():
         with pytest.raises(TypeError, match=f"^{name} takes the owner's name or id as text"):
             run(call())  # type: ignore[arg-type]
+
+
+def test_the_memory_store_serves_no_owners_where_it_was_told_to_evict():
+    assert MemorySessionStore(max_sessions=5, when_full="evict").evicts is True
+    assert MemorySessionStore(max_sessions=5).evicts is False

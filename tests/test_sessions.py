@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Coroutine
 from datetime import timedelta
 from decimal import Decimal
@@ -244,7 +245,7 @@ def test_the_cookie_s_name_and_secure_follow_from_the_origin(origin, name, secur
         ("ftp://shop.example", "write a scheme and a host"),
         ("https://", "write a scheme and a host"),
         ("https:shop.example", "write a scheme and a host"),
-        ("https://:443", "write a scheme and a host"),
+        ("https://:443", "write it as browsers do"),
         ("https://shop.example/", "no slash at its end"),
         ("https://shop.example/basket", "no path"),
         ("https://shop.example?a=1", "query"),
@@ -331,9 +332,9 @@ def test_what_a_transport_reads_that_is_no_credential_is_no_session():
     assert sessions.visit(AsgiRequest(scope)).has_cookie is False
 
 
-@pytest.mark.parametrize("handler", ["sid", 5, {}, object(), MemorySessionStore()])
-def test_what_is_no_cookie_handler_is_refused_by_its_type(handler):
-    with pytest.raises(ConfigurationError, match=f"subclass of CookieTransport, not '{type(handler).__name__}'"):
+@pytest.mark.parametrize("handler", ["sid", 5, {}, object(), MemorySessionStore(), CookieHandler])
+def test_what_is_no_cookie_handler_is_refused(handler):
+    with pytest.raises(ConfigurationError, match=re.escape(f"subclass of CookieTransport, not {handler!r}")):
         Sessions(cookie_handler=handler)
 
 
@@ -344,8 +345,9 @@ def test_the_keys_that_mean_log_in_are_those_of_the_frameworks_unless_others_are
 
 
 def test_one_key_alone_as_renew_on_is_refused_for_its_letters_would_be_the_keys():
-    with pytest.raises(ConfigurationError, match=r"write \('user',\)"):
-        Sessions(renew_on="user")
+    for keys in ("user", b"user", [5]):
+        with pytest.raises(ConfigurationError, match=r"as in \('user',\)"):
+            Sessions(renew_on=keys)
 
 
 def test_an_unknown_setting_is_an_error_that_names_it():
@@ -441,3 +443,27 @@ def test_a_handler_given_to_two_applications_is_changed_by_neither(secure_handle
     before = (secure_handler.name, secure_handler.secure)
     Sessions(cookie_handler=secure_handler, origin="https://shop.example")
     assert (secure_handler.name, secure_handler.secure) == before
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "HTTPS://shop.example",
+        " https://shop.example",
+        "https://shop.example\n",
+        "https://Shop.Example",
+        "https://shöp.example",
+        "https://shop example",
+        "https://shop.example:99999",
+        "https://shop.example:0443",
+        "https://shop.example?",
+        "https://shop.example#",
+        "https://[::1",
+        5,
+        ["https://shop.example", 5],
+        b"https://shop.example",
+    ],
+)
+def test_an_origin_that_no_browser_sends_so_is_refused_and_never_makes_a_cookie_without_secure(origin):
+    with pytest.raises(ConfigurationError, match="origin"):
+        Sessions(origin=origin)

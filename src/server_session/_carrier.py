@@ -66,7 +66,8 @@ def _current() -> Request:
 def _from_one(one: Any) -> Carrier:
     for request_name, response_name in (("req", "res"), ("request", "response")):
         if hasattr(one, request_name) and hasattr(one, response_name):
-            return Carrier(_request(getattr(one, request_name)), headers_of(getattr(one, response_name)))
+            response = getattr(one, response_name)
+            return Carrier(_request(getattr(one, request_name)), None if response is None else headers_of(response))
     return Carrier(_request(one))
 
 
@@ -81,7 +82,7 @@ def is_carrier(value: object) -> bool:
         return False
     if isinstance(value, dict):
         return is_scope(value) or is_environ(value)
-    return any(hasattr(value, name) for name in ("scope", "environ", "META", "headers", "req", "request"))
+    return any(hasattr(value, name) for name in ("scope", "environ", "env", "META", "headers", "req", "request"))
 
 
 def state_of(request: Request) -> RequestState:

@@ -30,6 +30,7 @@ __all__ = [
     "decode_value",
     "encode_fields",
     "encode_value",
+    "is_key",
 ]
 
 T = TypeVar("T")
@@ -352,20 +353,29 @@ def encode_fields(data: Mapping[str, object]) -> dict[str, bytes]:
     return fields
 
 
+def is_key(key: object) -> bool:
+    """Tell whether a session can have this key."""
+    return _why_no_key(key) is None
+
+
 def _check_key(key: object) -> None:
-    reason = None
-    if type(key) is not str:
-        reason = f"the key is of type {_type_name(type(key))}; use text"
-    elif not key:
-        reason = "the key is empty"
-    elif key.startswith(RESERVED):
-        reason = "the key begins with NUL, which is reserved"
-    elif not _is_text(key):
-        reason = "the key has a lone surrogate, which is no character"
-    elif len(key.encode()) > MAX_NAME_BYTES:
-        reason = f"the key is longer than {MAX_NAME_BYTES} bytes of UTF-8"
+    reason = _why_no_key(key)
     if reason is not None:
         raise SerializationError(key, "", reason)
+
+
+def _why_no_key(key: object) -> str | None:
+    if type(key) is not str:
+        return f"the key is of type {_type_name(type(key))}; use text"
+    if not key:
+        return "the key is empty"
+    if key.startswith(RESERVED):
+        return "the key begins with NUL, which is reserved"
+    if not _is_text(key):
+        return "the key has a lone surrogate, which is no character"
+    if len(key.encode()) > MAX_NAME_BYTES:
+        return f"the key is longer than {MAX_NAME_BYTES} bytes of UTF-8"
+    return None
 
 
 # The way out.

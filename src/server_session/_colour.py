@@ -104,11 +104,23 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
         if running_library() == "trio":
             result = await sys.modules["trio"].to_thread.run_sync(drive, coroutine)
         else:
-            result = await sys.modules["asyncio"].to_thread(drive, coroutine)
+            result = await _in_asyncio_thread(coroutine)
     finally:
         # Cancelled before a thread took it up it ends here; one that a thread runs cannot be closed, and runs on.
         with suppress(ValueError):
             coroutine.close()
+    return result
+
+
+async def _in_asyncio_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    asyncio = sys.modules["asyncio"]
+    call = asyncio.ensure_future(asyncio.to_thread(drive, coroutine))
+    try:
+        result: T = await asyncio.shield(call)
+    except asyncio.CancelledError:
+        # A thread cannot be stopped: what it writes is written before whoever cancelled it goes on, as under trio.
+        await asyncio.wait([call])
+        raise
     return result
 
 

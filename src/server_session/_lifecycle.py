@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from server_session import _record as record
-from server_session._codec import decode_fields, decode_value, encode_fields, encode_value
+from server_session._codec import decode_fields, decode_value, encode_fields, encode_value, is_key
 from server_session._colour import pause
 from server_session._cookies import Header
 from server_session._owners import OwnerIndex
@@ -98,6 +98,25 @@ class Policy:
         return OwnerIndex(self.store, self.absolute, self.now)
 
 
+class _Tries:
+    """The tries of a write that meets other writers: pauses between them, and an end."""
+
+    def __init__(self, function: str) -> None:
+        self._function = function
+        self._started = time.monotonic()
+        self._longest = _FIRST_PAUSE
+
+    async def next(self, names: Collection[str]) -> None:
+        """Wait a little before the next try; raises `ConflictError` when the time is over."""
+        if time.monotonic() - self._started > UPDATE_SECONDS:
+            raise ConflictError(
+                f"{self._function} met other writers of {sorted(names)} for {UPDATE_SECONDS:g} s; "
+                "nothing was written, calling again is safe"
+            )
+        await pause(random.uniform(0, self._longest))  # noqa: S311 - it only spreads the contenders
+        self._longest = min(2 * self._longest, _LONGEST_PAUSE)
+
+
 class Visit:
     """One request's dealings with its session: its state, its cookie, its mapping."""
 
@@ -112,6 +131,7 @@ class Visit:
         # Credentials that a call under way, or one that was cancelled, may have written to the store.
         self._founding: Credential | None = None
         self._swapping: dict[bytes, Credential] = {}
+        self._interrupted = False
         self.answer = answer
         self.session: Session | None = None
         self.cookie: CookieChange | None = None
@@ -170,6 +190,7 @@ class Visit:
 
     async def merge(self, data: Mapping[str, object]) -> bool:
         """Write some fields."""
+        self.accessed = True
         changed = encode_fields(data)
         if not await self._merge(changed, ()):
             return False
@@ -187,8 +208,7 @@ class Visit:
     async def update(self, change: Callable[[dict[str, Any]], object]) -> bool:
         """Change the data by a function of the data, if what the function read is still so; else again."""
         self.accessed = True
-        started = time.monotonic()
-        longest = _FIRST_PAUSE
+        tries = _Tries("update_session_data")
         while True:
             fields = await self._look()
             if self._state is State.OVER:
@@ -205,21 +225,16 @@ class Visit:
             if not changed and not removed:
                 return True
             if fields is None:
-                if await self._found(changed):
+                # What is removed here was never stored.
+                if not changed or await self._found(changed):
                     break
                 continue
-            expect: dict[str, bytes | None] = {name: stored.get(name) for name in data.read}
+            expect: dict[str, bytes | None] = {name: stored.get(name) for name in data.read if is_key(name)}
             if data.read_all:
                 expect[STAMP] = stored.get(STAMP)
             if await self._write(changed, removed, expect) is APPLIED:
                 break
-            if time.monotonic() - started > UPDATE_SECONDS:
-                raise ConflictError(
-                    f"update_session_data met other writers of {sorted(changed.keys() | removed)} "
-                    f"for {UPDATE_SECONDS:g} s; nothing was written, calling again is safe"
-                )
-            await pause(random.uniform(0, longest))  # noqa: S311 - it only spreads the contenders
-            longest = min(2 * longest, _LONGEST_PAUSE)
+            await tries.next(changed.keys() | removed)
         if self.session is not None:
             self.session.accept(changed, removed)
         return True
@@ -227,6 +242,7 @@ class Visit:
     async def pluck(self, name: str) -> Any:
         """Remove one field and return its value, or `None`; of several callers exactly one gets it."""
         self.accessed = True
+        tries = _Tries("pluck_session_property")
         while True:
             fields = await self._look()
             stored = record.user_fields(fields or {})
@@ -238,6 +254,7 @@ class Visit:
             if self._state is State.OVER:
                 self._drop()
                 return None
+            await tries.next({name})
         if self.session is not None:
             self.session.accept({}, {name})
         return decode_value(name, seen[name])
@@ -253,6 +270,8 @@ class Visit:
 
     async def destroy(self) -> bool:
         """End the session; return whether there was one that this request was entitled to end."""
+        if self._interrupted:
+            await self._recover()
         if self.session is not None:
             self.session.restart({})
         while (credential := await self._to_ask()) is not None:
@@ -271,7 +290,7 @@ class Visit:
 
     async def commit(self) -> bool:
         """Store what the mapping has not stored yet."""
-        if self._swapping or self._founding is not None:
+        if self._interrupted:
             await self._recover()
         session = self.session
         changes = None if session is None else session.changes()
@@ -287,16 +306,22 @@ class Visit:
                 return await self._found_anew(changes.changed, keep_mapping=True)
             await self.destroy()
             return True
-        # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
-        if self._policy.renew_on & changes.assigned and not self._is_unheard:
+        if self._changes_cookie(changes):
             return await self._renew(changes.changed, changes.removed)
         return await self._merge(changes.changed, changes.removed)
+
+    def _changes_cookie(self, changes: Changes) -> bool:
+        # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
+        return changes.cleared or (bool(self._policy.renew_on & changes.assigned) and not self._is_unheard)
 
     # --- CSRF tokens
 
     async def csrf_token(self, scope: str) -> str:
         """Return a fresh token; found a session if there is none."""
         self.accessed = self.token_given = True
+        # A log-in that the mapping holds kills the tokens of before: it comes first, or the page gets a dead one.
+        if self.session is not None and (changes := self.session.changes()) and self._changes_cookie(changes):
+            await self.commit()
         await self._look()
         if self._state in (State.NONE, State.REFUSED):
             await self._found({})
@@ -392,16 +417,24 @@ class Visit:
             swap = {**(changed or {}), STAMP: record.fresh_stamp(), DIGEST: fresh.digest()}
             if not self._is_unheard:
                 swap[FORMER] = record.former_of(credential.digest(), self._policy.now())
-            outcome = await self._store.merge(credential.selector, swap, removed, {DIGEST: credential.digest()})
+            try:
+                outcome = await self._store.merge(credential.selector, swap, removed, {DIGEST: credential.digest()})
+            except BaseException:
+                self._interrupted = True
+                raise
+            self._swapping.pop(fresh.digest(), None)
             if outcome is APPLIED:
-                self._adopt(fresh)
+                # Another call of this request may have gone on from here: renewed again, logged in, logged out.
+                if self._credential is credential:
+                    self._adopt(fresh)
                 self._signal("renewed", fresh)
                 return True
-            del self._swapping[fresh.digest()]
             if self._credential is credential:
                 await self._fall(credential, outcome)
 
     async def _replace_in_place(self, changed: Mapping[str, bytes]) -> bool:
+        self.accessed = True
+        tries = _Tries("replace_session_data(in_place=True)")
         while True:
             fields = await self._look()
             if self._state is State.OVER:
@@ -414,6 +447,7 @@ class Visit:
             removed = record.user_fields(fields).keys() - changed.keys()
             if await self._write(changed, removed, {STAMP: fields.get(STAMP)}) is APPLIED:
                 break
+            await tries.next(changed.keys() | removed)
         if self.session is not None:
             self.session.restart(changed)
         return True
@@ -431,13 +465,17 @@ class Visit:
         except StoreError:
             self._founding = None
             raise
+        except BaseException:
+            self._interrupted = True
+            raise
         if outcome is not APPLIED and self._credential is not credential:
             await self._require_own(credential)
         if self._founding is credential:
-            self._founding = None
             self._adopt(credential)
             self._signal("created", credential)
-        return outcome is APPLIED
+        # A log-in of this request may have founded another meanwhile; what was written here belongs there.
+        current = self._credential
+        return outcome is APPLIED and current is not None and current.selector == credential.selector
 
     async def _found_anew(
         self, changed: Mapping[str, bytes], owner: str | None = None, *, keep_mapping: bool = False
@@ -550,6 +588,7 @@ class Visit:
         if self._swapping:
             await self._look(touch=False)
         self._swapping.clear()
+        self._interrupted = False
 
     async def _require_own(self, credential: Credential) -> None:
         answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, False)
@@ -563,6 +602,7 @@ class Visit:
 
     def _adopt(self, credential: Credential) -> None:
         self._swapping.pop(credential.digest(), None)
+        self._founding = None
         self._credential = credential
         self._state = State.LIVE
         self._seen_live = True
@@ -570,10 +610,11 @@ class Visit:
         self._change_cookie(CookieChange(credential.value))
 
     def _ended(self, credential: Credential) -> bool:
-        self._state = State.NONE
-        self._credential = None
+        if self._credential is credential:
+            self._state = State.NONE
+            self._credential = None
+            self._change_cookie(CookieChange(None))
         self._signal("destroyed", credential)
-        self._change_cookie(CookieChange(None))
         return True
 
     def _drop(self) -> bool:

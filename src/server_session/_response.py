@@ -172,7 +172,7 @@ def headers_of(response: Any) -> ResponseHeaders:
     if hasattr(response, "cookies") and hasattr(response, "set_signed_cookie"):
         return _DjangoHeaders(response)
     if headers is not None:
-        for several in ("getlist", "getall", "get_list", "get_all"):
+        for several in ("getall", "getlist", "get_list", "get_all"):
             for add in ("append", "add", "add_header"):
                 if callable(getattr(headers, several, None)) and callable(getattr(headers, add, None)):
                     return _MultiDictHeaders(headers, several, add)

@@ -38,6 +38,9 @@ class Session(dict[str, Any]):
         self._assigned: set[str] = set()
         self._removed: set[str] = set()
         self._cleared = False
+        # Names whose values were handed out: only these can have changed inside.
+        self._shown: set[str] = set()
+        self._all_shown = False
         self._save: Callable[[], Coroutine[Any, Any, bool]] | None = None
         self._ask: Callable[[], Coroutine[Any, Any, bool]] | None = None
         self.accessed = False
@@ -61,6 +64,10 @@ class Session(dict[str, Any]):
         For whoever holds it long: a WebSocket, a stream. The question does not restart the idle clock.
         """
         return self._ask is not None and await self._ask()
+
+    def mark_modified(self) -> None:
+        """Note that the session was written to, as Starlette's own session does; what changed is seen by itself."""
+        self.accessed = True
 
     def mark_accessed(self) -> None:
         """Note that the session was looked at, as Starlette's `request.session` does."""
@@ -95,7 +102,7 @@ class Session(dict[str, Any]):
             # Only a container can have changed inside, and only JSON's containers are stored as one.
             name
             for name, stored in self._stored.items()
-            if stored[:1] in b"[{" and dict.__contains__(self, name)
+            if stored[:1] in b"[{" and (self._all_shown or name in self._shown) and dict.__contains__(self, name)
         }
         if not candidates and not self._removed:
             return None
@@ -115,8 +122,9 @@ class Session(dict[str, Any]):
         self._stored.update(changes.changed)
         for name in changes.removed:
             self._stored.pop(name, None)
-        self._assigned -= changes.changed.keys()
-        self._removed -= changes.removed
+        # What was written while the store was at work is not stored yet.
+        self._assigned -= {name for name, value in changes.changed.items() if self._holds(name, value)}
+        self._removed = {name for name in self._stored if not dict.__contains__(self, name)}
 
     def absorb(self, fields: Mapping[str, bytes]) -> None:
         """Bring in what the store holds now, beneath what is not yet stored.
@@ -181,6 +189,8 @@ class Session(dict[str, Any]):
         return encode_fields({name: dict.__getitem__(self, name)})[name] == value
 
     def _wrote(self, name: str) -> None:
+        # Who assigned the value may hold it and change it after it was stored.
+        self._shown.add(name)
         self.accessed = True
         self._assigned.add(name)
         self._removed.discard(name)
@@ -235,7 +245,7 @@ class Session(dict[str, Any]):
         self.accessed = True
         if key not in self:
             self[key] = default
-        return super().__getitem__(key)
+        return self[key]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set many keys, as `dict.update` does."""
@@ -248,13 +258,18 @@ class Session(dict[str, Any]):
 
     # --- dict's reads: each of them makes the response vary on the cookie
 
+    def _show_all(self) -> None:
+        self.accessed = self._all_shown = True
+
     def __getitem__(self, key: str) -> Any:
         self.accessed = True
+        self._shown.add(key)
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None, /) -> Any:
         """Return the key's value, or `default`."""
         self.accessed = True
+        self._shown.add(key)
         return super().get(key, default)
 
     def __contains__(self, key: object) -> bool:
@@ -280,17 +295,17 @@ class Session(dict[str, Any]):
 
     def values(self) -> Any:
         """Return a view of the values."""
-        self.accessed = True
+        self._show_all()
         return super().values()
 
     def items(self) -> Any:
         """Return a view of the keys with their values."""
-        self.accessed = True
+        self._show_all()
         return super().items()
 
     def copy(self) -> dict[str, Any]:
         """Return a plain dict of the same keys and values."""
-        self.accessed = True
+        self._show_all()
         return self._plain()
 
     def __copy__(self) -> dict[str, Any]:

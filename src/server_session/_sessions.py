@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, Final, TypedDict, TypeVar, Unpack
-from urllib.parse import urlsplit
 
 from server_session._api import Functions, Question
 from server_session._blocking import BlockingFunctions
@@ -17,6 +16,7 @@ from server_session._colour import run_awaiting, run_blocking
 from server_session._cookies import CookieHandler, CookieTransport, Header
 from server_session._durations import seconds_of
 from server_session._lifecycle import Answer, Policy, Visit
+from server_session._origins import origins_of
 from server_session._response import ResponseHeaders, add_cookies, never_store, vary_on_cookie
 from server_session._signals import Signal, Signals
 from server_session._steps import Step
@@ -86,17 +86,20 @@ class Sessions(Functions):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = _store(session_store)
-        self.origins = _origins(origin)
+        self.origins = origins_of(origin)
         given = CookieHandler() if cookie_handler is None else cookie_handler
-        if not all(callable(getattr(given, name, None)) for name in _TRANSPORT_METHODS):
+        if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in _TRANSPORT_METHODS):
             raise ConfigurationError(
-                f"cookie_handler is a CookieHandler or a subclass of CookieTransport, not {type(given).__name__!r}"
+                f"cookie_handler is a CookieHandler(...) or an object of a subclass of CookieTransport, not {given!r}"
             )
         self._cookie_given = given
         self.cookie = self._bound(given)
         self._proxy_noted = False
-        if isinstance(renew_on, str):
-            raise ConfigurationError(f"renew_on is a collection of keys: write ({renew_on!r},)")
+        if isinstance(renew_on, str | bytes) or not all(isinstance(key, str) for key in renew_on):
+            raise ConfigurationError(f"renew_on is a collection of keys, as in ('user',), not {renew_on!r}")
+        for name, call in (("on_signal", on_signal), ("clock", clock)):
+            if call is not None and not callable(call):
+                raise ConfigurationError(f"{name} is a function, not {call!r}")
         self.policy = Policy(
             store=self.store,
             idle=self.store.max_age or IDLE_SECONDS if max_age is None else seconds_of("max_age", max_age),
@@ -200,9 +203,10 @@ class Sessions(Functions):
         """Return the carrier that these arguments make, and its visit."""
         carrier = resolve(given)
         visit = self.visit(carrier.request)
-        if carrier.response is not None and visit.answer is Answer.ABSENT:
-            visit.answer = Answer.OPEN
+        # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
+        if visit.is_answered_by_caller or visit.answer is Answer.ABSENT:
             visit.is_answered_by_caller = True
+            visit.answer = Answer.ABSENT if carrier.response is None else Answer.OPEN
         return carrier, visit
 
     def finish(self, carrier: Carrier, visit: Visit) -> None:
@@ -297,18 +301,3 @@ def _store(given: SessionStore | str | None) -> SessionStore:
 
 _TRANSPORT_METHODS: Final = ("read", "write", "destroy", "is_present", "expire_elsewhere", "bind")
 _STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")
-
-
-def _origins(given: str | Collection[str] | None) -> tuple[str, ...]:
-    origins = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"origin {origin!r}: write a scheme and a host, as in 'https://shop.example'")
-        if parts.path or parts.query or parts.fragment or parts.username is not None:
-            raise ConfigurationError(
-                f"origin {origin!r}: an origin has no path, query or user (and no slash at its end)"
-            )
-    if len({origin.startswith("https:") for origin in origins}) > 1:
-        raise ConfigurationError(f"origins {origins!r}: all https or all http, for they share one cookie")
-    return origins

@@ -50,12 +50,20 @@ class Step(Generic[R]):
             return given[:-2], given[-2:]
         if not given:
             raise CarrierError(f"{self.function} needs its {self.last} as the last argument")
-        if is_carrier(given[-1]):
+        # A token may be any JSON value, one that looks like a scope too; a scope's query string is bytes.
+        if is_carrier(given[-1]) and not (self.last == "token" and _is_json(given[-1])):
             raise CarrierError(
                 f"{self.function} takes its {self.last} after the request; "
                 f"the last argument is {type(given[-1]).__name__!r}, which is a request, a response or a context"
             )
         return given[:-1], given[-1:]
+
+
+def _is_json(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, _JSON) for one in value.values())
+
+
+_JSON: Final = (str, int, float, list, dict, type(None))
 
 
 async def get(visit: Visit, as_type: Any = None) -> Any:
@@ -101,7 +109,7 @@ async def destroy(visit: Visit) -> bool:
 
 async def renew(visit: Visit, data: Mapping[str, object] | None) -> bool:
     """`renew_session`."""
-    return await visit.renew(None if data is None else _mapping("renew_session", data))
+    return await visit.renew(_mapping("renew_session", data) if data else None)
 
 
 async def get_token(visit: Visit, scope: tuple[str, str] | None) -> str:
@@ -154,5 +162,6 @@ def _mapping(function: str, data: object) -> Mapping[str, object]:
 def _scope(scope: tuple[str, str] | None) -> str:
     if scope is None:
         return ""
-    method, path = scope
-    return f"{method} {path}"
+    if not isinstance(scope, tuple) or list(map(type, scope)) != [str, str] or not "".join(scope).isprintable():
+        raise TypeError(f"a token's scope is a method and a path, as in ('POST', '/transfer'), not {scope!r}")
+    return " ".join(scope)

@@ -82,10 +82,12 @@ class _Connection:
                 await self._load()
             else:
                 self._scope["session"] = UnloadedSession(self._load)
-            await app(self._scope, receive, self._start)
-            if self._started:
-                # What a streamed body, a background task or a WebSocket has changed since the start.
-                await self._sessions.run_awaiting(self._visit.commit())
+            try:
+                await app(self._scope, receive, self._start)
+            finally:
+                if self._started:
+                    # What a streamed body, a background task or a WebSocket has changed since the start.
+                    await self._sessions.run_awaiting(self._visit.commit())
         except StoreError:
             if self._started:
                 raise
@@ -105,7 +107,10 @@ class _Connection:
             message["headers"] = headers.raw
             self._started = True
             self._visit.answer = Answer.STARTED
-        elif message["type"] == "websocket.close" and self._started:
+        elif message["type"] == "websocket.close":
+            if not self._started:
+                # Turned away: no header of ours can reach the browser.
+                self._visit.answer = Answer.STARTED
             await self._sessions.run_awaiting(self._visit.commit())
         await self._send(message)
 

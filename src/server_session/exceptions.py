@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 
+_SHOWN = 100
+
+
 class SessionError(Exception):
     """The root: whoever catches it catches everything of this library."""
 
@@ -63,7 +66,8 @@ class SerializationError(SessionError, ValueError):
     """
 
     def __init__(self, key: object, where: str, reason: str) -> None:
-        super().__init__(f"session key {key!r}{where and f' at {where}'}: {reason}")
+        shown = repr(key) if len(repr(key)) <= _SHOWN else f"{repr(key)[:_SHOWN]}…"
+        super().__init__(f"session key {shown}{where and f' at {where}'}: {reason}")
         self.key = key
         self.where = where
         self.reason = reason

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -66,28 +66,24 @@ class Crew:
     """Worker processes. They are started once, and open one driver after another."""
 
     def __init__(self, size: int) -> None:
-        self._workers = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.trials.worker"],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(size)
-        ]
+        self._all = [_start() for _ in range(size)]
+        self._workers = self._all
+        self._is_broken = False
         self.conflicts = 0
 
     @contextmanager
     def over(self, driver: Driver, place: str) -> Iterator["Crew"]:
         """Have each process open the driver, and close it at the end."""
-        opened = self._workers[: driver.processes] if driver.processes == 1 else self._workers
-        idle = self._workers[len(opened) :]
-        self._workers = opened
+        if self._is_broken:
+            # Where one has ended the others may wait for it: the next trial gets a crew that is whole.
+            self._kill()
+            self._all = [_start() for _ in self._all]
+            self._is_broken = False
+        self._workers = self._all[:1] if driver.processes == 1 else self._all
         self._tell_all({"driver": str(driver), "place": place}, "open")
         yield self
-        self._tell_all("close", "closed")
-        self._workers += idle
+        if not self._is_broken:
+            self._tell_all("close", "closed")
 
     @property
     def size(self) -> int:
@@ -118,19 +114,19 @@ class Crew:
 
     def end(self) -> None:
         """End the processes."""
-        for worker in self._workers:
-            assert worker.stdin is not None
-            assert worker.stdout is not None
-            if worker.poll() is None:
+        if not self._is_broken:
+            for worker in self._all:
                 self._tell(worker, "end")
-            worker.stdin.close()
-            worker.stdout.close()
-        for worker in self._workers:
-            try:
-                worker.wait(10)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait(10)
+            for worker in self._all:
+                with suppress(subprocess.TimeoutExpired):
+                    worker.wait(10)
+        self._kill()
+
+    def _kill(self) -> None:
+        for worker in self._all:
+            worker.kill()
+            with suppress(BrokenPipeError):
+                worker.communicate(timeout=10)
 
     def _tell_all(self, what: Any, answer: str) -> None:
         for worker in self._workers:
@@ -140,18 +136,28 @@ class Crew:
 
     def _tell(self, worker: "subprocess.Popen[str]", what: Any) -> None:
         assert worker.stdin is not None
-        worker.stdin.write(json.dumps(what) + "\n")
-        worker.stdin.flush()
+        try:
+            worker.stdin.write(json.dumps(what) + "\n")
+            worker.stdin.flush()
+        except BrokenPipeError:
+            self._is_broken = True
+            raise
 
     def _hear(self, worker: "subprocess.Popen[str]", expected: Any = None) -> Any:
         assert worker.stdout is not None
         line = worker.stdout.readline()
         if not line:
+            self._is_broken = True
             raise RuntimeError(f"a worker has ended, with {worker.wait(10)}; what it said is above")
         answer = json.loads(line)
         if expected not in (None, answer):
             raise RuntimeError(f"a worker said {answer!r} in place of {expected!r}")
         return answer
+
+
+def _start() -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.trials.worker"]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def overlap(crew: Crew, processes: int) -> Tally:

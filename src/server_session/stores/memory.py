@@ -456,7 +456,7 @@ class MemorySessionStore(SessionStore):
             raise ConfigurationError(f'when_full must be "refuse" or "evict", not {when_full!r}')
         if when_full == "evict" and max_sessions is None and max_bytes is None:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
-        self._evicts = when_full == "evict"
+        self._evicts = self.evicts = when_full == "evict"
         self._clock = clock
         self._table = _Table()
         # Held for the microseconds of one call, and never across an await.
