@@ -1065,6 +1065,43 @@ def test_a_token_dies_with_its_session_and_with_every_renewal(browser, end):
     run(scenario())
 
 
+@pytest.mark.parametrize("write", ["user", "clear"])
+def test_a_token_given_while_the_mapping_holds_a_log_in_is_good_on_the_page_that_bears_it(browser, write):
+    async def scenario():
+        await send(browser, lambda visit: visit.merge({"a": 1}))
+        visit = browser.request()
+        session = await visit.load()
+        if write == "clear":
+            session.clear()
+        session["user"] = "ada"
+        token = await visit.csrf_token("")
+        await visit.commit()
+        browser.receive(visit)
+        assert await send(browser, lambda visit: visit.has_csrf_token(token, "")) is True
+
+    run(scenario())
+
+
+def test_what_is_plucked_or_replaced_in_place_against_endless_writers_ends_in_a_conflict(browser, monkeypatch):
+    monkeypatch.setattr("server_session._lifecycle.UPDATE_SECONDS", 0.05)
+
+    class Contended(CountingStore):
+        async def merge(self, key, changed, removed, expect, lifetime=None):
+            await self._store.merge(key, {"n": b"%d" % len(self.calls), "\0stamp": b"%d" % len(self.calls)}, (), {})
+            return await super().merge(key, changed, removed, expect, lifetime)
+
+    async def scenario():
+        await send(browser, lambda visit: visit.merge({"n": -1}))
+        rival = Browser(browser.site.with_store(Contended(browser.site.store)), browser.cookie)
+        with pytest.raises(ConflictError, match="'n'"):
+            await rival.request().pluck("n")
+        with pytest.raises(ConflictError, match="in_place"):
+            await rival.request().replace({"m": 1}, in_place=True)
+        assert "n" in await data_of(browser)
+
+    run(scenario())
+
+
 def test_a_token_survives_a_reset_in_place(browser):
     async def scenario():
         token = await send(browser, lambda visit: visit.csrf_token(""))

@@ -151,6 +151,7 @@ class Crew:
             raise RuntimeError(f"a worker has ended, with {worker.wait(10)}; what it said is above")
         answer = json.loads(line)
         if expected not in (None, answer):
+            self._is_broken = True
             raise RuntimeError(f"a worker said {answer!r} in place of {expected!r}")
         return answer
 
