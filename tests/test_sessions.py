@@ -351,7 +351,7 @@ def test_one_key_alone_as_renew_on_is_refused_for_its_letters_would_be_the_keys(
 
 
 def test_an_unknown_setting_is_an_error_that_names_it():
-    with pytest.raises(TypeError, match="maxage"):
+    with pytest.raises(ConfigurationError, match="'maxage': it is spelt max_age"):
         configure(maxage=600)  # type: ignore[call-arg]
 
 

@@ -18,7 +18,7 @@ __all__ = [
 
 R = TypeVar("R")
 T = TypeVar("T")
-Change = Callable[[dict[str, Any]], object]
+Change = Callable[[dict[str, Any]], None]
 Data = Mapping[str, object]
 TokenScope = tuple[str, str]
 Question: TypeAlias = Callable[[Policy, Visit | None], Coroutine[Any, Any, R]]

@@ -28,6 +28,8 @@ class RequestState:
 
     def __init__(self) -> None:
         self.visits: dict[Any, Any] = {}
+        self.served: list[Any] = []
+        """The `Sessions` of the middlewares that serve the request."""
         self.home: Home | None = None
 
 
@@ -58,7 +60,8 @@ def _current() -> Request:
     request = current.get()
     if request is None:
         raise CarrierError(
-            "no request is being served here: add SessionMiddleware to the application, or give the request"
+            "no request is being served here: give the request, or let the application serve sessions "
+            "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
         )
     return request
 

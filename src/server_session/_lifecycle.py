@@ -21,7 +21,7 @@ Everything that moves a request from one of the five states to another is in thi
 import enum
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -216,10 +216,12 @@ class Visit:
             stored = fields or {}
             seen = self._seen_by_request(record.user_fields(stored))
             data = ReadTracking(decode_fields(seen))
-            if change(data) is not None:
+            if (returned := change(data)) is not None:
+                if isinstance(returned, Coroutine):
+                    returned.close()
                 raise TypeError(
-                    "the change given to update_session_data must alter the dict that it is given and return None; "
-                    "what it returns would be lost"
+                    "the change given to update_session_data must be a plain def (not async) that alters the dict that "
+                    "it is given and returns None; what it returns would be lost"
                 )
             changed, removed = _difference(seen, data.plain())
             if not changed and not removed:
@@ -646,7 +648,8 @@ class Visit:
         if self.answer is Answer.ABSENT:
             raise NoResponseError(
                 "this write needs a cookie, and there is no response to set it on: "
-                "pass the response after the request, or add SessionMiddleware to the application"
+                "pass the response after the request, or let the application serve sessions "
+                "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
             )
 
     def _fresh_credential(self) -> Credential:

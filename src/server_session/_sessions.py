@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Never, TypedDict, TypeVar, Unpack
 
 from server_session._api import Functions, Question
 from server_session._blocking import BlockingFunctions
@@ -84,7 +84,10 @@ class Sessions(Functions):
         renew_on: Collection[str] = RENEW_ON,
         on_signal: Callable[[Signal], None] | None = None,
         clock: Callable[[], float] = time.time,
+        **unknown: Never,
     ) -> None:
+        for keyword in unknown:
+            raise ConfigurationError(_unknown(keyword))
         self.store = _store(session_store)
         self.origins = origins_of(origin)
         given = CookieHandler() if cookie_handler is None else cookie_handler
@@ -131,7 +134,7 @@ class Sessions(Functions):
     @cached_property
     def sync(self) -> BlockingFunctions:
         """The same functions, blocking."""
-        return _Blocking(lambda: self)
+        return _Blocking(lambda _: self)
 
     def visit(self, request: Request) -> Visit:
         """Return this request's visit: the same one for the mapping and for every function."""
@@ -219,19 +222,19 @@ class Sessions(Functions):
 class _Blocking(BlockingFunctions):
     """The blocking functions over some `Sessions`, which are asked for at each call."""
 
-    def __init__(self, sessions: Callable[[], Sessions]) -> None:
+    def __init__(self, sessions: Callable[[tuple[object, ...] | None], Sessions]) -> None:
         self._sessions = sessions
 
     def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
-        sessions = self._sessions()
         given, rest = step.split(arguments)
+        sessions = self._sessions(given)
         carrier, visit = sessions.begin(given)
         result = sessions.run_blocking(carrier.request, partial(step.body, visit, *rest, **options))
         sessions.finish(carrier, visit)
         return result
 
     def ask(self, start: Question[T], current: object = None) -> T:
-        sessions = self._sessions()
+        sessions = self._sessions(None)
         request = serving()
         home = None if request is None else state_of(request).home
         visit = sessions.current_visit(current)
@@ -239,13 +242,13 @@ class _Blocking(BlockingFunctions):
 
 
 class _Default(Functions):
-    """The awaitable functions over what `configure` made last."""
+    """The awaitable functions over the default."""
 
     async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
-        return await configured().call(step, arguments, **options)
+        return await _default_for(step.split(arguments)[0]).call(step, arguments, **options)
 
     async def ask(self, start: Question[T], current: object = None) -> T:
-        return await configured().ask(start, current)
+        return await _default_for(None).ask(start, current)
 
 
 _configured: Sessions | None = None
@@ -258,7 +261,7 @@ def configure(**settings: Unpack[Settings]) -> Sessions:
     A second call replaces the first.
     """
     global _configured  # noqa: PLW0603 - the one default, that the functions are about
-    _configured = Sessions(**settings)
+    _configured = Sessions(**settings)  # pyright: ignore[reportArgumentType]
     return _configured
 
 
@@ -272,10 +275,30 @@ def configured() -> Sessions:
     return _configured
 
 
+def _default_for(given: tuple[object, ...] | None) -> Sessions:
+    """Return the sessions that a module's function serves for these positional arguments.
+
+    They are what `configure` made, or those of the middleware that serves the request where it was not called.
+    """
+    carrier = None if given is None else resolve(given)
+    request = serving() if carrier is None else carrier.request
+    served = [] if request is None else state_of(request).served
+    if _configured is None and served:
+        innermost: Sessions = served[-1]
+        return innermost
+    # The functions and request.session would be two sessions, and each would seem to lose what the other keeps.
+    if served and _configured not in served and (carrier is None or carrier.response is None):
+        raise ConfigurationError(
+            "this request is served by sessions of its middleware's own, and the functions by those of configure(): "
+            "give the settings to configure() alone, or call the methods of the Sessions(...) that the middleware has"
+        )
+    return configured()
+
+
 def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
     """Return the sessions that a middleware was given, or those of the settings given; `None` for the default."""
     if sessions is None:
-        return Sessions(**settings) if settings else None
+        return Sessions(**settings) if settings else None  # pyright: ignore[reportArgumentType]
     if settings:
         raise ConfigurationError(f"give either sessions or its settings ({', '.join(settings)}), not both")
     if not isinstance(sessions, Sessions):
@@ -284,7 +307,7 @@ def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
 
 
 DEFAULT: Final = _Default()
-BLOCKING_DEFAULT: Final[BlockingFunctions] = _Blocking(configured)
+BLOCKING_DEFAULT: Final[BlockingFunctions] = _Blocking(_default_for)
 
 
 def _store(given: SessionStore | str | None) -> SessionStore:
@@ -300,4 +323,21 @@ def _store(given: SessionStore | str | None) -> SessionStore:
 
 
 _TRANSPORT_METHODS: Final = ("read", "write", "destroy", "is_present", "expire_elsewhere", "bind")
+_HINTS: Final = {
+    "secret_key": "nothing is signed, the cookie's value is random: leave it out",
+    "session_cookie": "give cookie_handler=CookieHandler(name)",
+    "https_only": "give origin='https://…', and Secure follows from it",
+    "same_site": "give cookie_handler=CookieHandler(same_site=…)",
+    "path": "give cookie_handler=CookieHandler(path=…)",
+    "domain": "give cookie_handler=CookieHandler(domain=…)",
+}
+
+
+def _unknown(keyword: str) -> str:
+    plain = keyword.replace("_", "").lower()
+    alike = [name for name in Settings.__annotations__ if name.replace("_", "") == plain]
+    hint = f"it is spelt {alike[0]}" if alike else _HINTS.get(keyword)
+    return f"there is no setting {keyword!r}: {hint or 'use ' + ', '.join(sorted(Settings.__annotations__))}"
+
+
 _STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")

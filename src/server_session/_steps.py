@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
+from uuid import UUID
 
 from server_session._carrier import is_carrier
 from server_session._codec import convert
@@ -38,11 +39,21 @@ class Step(Generic[R]):
     then: str | None = None
     """What may follow it."""
 
+    @property
+    def _usage(self) -> str:
+        after = "".join(f", then its {one}" for one in (self.last, self.then) if one)
+        return (
+            f"a request (or nothing, or a request and a response){after}{' (the owner as text)' if self.then else ''}"
+        )
+
     def split(self, given: tuple[object, ...]) -> tuple[tuple[object, ...], tuple[object, ...]]:
         """Part the positional arguments into the carrier and the rest.
 
         Raises `CarrierError` where the rest is missing, or a carrier stands in its place.
         """
+        for one in given[: None if self.last is None else -1]:
+            if isinstance(one, _VALUES) and not (self.then and isinstance(one, str)):
+                raise CarrierError(f"{self.function} takes {self._usage}; {type(one).__name__!r} is none")
         if self.last is None:
             return given, ()
         # No request and no response is text, so a name followed by data is found wherever it stands.
@@ -57,6 +68,9 @@ class Step(Generic[R]):
                 f"the last argument is {type(given[-1]).__name__!r}, which is a request, a response or a context"
             )
         return given[:-1], given[-1:]
+
+
+_VALUES: Final = (str, bytes, int, float, list, tuple, set, type(None), UUID)
 
 
 def _is_json(value: object) -> bool:
@@ -149,7 +163,7 @@ async def destroy_sessions_of(policy: Policy, owner: str, only: str | None, but:
 
 def _owner(function: str, owner: object) -> str:
     if not isinstance(owner, str) or not owner:
-        raise TypeError(f"{function} takes the owner's name or id as text, not {owner!r}")
+        raise TypeError(f"{function} takes the owner's name or id as text, not {type(owner).__name__!r}")
     return owner
 
 

@@ -52,25 +52,33 @@ _STORES: Final[dict[str, _Place]] = {
 }
 
 
+_EXTRAS: Final = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
+
+
 def open_store(url: str) -> SessionStore:
     """Return the store that a URL names: `memory:`, `file:DIR`, `redis://…`, `postgresql+asyncpg://…` and so on.
 
     Raises `ConfigurationError` for a URL that names none, or whose driver is not installed.
     """
     scheme, colon, _ = url.partition(":")
-    place = _STORES.get(scheme.partition("+")[0].lower())
+    kind = scheme.partition("+")[0].lower()
+    place = _STORES.get(kind)
+    if not colon and "/" in url:
+        raise ConfigurationError(f"session_store={url!r} is no URL: for a directory write 'file:{url}'")
     if not colon or place is None:
         # A URL may hold a password, so only its scheme is repeated.
         raise ConfigurationError(
             f"no store is known for the URL scheme {scheme if colon else '(none)'!r}: "
             f"use one of {', '.join(sorted(_STORES))}, or give a store object"
         )
+    if kind == "postgres":
+        url = "postgresql" + url[len(kind) :]
     try:
         module = importlib.import_module(f"server_session.stores.{place.module}")
+        make: Callable[..., SessionStore] = getattr(module, place.store)
+        return make(*place.arguments(url), **place.settings)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the store for {scheme}: needs {error.name!r}, which is not installed: "
-            f"pip install 'server-session[{place.module}]'"
+            f"the store for {scheme}: needs {error.name!r}, which is not installed: it comes with the extra "
+            f"[{_EXTRAS.get(kind, place.module)}] of server-session"
         ) from error
-    make: Callable[..., SessionStore] = getattr(module, place.store)
-    return make(*place.arguments(url), **place.settings)

@@ -1,5 +1,6 @@
 """Sessions for any ASGI application (HTTP and WebSocket), under asyncio and trio."""
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias, Unpack
 
@@ -19,6 +20,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+
+_LOG: Final = logging.getLogger("server_session")
 
 # What starts a response, or lets a WebSocket in: the last moment at which a cookie can be set.
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
@@ -71,7 +74,9 @@ class _Connection:
         self._send = send
         self._started = False
         self.request = AsgiRequest(scope)
-        state_of(self.request).home = home()
+        state = state_of(self.request)
+        state.home = home()
+        state.served.append(sessions)
         self._visit: Visit = sessions.visit(self.request)
         self._visit.answer = Answer.OPEN
 
@@ -88,9 +93,10 @@ class _Connection:
                 if self._started:
                     # What a streamed body, a background task or a WebSocket has changed since the start.
                     await self._sessions.run_awaiting(self._visit.commit())
-        except StoreError:
+        except StoreError as error:
             if self._started:
                 raise
+            _LOG.error("a request was answered with 503, for the session store failed: %s", error)
             await self._refuse()
 
     async def _load(self) -> Session:

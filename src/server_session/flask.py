@@ -178,7 +178,9 @@ class ServerSessionInterface(SessionInterface):
         base = self._extension.sessions
         sessions = self._of(app, base)
         carried = WsgiRequest(request.environ)
-        visits = state_of(carried).visits
+        state = state_of(carried)
+        state.served.append(base)
+        visits = state.visits
         # One request is one visit: that of the functions too, which know only what was configured.
         visit = visits.get(base) or sessions.visit(carried)
         visits[base] = visits[sessions] = visit

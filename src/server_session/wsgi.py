@@ -1,10 +1,11 @@
 """Sessions for any WSGI application (PEP 3333)."""
 
+import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, TypeAlias, TypeVar, Unpack
 
-from server_session._carrier import current
+from server_session._carrier import current, state_of
 from server_session._lazy import LazySession
 from server_session._lifecycle import Answer
 from server_session._request import WsgiRequest
@@ -21,6 +22,8 @@ Write: TypeAlias = Callable[[bytes], object]
 StartResponse: TypeAlias = Callable[..., Write]
 Application: TypeAlias = Callable[[Any, Any], Iterable[bytes]]
 
+
+_LOG: Final = logging.getLogger("server_session")
 
 SESSION: Final = "server_session.session"
 """The key of the mapping in the environ."""
@@ -60,6 +63,7 @@ class _Response:
         self._request = WsgiRequest(environ)
         self._visit = sessions.visit(self._request)
         self._visit.answer = Answer.OPEN
+        state_of(self._request).served.append(sessions)
         environ[SESSION] = LazySession(lambda: self._run(self._visit.load))
         self._start_response = start_response
         self._head: tuple[str, list[tuple[str, str]], Any] | None = None
@@ -143,6 +147,7 @@ class _Response:
 
     def _refuse(self) -> None:
         self._refused = True
+        _LOG.error("a request was answered with 503, for the session store failed: %s", sys.exception())
         body = b"Sessions are unavailable now. Try again later.\n"
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),

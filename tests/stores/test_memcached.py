@@ -96,7 +96,7 @@ class TestOnALoopOfTrio(TestOnALoop):
 
 
 class TestOverTheServersOwnExpiry(StoreContract):
-    second = 0.25
+    second = 0.5
 
     @pytest.fixture(autouse=True)
     def _find_server(self, memcached_server):
@@ -334,11 +334,11 @@ class TestExpiry:
 
     def test_the_servers_expiry_follows_touches_and_lifetimes(self, store, clock, plain):
         drive(store.set(KEY, {"a": b"1"}, Lifetime(100, 40 * DAY)))
-        assert 95 < seconds_left(plain, NAME) <= 102
+        assert 95 < seconds_left(plain, NAME) <= 103
         drive(store.merge(KEY, {}, [], {}, Lifetime(31 * DAY)))
         assert seconds_left(plain, NAME) > 31 * DAY - 10
         drive(store.merge(KEY, {}, [], {}, Lifetime(50)))
-        assert 45 < seconds_left(plain, NAME) <= 52
+        assert 45 < seconds_left(plain, NAME) <= 53
 
     def test_the_server_never_drops_a_record_before_its_end(self):
         for now in (0.0, 0.001, 0.5, 0.999, 1e9, 1.7e9 + 0.4):
@@ -346,7 +346,7 @@ class TestExpiry:
                 expiry = memcached._expiry(now + seconds, now)
                 assert expiry > 0
                 end = expiry if expiry > 30 * DAY else now + expiry
-                assert now + seconds + 0.9 <= end <= now + seconds + 2.1
+                assert now + seconds + 1.9 <= end <= now + seconds + 3.1
 
     def test_a_value_goes_from_the_server_after_its_end(self, memcached_server, plain):
         with over(memcached_server) as store:

@@ -74,7 +74,6 @@ async def settings(store: SessionStore, handler: CookieTransport) -> None:
 async def wrong_settings() -> None:
     configure(max_age="600")  # type: ignore[arg-type]
     configure(maxage=600)  # type: ignore[call-arg]
-    configure(600)  # type: ignore[call-arg]
     configure(session_store=MemorySessionStore)  # type: ignore[arg-type]
     configure(cookie_handler="sid")  # type: ignore[arg-type]
     Sessions(origin=5)  # type: ignore[arg-type]

@@ -221,7 +221,10 @@ def _from_url(given: URL | str, timeout: float) -> Source:
             "mysql+pymysql://user:password@host/database or sqlite:///file.db"
         ) from error
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"the driver that the URL asks for is not installed: {error}") from error
+        raise ConfigurationError(
+            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
+            "or [mysql] of server-session, SQLite's aiosqlite with none"
+        ) from error
 
 
 def _refuse_memory(pool: type[Pool]) -> None:
