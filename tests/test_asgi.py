@@ -434,7 +434,7 @@ class Down(SessionStore):
         raise StoreError("down")
 
 
-def test_a_store_that_is_down_is_a_503_and_never_an_empty_session(run):
+def test_a_store_that_is_down_is_a_503_and_never_an_empty_session(run, caplog):
     client = Client(SessionMiddleware(application(show, put, untouched), session_store=Down()))
 
     async def scenario():
@@ -450,6 +450,7 @@ def test_a_store_that_is_down_is_a_503_and_never_an_empty_session(run):
         assert socket.got[0]["code"] == 1013
 
     run(scenario)
+    assert caplog.text.count("answered with 503, for the session store failed: down") == 3
 
 
 def test_a_store_that_fails_after_the_start_is_raised_for_the_response_is_on_its_way(run):
@@ -565,6 +566,33 @@ def test_two_applications_with_sessions_of_their_own_do_not_mix(run):
     answer = run(functools.partial(Client(app).get, "/both"))
     assert json.loads(answer.body) == [{"of": "inner"}, {"of": "outer"}]
     assert sorted(one.partition("=")[0] for one in answer.all("set-cookie")) == ["inner", "outer"]
+
+
+def test_where_configure_was_not_called_the_functions_serve_the_sessions_of_the_middleware(run, monkeypatch):
+    monkeypatch.setattr("server_session._sessions._configured", None)
+
+    async def both(request: Request) -> JSONResponse:
+        request.session["a"] = 1
+        await set_session_data({"b": 2})
+        return JSONResponse(await get_session_data(request))
+
+    client = Client(SessionMiddleware(application(both), max_age=60))
+    assert run(functools.partial(client.get, "/both")).body == b'{"b":2,"a":1}'
+
+
+def test_functions_and_a_middleware_over_different_sessions_are_an_error_and_not_two_sessions(run):
+    configure()
+    told: list[str] = []
+
+    async def apart(request: Request) -> JSONResponse:
+        for given in ((), (request,)):
+            with pytest.raises(ConfigurationError, match="configure") as caught:
+                await get_session_data(*given)
+            told.append(str(caught.value))
+        return JSONResponse({})
+
+    run(functools.partial(Client(SessionMiddleware(application(apart), max_age=60)).get, "/apart"))
+    assert len(told) == 2
 
 
 # --- overlapping requests

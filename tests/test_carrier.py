@@ -201,7 +201,7 @@ def test_three_arguments_are_no_carrier():
 
 
 def test_nothing_is_a_carrier_only_where_a_request_is_being_served():
-    with pytest.raises(CarrierError, match="no request is being served here: add SessionMiddleware"):
+    with pytest.raises(CarrierError, match="no request is being served here: give the request"):
         resolve(())
     assert serving() is None
 

@@ -411,7 +411,7 @@ def test_an_update_that_never_gets_through_is_a_conflict_error_and_writes_nothin
 
 
 def test_a_change_that_returns_something_is_refused_for_it_would_be_lost(browser):
-    with pytest.raises(TypeError, match="return None"):
+    with pytest.raises(TypeError, match="returns None"):
         run(browser.request().update(lambda data: {**data, "a": 1}))
 
 

@@ -53,7 +53,9 @@ class Step(Generic[R]):
         """
         for one in given[: None if self.last is None else -1]:
             if isinstance(one, _VALUES) and not (self.then and isinstance(one, str)):
-                raise CarrierError(f"{self.function} takes {self._usage}; {type(one).__name__!r} is none")
+                raise CarrierError(
+                    f"{self.function} takes {self._usage}; {type(one).__name__!r} is none of these. A request is an ASGI scope, a WSGI environ, or a framework's object"
+                )
         if self.last is None:
             return given, ()
         # No request and no response is text, so a name followed by data is found wherever it stands.
