@@ -292,9 +292,9 @@ def test_a_carrier_in_the_last_argument_s_place_is_a_type_error_that_says_so(api
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_is_no_carrier_is_a_type_error_that_says_what_was_given_and_what_can_be(api, name):
     last = ("ada",) if NEEDED.get(name) in ("owner", "name", "token") else ({},) if name in NEEDED else ()
-    for given in ((5,), (scope_of(), 5), (None,), ([],)):
+    for carrier in ((5,), (scope_of(), 5), (None,), ([],)):
         with pytest.raises(CarrierError, match=rf"^{name} takes a request .*; '\w+' is none of these.*ASGI scope"):
-            getattr(api, name)(*given, *last)
+            getattr(api, name)(*carrier, *last)
     with pytest.raises(CarrierError, match=r"^object has no headers .* response object after the request$"):
         getattr(api, name)(scope_of(), object(), *last)
     with pytest.raises(CarrierError, match=r"^3 arguments for a request"):
