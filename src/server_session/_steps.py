@@ -54,7 +54,8 @@ class Step(Generic[R]):
         for one in given[: None if self.last is None else -1]:
             if isinstance(one, _VALUES) and not (self.then and isinstance(one, str)):
                 raise CarrierError(
-                    f"{self.function} takes {self._usage}; {type(one).__name__!r} is none of these. A request is an ASGI scope, a WSGI environ, or a framework's object"
+                    f"{self.function} takes {self._usage}; {type(one).__name__!r} is none of these. "
+                    "A request is an ASGI scope, a WSGI environ, or a framework's object"
                 )
         if self.last is None:
             return given, ()
