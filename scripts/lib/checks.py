@@ -6,10 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from environments import ROOT, SetUpError, prepare
 
@@ -60,6 +63,13 @@ class Run:
         """Run commands as one step, which passes if each of them does; each is run."""
         return self.step(title, lambda: min([self._command(command, environment) for command in commands]))
 
+    def together(self, commands: dict[str, Command]) -> None:
+        """Run commands at once, a step each; what each prints is shown when it has ended."""
+        with ThreadPoolExecutor(max(1, len(commands))) as pool:
+            running = {title: pool.submit(self._quietly, command) for title, command in commands.items()}
+            for title, ending in running.items():
+                self.step(title, partial(_shown, ending))
+
     def note(self, text: str) -> None:
         """Say something now, and again in the summary."""
         print(text, flush=True)
@@ -75,8 +85,25 @@ class Run:
         print(f"  {sum(result.seconds for result in self.results):.0f} s in all", flush=True)
         return all(result.passed for result in self.results)
 
-    def _command(self, command: Command, environment: dict[str, str]) -> bool:
-        child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
+    def _quietly(self, command: Command) -> Callable[[], bool]:
+        start = time.monotonic()
+        with tempfile.TemporaryFile() as printed:
+            passed = self._command(command, {}, printed)
+            printed.seek(0)
+            text = printed.read().decode(errors="replace")
+        seconds = time.monotonic() - start
+
+        def show() -> bool:
+            print(f"{text}\n({seconds:.1f} s beside the others)", flush=True)
+            return passed
+
+        return show
+
+    def _command(self, command: Command, environment: dict[str, str], output: IO[bytes] | None = None) -> bool:
+        env = {**os.environ, **environment}
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output and subprocess.STDOUT, env=env
+        )
         try:
             return child.wait(self.minutes * 60) == 0
         except subprocess.TimeoutExpired:
@@ -84,6 +111,10 @@ class Run:
             return False
         finally:
             _end(child)
+
+
+def _shown(ending: Future[Callable[[], bool]]) -> bool:
+    return ending.result()()
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
@@ -189,22 +220,25 @@ def main() -> int:
         **long_forms,
     )
     pythons = find_pythons()
+    others: dict[str, Command] = {}
     for version in PYTHONS:
         if version == _version(python):
             continue
         if version not in pythons:
             run.note(f"Python {version} is not on this machine")
             continue
-        _test_on(run, version, pythons[version], for_pytest)
+        if inside := _environment_of(run, version, pythons[version]):
+            # --last-failed speaks of the main Python's run: the others leave its notes alone.
+            quickly = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not once")
+            others[f"tests on Python {version}"] = (inside, *quickly, *for_pytest)
+    run.together(others)
     return 0 if run.close() else 1
 
 
-def _test_on(run: Run, version: str, python: str, for_pytest: Sequence[str]) -> None:
-    # --last-failed speaks of the main Python's run: the others leave its notes alone.
-    quickly = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not once")
+def _environment_of(run: Run, version: str, python: str) -> str | None:
     inside = ROOT / f".venv-{version}/bin/python"
-    if run.step(f"environment of Python {version}", lambda: prepare(f".venv-{version}", "test", python) == inside):
-        run.commands(f"tests on Python {version}", (str(inside), *quickly, *for_pytest))
+    made = run.step(f"environment of Python {version}", lambda: prepare(f".venv-{version}", "test", python) == inside)
+    return str(inside) if made else None
 
 
 def _stop(*_: object) -> None:

@@ -22,8 +22,7 @@ import enum
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from server_session import _record as record
 from server_session._codec import decode_fields, decode_value, encode_fields, encode_value, is_key
@@ -68,22 +67,20 @@ class Answer(enum.Enum):
     STARTED = "started"
 
 
-@dataclass(frozen=True, slots=True)
-class CookieChange:
+class CookieChange(NamedTuple):
     """What the response must do to the cookie: set it to a credential's value, or expire it."""
 
     value: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """The settings that a session's life depends on. Times in seconds."""
 
     store: SessionStore
     idle: float
     absolute: float | None
     renew_on: frozenset[str] = frozenset()
-    signals: Signals = field(default_factory=Signals)
+    signals: Signals = Signals()
     now: Callable[[], float] = time.time
     """Seconds since the epoch, for what is written into records."""
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from http.cookies import Morsel
 from typing import Any, Final, Protocol
 
 from server_session._cookies import Header
@@ -112,27 +111,6 @@ class _MultiDictHeaders(ResponseHeaders):
             del self._headers[name]
 
 
-class _RawMorsel(Morsel[str]):
-    """A cookie of Django's `response.cookies` whose header is already written."""
-
-    def __init__(self, header: str) -> None:
-        super().__init__()
-        name, _, rest = header.partition("=")
-        value, *attributes = rest.split("; ")
-        self.set(name, value, value)
-        for key, _, given in (attribute.partition("=") for attribute in attributes):
-            if self.isReservedKey(key):
-                self[key] = given or True
-        self._header = header
-
-    def OutputString(self, attrs: Any = None) -> str:  # noqa: N802, ARG002 - http.cookies' own name
-        """Return the header's value."""
-        return self._header
-
-    def __reduce__(self) -> Any:
-        return type(self), (self._header,)
-
-
 class _DjangoHeaders(ResponseHeaders):
     """Django's response: its cookies stand apart from its headers."""
 
@@ -151,7 +129,10 @@ class _DjangoHeaders(ResponseHeaders):
         if name != "set-cookie":
             self._response.headers[name] = value
             return
-        morsel = _RawMorsel(value)
+        # Late, for http.cookies is a part of every import's cost and only Django has cookies of its kind.
+        from server_session._morsel import RawMorsel
+
+        morsel = RawMorsel(value)
         # Several cookies of one name, on other domains and paths, need keys of their own.
         key = morsel.key
         while key in self._response.cookies:

@@ -1,7 +1,6 @@
 """`Sessions`: the settings, the store and the cookie, configured whole; and the default that `configure` makes."""
 
 import copy
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -120,7 +119,7 @@ class Sessions(Functions):
         adapted = copy.copy(self)
         vars(adapted).pop("sync", None)
         if idle is not None:
-            adapted.policy = dataclasses.replace(self.policy, idle=idle)
+            adapted.policy = self.policy._replace(idle=idle)
         if cookie:
             given = self._cookie_given
             if not isinstance(given, CookieHandler):

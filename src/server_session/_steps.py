@@ -1,8 +1,7 @@
 """The functions' bodies, once for both colours: what each does with a request's visit."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from server_session._carrier import is_carrier
@@ -28,8 +27,7 @@ __all__ = [
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Generic[R]):
+class Step(NamedTuple, Generic[R]):
     """One of the functions: what its positional arguments after the carrier are, and its body."""
 
     function: str

@@ -25,7 +25,6 @@ from binascii import crc32
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from re import compile as pattern
@@ -74,8 +73,7 @@ _FIRST_WAIT: Final = 0.0002
 _LONGEST_WAIT: Final = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class FileStats:
+class FileStats(NamedTuple):
     """What a directory holds at the moment."""
 
     sessions: int

@@ -11,7 +11,6 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal, NamedTuple
 
@@ -72,8 +71,7 @@ _BUCKET_OVERHEAD: Final = 104
 """Bytes that a bucket takes beside its entries: the object, the allocator's header and rounding, its two slots."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStats:
+class MemoryStats(NamedTuple):
     """How much a `MemorySessionStore` holds."""
 
     sessions: int
