@@ -25,8 +25,8 @@ def application() -> FastAPI:
         return dict(session)
 
     @app.get("/cart")
-    async def cart(cart: Annotated[Cart, SessionAs(Cart)]) -> Cart:
-        return cart
+    async def cart(cart: Annotated[Cart, SessionAs(Cart)]) -> dict[str, Any]:
+        return {**cart}
 
     @app.get("/token")
     async def token(request: Request, token: CsrfToken) -> bool:
