@@ -2,11 +2,11 @@ import asyncio
 import io
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import flask
@@ -24,7 +24,6 @@ from server_session import (
     FileSessionStore,
     MemorySessionStore,
     Sessions,
-    SessionStore,
     _sessions,
     configure,
     sync,
@@ -38,50 +37,10 @@ from server_session.exceptions import (
     NotConfiguredError,
     ResponseStartedError,
     SerializationError,
-    StoreError,
 )
 from server_session.flask import FlaskSession, ServerSession
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome
-
-
-class Watched(SessionStore):
-    """A store that keeps a list of its calls, and fails when it is told to."""
-
-    def __init__(self, store: SessionStore | None = None) -> None:
-        self.store = store or MemorySessionStore()
-        self.colour = self.store.colour
-        self.calls: list[str] = []
-        self.fails: Collection[str] = ()
-
-    def _note(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.fails:
-            raise StoreError("the store is down")
-
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
-        self._note("get")
-        return await self.store.get(key, expect, touch)
-
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
-        self._note("set")
-        return await self.store.set(key, fields, lifetime, expect)
-
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        self._note("merge")
-        return await self.store.merge(key, changed, removed, expect, lifetime)
-
-    async def destroy(self, key: str) -> bool:
-        self._note("destroy")
-        return await self.store.destroy(key)
+from server_session.stores._base import Outcome
+from tests.visitors import Watched
 
 
 @pytest.fixture(autouse=True)

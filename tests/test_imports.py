@@ -26,7 +26,7 @@ LAYERS = (
     {"_steps"},
     {"_carrier", "_csrf", "_lifecycle", "_urls"},
     {
-        *("_codec", "_cookies", "_lazy", "_morsel", "_owners", "_record", "_request"),
+        *("_codec", "_cookies", "_lazy", "_morsel", "_observed", "_owners", "_record", "_request"),
         *("_response", "_session", "_signals", "_tokens", "_tracking"),
     },
     {"stores", "stores._base"},

@@ -11,10 +11,10 @@ from server_session import ConflictError, NoResponseError, ResponseStartedError,
 from server_session._lifecycle import Answer, State, Visit
 from server_session._record import DIGEST, MARK_SECONDS
 from server_session._tokens import Credential
-from server_session.stores._base import APPLIED, CONFLICT, Lifetime, SessionStore
+from server_session.stores._base import APPLIED, CONFLICT, Lifetime
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
-from tests.visitors import STORES, Browser, Clock, Site, make_store
+from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
 
 
 @pytest.fixture(params=STORES)
@@ -49,31 +49,6 @@ async def logged_in(browser: Browser, **data: Any) -> None:
     await send(browser, lambda visit: visit.replace({"user": "ada", **data}, "ada"))
 
 
-class CountingStore(SessionStore):
-    """Counts the calls to a store."""
-
-    def __init__(self, store: SessionStore) -> None:
-        self._store = store
-        self.colour = store.colour
-        self.calls: list[str] = []
-
-    async def get(self, key, expect, touch=True):
-        self.calls.append("get" if touch else "look")
-        return await self._store.get(key, expect, touch)
-
-    async def set(self, key, fields, lifetime, expect=None):
-        self.calls.append("set")
-        return await self._store.set(key, fields, lifetime, expect)
-
-    async def merge(self, key, changed, removed, expect, lifetime=None):
-        self.calls.append("merge")
-        return await self._store.merge(key, changed, removed, expect, lifetime)
-
-    async def destroy(self, key):
-        self.calls.append("destroy")
-        return await self._store.destroy(key)
-
-
 # --- what costs what
 
 
@@ -93,7 +68,7 @@ class CountingStore(SessionStore):
     ],
 )
 def test_without_a_cookie_only_a_write_reaches_the_store(site, step, calls):
-    store = CountingStore(site.store)
+    store = Watched(site.store)
 
     async def scenario():
         await send(Browser(site.with_store(store)), step)
@@ -122,7 +97,7 @@ def test_without_a_cookie_only_a_write_reaches_the_store(site, step, calls):
     ],
 )
 def test_a_live_session_costs_as_few_calls_as_the_design_says(site, step, calls):
-    store = CountingStore(site.store)
+    store = Watched(site.store)
     browser = Browser(site.with_store(store))
 
     async def scenario():
@@ -135,7 +110,7 @@ def test_a_live_session_costs_as_few_calls_as_the_design_says(site, step, calls)
 
 
 def test_a_mapping_that_was_only_read_writes_nothing(site):
-    store = CountingStore(site.store)
+    store = Watched(site.store)
     browser = Browser(site.with_store(store))
 
     async def scenario():
@@ -151,7 +126,7 @@ def test_a_mapping_that_was_only_read_writes_nothing(site):
 
 
 def test_a_mapping_read_and_written_costs_two_calls(site):
-    store = CountingStore(site.store)
+    store = Watched(site.store)
     browser = Browser(site.with_store(store))
 
     async def scenario():
@@ -282,7 +257,7 @@ def test_a_store_whose_ids_are_malformed_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("answer,error", [(Answer.ABSENT, NoResponseError), (Answer.STARTED, ResponseStartedError)])
 def test_what_needs_a_cookie_that_cannot_be_set_is_refused_before_anything_is_written(site, answer, error):
-    store = CountingStore(site.store)
+    store = Watched(site.store)
     browser = Browser(site.with_store(store))
     steps: list[Callable[[Visit], Awaitable[Any]]] = [
         lambda visit: visit.merge({"b": 1}),
@@ -394,10 +369,10 @@ def test_an_update_of_one_key_is_not_disturbed_by_writes_to_others(browser):
 def test_an_update_that_never_gets_through_is_a_conflict_error_and_writes_nothing(browser, monkeypatch):
     monkeypatch.setattr("server_session._lifecycle.UPDATE_SECONDS", 0.05)
 
-    class Contended(CountingStore):
+    class Contended(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
             if "n" in changed:
-                await self._store.merge(key, {"n": b"%d" % len(self.calls)}, (), {})
+                await self.store.merge(key, {"n": b"%d" % len(self.calls)}, (), {})
             return await super().merge(key, changed, removed, expect, lifetime)
 
     async def scenario():
@@ -426,10 +401,10 @@ def test_of_many_plucks_exactly_one_gets_the_value(browser):
 
 
 def test_a_pluck_meets_a_new_value_and_takes_that(browser):
-    class Racing(CountingStore):
+    class Racing(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
             if removed and len(self.calls) == 1:
-                await self._store.merge(key, {"once": b'"new"'}, (), {})
+                await self.store.merge(key, {"once": b'"new"'}, (), {})
             return await super().merge(key, changed, removed, expect, lifetime)
 
     async def scenario():
@@ -670,9 +645,9 @@ def test_however_often_one_request_renews_the_browser_s_own_cookie_is_known_as_s
 
 
 def test_a_cancelled_renewal_leaves_the_browser_a_cookie_that_lives(tmp_path):
-    class Slow(CountingStore):
+    class Slow(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
-            outcome = await self._store.merge(key, changed, removed, expect, lifetime)
+            outcome = await self.store.merge(key, changed, removed, expect, lifetime)
             await asyncio.sleep(0)
             return outcome
 
@@ -804,7 +779,7 @@ def test_replacing_in_place_keeps_cookie_age_and_owner(browser):
 
 
 def test_a_field_that_comes_while_the_data_is_replaced_in_place_does_not_outlive_it(browser):
-    class Racing(CountingStore):
+    class Racing(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
             if "b" in changed and "merge" not in self.calls:
                 await Browser(browser.site, browser.cookie).request().merge({"late": 1})
@@ -1085,9 +1060,9 @@ def test_a_token_given_while_the_mapping_holds_a_log_in_is_good_on_the_page_that
 def test_what_is_plucked_or_replaced_in_place_against_endless_writers_ends_in_a_conflict(browser, monkeypatch):
     monkeypatch.setattr("server_session._lifecycle.UPDATE_SECONDS", 0.05)
 
-    class Contended(CountingStore):
+    class Contended(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
-            await self._store.merge(key, {"n": b"%d" % len(self.calls), "\0stamp": b"%d" % len(self.calls)}, (), {})
+            await self.store.merge(key, {"n": b"%d" % len(self.calls), "\0stamp": b"%d" % len(self.calls)}, (), {})
             return await super().merge(key, changed, removed, expect, lifetime)
 
     async def scenario():

@@ -3,18 +3,18 @@ import io
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
 
-from server_session import FileSessionStore, MemorySessionStore, Sessions, SessionStore, _sessions, configure, sync
+from server_session import FileSessionStore, MemorySessionStore, Sessions, _sessions, configure, sync
 from server_session._carrier import current
 from server_session.exceptions import (
     CarrierError,
@@ -24,53 +24,13 @@ from server_session.exceptions import (
     SerializationError,
     StoreError,
 )
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome
 from server_session.wsgi import SESSION, SessionMiddleware
+from tests.visitors import Watched
 
 SECONDS = 60
 """What a thread waits for another one, at most."""
 
 Environ = dict[str, Any]
-
-
-class Watched(SessionStore):
-    """A store that keeps a list of its calls, and fails when it is told to."""
-
-    def __init__(self, store: SessionStore | None = None) -> None:
-        self.store = store or MemorySessionStore()
-        self.colour = self.store.colour
-        self.calls: list[str] = []
-        self.fails: Collection[str] = ()
-
-    def _note(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.fails:
-            raise StoreError("the store is down")
-
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
-        self._note("get")
-        return await self.store.get(key, expect, touch)
-
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
-        self._note("set")
-        return await self.store.set(key, fields, lifetime, expect)
-
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        self._note("merge")
-        return await self.store.merge(key, changed, removed, expect, lifetime)
-
-    async def destroy(self, key: str) -> bool:
-        self._note("destroy")
-        return await self.store.destroy(key)
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """A visitor's browser, as far as the core is concerned: it keeps one cookie and makes requests with it."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from server_session import StoreError
 from server_session._lifecycle import Answer, Policy, Visit
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential
-from server_session.stores._base import SessionStore
+from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
@@ -32,6 +35,46 @@ def make_store(kind: str, directory: Path, clock: Clock) -> SessionStore:
         "file": lambda: FileSessionStore(directory, clock=clock),
     }
     return make[kind]()
+
+
+class Watched(SessionStore):
+    """A store that keeps a list of its calls, and fails when it is told to."""
+
+    def __init__(self, store: SessionStore | None = None) -> None:
+        self.store = store or MemorySessionStore()
+        self.colour = self.store.colour
+        self.calls: list[str] = []
+        self.fails: Collection[str] = ()
+
+    def _note(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fails:
+            raise StoreError("the store is down")
+
+    async def get(
+        self, key: str, expect: Expect, touch: bool = True
+    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+        self._note("get" if touch else "look")
+        return await self.store.get(key, expect, touch)
+
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        self._note("set")
+        return await self.store.set(key, fields, lifetime, expect)
+
+    async def merge(
+        self,
+        key: str,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+    ) -> Outcome:
+        self._note("merge")
+        return await self.store.merge(key, changed, removed, expect, lifetime)
+
+    async def destroy(self, key: str) -> bool:
+        self._note("destroy")
+        return await self.store.destroy(key)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeGuard, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -353,7 +353,7 @@ def encode_fields(data: Mapping[str, object]) -> dict[str, bytes]:
     return fields
 
 
-def is_key(key: object) -> bool:
+def is_key(key: object) -> TypeGuard[str]:
     """Tell whether a session can have this key."""
     return _why_no_key(key) is None
 

@@ -1,9 +1,10 @@
 """The request's mapping: a dict that records what is done to it."""
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, SupportsIndex
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, NamedTuple, Self
 
 from server_session._codec import decode_fields, encode_fields
+from server_session._observed import ObservedDict
 from server_session._record import is_same
 from server_session.exceptions import SessionNotLoadedError
 
@@ -23,7 +24,7 @@ class Changes(NamedTuple):
     """The changed names to which a value was assigned, as opposed to a change inside the value that stands."""
 
 
-class Session(dict[str, Any]):
+class Session(ObservedDict):
     """The session of one request: a whole `dict` that records every kind of write.
 
     Only the fields that were changed or removed are stored, at the commit; a change inside a value
@@ -39,7 +40,7 @@ class Session(dict[str, Any]):
         self._removed: set[str] = set()
         self._cleared = False
         # Names whose values were handed out: only these can have changed inside.
-        self._shown: set[str] = set()
+        self._shown: set[object] = set()
         self._all_shown = False
         self._save: Callable[[], Coroutine[Any, Any, bool]] | None = None
         self._ask: Callable[[], Coroutine[Any, Any, bool]] | None = None
@@ -97,7 +98,7 @@ class Session(dict[str, Any]):
         if not self.accessed:
             return None
         if self._cleared:
-            return Changes(encode_fields(self._plain()), frozenset(), True, frozenset(dict.keys(self)))
+            return Changes(encode_fields(self.plain()), frozenset(), True, frozenset(dict.keys(self)))
         candidates = self._assigned | {
             # Only a container can have changed inside, and only JSON's containers are stored as one.
             name
@@ -180,9 +181,6 @@ class Session(dict[str, Any]):
             return pending.changed
         return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
-    def _plain(self) -> dict[str, Any]:
-        return dict(dict.items(self))
-
     def _holds(self, name: str, value: bytes) -> bool:
         if not dict.__contains__(self, name):
             return False
@@ -258,88 +256,15 @@ class Session(dict[str, Any]):
 
     # --- dict's reads: each of them makes the response vary on the cookie
 
-    def _show_all(self) -> None:
+    def _on_read(self, key: object) -> None:
+        self.accessed = True
+        self._shown.add(key)
+
+    def _on_read_names(self) -> None:
+        self.accessed = True
+
+    def _on_read_values(self) -> None:
         self.accessed = self._all_shown = True
-
-    def __getitem__(self, key: str) -> Any:
-        self.accessed = True
-        self._shown.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None, /) -> Any:
-        """Return the key's value, or `default`."""
-        self.accessed = True
-        self._shown.add(key)
-        return super().get(key, default)
-
-    def __contains__(self, key: object) -> bool:
-        self.accessed = True
-        return super().__contains__(key)
-
-    def __iter__(self) -> Iterator[str]:
-        self.accessed = True
-        return super().__iter__()
-
-    def __reversed__(self) -> Iterator[str]:
-        self.accessed = True
-        return super().__reversed__()
-
-    def __len__(self) -> int:
-        self.accessed = True
-        return super().__len__()
-
-    def keys(self) -> Any:
-        """Return a view of the keys."""
-        self.accessed = True
-        return super().keys()
-
-    def values(self) -> Any:
-        """Return a view of the values."""
-        self._show_all()
-        return super().values()
-
-    def items(self) -> Any:
-        """Return a view of the keys with their values."""
-        self._show_all()
-        return super().items()
-
-    def copy(self) -> dict[str, Any]:
-        """Return a plain dict of the same keys and values."""
-        self._show_all()
-        return self._plain()
-
-    def __copy__(self) -> dict[str, Any]:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        import copy
-
-        return copy.deepcopy(self.copy(), memo)
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        # A pickle holds the data, not the request's dealings with the store.
-        return dict, (self.copy(),)
-
-    def __eq__(self, other: object) -> bool:
-        self.accessed = True
-        return super().__eq__(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None
-
-    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        merged: dict[str, Any] = self.copy() | other
-        return merged
-
-    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        merged: dict[str, Any] = other | self.copy()
-        return merged
-
-    def __repr__(self) -> str:
-        self.accessed = True
-        return super().__repr__()
 
 
 class UnloadedSession:
