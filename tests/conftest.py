@@ -22,14 +22,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-# What a browser or a server sees does not depend on the Python that talks to it.
-_SEEN_ONCE = frozenset({"browser", "redis_server", "memcached_server", "postgresql_server", "mariadb_server"})
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _SEEN_ONCE.intersection(getattr(item, "fixturenames", ())):
+        # What a browser sees does not depend on the Python that serves it.
+        if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.once)
 
 

@@ -18,6 +18,9 @@ from server_session._colour import drive
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.file import FileSessionStore
 
+# What a server or a signal does is the same on every Python.
+pytestmark = pytest.mark.once
+
 EVERYTHING = os.environ.get("SERVER_SESSION_ALL") == "1"
 KILLS = 200 if EVERYTHING else 25
 

@@ -36,6 +36,9 @@ from server_session.testing import StoreContract, YieldingStore
 from tests import servers
 from tests.parts import PARTS
 
+# What a server or a signal does is the same on every Python.
+pytestmark = pytest.mark.once
+
 LONG = Lifetime(1800, 86400)
 KEY = "k" * 24
 NAME = f"session:{KEY}"

@@ -31,6 +31,9 @@ from server_session.stores.redis import RedisSessionStore
 from server_session.testing import StoreContract
 from tests import servers
 
+# What a server or a signal does is the same on every Python.
+pytestmark = pytest.mark.once
+
 LONG = Lifetime(1800, 86400)
 KEY = "k" * 24
 

@@ -20,6 +20,9 @@ from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.testing import StoreContract
 from tests import servers
 
+# What a server or a signal does is the same on every Python.
+pytestmark = pytest.mark.once
+
 LIFE = Lifetime(1000.0)
 
 
