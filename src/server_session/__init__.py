@@ -3,6 +3,8 @@
 The functions here are awaitable; `server_session.sync` has the same ones blocking.
 """
 
+from typing import TYPE_CHECKING
+
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
 from server_session._owners import OwnedSession
@@ -28,7 +30,6 @@ from server_session.exceptions import (
     StoreFullError,
 )
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime, Outcome, SessionStore
-from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
 
 __all__ = [
@@ -76,6 +77,19 @@ __all__ = [
     "update_session_data",
     "validate_csrf_token",
 ]
+
+if TYPE_CHECKING:
+    from server_session.stores.file import FileSessionStore
+
+
+def __getattr__(name: str) -> object:
+    # Late, for whoever keeps sessions elsewhere would pay for it at every import.
+    if name == "FileSessionStore":
+        from server_session.stores.file import FileSessionStore
+
+        return FileSessionStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 destroy_session = _DEFAULT.destroy_session
 destroy_sessions_of = _DEFAULT.destroy_sessions_of

@@ -19,7 +19,7 @@ Everything that moves a request from one of the five states to another is in thi
 """
 
 import enum
-import random
+import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -110,7 +110,7 @@ class _Tries:
                 f"{self._function} met other writers of {sorted(names)} for {UPDATE_SECONDS:g} s; "
                 "nothing was written, calling again is safe"
             )
-        await pause(random.uniform(0, self._longest))  # noqa: S311 - it only spreads the contenders
+        await pause(self._longest * ord(os.urandom(1)) / 256)
         self._longest = min(2 * self._longest, _LONGEST_PAUSE)
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection
 from typing import Final
-from urllib.parse import urlsplit
 
 from server_session.exceptions import ConfigurationError
 
@@ -36,6 +35,9 @@ def origins_of(given: str | Collection[str] | None) -> tuple[str, ...]:
 def _check(origin: object) -> None:
     if not isinstance(origin, str):
         raise ConfigurationError(f"origin {origin!r}: give text, as in 'https://shop.example'")
+    # Late, for every import of the library would pay for it.
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(origin)
     except ValueError as error:

@@ -3,7 +3,8 @@
 They share the mapping with the user's fields, under a prefix that the codec refuses to users, as JSON text.
 """
 
-import secrets
+import base64
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -74,7 +75,7 @@ def is_same(name: str, stored: bytes | None, encoded: bytes) -> bool:
 
 def fresh_stamp() -> bytes:
     """Return a stamp that no earlier write had."""
-    return b'"' + secrets.token_urlsafe(6).encode("ascii") + b'"'
+    return b'"' + base64.urlsafe_b64encode(os.urandom(6)) + b'"'
 
 
 def former_of(digest: bytes, now: float) -> bytes:

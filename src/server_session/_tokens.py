@@ -3,8 +3,8 @@
 import base64
 import hashlib
 import hmac
+import os
 import re
-import secrets
 import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -45,7 +45,7 @@ class Credential(NamedTuple):
         """
         if _SELECTOR.fullmatch(selector) is None:
             raise ValueError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
-        return cls(selector, base64.urlsafe_b64encode(secrets.token_bytes(_VERIFIER_BYTES)).decode("ascii"))
+        return cls(selector, base64.urlsafe_b64encode(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
 
     @property
     def value(self) -> str:
@@ -70,7 +70,7 @@ def issue_token(credential: Credential, scope: str, now: float) -> str:
     """
     # Fresh random bytes at each call, and the tag over them: no two tokens share what BREACH could compare.
     # No XOR pad: whoever holds one token could make others of it.
-    nonce = _NONCE.pack(int(now) & 0xFFFFFFFF, secrets.token_bytes(16))
+    nonce = _NONCE.pack(int(now) & 0xFFFFFFFF, os.urandom(16))
     return _base64url(nonce + _tag(credential, scope, nonce)).decode("ascii")
 
 
@@ -89,7 +89,7 @@ def verify_token(credential: Credential, scope: str, token: str) -> bool:
     return hmac.compare_digest(tag, _tag(credential, scope, nonce))
 
 
-def junk_token(random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
+def junk_token(random_bytes: Callable[[int], bytes] = os.urandom) -> str:
     """Return text of a token's form that will not validate."""
     return _base64url(random_bytes(_NONCE.size + _TAG_BYTES)).decode("ascii")
 

@@ -4,7 +4,6 @@ import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
-from urllib.parse import unquote
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._base import SessionStore
@@ -24,6 +23,9 @@ def _nothing(url: str) -> tuple[str, ...]:  # noqa: ARG001 - as the others take 
 
 
 def _directory(url: str) -> tuple[str, ...]:
+    # Late, for every import of the library would pay for it.
+    from urllib.parse import unquote
+
     directory = unquote(url.partition(":")[2].removeprefix("//"))
     if not directory:
         raise ConfigurationError("the URL file: needs a directory, as in file:/var/lib/shop/sessions")

@@ -6,7 +6,7 @@ Every rule of sessions (renewal, log-out, single use, read-modify-write) follows
 
 import base64
 import enum
-import secrets
+import os
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Final, Literal, NamedTuple, TypeAlias
 
@@ -82,7 +82,7 @@ class SessionStore:
 
     def id(self) -> str:
         """Return a fresh key: 24 characters of base64url, 144 bits from the system's source of randomness."""
-        return base64.urlsafe_b64encode(secrets.token_bytes(self.key_bytes)).decode("ascii")
+        return base64.urlsafe_b64encode(os.urandom(self.key_bytes)).decode("ascii")
 
     async def get(
         self, key: str, expect: Expect, touch: bool = True

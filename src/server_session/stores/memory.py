@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import mmap
-import secrets
+import os
 import struct
 import sys
 import threading
@@ -189,7 +189,7 @@ class _Table:
     def __init__(self) -> None:
         # The digest's key stays in here, so that nobody can choose keys that meet in one bucket; and what is found of
         # a digest's 16 bytes in a bucket is the begin of an entry, not a chance.
-        self._hasher = hashlib.blake2b(key=secrets.token_bytes(_DIGEST_BYTES), digest_size=_DIGEST_BYTES)
+        self._hasher = hashlib.blake2b(key=os.urandom(_DIGEST_BYTES), digest_size=_DIGEST_BYTES)
         # A full garbage collection visits each slot of a list and of a dict, but none of a tuple of bytearrays: so
         # it meets one slot to 64 buckets, and few slabs.
         self._segments = [_segment()]
