@@ -327,7 +327,7 @@ class TestExpiry:
         seconds = days * DAY
         drive(store.set(KEY, {"a": b"1"}, Lifetime(seconds)))
         assert drive(store.get(KEY, {})) == {"a": b"1"}
-        assert seconds - 30 < seconds_left(plain, NAME) <= seconds + 4
+        assert seconds - 30 < seconds_left(plain, NAME) <= seconds + 6
 
     @pytest.mark.parametrize("seconds", [100 * 365 * DAY, 1e12, 1e300, float("inf")])
     def test_a_lifetime_past_the_servers_numbers_is_the_records_own(self, seconds, store, plain):
@@ -337,11 +337,11 @@ class TestExpiry:
 
     def test_the_servers_expiry_follows_touches_and_lifetimes(self, store, clock, plain):
         drive(store.set(KEY, {"a": b"1"}, Lifetime(100, 40 * DAY)))
-        assert 95 < seconds_left(plain, NAME) <= 103
+        assert 95 < seconds_left(plain, NAME) <= 105
         drive(store.merge(KEY, {}, [], {}, Lifetime(31 * DAY)))
         assert seconds_left(plain, NAME) > 31 * DAY - 10
         drive(store.merge(KEY, {}, [], {}, Lifetime(50)))
-        assert 45 < seconds_left(plain, NAME) <= 53
+        assert 45 < seconds_left(plain, NAME) <= 55
 
     def test_the_server_never_drops_a_record_before_its_end(self):
         for now in (0.0, 0.001, 0.5, 0.999, 1e9, 1.7e9 + 0.4):
