@@ -6,7 +6,18 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 __all__ = ["Event", "Signal", "Signals"]
 
-Event: TypeAlias = Literal["created", "renewed", "destroyed", "unknown", "refused", "write_dropped", "several_cookies"]
+Event: TypeAlias = Literal[
+    "created",
+    "renewed",
+    "destroyed",
+    "expired",
+    "unknown",
+    "refused",
+    "write_dropped",
+    "several_cookies",
+    "unreadable",
+    "csrf_rejected",
+]
 
 _LOG: Final = logging.getLogger("server_session")
 
@@ -14,10 +25,13 @@ _LEVELS: Final[dict[Event, tuple[int, str]]] = {
     "created": (logging.DEBUG, "session created"),
     "renewed": (logging.DEBUG, "session renewed: its cookie was replaced"),
     "destroyed": (logging.DEBUG, "session destroyed"),
+    "expired": (logging.INFO, "a session that was seen alive is gone: expired, or lost by the store"),
     "unknown": (logging.INFO, "a cookie named no session: expired, forged, or lost by the store"),
     "refused": (logging.WARNING, "a cookie named a session, and its secret does not hold"),
     "write_dropped": (logging.WARNING, "a write was dropped: its session ended or was renewed meanwhile"),
     "several_cookies": (logging.WARNING, "a request brought several session cookies"),
+    "unreadable": (logging.ERROR, "a stored record does not open: damaged, moved here, or sealed with another key"),
+    "csrf_rejected": (logging.WARNING, "a request that another site may have forged"),
 }
 
 
@@ -26,7 +40,9 @@ class Signal(NamedTuple):
 
     event: Event
     session: str
-    """A short digest of the session's selector; never the selector itself."""
+    """A short digest of the session's selector, never the selector itself; `""` where no session is meant."""
+    reason: str = ""
+    """Why, where the event has several reasons: the code of a rejection."""
 
 
 class Signals:
@@ -35,10 +51,12 @@ class Signals:
     def __init__(self, callback: Callable[[Signal], None] | None = None) -> None:
         self._callback = callback
 
-    def send(self, event: Event, session: str) -> None:
-        """Tell of an event; `session` is a short digest, safe to keep."""
+    def send(self, event: Event, session: str = "", reason: str = "", detail: str = "") -> None:
+        """Tell of an event; `session` is a short digest, safe to keep, `reason` a code, `detail` is for the log."""
         level, message = _LEVELS[event]
         if _LOG.isEnabledFor(level):
-            _LOG.log(level, "%s (%s)", message, session, extra={"event": event, "session": session})
+            named = ": ".join(filter(None, (message, detail)))
+            more = ", ".join(filter(None, (reason, session)))
+            _LOG.log(level, "%s (%s)", named, more, extra={"event": event, "session": session, "reason": reason})
         if self._callback is not None:
-            self._callback(Signal(event, session))
+            self._callback(Signal(event, session, reason))

@@ -8,6 +8,10 @@ SessionError
 ├── SerializationError (ValueError)      a value that would not come out as it went in
 ├── DataTypeError (ValueError)           stored data does not fit the asked-for type
 ├── LimitError (ValueError)              a session larger than its bounds; nothing was written
+├── TooManySessionsError                 the owner has as many sessions as the application allows
+├── NotFreshError                        the log-in is too long ago for what is asked: ask for the password again
+├── CsrfError                            a request that another site may have forged
+├── CookieWithheldError                  another site sent the request, so its cookie did not come with it
 ├── ConflictError                        update_session_data ran out of time
 ├── SessionNotLoadedError                a mapping was touched before it was loaded
 ├── NoResponseError                      a cookie must be set and there is no response to set it on
@@ -22,10 +26,13 @@ __all__ = [
     "ColourError",
     "ConfigurationError",
     "ConflictError",
+    "CookieWithheldError",
+    "CsrfError",
     "DataTypeError",
     "LimitError",
     "NoResponseError",
     "NotConfiguredError",
+    "NotFreshError",
     "RecordError",
     "ResponseStartedError",
     "SerializationError",
@@ -33,6 +40,7 @@ __all__ = [
     "SessionNotLoadedError",
     "StoreError",
     "StoreFullError",
+    "TooManySessionsError",
 ]
 
 
@@ -79,6 +87,34 @@ class DataTypeError(SessionError, ValueError):
 
 class LimitError(SessionError, ValueError):
     """A session would grow beyond one of its bounds. Nothing was written."""
+
+
+class TooManySessionsError(SessionError):
+    """The owner has as many sessions as `max_sessions` allows, and none is to be ended for a new one.
+
+    Nothing was written.
+    """
+
+
+class NotFreshError(SessionError):
+    """The user logged in too long ago for what is asked, or never: ask for the password again."""
+
+
+class CsrfError(SessionError):
+    """A request that another site may have forged. `code` is stable, and safe to show: `csrf_stale`."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"{reason} ({code})")
+        self.code = code
+        self.reason = reason
+
+
+class CookieWithheldError(SessionError):
+    """Another site sent this request, so the browser withheld the session's cookie. Nothing was written.
+
+    A session founded now would replace the one that the browser has. Answer with a redirect (303) to a GET of your
+    own, with which the cookie comes.
+    """
 
 
 class ConflictError(SessionError):
