@@ -94,4 +94,6 @@ class WebSocket:
         async def send(message: Any) -> None:
             self.got.append(dict(message))
 
-        await app(scope_of(path, cookie, type="websocket", scheme="ws"), receive, send)
+        scope = scope_of(path, cookie, type="websocket", scheme="ws")
+        scope["headers"].append((b"origin", b"http://shop.example"))
+        await app(scope, receive, send)

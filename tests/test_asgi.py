@@ -3,6 +3,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,13 @@ from server_session import (
     update_session_data,
     validate_csrf_token,
 )
+from server_session._colour import pause
+from server_session._lifecycle import Answer as LifecycleAnswer
+from server_session._request import AsgiRequest
 from server_session.asgi import SessionMiddleware
 from server_session.testing import YieldingStore
 from tests.asgi_client import Client, WebSocket, scope_of
-from tests.visitors import STORES, Clock, make_store
+from tests.visitors import STORES, Clock, Watched, make_store
 
 Runner = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
@@ -796,3 +800,84 @@ def test_what_a_streamed_body_changed_before_it_broke_is_saved_as_under_wsgi():
     with pytest.raises(LookupError):
         asyncio.run(Client(app, cookie).get("/"))
     assert sessions.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1, "seen": 1}
+
+
+# --- the watch over open WebSockets
+
+
+async def open_and_end(sessions: Sessions, end: Any, **watching: Any) -> list[dict[str, Any]]:
+    """Open a socket, end its session, and send what the visitor's page sends; return what the page got."""
+    client = Client(SessionMiddleware(founding(sessions), sessions))
+    await client.get()
+    got: list[dict[str, Any]] = []
+    closed = False
+
+    async def receive() -> dict[str, Any]:
+        if not got:
+            return {"type": "websocket.connect"}
+        await end(client.cookie)
+        while not closed:
+            await pause(0.001)
+        return {"type": "websocket.disconnect", "code": 1008}
+
+    async def send(message: Any) -> None:
+        nonlocal closed
+        got.append(dict(message))
+        closed = message["type"] == "websocket.close"
+
+    async def listen(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.send", "text": "a secret, too late"})
+
+    app = SessionMiddleware(listen, sessions, **watching)
+    scope = scope_of(cookie=client.cookie, type="websocket", scheme="ws")
+    scope["headers"].append((b"origin", b"http://shop.example"))
+    await app(scope, receive, send)
+    return got
+
+
+def founding(sessions: Sessions) -> Any:
+    async def found(scope: Any, receive: Any, send: Any) -> None:
+        await sessions.log_in(scope, "ada")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return found
+
+
+@pytest.mark.parametrize("library", LOOPS)
+@pytest.mark.parametrize("how", ["log-out", "log-out everywhere", "renewal"])
+def test_a_watched_websocket_is_closed_when_its_session_ends(library, how):
+    sessions = Sessions()
+
+    async def end(cookie: str) -> None:
+        if how == "log-out everywhere":
+            await sessions.destroy_sessions_of("ada")
+            return
+        visit = sessions.visit(AsgiRequest(scope_of(cookie=cookie)))
+        visit.answer = LifecycleAnswer.OPEN
+        assert await (visit.destroy() if how == "log-out" else visit.renew())
+
+    got = LOOPS[library](lambda: open_and_end(sessions, end, watch=0.005))
+    assert [message["type"] for message in got] == ["websocket.accept", "websocket.close"]
+    assert got[-1]["code"] == 1008
+
+
+@pytest.mark.parametrize("library", LOOPS)
+def test_a_watched_websocket_whose_store_fails_twice_is_closed_for_now(library):
+    store = Watched()
+    sessions = Sessions(session_store=store)
+
+    async def end(cookie: str) -> None:
+        store.fails = {"look"}
+
+    got = LOOPS[library](lambda: open_and_end(sessions, end, watch=timedelta(milliseconds=5)))
+    assert [message["type"] for message in got] == ["websocket.accept", "websocket.close"]
+    assert got[-1]["code"] == 1013
+
+
+def test_a_watch_that_cannot_work_is_refused():
+    with pytest.raises(ConfigurationError, match="watch"):
+        SessionMiddleware(founding(Sessions()), watch=0)

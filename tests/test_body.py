@@ -286,7 +286,9 @@ def test_a_part_that_is_not_plainly_the_field_is_passed_over(headers: bytes) -> 
     "body",
     [
         pytest.param(b"preamble\r\n" + form(field()), id="a preamble"),
-        pytest.param(b"\r\n" + form(field()), id="an empty line before"),
+        pytest.param(b"\r\n\r\n" + form(field()), id="two empty lines before"),
+        pytest.param(b"\r" + form(field()), id="half an empty line before"),
+        pytest.param(b"\n" + form(field()), id="a bare line feed before"),
         pytest.param(b"", id="nothing"),
         pytest.param(b"--B--\r\n", id="no part"),
         pytest.param(b"--B--\r\n" + form(field()), id="a part after the end"),

@@ -15,19 +15,32 @@ PACKAGE = "server_session"
 LAYERS = (
     {
         *("", "starlette", "fastapi", "flask", "django", "testing"),
+        *("django._csrf", "django._project", "django._session"),
         *("testing._bytes", "testing._cancellation", "testing._checks", "testing._contest", "testing._contract"),
         *("testing._expectations", "testing._lifetimes", "testing._races", "testing._records"),
         *("testing._scenarios", "testing._stage", "testing._yielding"),
     },
     {"asgi", "wsgi"},
-    {"sync"},
+    {"sync", "_guard"},
     {"_sessions"},
     {"_api", "_blocking"},
     {"_steps"},
-    {"_carrier", "_csrf", "_lifecycle", "_urls"},
+    {"_carrier", "_demands", "_lifecycle", "_urls"},
+    {"_csrf"},
     {
-        *("_codec", "_cookies", "_lazy", "_morsel", "_observed", "_owners", "_record", "_request"),
-        *("_response", "_session", "_signals", "_tokens", "_tracking"),
+        *("_body", "_codec", "_cookies", "_html", "_lazy", "_morsel", "_observed", "_outstanding", "_owners"),
+        *(
+            "_record",
+            "_refusal",
+            "_request",
+            "_response",
+            "_routes",
+            "_sealed",
+            "_session",
+            "_signals",
+            "_tokens",
+            "_tracking",
+        ),
     },
     {"stores", "stores._base"},
     {"_colour", "_durations", "_origins"},
@@ -74,7 +87,7 @@ UNASKED = {
         "redis",
         "sqlalchemy",
     ),
-    *("attrs", "cryptography", "hypothesis", "pydantic", "pytest"),
+    *("attrs", "cryptography", "hypothesis", "pydantic", "pytest", "python_multipart"),
 }
 
 

@@ -2,18 +2,31 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 
-from server_session import ConflictError, NoResponseError, ResponseStartedError, SerializationError, StoreError
+from server_session import (
+    CarrierError,
+    ConfigurationError,
+    ConflictError,
+    NoResponseError,
+    NotFreshError,
+    ResponseStartedError,
+    SerializationError,
+    Sessions,
+    StoreError,
+)
 from server_session._lifecycle import Answer, State, Visit
-from server_session._record import DIGEST, MARK_SECONDS
+from server_session._record import AUTHENTICATED, DIGEST, MARK_SECONDS
 from server_session._tokens import Credential
 from server_session.stores._base import APPLIED, CONFLICT, Lifetime
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
+from tests.asgi_client import scope_of
 from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
 
 
@@ -87,7 +100,7 @@ def test_without_a_cookie_only_a_write_reaches_the_store(site, step, calls):
         (lambda visit: visit.update(lambda _: None), ["get"]),
         (lambda visit: visit.pluck("a"), ["get", "merge"]),
         (lambda visit: visit.pluck("absent"), ["get"]),
-        (lambda visit: visit.renew({"a": 3}), ["merge"]),
+        (lambda visit: visit.renew({"a": 3}), ["look", "merge"]),
         (lambda visit: visit.replace({"user": 1}), ["set", "set"]),
         (lambda visit: visit.replace({"user": 1}, in_place=True), ["get", "merge"]),
         (lambda visit: visit.destroy(), ["set"]),
@@ -762,6 +775,215 @@ def test_the_same_value_again_or_a_change_inside_it_renews_nothing(browser):
     run(scenario())
 
 
+# --- how long ago the user logged in
+
+
+async def mapping_sets(visit: Visit, **data: Any) -> None:
+    (await visit.load()).update(data)
+
+
+async def mapping_starts_over(visit: Visit) -> None:
+    session = await visit.load()
+    session.clear()
+    session["user"] = "ada"
+
+
+LOG_INS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+    "log_in": lambda visit: visit.replace({"a": 1}, "ada"),
+    "replace": lambda visit: visit.replace({"user": "ada"}),
+    "mapping": lambda visit: mapping_sets(visit, user="ada"),
+    "clear": mapping_starts_over,
+    "password": lambda visit: visit.renew(authenticated=True),
+    "password and data": lambda visit: visit.renew({"b": 1}, authenticated=True),
+}
+NO_LOG_INS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+    "set": lambda visit: visit.merge({"user": "ada"}),
+    "update": lambda visit: visit.update(lambda data: data.update(user="ada")),
+    "reset": lambda visit: visit.replace({"user": "ada"}, in_place=True),
+    "renew": lambda visit: visit.renew({"user": "ada"}),
+    "mapping of another key": lambda visit: mapping_sets(visit, b=1),
+    "read": lambda visit: visit.get(),
+}
+
+
+@pytest.mark.parametrize("by", LOG_INS)
+@pytest.mark.parametrize("has_session", [False, True])
+def test_each_way_to_log_in_makes_the_session_fresh_for_as_long_as_is_asked(browser, by, has_session):
+    async def scenario():
+        if has_session or by == "password":
+            await send(browser, lambda visit: visit.merge({"c": 1}))
+            browser.site.clock.advance(1000)
+        await send(browser, LOG_INS[by])
+        browser.site.clock.advance(300)
+        assert await browser.request(Answer.ABSENT).require_fresh(300) is None
+        browser.site.clock.advance(1)
+        with pytest.raises(NotFreshError, match=r"logged in 301 seconds ago, .* allows 300: .* authenticated=True"):
+            await browser.request().require_fresh(300)
+        await browser.request().require_fresh(302)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", NO_LOG_INS)
+def test_what_is_no_log_in_makes_no_session_fresh(browser, step):
+    async def scenario():
+        await send(browser, lambda visit: visit.merge({"a": 1}))
+        await send(browser, NO_LOG_INS[step])
+        with pytest.raises(NotFreshError, match="nobody has logged in with this session: "):
+            await browser.request().require_fresh(1e9)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", NO_LOG_INS)
+def test_what_is_no_log_in_keeps_the_time_of_the_last_one(browser, step):
+    async def scenario():
+        await logged_in(browser)
+        browser.site.clock.advance(100)
+        await send(browser, NO_LOG_INS[step])
+        await browser.request().require_fresh(100)
+        with pytest.raises(NotFreshError, match="100 seconds ago"):
+            await browser.request().require_fresh(99)
+
+    run(scenario())
+
+
+def test_the_same_user_written_once_more_is_no_log_in(browser):
+    async def scenario():
+        await logged_in(browser)
+        browser.site.clock.advance(100)
+        await send(browser, LOG_INS["mapping"])
+        with pytest.raises(NotFreshError):
+            await browser.request().require_fresh(99)
+        await send(browser, lambda visit: mapping_sets(visit, user="bob"))
+        await browser.request().require_fresh(1)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["del", "None"])
+def test_a_mapping_that_takes_the_user_out_leaves_nobody_logged_in(browser, how):
+    async def take_out(visit: Visit) -> None:
+        session = await visit.load()
+        if how == "del":
+            del session["user"]
+        else:
+            session["user"] = None
+
+    async def scenario():
+        await logged_in(browser)
+        await send(browser, take_out)
+        with pytest.raises(NotFreshError, match="nobody has logged in"):
+            await browser.request().require_fresh(1000)
+
+    run(scenario())
+
+
+def test_a_log_in_by_the_mapping_of_a_request_that_founded_or_renewed_already_is_one_too(browser):
+    async def scenario():
+        await send(browser, lambda visit: visit.merge({"a": 1}))
+        visit = browser.request()
+        session = await visit.load()
+        await visit.renew()
+        session["user"] = "ada"
+        await visit.commit()
+        browser.receive(visit)
+        await browser.request().require_fresh(1)
+
+    run(scenario())
+
+
+def test_what_is_replaced_by_data_of_no_user_is_not_logged_in(browser):
+    async def scenario():
+        await logged_in(browser)
+        await send(browser, lambda visit: visit.replace({"a": 1}))
+        with pytest.raises(NotFreshError):
+            await browser.request().require_fresh(1000)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("cookie", [None, "A" * 64])
+def test_to_ask_whether_the_log_in_is_fresh_founds_nothing(browser, cookie):
+    browser.cookie = cookie
+
+    async def scenario():
+        visit = browser.request()
+        with pytest.raises(NotFreshError, match=r"there is none.*call log_in"):
+            await visit.require_fresh(1000)
+        assert visit.cookie is None
+        assert visit.accessed
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["destroy", "renew"])
+def test_a_cookie_that_was_ended_or_swapped_is_not_fresh(browser, end):
+    async def scenario():
+        await logged_in(browser)
+        thief = browser.copy()
+        await send(browser, lambda visit: visit.destroy() if end == "destroy" else visit.renew())
+        with pytest.raises(NotFreshError):
+            await thief.request().require_fresh(1000)
+
+    run(scenario())
+
+
+def test_a_session_from_before_log_ins_were_timed_is_not_fresh(browser):
+    async def scenario():
+        await logged_in(browser)
+        credential = Credential.parse(browser.cookie)
+        await browser.site.store.merge(credential.selector, {}, {AUTHENTICATED}, {})
+        with pytest.raises(NotFreshError):
+            await browser.request().require_fresh(1e9)
+        assert await data_of(browser) == {"user": "ada"}
+
+    run(scenario())
+
+
+def test_a_renewal_that_was_dropped_makes_nothing_fresh(browser):
+    async def scenario():
+        await logged_in(browser)
+        browser.site.clock.advance(100)
+        late = browser.copy().request()
+        await late.load()
+        await send(browser, lambda visit: visit.renew())
+        assert await late.renew(authenticated=True) is False
+        with pytest.raises(NotFreshError):
+            await browser.request().require_fresh(99)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_the_function_takes_its_age_last_in_seconds_or_as_a_timedelta(blocking):
+    clock = Clock()
+    sessions = Sessions(session_store=MemorySessionStore(clock=clock), clock=clock)
+    scope, response = scope_of(), Response()
+    assert sessions.sync.log_in(scope, response, "ada") is True
+    scope = scope_of(cookie=response.headers["set-cookie"].partition(";")[0])
+    clock.advance(300)
+
+    def require_fresh(*arguments: Any) -> Any:
+        return sessions.sync.require_fresh(*arguments) if blocking else run(sessions.require_fresh(*arguments))
+
+    for fresh in (300, timedelta(minutes=5)):
+        assert require_fresh(scope, fresh) is None
+        assert require_fresh(scope, Response(), fresh) is None
+    for stale in (299.5, timedelta(minutes=4)):
+        with pytest.raises(NotFreshError, match="300 seconds ago"):
+            require_fresh(scope, stale)
+    for wrong in (0, -1, "300", timedelta(0), True, None):
+        with pytest.raises(ConfigurationError, match=r"^max_age must be a positive number of seconds"):
+            require_fresh(scope, wrong)
+    for missing in ((), (scope,), (scope, response)):
+        with pytest.raises(CarrierError, match="max_age"):
+            require_fresh(*missing)
+
+
+# --- in place
+
+
 def test_replacing_in_place_keeps_cookie_age_and_owner(browser):
     async def scenario():
         await logged_in(browser, step=1)
@@ -808,6 +1030,49 @@ def test_reads_and_writes_restart_the_idle_clock(browser):
         assert await data_of(browser) == {}
 
     run(scenario())
+
+
+@pytest.mark.parametrize("step", ["get", "set", "update", "renew", "is_alive", "commit"])
+def test_a_session_that_a_request_saw_alive_and_finds_gone_has_expired_and_a_signal_says_so_once(browser, step):
+    async def scenario():
+        await send(browser, lambda visit: visit.merge({"a": 1}))
+        visit = browser.request()
+        session = await visit.load()
+        browser.site.clock.advance(1801)
+        session["b"] = 1
+        steps: dict[str, Callable[[], Awaitable[Any]]] = {
+            "get": visit.get,
+            "set": lambda: visit.merge({"b": 2}),
+            "update": lambda: visit.update(lambda data: data.update(b=2)),
+            "renew": visit.renew,
+            "is_alive": session.is_alive,
+            "commit": visit.commit,
+        }
+        await steps[step]()
+        assert visit.state is State.OVER
+        await visit.is_alive()
+        await visit.get()
+        assert visit.cookie is None
+
+    run(scenario())
+    assert browser.site.events.count("expired") == 1
+    assert "unknown" not in browser.site.events
+
+
+@pytest.mark.parametrize("end", ["destroy", "renew", "unseen"])
+def test_what_was_ended_or_renewed_or_never_seen_alive_is_not_told_as_expired(browser, end):
+    async def scenario():
+        await send(browser, lambda visit: visit.merge({"a": 1}))
+        visit = browser.copy().request()
+        if end == "unseen":
+            browser.site.clock.advance(1801)
+        else:
+            await visit.load()
+            await send(browser, lambda visit: visit.destroy() if end == "destroy" else visit.renew())
+        assert await visit.is_alive() is False
+
+    run(scenario())
+    assert "expired" not in browser.site.events
 
 
 def test_the_deadline_ends_a_busy_session_even_one_that_was_renewed_and_written_blind(browser):

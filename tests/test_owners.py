@@ -1,6 +1,8 @@
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import Response
 
-from server_session import ConfigurationError, MemorySessionStore, Sessions
-from server_session._lifecycle import Visit
+from server_session import (
+    ConfigurationError,
+    ConflictError,
+    MemorySessionStore,
+    Sessions,
+    StoreError,
+    TooManySessionsError,
+)
+from server_session._lifecycle import Policy, Visit
 from server_session._owners import _key_of
-from server_session._record import MARK_SECONDS, user_fields
+from server_session._record import MARK_SECONDS, STAMP, user_fields
 from server_session._tokens import Credential
 from server_session.stores._base import Outcome
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
-from tests.visitors import STORES, Browser, Clock, Site, make_store
+from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
 
 
 @pytest.fixture(params=STORES)
@@ -63,6 +72,17 @@ async def listed(site: Site, owner: str = "ada") -> set[str]:
     """What stands in the owner's index, be it alive or not."""
     index = await site.store.get(_key_of(owner), {}, False)
     return set() if isinstance(index, Outcome) else set(user_fields(index))
+
+
+async def refuse_to_wait(names: Collection[str]) -> None:
+    raise AssertionError(f"nobody else writes {names}")
+
+
+class NotTidying(Watched):
+    """A store under whose keys no log-in looks after the index."""
+
+    def id(self) -> str:
+        return super().id()[:-1] + "B"
 
 
 class Tidying(MemorySessionStore):
@@ -381,7 +401,7 @@ def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_live()
     site = Site(Tidying(clock=clock), clock)
 
     async def scenario() -> None:
-        await site.policy.owners.enter("ada", "n" * 24)
+        await site.policy.owners.enter("ada", "n" * 24, refuse_to_wait)
         clock.advance(MARK_SECONDS - 1)
         browser = await logged_in(site)
         await ids(site)
@@ -429,6 +449,576 @@ def test_a_log_in_while_an_empty_index_is_let_go_keeps_the_index():
         assert await site.with_store(Between(store)).policy.owners.destroy("ada") == 1
         clock.advance(MARK_SECONDS + 1)
         assert await ids(site) == [id_of(entered[0])]
+
+    run(scenario())
+
+
+# --- when a session was last seen
+
+
+def seen_at(site: Site) -> datetime:
+    """The present, in whole seconds, as a stamp tells it."""
+    return datetime.fromtimestamp(int(site.clock()), UTC)
+
+
+async def last_seen(site: Site) -> datetime:
+    (one,) = await site.policy.owners.sessions("ada")
+    return one.last_seen
+
+
+WRITES: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+    "set": lambda visit: visit.merge({"a": 1}),
+    "update": lambda visit: visit.update(lambda data: data.update(a=2)),
+    "pluck": lambda visit: visit.pluck("user"),
+    "reset": lambda visit: visit.replace({"a": 3}, in_place=True),
+    "renew": lambda visit: visit.renew(),
+}
+READS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+    "get": lambda visit: visit.get(),
+    "load": lambda visit: visit.load(),
+    "token": lambda visit: visit.csrf_token(""),
+    "fresh": lambda visit: visit.require_fresh(1000),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_each_write_tells_when_a_session_was_last_seen(site, write):
+    async def scenario() -> None:
+        browser = await logged_in(site)
+        founded = seen_at(site)
+        site.clock.advance(10)
+        assert await last_seen(site) == founded
+        await send(browser, WRITES[write])
+        assert await last_seen(site) == seen_at(site)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_tells_once_a_minute_with_one_call_more(site, read):
+    store = Watched(site.store)
+    watched = site.with_store(store)
+
+    async def scenario() -> None:
+        browser = await logged_in(watched)
+        founded = seen_at(site)
+        store.calls.clear()
+        for seconds, calls in ((60, ["get"]), (1, ["get", "merge"]), (60, ["get"]), (1, ["get", "merge"])):
+            site.clock.advance(seconds)
+            store.calls.clear()
+            await send(browser, READS[read])
+            assert store.calls == calls
+            if calls == ["get"]:
+                assert await last_seen(site) < seen_at(site)
+            else:
+                assert await last_seen(site) == seen_at(site)
+        assert founded < await last_seen(site)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("write", ["set", "update", "reset", "renew"])
+def test_a_write_needs_no_call_more_to_tell(site, write):
+    store = Watched(site.store)
+    watched = site.with_store(store)
+
+    async def scenario() -> None:
+        browser = await logged_in(watched)
+        site.clock.advance(100)
+        store.calls.clear()
+        await send(browser, WRITES[write])
+        assert len(store.calls) == (1 if write == "set" else 2)
+
+    run(scenario())
+
+
+def test_what_only_asks_whether_a_session_lives_is_no_sight_of_it(site):
+    async def scenario() -> None:
+        browser = await logged_in(site)
+        founded = seen_at(site)
+        site.clock.advance(100)
+        assert await browser.request().is_alive() is True
+        await ids(site)
+        assert await last_seen(site) == founded
+
+    run(scenario())
+
+
+def test_a_session_of_nobody_costs_one_call_to_read_however_old_its_last_write_is(site):
+    store = Watched(site.store)
+    browser = Browser(site.with_store(store))
+
+    async def scenario() -> None:
+        await send(browser, lambda visit: visit.merge({"a": 1}))
+        site.clock.advance(1000)
+        store.calls.clear()
+        await send(browser, lambda visit: visit.get())
+        assert store.calls == ["get"]
+
+    run(scenario())
+
+
+def test_a_read_of_a_session_that_cannot_tell_is_a_read_all_the_same(site):
+    store = Watched(site.store)
+    watched = site.with_store(store)
+
+    async def scenario() -> None:
+        browser = await logged_in(watched)
+        site.clock.advance(100)
+        store.fails = {"merge"}
+        assert await browser.request().get() == {"user": "ada"}
+        assert store.calls[-2:] == ["get", "merge"]
+
+    run(scenario())
+
+
+def test_a_sight_that_meets_a_write_gives_way_to_it(site):
+    class Racing(Watched):
+        async def merge(self, key, changed, removed, expect, lifetime=None):
+            if set(changed) == {STAMP}:
+                await Browser(site, browser.cookie).request().merge({"b": 2})
+                written.append(await stamp())
+            return await super().merge(key, changed, removed, expect, lifetime)
+
+    async def stamp() -> object:
+        fields = await site.store.get(id_of(browser), {}, False)
+        return None if isinstance(fields, Outcome) else fields[STAMP]
+
+    written: list[object] = []
+    browser = Browser(site)
+
+    async def scenario() -> None:
+        browser.cookie = (await logged_in(site)).cookie
+        site.clock.advance(100)
+        visit = Browser(site.with_store(Racing(site.store)), browser.cookie).request()
+        assert await visit.get() == {"user": "ada"}
+        assert [await stamp()] == written
+        assert await visit.get() == {"user": "ada", "b": 2}
+        assert await data_of(browser) == {"user": "ada", "b": 2}
+
+    run(scenario())
+
+
+def test_a_sight_makes_an_update_of_everything_start_again_and_no_more(site):
+    class Racing(Watched):
+        async def merge(self, key, changed, removed, expect, lifetime=None):
+            if "total" in changed and self.calls.count("merge") == 0:
+                await data_of(browser)
+            return await super().merge(key, changed, removed, expect, lifetime)
+
+    browser = Browser(site)
+    runs: list[int] = []
+
+    def count(data: dict[str, Any]) -> None:
+        runs.append(len(data))
+        data["total"] = len(data)
+
+    async def scenario() -> None:
+        browser.cookie = (await logged_in(site)).cookie
+        site.clock.advance(100)
+        rival = Browser(site.with_store(Racing(site.store)), browser.cookie)
+        assert await rival.request().update(count) is True
+        assert await data_of(browser) == {"user": "ada", "total": 1}
+
+    run(scenario())
+    assert runs == [1, 1]
+
+
+@pytest.mark.parametrize("stamp", [b'"AAAAAAAA"', b'""', b"7", b"\xff" * 14, b'"' + b"=" * 12 + b'"', None])
+def test_a_stamp_of_another_form_tells_the_founding_until_the_next_write(site, stamp):
+    async def scenario() -> None:
+        browser = await logged_in(site)
+        (one,) = await site.policy.owners.sessions("ada")
+        changed, removed = ({}, {STAMP}) if stamp is None else ({STAMP: stamp}, set())
+        await site.store.merge(id_of(browser), changed, removed, {})
+        site.clock.advance(30)
+        assert await last_seen(site) == one.created
+        assert await data_of(browser) == {"user": "ada"}
+        assert await last_seen(site) == seen_at(site)
+        assert await send(browser, WRITES["update"]) is True
+
+    run(scenario())
+
+
+def test_no_session_was_seen_before_it_was_founded(site):
+    site.clock.advance(0.75)
+
+    async def scenario() -> None:
+        await logged_in(site)
+        (one,) = await site.policy.owners.sessions("ada")
+        assert one.last_seen == one.created
+
+    run(scenario())
+
+
+# --- what a device says of itself
+
+
+def with_device(**settings: Any) -> tuple[Sessions, Callable[..., Any]]:
+    sessions = Sessions(session_store=MemorySessionStore(), **settings)
+
+    def devices(scope: dict[str, Any]) -> Any:
+        assert sessions.sync.log_in(scope, Response(), "ada") is True
+        (one,) = sessions.sync.sessions_of("ada")
+        return one.user_agent, one.address
+
+    return sessions, devices
+
+
+def test_nothing_of_a_device_is_kept_unless_the_application_asks():
+    _, devices = with_device()
+    scope = scope_of()
+    scope["headers"].append((b"user-agent", b"Lynx"))
+    assert devices(scope) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "agent,client,kept",
+    [
+        (b"Lynx/2.9", ["203.0.113.7", 5000], ("Lynx/2.9", "203.0.113.7")),
+        (None, ("2001:db8::7", 5000), (None, "2001:db8::7")),
+        (b"Lynx/2.9", None, ("Lynx/2.9", None)),
+        (b"", ("", 0), ("", None)),
+        (None, None, (None, None)),
+        (b"x" * 300, ("y" * 300, 1), ("x" * 256, "y" * 256)),
+        ("Käfer".encode() + b"\xff\x00", None, ("Käfer\ufffd\0", None)),
+    ],
+)
+def test_a_log_in_records_the_user_agent_and_the_address_of_the_request(agent, client, kept):
+    _, devices = with_device(device_details=True)
+    scope = scope_of(client=client)
+    if agent is not None:
+        scope["headers"].append((b"user-agent", agent))
+    assert devices(scope) == kept
+
+
+def test_a_wsgi_application_s_log_in_records_them_too():
+    _, devices = with_device(device_details=True)
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "wsgi.url_scheme": "http",
+        "HTTP_HOST": "shop.example",
+        "HTTP_USER_AGENT": "Lynx",
+        "REMOTE_ADDR": "203.0.113.7",
+    }
+    assert devices(environ) == ("Lynx", "203.0.113.7")
+
+
+@pytest.mark.parametrize("name", ["remote", "remote_ip", "ip", "remote_addr"])
+def test_a_request_object_tells_the_address_by_its_framework_s_name(name):
+    class Request:
+        headers: Mapping[str, str] = {"host": "shop.example", "user-agent": "Lynx"}
+        remote: object = None
+
+    request = Request()
+    setattr(request, name, "203.0.113.7")
+    _, devices = with_device(device_details=True)
+    assert devices(request) == ("Lynx", "203.0.113.7")
+
+
+def test_what_was_recorded_of_a_device_stays_through_renewal_and_reset():
+    sessions, devices = with_device(device_details=True)
+    response = Response()
+    scope = scope_of()
+    assert devices(scope) == (None, "127.0.0.1")
+    assert sessions.sync.renew_session(scope, response) is True
+    assert sessions.sync.replace_session_data(scope, response, {"form": 1}, in_place=True) is True
+    (one,) = sessions.sync.sessions_of("ada")
+    assert one.address == "127.0.0.1"
+    assert sessions.sync.get_session_data(scope) == {"form": 1}
+
+
+# --- how many may live at a time
+
+
+@dataclass
+class Limited(Site):
+    most: int = 3
+    at_most: Any = "end_oldest"
+
+    @property
+    def policy(self) -> Policy:
+        return super().policy._replace(max_sessions=self.most, at_max_sessions=self.at_most)
+
+
+@pytest.fixture(params=STORES)
+def limited(request: pytest.FixtureRequest, tmp_path: Path) -> Limited:
+    clock = Clock()
+    return Limited(make_store(request.param, tmp_path, clock), clock)
+
+
+async def log_in(browser: Browser, owner: str = "ada") -> Any:
+    return await send(browser, lambda visit: visit.replace({"user": owner}, owner))
+
+
+def test_a_log_in_beyond_the_bound_ends_the_oldest_and_says_so(limited):
+    async def scenario() -> None:
+        browsers = []
+        for _ in range(5):
+            browsers.append(await logged_in(limited))
+            limited.clock.advance(1)
+        bob = await logged_in(limited, "bob")
+        assert [await data_of(one) for one in browsers] == [{}, {}] + [{"user": "ada"}] * 3
+        assert await ids(limited) == [id_of(one) for one in browsers[2:]]
+        # Those that were ended are in the list no longer.
+        assert await listed(limited) == set(await ids(limited))
+        assert await data_of(bob) == {"user": "bob"}
+        assert limited.events.count("destroyed") == 2
+
+    run(scenario())
+
+
+def test_a_request_of_the_session_that_was_ended_cannot_bring_it_back(limited):
+    async def scenario() -> None:
+        oldest = await logged_in(limited)
+        late = oldest.request()
+        await late.load()
+        for _ in range(3):
+            limited.clock.advance(1)
+            await logged_in(limited)
+        assert await late.merge({"late": 1}) is False
+        assert await data_of(oldest) == {}
+        assert len(await ids(limited)) == 3
+
+    run(scenario())
+
+
+def test_a_log_in_beyond_the_bound_is_refused_before_anything_is_written(limited):
+    limited.at_most = "refuse"
+
+    async def scenario() -> None:
+        browsers = [await logged_in(limited) for _ in range(3)]
+        visitor = Browser(limited)
+        await send(visitor, lambda visit: visit.merge({"cart": 1}))
+        before, cookie = await limited.store.get(_key_of("ada"), {}, False), visitor.cookie
+        store = Watched(limited.store)
+        with pytest.raises(TooManySessionsError, match=r"3 sessions, and max_sessions=3: .*at_max_sessions"):
+            await log_in(Browser(limited.with_store(store), cookie))
+        assert set(store.calls) == {"look"}
+        assert await limited.store.get(_key_of("ada"), {}, False) == before
+        assert await data_of(visitor) == {"cart": 1}
+        assert [await data_of(one) for one in browsers] == [{"user": "ada"}] * 3
+        # One who logs out makes room, without a minute's wait.
+        await send(browsers[1], lambda visit: visit.destroy())
+        assert await log_in(visitor) is True
+        assert set(await ids(limited)) == {id_of(browsers[0]), id_of(browsers[2]), id_of(visitor)}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+def test_the_session_that_a_log_in_replaces_does_not_count(limited, at_most):
+    limited.at_most = at_most
+
+    async def scenario() -> None:
+        browsers = []
+        for _ in range(3):
+            browsers.append(await logged_in(limited))
+            limited.clock.advance(1)
+        for _ in range(4):
+            assert await log_in(browsers[1]) is True
+            assert set(await ids(limited)) == set(map(id_of, browsers))
+
+    run(scenario())
+
+
+def test_nor_does_one_whose_cookie_was_swapped_within_the_minute_for_the_log_in_ends_it_too(limited):
+    limited.most, limited.at_most = 1, "refuse"
+
+    async def scenario() -> None:
+        browser = await logged_in(limited)
+        lost = browser.copy()
+        await send(lost, lambda visit: visit.renew())
+        assert await log_in(browser) is True
+        assert await data_of(lost) == {}
+        assert await ids(limited) == [id_of(browser)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+def test_a_session_that_a_cookie_only_names_counts(limited, at_most):
+    limited.at_most = at_most
+
+    async def scenario() -> None:
+        browsers = []
+        for _ in range(3):
+            browsers.append(await logged_in(limited))
+            limited.clock.advance(1)
+        # A selector is no secret: the owner's own pages show it.
+        for one in browsers:
+            attacker = Browser(limited, id_of(one) + "A" * 40)
+            if at_most == "refuse":
+                with pytest.raises(TooManySessionsError):
+                    await log_in(attacker)
+            else:
+                assert await log_in(attacker) is True
+            assert len(await ids(limited)) == 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+def test_what_has_expired_does_not_count_and_leaves_the_list(limited, at_most):
+    limited.at_most = at_most
+
+    async def scenario() -> None:
+        for _ in range(3):
+            await logged_in(limited)
+        limited.clock.advance(1801)
+        browser = await logged_in(limited)
+        assert await listed(limited) == {id_of(browser)}
+        assert limited.events.count("destroyed") == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+def test_one_that_is_about_to_live_counts_for_a_minute(limited, at_most):
+    limited.most, limited.at_most = 1, at_most
+
+    async def scenario() -> None:
+        assert await limited.policy.owners.enter("ada", "n" * 24, refuse_to_wait) == []
+        limited.clock.advance(MARK_SECONDS - 1)
+        if at_most == "refuse":
+            with pytest.raises(TooManySessionsError):
+                await logged_in(limited)
+        else:
+            await logged_in(limited)
+            # The mark is what its founding would meet now.
+            assert await limited.store.set("n" * 24, {"user": b"1"}, limited.policy.lifetime, None) is (
+                Outcome.CONFLICT
+            )
+        limited.clock.advance(2)
+        if at_most == "refuse":
+            await logged_in(limited)
+        assert len(await ids(limited)) == 1
+
+    run(scenario())
+
+
+def test_a_log_in_that_dies_after_it_ended_the_oldest_leaves_none_that_lives_and_is_not_listed(limited):
+    store = Watched(limited.store)
+
+    async def scenario() -> None:
+        for _ in range(3):
+            await logged_in(limited)
+            limited.clock.advance(1)
+        store.fails = {"merge"}
+        visitor = Browser(limited.with_store(store))
+        with pytest.raises(StoreError):
+            await log_in(visitor)
+        assert visitor.received == []
+        living = await ids(limited)
+        assert len(living) == 2
+        assert set(living) < await listed(limited)
+        await logged_in(limited)
+        assert len(await ids(limited)) == 3
+
+    run(scenario())
+
+
+def test_a_smaller_bound_takes_hold_at_the_next_log_in(limited):
+    async def scenario() -> None:
+        for _ in range(3):
+            await logged_in(limited)
+            limited.clock.advance(1)
+        limited.most = 1
+        browser = await logged_in(limited)
+        assert await ids(limited) == [id_of(browser)]
+
+    run(scenario())
+
+
+def test_without_a_bound_a_log_in_costs_an_owner_one_call_and_the_first_one_two():
+    clock = Clock()
+    store = NotTidying()
+    site = Site(store, clock)
+
+    async def scenario() -> None:
+        await logged_in(site)
+        assert store.calls == ["merge", "set", "set"]
+        store.calls.clear()
+        await logged_in(site)
+        assert store.calls == ["merge", "set"]
+
+    run(scenario())
+
+
+# --- and held against each other
+
+
+async def living_at_each_step(site: Limited, done: asyncio.Event, owner: str = "ada") -> int:
+    """Count the owner's sessions again and again, by their records, and return the most that lived."""
+    most = 0
+    while not done.is_set():
+        most = max(most, len(await site.policy.owners.sessions(owner)))
+        await asyncio.sleep(0)
+    return most
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+@pytest.mark.parametrize("most", [1, 3])
+def test_of_twenty_log_ins_at_once_never_more_live_than_are_allowed(limited, at_most, most):
+    limited.most, limited.at_most = most, at_most
+
+    async def one() -> Browser | None:
+        browser = Browser(limited)
+        try:
+            return browser if await log_in(browser) else None
+        except (TooManySessionsError, ConflictError):
+            return None
+
+    async def scenario() -> None:
+        done = asyncio.Event()
+        watch = asyncio.create_task(living_at_each_step(limited, done))
+        browsers = await asyncio.gather(*(one() for _ in range(20)))
+        done.set()
+        assert await watch <= most
+        alive = [browser for browser in browsers if browser is not None and await data_of(browser)]
+        assert 1 <= len(alive) <= most
+        assert {id_of(browser) for browser in alive} == set(await ids(limited))
+        assert await limited.policy.owners.destroy("ada") == len(alive)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_of_twenty_blocking_log_ins_at_once_never_more_live_than_are_allowed(kind, at_most, tmp_path):
+    sessions = Sessions(
+        session_store=make_store(kind, tmp_path, Clock()), max_sessions=3, at_max_sessions=at_most, clock=Clock()
+    )
+
+    def one(_: int) -> str | None:
+        response = Response()
+        try:
+            done = sessions.sync.log_in(scope_of(), response, "ada", {"n": 1})
+        except (TooManySessionsError, ConflictError):
+            return None
+        return response.headers["set-cookie"].partition(";")[0] if done else None
+
+    with ThreadPoolExecutor(20) as pool:
+        cookies = [cookie for cookie in pool.map(one, range(20)) if cookie]
+    alive = [cookie for cookie in cookies if sessions.sync.get_session_data(scope_of(cookie=cookie))]
+    assert 1 <= len(alive) <= 3
+    assert len(sessions.sync.sessions_of("ada")) == len(alive)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_log_ins_of_browsers_that_are_logged_in_leave_as_many_as_are_allowed(seed):
+    clock = Clock()
+    order = random.Random(seed).choices([0, 0, 1, 2, 3, 12], k=400)
+    site = Limited(YieldingStore(MemorySessionStore(clock=clock), order), clock, most=2)
+
+    async def scenario() -> None:
+        browsers = [await logged_in(site), await logged_in(site), Browser(site), Browser(site)]
+        await asyncio.gather(*(log_in(browser) for browser in browsers))
+        alive = [browser for browser in browsers if await data_of(browser)]
+        assert {id_of(browser) for browser in alive} == set(await ids(site))
+        assert len(alive) <= 2
+        await log_in(browsers[0])
+        assert await data_of(browsers[0]) == {"user": "ada"}
 
     run(scenario())
 

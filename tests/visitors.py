@@ -7,6 +7,7 @@ from typing import Literal
 
 from server_session import StoreError
 from server_session._lifecycle import Answer, Policy, Visit
+from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential
 from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
@@ -14,7 +15,7 @@ from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
 
-STORES = ("memory", "yielding memory", "file")
+STORES = ("memory", "yielding memory", "file", "sealed memory")
 
 
 class Clock:
@@ -33,6 +34,7 @@ def make_store(kind: str, directory: Path, clock: Clock) -> SessionStore:
         "memory": lambda: MemorySessionStore(clock=clock),
         "yielding memory": lambda: YieldingStore(MemorySessionStore(clock=clock)),
         "file": lambda: FileSessionStore(directory, clock=clock),
+        "sealed memory": lambda: sealed(MemorySessionStore(clock=clock), EncryptedCodec([bytes(range(32))]), Signals()),
     }
     return make[kind]()
 
@@ -45,6 +47,9 @@ class Watched(SessionStore):
         self.colour = self.store.colour
         self.calls: list[str] = []
         self.fails: Collection[str] = ()
+
+    def id(self) -> str:
+        return self.store.id()
 
     def _note(self, name: str) -> None:
         self.calls.append(name)

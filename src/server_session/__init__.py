@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
+from server_session._csrf import CSRF
+from server_session._demands import csrf_exempt, csrf_protect
+from server_session._html import csrf_input, csrf_meta, csrf_script
 from server_session._owners import OwnedSession
+from server_session._sealed import EncryptedCodec
 from server_session._session import Session
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure
@@ -17,10 +21,13 @@ from server_session.exceptions import (
     ColourError,
     ConfigurationError,
     ConflictError,
+    CookieWithheldError,
+    CsrfError,
     DataTypeError,
     LimitError,
     NoResponseError,
     NotConfiguredError,
+    NotFreshError,
     RecordError,
     ResponseStartedError,
     SerializationError,
@@ -28,6 +35,7 @@ from server_session.exceptions import (
     SessionNotLoadedError,
     StoreError,
     StoreFullError,
+    TooManySessionsError,
 )
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime, Outcome, SessionStore
 from server_session.stores.memory import MemorySessionStore
@@ -35,6 +43,7 @@ from server_session.stores.memory import MemorySessionStore
 __all__ = [
     "APPLIED",
     "CONFLICT",
+    "CSRF",
     "MISSING",
     "CarrierError",
     "Colour",
@@ -43,13 +52,17 @@ __all__ = [
     "ConflictError",
     "CookieHandler",
     "CookieTransport",
+    "CookieWithheldError",
+    "CsrfError",
     "DataTypeError",
+    "EncryptedCodec",
     "FileSessionStore",
     "Lifetime",
     "LimitError",
     "MemorySessionStore",
     "NoResponseError",
     "NotConfiguredError",
+    "NotFreshError",
     "Outcome",
     "OwnedSession",
     "RecordError",
@@ -63,7 +76,13 @@ __all__ = [
     "Signal",
     "StoreError",
     "StoreFullError",
+    "TooManySessionsError",
     "configure",
+    "csrf_exempt",
+    "csrf_input",
+    "csrf_meta",
+    "csrf_protect",
+    "csrf_script",
     "destroy_session",
     "destroy_sessions_of",
     "get_csrf_token",
@@ -72,6 +91,7 @@ __all__ = [
     "pluck_session_property",
     "renew_session",
     "replace_session_data",
+    "require_fresh",
     "sessions_of",
     "set_session_data",
     "update_session_data",
@@ -99,6 +119,7 @@ log_in = _DEFAULT.log_in
 pluck_session_property = _DEFAULT.pluck_session_property
 renew_session = _DEFAULT.renew_session
 replace_session_data = _DEFAULT.replace_session_data
+require_fresh = _DEFAULT.require_fresh
 sessions_of = _DEFAULT.sessions_of
 set_session_data = _DEFAULT.set_session_data
 update_session_data = _DEFAULT.update_session_data

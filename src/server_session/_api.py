@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session import _steps as steps
@@ -15,6 +16,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 Change = Callable[[dict[str, Any]], None]
 Data = Mapping[str, object]
+Duration: TypeAlias = float | timedelta
 TokenScope = tuple[str, str]
 Question: TypeAlias = Callable[[Policy, Visit | None], Coroutine[Any, Any, R]]
 
@@ -61,8 +63,9 @@ class Functions:
         """Merge top-level keys into the session, atomically; make a session and its cookie if there is none.
 
         Overlapping calls never undo each other's keys. Returns False, and writes nothing, if the session ended
-        meanwhile. Raises `SerializationError` for a value that would not come out as it went in, `NoResponseError` or
-        `ResponseStartedError` where a cookie is needed and cannot be set.
+        meanwhile. Raises `SerializationError` for a value that would not come out as it went in, `LimitError` where
+        the session would grow beyond its bounds, `NoResponseError` or `ResponseStartedError` where a cookie is needed
+        and cannot be set.
         """
         return await self.call(steps.SET, arguments)
 
@@ -104,9 +107,12 @@ class Functions:
     @overload
     async def log_in(self, request: object, response: object, owner: str, data: Data = ..., /) -> bool: ...
     async def log_in(self, *arguments: Any) -> bool:
-        """Replace all data as `replace_session_data` does, and record whose session it is.
+        """Replace all data as `replace_session_data` does, and record whose session it is and that they logged in.
 
-        `owner` is the user's id as text; the data may follow it.
+        `owner` is the user's id as text; the data may follow it. With `device_details` configured, the user agent and
+        the address of the request are recorded too. With `max_sessions`, the owner's oldest sessions end to make room,
+        or `TooManySessionsError` is raised before anything is written (OWASP ASVS 5.0, 7.1.2); the session that this
+        log-in replaces does not count. Returns False if all sessions of the owner were ended meanwhile.
         """
         return await self.call(steps.LOG_IN, arguments)
 
@@ -135,13 +141,59 @@ class Functions:
         """
         return await self.call(steps.DESTROY, carrier)
 
-    async def renew_session(self, *carrier: object, data: Data | None = None) -> bool:
+    async def renew_session(
+        self,
+        *carrier: object,
+        data: Data | None = None,
+        max_age: Duration | None = None,
+        absolute_max_age: Duration | None = None,
+        persistent: bool | None = None,
+        authenticated: bool = False,
+    ) -> bool:
         """Give the session a new cookie; call it on any change of privilege (OWASP ASVS 5.0, 7.2.4).
 
-        The old cookie is dead at once. `data` is merged in the same step. Returns False if the session ended
-        meanwhile, or if there is none and no data to found one with.
+        The old cookie is dead at once, and all else stays. "Remember me" is `log_in`, and in the same request
+        `renew_session(request, max_age=timedelta(days=30), persistent=True)`. What is given here of the session's
+        life holds through later renewals, and ends with the session: a log-in founds another.
+
+        Args:
+            *carrier: the request, as said above.
+            data: merged in the same step.
+            max_age: this session's idle time-out, in seconds or as a timedelta. The deadline stays where it was.
+            absolute_max_age: the age, counted from its founding, at which it ends; a session that is older ends now.
+            persistent: whether the browser keeps the cookie after it closes, until the session's deadline (or for its
+                idle time, where it has none); `None` leaves it as it is.
+            authenticated: whether the user has just proved who they are, for `require_fresh`.
+
+        Returns:
+            False if the session ended meanwhile, or if there is none and no data to found one with.
+
         """
-        return await self.call(steps.RENEW, carrier, data=data)
+        return await self.call(
+            steps.RENEW,
+            carrier,
+            data=data,
+            max_age=max_age,
+            absolute_max_age=absolute_max_age,
+            persistent=persistent,
+            authenticated=authenticated,
+        )
+
+    @overload
+    async def require_fresh(self, max_age: Duration, /) -> None: ...
+    @overload
+    async def require_fresh(self, request: object, max_age: Duration, /) -> None: ...
+    @overload
+    async def require_fresh(self, request: object, response: object, max_age: Duration, /) -> None: ...
+    async def require_fresh(self, *arguments: Any) -> None:
+        """Raise `NotFreshError` unless the user logged in within `max_age`, in seconds or as a timedelta.
+
+        For what needs the password again: to change it, or the address, or to pay (OWASP ASVS 5.0, 7.5.1 to 7.5.3).
+        The time is that of the last `log_in`, of a `replace_session_data` or a write of the mapping that sets a key of
+        `renew_on`, or of `renew_session(authenticated=True)`, which is what to call when the password was given again:
+        the same user written once more is no change, and no log-in. Makes no session.
+        """
+        await self.call(steps.REQUIRE_FRESH, arguments)
 
     async def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
         """Return a fresh CSRF token for a form; make a session if there is none.
@@ -171,6 +223,8 @@ class Functions:
     async def sessions_of(self, owner: str, *, current: object = None) -> list[OwnedSession]:
         """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
 
+        Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
+        a call more), and with `device_details` configured the user agent and the address that logged in.
         `current` is a request, or True for the one that is being served; its session has `is_current`.
         """
         return await self.ask(lambda policy, visit: steps.sessions_of(policy, owner, visit), current)

@@ -5,6 +5,7 @@ loop: over a store that awaits, `ColourError` says what to call instead.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session import _steps as steps
@@ -20,6 +21,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 Change = Callable[[dict[str, Any]], None]
 Data = Mapping[str, object]
+Duration: TypeAlias = float | timedelta
 TokenScope = tuple[str, str]
 Question: TypeAlias = Callable[[Policy, Visit | None], Coroutine[Any, Any, R]]
 
@@ -107,9 +109,35 @@ class BlockingFunctions:
         """Do what `server_session.destroy_session` does, and block until it is done."""
         return self.call(steps.DESTROY, carrier)
 
-    def renew_session(self, *carrier: object, data: Data | None = None) -> bool:
+    def renew_session(
+        self,
+        *carrier: object,
+        data: Data | None = None,
+        max_age: Duration | None = None,
+        absolute_max_age: Duration | None = None,
+        persistent: bool | None = None,
+        authenticated: bool = False,
+    ) -> bool:
         """Do what `server_session.renew_session` does, and block until it is done."""
-        return self.call(steps.RENEW, carrier, data=data)
+        return self.call(
+            steps.RENEW,
+            carrier,
+            data=data,
+            max_age=max_age,
+            absolute_max_age=absolute_max_age,
+            persistent=persistent,
+            authenticated=authenticated,
+        )
+
+    @overload
+    def require_fresh(self, max_age: Duration, /) -> None: ...
+    @overload
+    def require_fresh(self, request: object, max_age: Duration, /) -> None: ...
+    @overload
+    def require_fresh(self, request: object, response: object, max_age: Duration, /) -> None: ...
+    def require_fresh(self, *arguments: Any) -> None:
+        """Do what `server_session.require_fresh` does, and block until it is done."""
+        self.call(steps.REQUIRE_FRESH, arguments)
 
     def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
         """Do what `server_session.get_csrf_token` does, and block until it is done."""

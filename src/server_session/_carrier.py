@@ -6,11 +6,12 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from server_session._colour import Home
+from server_session._csrf import Facts
 from server_session._request import AsgiRequest, HeadersRequest, WsgiRequest, is_environ, is_scope
 from server_session._response import ResponseHeaders, headers_of
 from server_session.exceptions import CarrierError
 
-__all__ = ["Carrier", "Request", "RequestState", "current", "is_carrier", "resolve", "serving", "state_of"]
+__all__ = ["Carrier", "Request", "RequestState", "current", "facts_of", "is_carrier", "resolve", "serving", "state_of"]
 
 Request: TypeAlias = AsgiRequest | WsgiRequest | HeadersRequest
 
@@ -31,6 +32,8 @@ class RequestState:
         self.served: list[Any] = []
         """The `Sessions` of the middlewares that serve the request."""
         self.home: Home | None = None
+        self.wire_method: str | None = None
+        """The method as the first guard saw it, which an override further in has not changed."""
 
 
 class Carrier(NamedTuple):
@@ -94,6 +97,25 @@ def state_of(request: Request) -> RequestState:
     if not isinstance(state, RequestState):
         state = request.slots[_SLOT] = RequestState()
     return state
+
+
+def facts_of(request: Request, method: str, seen_method: str, *, has_cookie: bool) -> Facts:
+    """Return what a request says of itself to whoever asks whether it was forged."""
+    values = request.header_values
+    return Facts(
+        method=method,
+        seen_method=seen_method,
+        origin=values(b"origin"),
+        site=values(b"sec-fetch-site"),
+        fetch_mode=values(b"sec-fetch-mode"),
+        fetch_dest=values(b"sec-fetch-dest"),
+        referer=values(b"referer"),
+        host=request.host,
+        is_secure=request.scheme.lower() in ("https", "wss"),
+        authorization=values(b"authorization"),
+        has_cookie=has_cookie,
+        is_handshake=request.is_websocket,
+    )
 
 
 _WHAT_CAN_BE: Final = (

@@ -14,7 +14,18 @@ from typing import Any, Protocol, TypeVar
 
 from server_session.exceptions import ColourError
 
-__all__ = ["Colour", "Home", "drive", "home", "is_driven", "pause", "run_awaiting", "run_blocking", "running_library"]
+__all__ = [
+    "Colour",
+    "Home",
+    "beside",
+    "drive",
+    "home",
+    "is_driven",
+    "pause",
+    "run_awaiting",
+    "run_blocking",
+    "running_library",
+]
 
 T = TypeVar("T")
 
@@ -93,6 +104,39 @@ async def pause(seconds: float) -> None:
         await sys.modules["trio"].sleep(seconds)
     else:
         await sys.modules["asyncio"].sleep(seconds)
+
+
+async def beside(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, None]) -> T:
+    """Run a coroutine with another beside it, which is cancelled when the first ends; return or raise what it does."""
+    if running_library() == "trio":
+        return await _in_nursery(main, background)
+    asyncio = sys.modules["asyncio"]
+    task = asyncio.ensure_future(background)
+    try:
+        return await main
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _in_nursery(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, None]) -> T:
+    trio = sys.modules["trio"]
+    results: list[T] = []
+    errors: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await background
+
+        nursery.start_soon(run)
+        try:
+            results.append(await main)
+        except Exception as error:  # noqa: BLE001 - a nursery would wrap it in a group
+            errors.append(error)
+        nursery.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -105,6 +105,11 @@ class RequestFacts(Protocol):
         """The path that the browser asked for, without the query."""
         ...
 
+    @property
+    def client_address(self) -> str | None:
+        """The address of the client's end of the connection, as the server knows it; `None` where it does not."""
+        return None
+
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """Return the raw values of a header, in order; `name` in lower case."""
         ...
@@ -134,6 +139,9 @@ class CookieTransport(Protocol):
     def destroy(self, request: RequestFacts) -> list[Header]:
         """Return the headers to add to the response so that the browser presents nothing from now on."""
         raise NotImplementedError
+
+    withheld_cross_site: bool = False
+    """Whether browsers leave it out of a POST that another site makes (RFC 6265bis, 5.2, `Lax` and `Strict`)."""
 
     def is_present(self, request: RequestFacts) -> bool:
         """Tell whether the request presents anything in the credential's place, be it well-formed or not."""
@@ -191,6 +199,7 @@ class CookieHandler(CookieTransport):
         self.domain: Final = None if domain is None else _checked_domain(domain)
         self.http_only: Final = _checked_flag("http_only", http_only)
         self.same_site: Final = _checked_same_site(same_site)
+        self.withheld_cross_site = self.same_site != "none"
         self.max_age: Final = None if max_age is None else seconds_of("the cookie's max_age", max_age)
         self.partitioned: Final = _checked_flag("partitioned", partitioned)
         self._clock: Final = clock

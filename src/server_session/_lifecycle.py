@@ -13,7 +13,7 @@ Everything that moves a request from one of the five states to another is in thi
     UNASKED → REFUSED    a record, and neither its digest nor one swapped out within the minute is ours
     UNASKED → OVER       the mark of an ended session, or a digest swapped out within the minute
     LIVE    → OVER       no record, or not as expected: it went after this request saw it live
-    LIVE    → NONE       this request destroyed it
+    LIVE    → NONE       this request destroyed it, or asked for an age that it has passed
     NONE, REFUSED → LIVE by a write, which founds a session with a selector and verifier of its own
     any     → LIVE       by what founds anew: log-in, replace; renewal with data, unless seen live and now over
 """
@@ -22,31 +22,64 @@ import enum
 import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from server_session import _record as record
 from server_session._codec import decode_fields, decode_value, encode_fields, encode_value, is_key
 from server_session._colour import pause
-from server_session._cookies import Header
+from server_session._cookies import Header, RequestFacts
+from server_session._outstanding import is_noted, with_nonce, without_nonce
 from server_session._owners import OwnerIndex
-from server_session._record import CREATED, DIGEST, ENDED, FORMER, OWNER, STAMP
+from server_session._record import (
+    AS_CONFIGURED,
+    AUTHENTICATED,
+    CREATED,
+    DEVICE,
+    DIGEST,
+    ENDED,
+    FORMER,
+    LIFE,
+    OUTSTANDING,
+    OWNER,
+    STAMP,
+    Life,
+)
 from server_session._session import Changes, Session
 from server_session._signals import Signals
-from server_session._tokens import Credential, issue_token, junk_token, short_digest, verify_token
+from server_session._tokens import Credential, Token, TokenState, issue_token, junk_token, read_token, short_digest
 from server_session._tracking import ReadTracking
 from server_session.exceptions import (
     ConflictError,
+    CookieWithheldError,
+    LimitError,
     NoResponseError,
+    NotFreshError,
+    RecordError,
     ResponseStartedError,
     StoreError,
 )
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Lifetime, Outcome, SessionStore
 
-__all__ = ["Answer", "CookieChange", "Policy", "State", "Visit"]
+__all__ = ["MAX_BYTES", "MAX_FIELDS", "Answer", "AtMaxSessions", "CookieChange", "Policy", "State", "Visit"]
+
+AtMaxSessions: TypeAlias = Literal["end_oldest", "refuse"]
+"""What becomes of a log-in whose owner has as many sessions as are allowed."""
+
+MAX_BYTES: Final = 1 << 20
+MAX_FIELDS: Final = 1000
 
 UPDATE_SECONDS: Final = 2.0
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
+
+# A write smaller than this part of a bound is not worth a look at what is there.
+_LARGE: Final = 1 / 16
+_NAMED_AT_MOST: Final = 5
+_NAME_LENGTH: Final = 100
+_SEEN_SECONDS: Final = 60.0
+_DEVICE_LENGTH: Final = 256
 
 
 class State(enum.Enum):
@@ -74,7 +107,14 @@ class CookieChange(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """The settings that a session's life depends on. Times in seconds."""
+    """The settings that a session's life depends on. Times in seconds.
+
+    `max_bytes` and `max_fields` bound the keys and values of the application, as they are stored. A write that would
+    exceed them is refused wherever the whole session is known: where it is founded, replaced, updated or committed by
+    the mapping, and in a `set_session_data` or renewal with data of more than a sixteenth of the bound, which looks at
+    the rest first. So many small writes of keys that they never read can exceed a bound, to the first write that knows
+    the whole. One that makes a session smaller is never refused.
+    """
 
     store: SessionStore
     idle: float
@@ -83,23 +123,38 @@ class Policy(NamedTuple):
     signals: Signals = Signals()
     now: Callable[[], float] = time.time
     """Seconds since the epoch, for what is written into records."""
+    max_sessions: int | None = None
+    at_max_sessions: AtMaxSessions = "end_oldest"
+    device_details: bool = False
+    max_bytes: int = MAX_BYTES
+    max_fields: int = MAX_FIELDS
+    token_age: float | None = None
+    single_use: bool = False
 
     @property
     def lifetime(self) -> Lifetime:
         """The lifetime that a session is founded with."""
-        return Lifetime(self.idle, self.absolute)
+        return self.lifetime_of(AS_CONFIGURED)
+
+    def lifetime_of(self, life: Life, age: float = 0.0) -> Lifetime:
+        """Return the lifetime of a session of this age, of which renewals have asked this."""
+        absolute = self.absolute if life.absolute is None else life.absolute
+        idle = self.idle if life.idle is None else life.idle
+        return Lifetime(idle, None if absolute is None else absolute - age)
 
     @property
     def owners(self) -> OwnerIndex:
         """The sessions of each owner."""
-        return OwnerIndex(self.store, self.absolute, self.now)
+        refuses = self.at_max_sessions == "refuse"
+        return OwnerIndex(self.store, self.absolute, self.now, self.max_sessions, refuses=refuses)
 
 
 class _Tries:
     """The tries of a write that meets other writers: pauses between them, and an end."""
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, end: str = "nothing was written") -> None:
         self._function = function
+        self._end = end
         self._started = time.monotonic()
         self._longest = _FIRST_PAUSE
 
@@ -108,7 +163,7 @@ class _Tries:
         if time.monotonic() - self._started > UPDATE_SECONDS:
             raise ConflictError(
                 f"{self._function} met other writers of {sorted(names)} for {UPDATE_SECONDS:g} s; "
-                "nothing was written, calling again is safe"
+                f"{self._end}, calling again is safe"
             )
         await pause(self._longest * ord(os.urandom(1)) / 256)
         self._longest = min(2 * self._longest, _LONGEST_PAUSE)
@@ -117,24 +172,35 @@ class _Tries:
 class Visit:
     """One request's dealings with its session: its state, its cookie, its mapping."""
 
-    def __init__(self, policy: Policy, presented: Iterable[Credential], answer: Answer = Answer.ABSENT) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        presented: Iterable[Credential],
+        answer: Answer = Answer.ABSENT,
+        request: RequestFacts | None = None,
+    ) -> None:
         self._policy = policy
+        self._request = request
         self._store = policy.store
         self._presented = list(presented)
         self._credential: Credential | None = self._presented[0] if self._presented else None
         self._state = State.UNASKED if self._presented else State.NONE
         self._seen_live = False
+        # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
+        self._seen: Fields | None = None
         self._dropped = False
         # Credentials that a call under way, or one that was cancelled, may have written to the store.
         self._founding: Credential | None = None
         self._swapping: dict[bytes, Credential] = {}
         self._interrupted = False
+        self._passed: set[str] = set()
+        self.is_withheld: Callable[[], bool] | None = None
         self.answer = answer
         self.session: Session | None = None
         self.cookie: CookieChange | None = None
         self.accessed = False
         self.token_given = False
-        self.cookie_seconds: float | None = None
+        self._cookie_seconds: float | None = None
         self.cookies_added: list[Header] = []
         self.is_answered_by_caller = False
 
@@ -147,6 +213,21 @@ class Visit:
     def credential(self) -> Credential | None:
         """The credential of the session, or the one that is not yet looked up; `None` where there is no session."""
         return self._credential if self._state in (State.UNASKED, State.LIVE) else None
+
+    @property
+    def cookie_seconds(self) -> float | None:
+        """For how many seconds the browser keeps the cookie; 0 is until it closes, `None` as the transport has it."""
+        life = record.life_of(self._seen or {})
+        if self._seen is None or life.persistent is None:
+            return self._cookie_seconds
+        idle, remaining = self._policy.lifetime_of(life, self._age(self._seen))
+        # To the deadline, so that it need not be sent again while the session slides.
+        return (idle if remaining is None else max(remaining, 1.0)) if life.persistent else 0.0
+
+    @cookie_seconds.setter
+    def cookie_seconds(self, seconds: float | None) -> None:
+        # What a renewal asked for this very session comes before what a framework has for all.
+        self._cookie_seconds = seconds
 
     @property
     def has_cookie(self) -> bool:
@@ -165,8 +246,12 @@ class Visit:
         if self.session is None:
             fields = await self._look()
             if self.session is None:
-                self.session = Session(record.user_fields(fields or {}))
-                self.session.bind(self.commit, self.is_alive)
+                return self._map(fields or {})
+        return self.session
+
+    def _map(self, fields: Fields) -> Session:
+        self.session = Session(record.user_fields(fields))
+        self.session.bind(self.commit, self.is_alive)
         return self.session
 
     async def get(self) -> dict[str, Any]:
@@ -182,6 +267,24 @@ class Visit:
     async def living_selector(self) -> str | None:
         """Return the selector of the session, if it lives."""
         return None if await self._look() is None or self._credential is None else self._credential.selector
+
+    async def require_fresh(self, seconds: float) -> None:
+        """Raise `NotFreshError` unless the user proved who they are within so many seconds."""
+        self.accessed = True
+        fields = await self._look()
+        since = None if fields is None else fields.get(AUTHENTICATED)
+        if since is None:
+            raise NotFreshError(
+                f"nobody has logged in with this session{'' if fields else ', for there is none'}: let the user log "
+                "in, and call log_in (or, where the user has given the password again, "
+                "renew_session with authenticated=True)"
+            )
+        age = self._policy.now() - decode_value(AUTHENTICATED, since)
+        if age > seconds:
+            raise NotFreshError(
+                f"the user logged in {age:.0f} seconds ago, and what is asked for allows {seconds:g}: ask for the "
+                "password again, and then call renew_session with authenticated=True, or log_in"
+            )
 
     # --- writes; each returns False if the session ended meanwhile
 
@@ -207,7 +310,7 @@ class Visit:
         self.accessed = True
         tries = _Tries("update_session_data")
         while True:
-            fields = await self._look()
+            fields = await self._look(to_write=True)
             if self._state is State.OVER:
                 return self._drop()
             stored = fields or {}
@@ -231,6 +334,7 @@ class Visit:
             expect: dict[str, bytes | None] = {name: stored.get(name) for name in data.read if is_key(name)}
             if data.read_all:
                 expect[STAMP] = stored.get(STAMP)
+            _require_bounds(self._policy, stored, changed, removed)
             if await self._write(changed, removed, expect) is APPLIED:
                 break
             await tries.next(changed.keys() | removed)
@@ -243,7 +347,7 @@ class Visit:
         self.accessed = True
         tries = _Tries("pluck_session_property")
         while True:
-            fields = await self._look()
+            fields = await self._look(to_write=True)
             stored = record.user_fields(fields or {})
             seen = self._seen_by_request(stored)
             if name not in seen:
@@ -258,10 +362,17 @@ class Visit:
             self.session.accept({}, {name})
         return decode_value(name, seen[name])
 
-    async def renew(self, data: Mapping[str, object] | None = None) -> bool:
-        """Give the session a new cookie, and write some fields in the same step."""
+    async def renew(
+        self, data: Mapping[str, object] | None = None, life: Life = AS_CONFIGURED, *, authenticated: bool = False
+    ) -> bool:
+        """Give the session a new cookie, and write some fields in the same step.
+
+        `life` is what is asked of its life from now on; `authenticated` says that the user has just proved who they
+        are.
+        """
         changed = None if data is None else encode_fields(data)
-        if not await self._renew(changed, ()):
+        own = {AUTHENTICATED: self._now()} if authenticated else {}
+        if not await self._renew(changed, (), own, life):
             return False
         if self.session is not None and changed:
             self.session.accept(changed)
@@ -305,9 +416,19 @@ class Visit:
                 return await self._found_anew(changes.changed, keep_mapping=True)
             await self.destroy()
             return True
+        changed, removed = changes.changed, changes.removed
+        own: dict[str, bytes] = {}
+        if self._is_log_in(changed, changes.assigned):
+            own = {AUTHENTICATED: self._now()}
+        elif self._policy.renew_on & (changes.assigned | removed):
+            # The user was taken out: whoever comes next has proved nothing.
+            removed |= {AUTHENTICATED}
         if self._changes_cookie(changes):
-            return await self._renew(changes.changed, changes.removed)
-        return await self._merge(changes.changed, changes.removed)
+            return await self._renew(changed, removed, own)
+        return await self._merge({**changed, **own}, removed)
+
+    def _is_log_in(self, changed: Mapping[str, bytes], assigned: Collection[str]) -> bool:
+        return any(changed.get(name, b"null") != b"null" for name in self._policy.renew_on.intersection(assigned))
 
     def _changes_cookie(self, changes: Changes) -> bool:
         # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
@@ -327,16 +448,76 @@ class Visit:
         if self._state is State.OVER or self._credential is None:
             # No session to bind it to: a token all the same, for the page to render, which will not validate.
             return junk_token()
-        return issue_token(self._credential, scope, self._policy.now())
+        text = issue_token(self._credential, scope, self._policy.now())
+        if self._policy.single_use and not await self._register(text):
+            return junk_token()
+        return text
 
-    async def has_csrf_token(self, token: str, scope: str) -> bool:
-        """Tell whether this token was issued to the session, and the session lives."""
+    async def has_csrf_token(self, text: str, scope: str) -> bool:
+        """Tell whether this token was issued to the session, and the session lives; one that passes once is used."""
+        return await self._token_state(text, (scope,)) is TokenState.VALID
+
+    async def admit(self, text: str | None, scopes: Collection[str]) -> TokenState:
+        """Say what is known of the token that came with the request; one that passes once is used by this.
+
+        `scopes` are those of which it may be any.
+        """
+        state = TokenState.MISSING if not text else await self._token_state(text, scopes, keep=True)
+        if text and state is TokenState.VALID:
+            self._passed.add(text)
+        return state
+
+    async def _token_state(self, text: str, scopes: Collection[str], *, keep: bool = False) -> TokenState:
         self.accessed = True
-        # The tag first: what does not verify costs no call to the store.
+        token = read_token(text)
+        if token is None:
+            return TokenState.INVALID
         credential = await self._to_ask()
-        if credential is None or not verify_token(credential, scope, token):
-            return False
-        return await self._look() is not None
+        # The tag first: what does not verify costs a call to the store only to say why.
+        if credential is None or not any(token.is_of(credential, scope) for scope in scopes):
+            return await self._why_refused(token)
+        fields = await self._look()
+        if fields is None or self._credential is not credential:
+            return TokenState.STALE
+        if keep and self.session is None:
+            self._map(fields)
+        age = self._policy.token_age
+        if age is not None and self._policy.now() - token.time > age:
+            return TokenState.STALE
+        # What has let this very request pass is good throughout the request.
+        if self._policy.single_use and text not in self._passed and not await self._use(token, fields):
+            return TokenState.USED
+        return TokenState.VALID
+
+    async def _why_refused(self, token: Token) -> TokenState:
+        fields = await self._look(touch=False)
+        if fields is None or token.time <= record.secret_since(fields):
+            return TokenState.STALE
+        return TokenState.INVALID
+
+    async def _register(self, text: str) -> bool:
+        """Note a token that passes once; return False if the session ended meanwhile."""
+        token = read_token(text)
+        assert token is not None  # noqa: S101 - it was issued here
+        tries = _Tries("get_csrf_token")
+        while (fields := await self._look()) is not None:
+            more = with_nonce(fields, token.nonce)
+            if await self._write({OUTSTANDING: more}, (), {OUTSTANDING: fields.get(OUTSTANDING)}) is APPLIED:
+                return True
+            await tries.next({"csrf token"})
+        return False
+
+    async def _use(self, token: Token, fields: Fields) -> bool:
+        """Use up a token that passes once; of several requests exactly one can."""
+        tries = _Tries("validate_csrf_token")
+        known: Fields | None = fields
+        while known is not None and is_noted(known, token.nonce):
+            rest = without_nonce(known, token.nonce)
+            if await self._write({OUTSTANDING: rest}, (), {OUTSTANDING: known.get(OUTSTANDING)}) is APPLIED:
+                return True
+            await tries.next({"csrf token"})
+            known = await self._look()
+        return False
 
     # --- the transitions
 
@@ -353,33 +534,53 @@ class Visit:
         """
         return self.answer is not Answer.STARTED and self._credential not in self._presented
 
-    async def _look(self, *, touch: bool = True) -> Fields | None:
+    async def _look(self, *, touch: bool = True, to_write: bool = False) -> Fields | None:
         while (credential := await self._to_ask()) is not None:
             answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
             if not isinstance(answer, Outcome):
                 self._is_live()
-                return answer
+                if self._credential is credential:
+                    self._seen = answer
+                return await self._tell_seen(credential, answer) if touch and not to_write else answer
             if self._credential is credential:
                 await self._fall(credential, answer)
         return None
+
+    async def _tell_seen(self, credential: Credential, fields: Fields) -> Fields:
+        """Renew the stamp of an owner's session after a read, once a minute: it tells when the session was seen."""
+        if OWNER not in fields:
+            return fields
+        seen, now = record.stamped_at(fields), self._policy.now()
+        if seen is not None and abs(now - seen) <= _SEEN_SECONDS:
+            return fields
+        stamp = {STAMP: record.fresh_stamp(now)}
+        expect = {STAMP: fields.get(STAMP), DIGEST: credential.digest()}
+        try:
+            outcome = await self._store.merge(credential.selector, stamp, (), expect)
+        except StoreError:
+            # The read is what was asked for, and it was made.
+            return fields
+        return {**fields, **stamp} if outcome is APPLIED else fields
 
     async def _write(self, changed: Mapping[str, bytes], removed: Collection[str], expect: Expect) -> Outcome:
         credential = self._credential
         if credential is None:
             return MISSING
+        stamped = {**changed, STAMP: record.fresh_stamp(self._policy.now())}
         outcome = await self._store.merge(
-            credential.selector,
-            {**changed, STAMP: record.fresh_stamp()},
-            removed,
-            {**expect, DIGEST: credential.digest()},
+            credential.selector, stamped, removed, {**expect, DIGEST: credential.digest()}
         )
         if outcome is APPLIED:
             self._is_live()
+            if self._credential is credential and self._seen is not None:
+                self._seen = _after(self._seen, stamped, removed)
         elif outcome is MISSING and self._credential is credential:
             await self._fall(credential, outcome)
         return outcome
 
     async def _merge(self, changed: Mapping[str, bytes], removed: Collection[str]) -> bool:
+        await self._settle()
+        await self._require_room(changed, removed)
         while True:
             await self._settle()
             if self._state is State.OVER:
@@ -396,7 +597,22 @@ class Visit:
             if credential is not None and self._credential is credential and outcome is CONFLICT:
                 await self._fall(credential, outcome)
 
-    async def _renew(self, changed: Mapping[str, bytes] | None, removed: Collection[str]) -> bool:
+    async def _require_room(self, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
+        """Hold the session to its bounds, as far as it is known; before a large write it is looked at."""
+        if self.credential is None:
+            return
+        # Of a session that was seen others may have taken out something since.
+        seen, policy = self._seen, self._policy
+        if _is_large(policy, changed) if seen is None else _excess(policy, seen, changed, removed):
+            _require_bounds(policy, await self._look(touch=False) or {}, changed, removed)
+
+    async def _renew(
+        self,
+        changed: Mapping[str, bytes] | None,
+        removed: Collection[str],
+        own: Mapping[str, bytes] = MappingProxyType({}),
+        asked: Life = AS_CONFIGURED,
+    ) -> bool:
         while True:
             await self._settle()
             credential = self._credential
@@ -405,19 +621,41 @@ class Visit:
             if self._state in (State.NONE, State.REFUSED) or (unseen and changed is not None):
                 if changed is None:
                     return False
-                if await self._found(changed):
+                if await self._found(changed, own, asked):
                     return True
                 continue
             if self._state is State.OVER or credential is None:
                 return self._drop()
             self._require_answer()
+            if (seen := self._seen) is None:
+                # How long the browser keeps the new cookie, the session knows.
+                await self._look(touch=False)
+                continue
+            await self._require_room(changed or {}, removed)
+            life = record.life_of(seen).then(asked)
+            # A renewal that asks for no other lifetime leaves the one that the store holds.
+            asks = asked.idle is not None or asked.absolute is not None
+            lifetime = self._policy.lifetime_of(life, self._age(seen)) if asks else None
+            if lifetime is not None and lifetime.remaining is not None and lifetime.remaining <= 0:
+                await self.destroy()
+                return False
+            if asked.absolute is not None and OWNER in seen:
+                await self._policy.owners.outlive(decode_value(OWNER, seen[OWNER]), asked.absolute)
             fresh = Credential.found(credential.selector)
             self._swapping[fresh.digest()] = fresh
-            swap = {**(changed or {}), STAMP: record.fresh_stamp(), DIGEST: fresh.digest()}
+            swap = {
+                **(changed or {}),
+                **own,
+                STAMP: record.fresh_stamp(self._policy.now()),
+                DIGEST: fresh.digest(),
+            }
+            if asked != AS_CONFIGURED:
+                swap[LIFE] = life.field()
             if not self._is_unheard:
                 swap[FORMER] = record.former_of(credential.digest(), self._policy.now())
+            expect = {DIGEST: credential.digest()}
             try:
-                outcome = await self._store.merge(credential.selector, swap, removed, {DIGEST: credential.digest()})
+                outcome = await self._store.merge(credential.selector, swap, removed, expect, lifetime)
             except BaseException:
                 self._interrupted = True
                 raise
@@ -425,7 +663,7 @@ class Visit:
             if outcome is APPLIED:
                 # Another call of this request may have gone on from here: renewed again, logged in, logged out.
                 if self._credential is credential:
-                    self._adopt(fresh)
+                    self._adopt(fresh, _after(seen, swap, removed))
                 self._signal("renewed", fresh)
                 return True
             if self._credential is credential:
@@ -435,7 +673,7 @@ class Visit:
         self.accessed = True
         tries = _Tries("replace_session_data(in_place=True)")
         while True:
-            fields = await self._look()
+            fields = await self._look(to_write=True)
             if self._state is State.OVER:
                 return self._drop()
             if fields is None:
@@ -444,6 +682,7 @@ class Visit:
                 continue
             # The stamp: no field may have come meanwhile that would outlive the replacement.
             removed = record.user_fields(fields).keys() - changed.keys()
+            _require_bounds(self._policy, fields, changed, removed)
             if await self._write(changed, removed, {STAMP: fields.get(STAMP)}) is APPLIED:
                 break
             await tries.next(changed.keys() | removed)
@@ -451,16 +690,25 @@ class Visit:
             self.session.restart(changed)
         return True
 
-    async def _found(self, changed: Mapping[str, bytes]) -> bool:
+    async def _found(
+        self,
+        changed: Mapping[str, bytes],
+        own: Mapping[str, bytes] = MappingProxyType({}),
+        asked: Life = AS_CONFIGURED,
+    ) -> bool:
         """Found a session; return False where another write of this request founded it first."""
         self._require_answer()
+        self._require_own_site()
+        _require_bounds(self._policy, {}, changed)
         # Chosen before the first wait, so that two first writes of one request found one session.
         if self._founding is None:
             self._founding = self._fresh_credential()
         credential = self._founding
-        fields = self._first_fields(credential, changed, {})
+        fields = self._first_fields(
+            credential, changed, own if asked == AS_CONFIGURED else {**own, LIFE: asked.field()}
+        )
         try:
-            outcome = await self._store.set(credential.selector, fields, self._policy.lifetime, None)
+            outcome = await self._store.set(credential.selector, fields, self._policy.lifetime_of(asked), None)
         except StoreError:
             self._founding = None
             raise
@@ -470,8 +718,10 @@ class Visit:
         if outcome is not APPLIED and self._credential is not credential:
             await self._require_own(credential)
         if self._founding is credential:
-            self._adopt(credential)
+            self._adopt(credential, fields if outcome is APPLIED else None)
             self._signal("created", credential)
+        elif outcome is APPLIED and self._credential is credential:
+            self._seen = self._seen or fields
         # A log-in of this request may have founded another meanwhile; what was written here belongs there.
         current = self._credential
         return outcome is APPLIED and current is not None and current.selector == credential.selector
@@ -484,24 +734,37 @@ class Visit:
         Return False where all sessions of the owner were ended meanwhile, this one before it lived.
         """
         self._require_answer()
+        self._require_own_site()
+        _require_bounds(self._policy, {}, changed)
         await self._settle()
+        if owner is not None and self._policy.max_sessions is not None:
+            # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
+            await self._look(touch=False)
         before = None if self._state in (State.NONE, State.REFUSED) else self._credential
         credential = self._fresh_credential()
-        own = {} if owner is None else {OWNER: encode_value("owner", owner)}
+        own: dict[str, bytes] = {}
+        if owner is not None or self._is_log_in(changed, changed):
+            own[AUTHENTICATED] = self._now()
         if owner is not None:
-            await self._policy.owners.enter(owner, credential.selector)
+            own |= {OWNER: encode_value("owner", owner), **self._device()}
+            replaced = None if before is None else before.selector
+            pause = _Tries("log_in", "nobody was logged in").next
+            for ended in await self._policy.owners.enter(owner, credential.selector, pause, replaced):
+                self._policy.signals.send("destroyed", short_digest(ended))
         fields = self._first_fields(credential, changed, own)
         if await self._store.set(credential.selector, fields, self._policy.lifetime, None) is not APPLIED:
             if ENDED in (await self._inspect(credential) or {}):
                 return self._drop()
             await self._require_own(credential)
         # In this order: who hangs up between the two leaves a spare row, not a lost log-in.
-        self._adopt(credential)
+        self._adopt(credential, fields)
         self._signal("created", credential)
         if self.session is not None and not keep_mapping:
             self.session.restart(changed)
-        if before is not None and await self._end(before):
-            self._signal("destroyed", before)
+        # One that cannot be read is nobody's session, and stands in no log-in's way.
+        with suppress(RecordError):
+            if before is not None and await self._end(before):
+                self._signal("destroyed", before)
         return True
 
     async def _end(self, credential: Credential) -> bool:
@@ -528,11 +791,14 @@ class Visit:
             return
         if fields is not None and fields.get(DIGEST) in self._swapping:
             # A renewal of this very request, applied and not yet heard of.
-            self._adopt(self._swapping[fields[DIGEST]])
+            self._adopt(self._swapping[fields[DIGEST]], fields)
         elif fields is not None and fields.get(DIGEST) == credential.digest():
             raise StoreError("the store said CONFLICT to an expectation that its record meets")
         elif was_live or (fields is not None and self._ended_lately(credential, fields)):
             self._state = State.OVER
+            self._seen = None
+            if fields is None:
+                self._signal("expired", credential)
         elif fields is None:
             self._state = State.NONE
             self._signal("unknown", credential)
@@ -583,7 +849,7 @@ class Visit:
         if founding is not None and self._credential is not founding:
             answer = await self._store.get(founding.selector, {DIGEST: founding.digest()}, False)
             if not isinstance(answer, Outcome):
-                self._adopt(founding)
+                self._adopt(founding, answer)
         if self._swapping:
             await self._look(touch=False)
         self._swapping.clear()
@@ -599,10 +865,11 @@ class Visit:
             self._state = State.LIVE
         self._seen_live = True
 
-    def _adopt(self, credential: Credential) -> None:
+    def _adopt(self, credential: Credential, fields: Fields | None) -> None:
         self._swapping.pop(credential.digest(), None)
         self._founding = None
         self._credential = credential
+        self._seen = fields
         self._state = State.LIVE
         self._seen_live = True
         self._dropped = False
@@ -612,6 +879,7 @@ class Visit:
         if self._credential is credential:
             self._state = State.NONE
             self._credential = None
+            self._seen = None
             self._change_cookie(CookieChange(None))
         self._signal("destroyed", credential)
         return True
@@ -649,6 +917,15 @@ class Visit:
                 "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
             )
 
+    def _require_own_site(self) -> None:
+        # The browser may hold the cookie of a log-in, which a session founded now would push out.
+        if self.is_withheld is not None and self.is_withheld():
+            raise CookieWithheldError(
+                "another site sent this request, so the browser withheld the session's cookie; a session founded now "
+                "would replace the log-in that it may have. Answer with a redirect (303) to a GET of your own, and "
+                "write there"
+            )
+
     def _fresh_credential(self) -> Credential:
         try:
             return Credential.found(self._store.id())
@@ -662,9 +939,25 @@ class Visit:
             **changed,
             **own,
             DIGEST: credential.digest(),
-            CREATED: record.number(self._policy.now()),
-            STAMP: record.fresh_stamp(),
+            CREATED: self._now(),
+            STAMP: record.fresh_stamp(self._policy.now()),
         }
+
+    def _device(self) -> dict[str, bytes]:
+        if self._request is None or not self._policy.device_details:
+            return {}
+        agents = self._request.header_values(b"user-agent")
+        agent = agents[0].decode("utf-8", "replace")[:_DEVICE_LENGTH] if agents else None
+        address = (self._request.client_address or "")[:_DEVICE_LENGTH] or None
+        return {DEVICE: encode_value("device", [agent, address])}
+
+    def _now(self) -> bytes:
+        return record.number(self._policy.now())
+
+    def _age(self, fields: Fields) -> float:
+        created: float = decode_value(CREATED, fields[CREATED])
+        # It was rounded, and a clock may be set back: no deadline comes to lie further off by that.
+        return max(0.0, self._policy.now() - created)
 
     def _seen_by_request(self, fields: dict[str, bytes]) -> dict[str, bytes]:
         if self.session is None:
@@ -674,6 +967,50 @@ class Visit:
 
     def _signal(self, event: Any, credential: Credential) -> None:
         self._policy.signals.send(event, short_digest(credential.selector))
+
+
+def _after(fields: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> Fields:
+    return {name: value for name, value in fields.items() if name not in removed} | {**changed}
+
+
+def _is_large(policy: Policy, changed: Mapping[str, bytes]) -> bool:
+    fields = record.user_fields(changed)
+    return len(fields) > policy.max_fields * _LARGE or _bytes_of(fields) > policy.max_bytes * _LARGE
+
+
+def _require_bounds(
+    policy: Policy, before: Mapping[str, bytes], changed: Mapping[str, bytes], removed: Collection[str] = ()
+) -> None:
+    if excess := _excess(policy, before, changed, removed):
+        raise LimitError(f"{excess}; nothing was written. Keep it elsewhere and its id here, or raise the bound")
+
+
+def _excess(
+    policy: Policy, before: Mapping[str, bytes], changed: Mapping[str, bytes], removed: Collection[str]
+) -> str | None:
+    """Say by what these changes would make a session grow beyond its bounds; `before` is what is known of it."""
+    news = record.user_fields(changed)
+    was = record.user_fields(before)
+    will_be = _after(was, news, removed)
+    fields, size = len(will_be), _bytes_of(will_be)
+    # To make a session smaller is allowed, however large it is still.
+    if fields > policy.max_fields and fields > len(was):
+        fresh = _named(news.keys() - was.keys(), news)
+        return f"{fresh}: the session would have {fields} keys, above max_fields={policy.max_fields}"
+    if size > policy.max_bytes and size > _bytes_of(was):
+        return f"{_named(news, news)}: the session would take {size} bytes, above max_bytes={policy.max_bytes}"
+    return None
+
+
+def _named(names: Collection[str], fields: Mapping[str, bytes]) -> str:
+    sizes = sorted(((_bytes_of({name: fields[name]}), name) for name in names), reverse=True)
+    named = ", ".join(f"{name[:_NAME_LENGTH]!r} ({size} bytes)" for size, name in sizes[:_NAMED_AT_MOST])
+    more = len(sizes) - _NAMED_AT_MOST
+    return f"session key{'s' if len(sizes) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
+
+
+def _bytes_of(fields: Mapping[str, bytes]) -> int:
+    return sum(len(name.encode()) + len(value) for name, value in fields.items())
 
 
 def _difference(before: Mapping[str, bytes], after: Mapping[str, Any]) -> tuple[dict[str, bytes], set[str]]:

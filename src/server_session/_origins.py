@@ -1,4 +1,4 @@
-"""Where an application lives in public: its origins, as browsers write them (RFC 6454, 6.2)."""
+"""Origins: those that an application's settings name, and those that a browser sends (RFC 6454, 6.2 and 7)."""
 
 import re
 from collections.abc import Collection
@@ -6,48 +6,113 @@ from typing import Final
 
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["origins_of"]
+__all__ = ["NULL", "authority_of", "host_for", "origin_in_header", "origin_of_url", "origins_of", "trusted_origins_of"]
 
-# As a browser sends it, in lower case and in its ASCII form: what is compared must not need to be understood.
-_ORIGIN: Final = re.compile(
-    r"https?://(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
-)
+NULL: Final = "null"
+"""What a browser sends where it will not say: a sandboxed frame, `Referrer-Policy: no-referrer`, a `data:` page."""
+
+# As a browser sends it, in its ASCII form: what is compared must not need to be understood.
+_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+.-]*)"
+_AUTHORITY: Final = r"(?P<host>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
+_ORIGIN: Final = re.compile(f"{_SCHEME}://{_AUTHORITY}")
+_HOST: Final = re.compile(_AUTHORITY)
+_URL: Final = re.compile(rf"({_SCHEME}://[^/?#]*)(?:[/?#].*)?", re.IGNORECASE | re.DOTALL)
 _HIGHEST_PORT: Final = 65535
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
 def origins_of(given: str | Collection[str] | None) -> tuple[str, ...]:
-    """Return the origins that a setting gives: one, several or none.
+    """Return the origins that the setting `origin` gives: one, several or none.
 
     Raises `ConfigurationError` for what no browser would send, and for https beside http.
     """
-    if given is None:
-        return ()
-    if isinstance(given, bytes) or not isinstance(given, str | Collection):
-        raise ConfigurationError(f"origin {given!r}: give text, as in 'https://shop.example', or several of these")
-    origins = (given,) if isinstance(given, str) else tuple(given)
-    for origin in origins:
-        _check(origin)
+    origins = _each("origin", given, ("http", "https"))
     if len({origin.startswith("https:") for origin in origins}) > 1:
         raise ConfigurationError(f"origins {origins!r}: all https or all http, for they share one cookie")
     return origins
 
 
-def _check(origin: object) -> None:
+def trusted_origins_of(given: str | Collection[str] | None) -> tuple[str, ...]:
+    """Return the origins that the setting `trusted_origins` gives; they may have any scheme.
+
+    Raises `ConfigurationError` for what no browser would send.
+    """
+    return _each("trusted origin", given, None)
+
+
+def origin_in_header(value: bytes) -> str | None:
+    """Return the origin that an `Origin` header's value is, `"null"` for that, or `None` for what is no origin."""
+    text = value.strip(b" \t").decode("latin-1")
+    if text == NULL:
+        return NULL
+    # ASCII first, for lower() makes an ASCII letter of a Kelvin sign.
+    return _normal(text.lower()) if text.isascii() else None
+
+
+def origin_of_url(value: bytes) -> str | None:
+    """Return the origin of a `Referer` header's URL, or `None` where it has none."""
+    text = value.strip(b" \t").decode("latin-1")
+    matched = _URL.fullmatch(text)
+    return _normal(matched[1].lower()) if matched is not None and matched[1].isascii() else None
+
+
+def authority_of(origin: str) -> str:
+    """Return an origin's host and port, the port only where it is not the scheme's own."""
+    return origin.partition("://")[2]
+
+
+def host_for(origin: str, host: str | None) -> str | None:
+    """Return what the `Host` header says as this origin would say it, or `None` where it is no host."""
+    text = (host or "").strip(" \t")
+    matched = _HOST.fullmatch(text.lower()) if text.isascii() else None
+    if matched is None:
+        return None
+    return _without_default_port(origin.partition(":")[0], matched)
+
+
+def _each(setting: str, given: object, schemes: Collection[str] | None) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, bytes) or not isinstance(given, str | Collection):
+        raise ConfigurationError(f"{setting} {given!r}: give text, as in 'https://shop.example', or several of these")
+    several = (given,) if isinstance(given, str) else tuple(given)
+    return tuple(_checked(setting, origin, schemes) for origin in several)
+
+
+def _checked(setting: str, origin: object, schemes: Collection[str] | None) -> str:
     if not isinstance(origin, str):
-        raise ConfigurationError(f"origin {origin!r}: give text, as in 'https://shop.example'")
+        raise ConfigurationError(f"{setting} {origin!r}: give text, as in 'https://shop.example'")
     # Late, for every import of the library would pay for it.
     from urllib.parse import urlsplit
 
     try:
         parts = urlsplit(origin)
     except ValueError as error:
-        raise ConfigurationError(f"origin {origin!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigurationError(f"origin {origin!r}: write a scheme and a host, as in 'https://shop.example'")
+        raise ConfigurationError(f"{setting} {origin!r}: {error}") from None
+    if not parts.scheme or not parts.netloc or (schemes is not None and parts.scheme not in schemes):
+        raise ConfigurationError(f"{setting} {origin!r}: write a scheme and a host, as in 'https://shop.example'")
     if parts.path or parts.username is not None or "?" in origin or "#" in origin:
-        raise ConfigurationError(f"origin {origin!r}: an origin has no path, query or user (and no slash at its end)")
-    matched = _ORIGIN.fullmatch(origin)
-    if matched is None or int(matched["port"] or 1) > _HIGHEST_PORT:
         raise ConfigurationError(
-            f"origin {origin!r}: write it as browsers do, in lower case and ASCII (xn--…), without blanks"
+            f"{setting} {origin!r}: an origin has no path, query or user (and no slash at its end)"
         )
+    if "*" in origin:
+        raise ConfigurationError(f"{setting} {origin!r}: no pattern is trusted; name each origin")
+    normal = _normal(origin)
+    if normal is None:
+        raise ConfigurationError(
+            f"{setting} {origin!r}: write it as browsers do, in lower case and ASCII (xn--…), without blanks"
+        )
+    return normal
+
+
+def _normal(origin: str) -> str | None:
+    """Return an origin in lower case as a browser writes it, without its scheme's own port; `None` if it is none."""
+    matched = _ORIGIN.fullmatch(origin)
+    if matched is None or int(matched["port"] or 0) > _HIGHEST_PORT:
+        return None
+    return f"{matched['scheme']}://{_without_default_port(matched['scheme'], matched)}"
+
+
+def _without_default_port(scheme: str, matched: re.Match[str]) -> str:
+    host, port = matched["host"], matched["port"]
+    return host if port in (None, _DEFAULT_PORTS.get(scheme)) else f"{host}:{port}"

@@ -5,15 +5,15 @@ It rests on the store's contract alone, so every store has it, and one key a cal
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from server_session import _record as record
 from server_session._codec import decode_value, encode_value
-from server_session._record import CREATED, ENDED, OWNER, STAMP
-from server_session.exceptions import ConfigurationError
-from server_session.stores._base import APPLIED, MISSING, Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session._record import CREATED, DEVICE, ENDED, LONGEST, OWNER, STAMP
+from server_session.exceptions import ConfigurationError, TooManySessionsError
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Lifetime, Outcome, SessionStore
 
 __all__ = ["OwnedSession", "OwnerIndex"]
 
@@ -32,17 +32,33 @@ class OwnedSession(NamedTuple):
     """Names the session to `destroy_sessions_of`. It opens nothing: the cookie has a secret besides."""
     created: datetime
     """When it was founded, in UTC."""
+    last_seen: datetime
+    """When it was last written to or read, in UTC; true to about a minute."""
     is_current: bool = False
     """Whether it is the session of the request that was given as `current`."""
+    user_agent: str | None = None
+    """What the browser that logged in said that it is, if `device_details` is set; to 256 characters."""
+    address: str | None = None
+    """The address that logged in, if `device_details` is set: the client's as the server knows it."""
 
 
 class OwnerIndex:
     """The sessions of each owner.
 
     `longest` is the age in seconds that no session outlives, or `None`; `now` the time in seconds since the epoch.
+    `most` is how many may live at a time, or `None`; `refuses` says whether a log-in beyond that is refused, or ends
+    the oldest.
     """
 
-    def __init__(self, store: SessionStore, longest: float | None, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        longest: float | None,
+        now: Callable[[], float],
+        most: int | None = None,
+        *,
+        refuses: bool = False,
+    ) -> None:
         if getattr(store, "evicts", False):
             raise ConfigurationError(
                 f"{type(store).__name__} may drop what it holds, so it cannot say which sessions an owner has: "
@@ -50,21 +66,38 @@ class OwnerIndex:
             )
         self._store = store
         # No touch reaches an index, so it lives for as long as the session listed last can.
-        self._lifetime = Lifetime(longest or _LONGEST, None)
+        self._longest = longest or _LONGEST
         self._now = now
+        self._most = most
+        self._refuses = refuses
 
-    async def enter(self, owner: str, selector: str) -> None:
-        """List a session that is about to live: whoever ends all sessions of the owner now ends this one too."""
-        key = _key_of(owner)
-        entry = {selector: record.number(self._now()), STAMP: record.fresh_stamp()}
-        while True:
-            if await self._store.merge(key, entry, (), {}, self._lifetime) is APPLIED:
-                break
-            head = {OWNER: encode_value("owner", owner)}
-            if await self._store.set(key, {**entry, **head}, self._lifetime, None) is APPLIED:
-                break
+    async def enter(
+        self,
+        owner: str,
+        selector: str,
+        pause: Callable[[Collection[str]], Awaitable[None]],
+        replaced: str | None = None,
+    ) -> list[str]:
+        """List a session that is about to live: whoever ends all sessions of the owner now ends this one too.
+
+        `replaced` is the selector of the session that ends for it, and so does not count; `pause` waits before another
+        try. Return the selectors of those that were ended to make room. Raises `TooManySessionsError`.
+        """
+        if self._most is not None:
+            return await self._insert(owner, selector, pause, replaced)
+        if not await self._append(owner, selector):
+            await self._insert(owner, selector, pause, replaced)
         if selector[-1] in _TIDIES:
             await self._tidy(owner)
+        return []
+
+    async def outlive(self, owner: str, age: float) -> None:
+        """Keep the owner's list for as long as a session in it that may reach this age, in seconds."""
+        key = _key_of(owner)
+        while age > self._longest and (index := await self._index(owner)) and age > _longest_of(index):
+            changed = {LONGEST: record.number(age), STAMP: self._stamp()}
+            if await self._store.merge(key, changed, (), {STAMP: index.get(STAMP)}, Lifetime(age)) is APPLIED:
+                break
 
     async def sessions(self, owner: str, current: str | None = None) -> list[OwnedSession]:
         """Return the owner's sessions that live, the oldest first; `current` is the selector of the asker's."""
@@ -82,6 +115,80 @@ class OwnerIndex:
             ended += await self._end(selector, expect)
         await self._unlist(owner, selectors)
         return ended
+
+    async def _append(self, owner: str, selector: str) -> bool:
+        """List a session without a look at the others; return False where the list must live longer than it would."""
+        key, lifetime = _key_of(owner), Lifetime(self._longest)
+        longest = record.number(self._longest)
+        entry = {selector: record.number(self._now()), STAMP: self._stamp()}
+        while True:
+            outcome = await self._store.merge(key, entry, (), {LONGEST: longest}, lifetime)
+            if outcome is not MISSING:
+                return outcome is APPLIED
+            head = {OWNER: encode_value("owner", owner), LONGEST: longest}
+            if await self._store.set(key, {**entry, **head}, lifetime, None) is APPLIED:
+                return True
+
+    async def _insert(
+        self,
+        owner: str,
+        selector: str,
+        pause: Callable[[Collection[str]], Awaitable[None]],
+        replaced: str | None,
+    ) -> list[str]:
+        """List a session if the list is still as it was when room was made in it; else look again."""
+        key = _key_of(owner)
+        is_gone: dict[str, bool] = {}
+        ended: list[str] = []
+        while True:
+            index = await self._index(owner)
+            ended += await self._make_room(owner, index, replaced, is_gone)
+            longest = max(self._longest, _longest_of(index))
+            entry = {
+                selector: record.number(self._now()),
+                LONGEST: record.number(longest),
+                STAMP: self._stamp(),
+            }
+            if index:
+                gone = [one for one in record.user_fields(index) if is_gone.get(one)]
+                expect = {STAMP: index.get(STAMP)}
+                outcome = await self._store.merge(key, entry, gone, expect, Lifetime(longest))
+            else:
+                head = {OWNER: encode_value("owner", owner)}
+                outcome = await self._store.set(key, {**entry, **head}, Lifetime(longest), None)
+            if outcome is APPLIED:
+                return ended
+            await pause({"the owner's sessions"})
+
+    async def _make_room(self, owner: str, index: Fields, replaced: str | None, is_gone: dict[str, bool]) -> list[str]:
+        if self._most is None:
+            return []
+        own = {OWNER: encode_value("owner", owner)}
+        living: list[str] = []
+        for since, selector in _listed(index):
+            if selector not in is_gone:
+                answer = await self._store.get(selector, {**own, ENDED: None}, False)
+                # What is not there and was listed within the minute may be about to live.
+                is_gone[selector] = answer is CONFLICT or (answer is MISSING and self._is_past(since))
+            if not is_gone[selector] and selector != replaced:
+                living.append(selector)
+        excess = living[: max(0, len(living) + 1 - self._most)]
+        if excess and self._refuses:
+            raise TooManySessionsError(
+                f"the owner has {len(living)} sessions, and max_sessions={self._most}: nothing was written. Let the "
+                "user end one (sessions_of, and destroy_sessions_of with only=…), or set at_max_sessions='end_oldest'"
+            )
+        # Ended before they leave the list: who hangs up between the two leaves none that lives and is not listed.
+        for selector in excess:
+            await self._end(selector, own)
+            is_gone[selector] = True
+        return excess
+
+    def _is_past(self, since: float) -> bool:
+        return self._now() - since > record.MARK_SECONDS
+
+    def _stamp(self) -> bytes:
+        return record.fresh_stamp(self._now())
 
     async def _end(self, selector: str, expect: Expect) -> bool:
         mark = record.mark_of(self._now())
@@ -104,13 +211,11 @@ class OwnerIndex:
         expect = {OWNER: encode_value("owner", owner), ENDED: None}
         living: list[OwnedSession] = []
         gone: list[str] = []
-        listed = sorted((float(since), selector) for selector, since in record.user_fields(index).items())
-        for since, selector in listed[:most]:
+        for since, selector in _listed(index)[:most]:
             fields = await self._store.get(selector, expect, False)
             if not isinstance(fields, Outcome):
-                created = decode_value(CREATED, fields[CREATED])
-                living.append(OwnedSession(selector, datetime.fromtimestamp(created, UTC)))
-            elif self._now() - since > record.MARK_SECONDS:
+                living.append(_owned(selector, fields))
+            elif self._is_past(since):
                 # One listed within the minute may be about to live.
                 gone.append(selector)
         return living, gone
@@ -122,13 +227,37 @@ class OwnerIndex:
     async def _unlist(self, owner: str, selectors: list[str]) -> None:
         if not selectors:
             return
-        key, stamp = _key_of(owner), record.fresh_stamp()
+        key, stamp = _key_of(owner), self._stamp()
         if await self._store.merge(key, {STAMP: stamp}, selectors, {}) is MISSING:
             return
         index = await self._index(owner)
         if not record.user_fields(index) and index.get(STAMP) == stamp:
             # An index of nothing goes soon; the stamp, for a log-in may be adding to it.
-            await self._store.set(key, index, _SOON, {STAMP: stamp})
+            head = {**index, LONGEST: record.number(self._longest)}
+            await self._store.set(key, head, _SOON, {STAMP: stamp})
+
+
+def _owned(selector: str, fields: Fields) -> OwnedSession:
+    created: float = decode_value(CREATED, fields[CREATED])
+    # A stamp of another form tells nothing, and one of whole seconds may be just before the founding.
+    seen = max(created, record.stamped_at(fields) or created)
+    user_agent, address = decode_value(DEVICE, fields[DEVICE]) if DEVICE in fields else (None, None)
+    return OwnedSession(
+        selector,
+        datetime.fromtimestamp(created, UTC),
+        datetime.fromtimestamp(seen, UTC),
+        user_agent=user_agent,
+        address=address,
+    )
+
+
+def _listed(index: Fields) -> list[tuple[float, str]]:
+    """Return since when which session is listed, the oldest first."""
+    return sorted((float(since), selector) for selector, since in record.user_fields(index).items())
+
+
+def _longest_of(index: Fields) -> float:
+    return float(index.get(LONGEST, b"0"))
 
 
 def _key_of(owner: str) -> str:

@@ -5,26 +5,38 @@ They share the mapping with the user's fields, under a prefix that the codec ref
 
 import base64
 import os
+import re
+import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from server_session._codec import RESERVED, decode_value, encode_value
 from server_session.stores._base import Lifetime
 
 __all__ = [
+    "AS_CONFIGURED",
+    "AUTHENTICATED",
     "CREATED",
+    "DEVICE",
     "DIGEST",
     "ENDED",
     "FORMER",
+    "LIFE",
+    "LONGEST",
     "MARK_LIFETIME",
     "MARK_SECONDS",
+    "OUTSTANDING",
     "OWNER",
     "STAMP",
+    "Life",
     "former_of",
     "fresh_stamp",
     "is_same",
+    "life_of",
     "mark_of",
     "number",
+    "secret_since",
+    "stamped_at",
     "user_fields",
     "was_former",
 ]
@@ -35,10 +47,20 @@ FORMER: Final = RESERVED + "former"
 """The digest that the last renewal swapped out, and when: `["…", seconds]`."""
 CREATED: Final = RESERVED + "created"
 """When the session was founded, in seconds since the epoch."""
+OUTSTANDING: Final = RESERVED + "outstanding"
+"""The CSRF tokens that pass once, given out and not yet used: a list of short names."""
 OWNER: Final = RESERVED + "owner"
 """Whose session it is, as `log_in` was told."""
+AUTHENTICATED: Final = RESERVED + "authenticated"
+"""When the user last proved who they are, in seconds since the epoch."""
+DEVICE: Final = RESERVED + "device"
+"""The user agent and the address that logged in: `["…", "…"]`, or null where it is not known."""
+LIFE: Final = RESERVED + "life"
+"""What renewals asked of this session's life: `[idle seconds, seconds from its founding, persistent]`, or null."""
+LONGEST: Final = RESERVED + "longest"
+"""In an owner's list alone: for how many seconds from its log-in a session that is listed can live."""
 STAMP: Final = RESERVED + "stamp"
-"""Random text that each write renews, for readers whose result depends on all fields."""
+"""The second of the write and random text, which each write renews, for readers whose result depends on all fields."""
 ENDED: Final = RESERVED + "ended"
 """When the session was ended, in seconds since the epoch. It stands alone in the mark."""
 
@@ -47,6 +69,30 @@ MARK_SECONDS: Final = 60.0
 
 
 MARK_LIFETIME: Final = Lifetime(MARK_SECONDS, MARK_SECONDS)
+
+_STAMP_PARTS: Final = struct.Struct(">I5s")
+_STAMP_FORM: Final = re.compile(rb'"[A-Za-z0-9_-]{12}"')
+
+
+class Life(NamedTuple):
+    """What renewals asked of one session's life; `None` is as the settings have it. Times in seconds."""
+
+    idle: float | None = None
+    absolute: float | None = None
+    """The age, from its founding, at which it ends."""
+    persistent: bool | None = None
+    """Whether the browser keeps the cookie after it closes."""
+
+    def then(self, later: "Life") -> "Life":
+        """Return what holds after a later renewal: what it asks for, and for the rest what held before."""
+        return self._replace(**{name: asked for name, asked in later._asdict().items() if asked is not None})
+
+    def field(self) -> bytes:
+        """Return the field that keeps it."""
+        return encode_value("life", list(self))
+
+
+AS_CONFIGURED: Final = Life()
 
 
 def mark_of(now: float) -> dict[str, bytes]:
@@ -73,14 +119,37 @@ def is_same(name: str, stored: bytes | None, encoded: bytes) -> bool:
     return encode_value(name, decode_value(name, stored)) == encoded
 
 
-def fresh_stamp() -> bytes:
-    """Return a stamp that no earlier write had."""
-    return b'"' + base64.urlsafe_b64encode(os.urandom(6)) + b'"'
+def life_of(fields: Mapping[str, bytes]) -> Life:
+    """Return what renewals asked of this record's life."""
+    return Life(*decode_value(LIFE, fields[LIFE])) if LIFE in fields else AS_CONFIGURED
+
+
+def fresh_stamp(now: float) -> bytes:
+    """Return a stamp that no earlier write had, for a write at this time."""
+    parts = _STAMP_PARTS.pack(int(now) & 0xFFFFFFFF, os.urandom(5))
+    return b'"' + base64.urlsafe_b64encode(parts) + b'"'
+
+
+def stamped_at(fields: Mapping[str, bytes]) -> float | None:
+    """Return the second of the record's last write, or `None` where its stamp does not tell."""
+    stamp = fields.get(STAMP, b"")
+    if _STAMP_FORM.fullmatch(stamp) is None:
+        return None
+    seconds: int = _STAMP_PARTS.unpack(base64.urlsafe_b64decode(stamp[1:-1]))[0]
+    return float(seconds)
 
 
 def former_of(digest: bytes, now: float) -> bytes:
     """Return the field that remembers a digest swapped out now."""
     return b"[" + digest + b"," + number(now) + b"]"
+
+
+def secret_since(fields: Mapping[str, bytes]) -> float:
+    """Return since when the session has the verifier that it has: its last swap, or its founding."""
+    created: float = decode_value(CREATED, fields[CREATED])
+    former: list[Any] = decode_value(FORMER, fields[FORMER]) if FORMER in fields else [None, created]
+    swapped: float = former[1]
+    return max(created, swapped)
 
 
 def was_former(fields: Mapping[str, bytes], digest: bytes, now: float) -> bool:

@@ -26,6 +26,17 @@ class AsgiRequest(RequestFacts):
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.slots: MutableMapping[Any, Any] = scope
 
+    @property
+    def method(self) -> str:
+        """The method, in its case; that of a WebSocket's handshake is GET."""
+        method: str = self.slots.get("method", "GET")
+        return method
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether this is the opening of a WebSocket."""
+        return self.slots["type"] == "websocket" or (self.method == "GET" and _is_upgrade(self))
+
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """Return the raw values of a header, in order."""
         return [value for key, value in self.slots["headers"] if key == name]
@@ -55,12 +66,35 @@ class AsgiRequest(RequestFacts):
         path: str = self.slots.get("path", "/")
         return path if raw is None else raw.partition(b"?")[0].decode("latin-1")
 
+    @property
+    def client_address(self) -> str | None:
+        """The address of the client, as the server knows it."""
+        client: Sequence[Any] | None = self.slots.get("client")
+        return str(client[0]) or None if client else None
+
+    @property
+    def decoded_path(self) -> str:
+        """The path that the application is asked for."""
+        path: str = self.slots.get("path", "/")
+        return path
+
 
 class WsgiRequest(RequestFacts):
     """A WSGI environ."""
 
     def __init__(self, environ: MutableMapping[str, Any]) -> None:
         self.slots: MutableMapping[Any, Any] = environ
+
+    @property
+    def method(self) -> str:
+        """The method, in its case."""
+        method: str = self.slots["REQUEST_METHOD"]
+        return method
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether this is the opening of a WebSocket, which a WSGI application gets as a GET."""
+        return self.method == "GET" and _is_upgrade(self)
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """Return the raw value of a header; WSGI servers join several."""
@@ -95,6 +129,17 @@ class WsgiRequest(RequestFacts):
         raw: str = self.slots.get("SCRIPT_NAME", "") + self.slots.get("PATH_INFO", "")
         return raw or "/"
 
+    @property
+    def client_address(self) -> str | None:
+        """The address of the client, as the server knows it."""
+        return self.slots.get("REMOTE_ADDR") or None
+
+    @property
+    def decoded_path(self) -> str:
+        """The path that the application is asked for."""
+        # PEP 3333 shows bytes as Latin-1.
+        return self.path.encode("latin-1", "replace").decode("utf-8", "replace")
+
 
 class HeadersRequest(RequestFacts):
     """A request object with `headers`, of a framework that shows neither scope nor environ."""
@@ -102,6 +147,16 @@ class HeadersRequest(RequestFacts):
     def __init__(self, request: Any, slots: MutableMapping[Any, Any]) -> None:
         self._request = request
         self.slots = slots
+
+    @property
+    def method(self) -> str:
+        """The method, in its case."""
+        return str(getattr(self._request, "method", "") or "")
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether this is the opening of a WebSocket."""
+        return self.method == "GET" and _is_upgrade(self)
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """Return the raw values of a header, in order."""
@@ -139,6 +194,23 @@ class HeadersRequest(RequestFacts):
     def path(self) -> str:
         """The path, without the query."""
         return str(getattr(self._request, "path", "/"))
+
+    @property
+    def client_address(self) -> str | None:
+        """The address of the client, as the server knows it."""
+        # The names in aiohttp, Tornado, Sanic and Werkzeug's kin.
+        names = ("remote", "remote_ip", "ip", "remote_addr")
+        found = (getattr(self._request, name, None) for name in names)
+        return next((one for one in found if isinstance(one, str) and one), None)
+
+    @property
+    def decoded_path(self) -> str:
+        """The path that the application is asked for."""
+        return self.path
+
+
+def _is_upgrade(request: RequestFacts) -> bool:
+    return any(b"websocket" in value.lower() for value in request.header_values(b"upgrade"))
 
 
 def _raw(value: str | bytes) -> bytes:

@@ -10,13 +10,15 @@ from typing import Any, Final, Never, TypedDict, TypeVar, Unpack
 
 from server_session._api import Functions, Question
 from server_session._blocking import BlockingFunctions
-from server_session._carrier import Carrier, Request, resolve, serving, state_of
+from server_session._carrier import Carrier, Request, facts_of, resolve, serving, state_of
 from server_session._colour import run_awaiting, run_blocking
 from server_session._cookies import CookieHandler, CookieTransport, Header
+from server_session._csrf import CSRF, is_cross_site
 from server_session._durations import seconds_of
-from server_session._lifecycle import Answer, Policy, Visit
+from server_session._lifecycle import MAX_BYTES, MAX_FIELDS, Answer, AtMaxSessions, Policy, Visit
 from server_session._origins import origins_of
 from server_session._response import ResponseHeaders, add_cookies, never_store, vary_on_cookie
+from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals
 from server_session._steps import Step
 from server_session._tokens import Credential
@@ -46,6 +48,13 @@ class Settings(TypedDict, total=False):
     absolute_max_age: float | timedelta | None
     origin: str | Collection[str] | None
     renew_on: Collection[str]
+    csrf: CSRF | None
+    codec: EncryptedCodec | None
+    max_sessions: int | None
+    at_max_sessions: AtMaxSessions
+    device_details: bool
+    max_bytes: int
+    max_fields: int
     on_signal: Callable[[Signal], None] | None
     clock: Callable[[], float]
 
@@ -64,6 +73,15 @@ class Sessions(Functions):
         origin: where the application lives in public, `https://shop.example`, or several of these. Secure and the
             cookie's `__Host-` follow from it; without it the request's own scheme decides.
         renew_on: keys of the mapping whose writing means log-in: it renews the cookie in the same step.
+        csrf: which requests are refused because another site may have forged them: a `CSRF(...)`, or `None` for no
+            check by the middlewares.
+        codec: an `EncryptedCodec(keys)`, with which the store holds nothing that can be read, moved or forged.
+        max_sessions: how many sessions an owner may have at a time (OWASP ASVS 5.0, 7.1.2); `None` for any number.
+        at_max_sessions: what a log-in beyond that does: `"end_oldest"` session of the owner, or `"refuse"` with
+            `TooManySessionsError`.
+        device_details: whether `log_in` records the user agent and the address, for `sessions_of`.
+        max_bytes: how many bytes the fields of a session may take, as stored; beyond it a write is a `LimitError`.
+        max_fields: how many keys a session may have; likewise.
         on_signal: called with each `Signal` of a session's life.
         clock: seconds since the epoch, for tests.
 
@@ -81,6 +99,13 @@ class Sessions(Functions):
         absolute_max_age: float | timedelta | None = ABSOLUTE_AGE,
         origin: str | Collection[str] | None = None,
         renew_on: Collection[str] = RENEW_ON,
+        csrf: CSRF | None = CSRF(),  # noqa: B008 - it is immutable
+        codec: EncryptedCodec | None = None,
+        max_sessions: int | None = None,
+        at_max_sessions: AtMaxSessions = "end_oldest",
+        device_details: bool = False,
+        max_bytes: int = MAX_BYTES,
+        max_fields: int = MAX_FIELDS,
         on_signal: Callable[[Signal], None] | None = None,
         clock: Callable[[], float] = time.time,
         **unknown: Never,
@@ -102,13 +127,26 @@ class Sessions(Functions):
         for name, call in (("on_signal", on_signal), ("clock", clock)):
             if call is not None and not callable(call):
                 raise ConfigurationError(f"{name} is a function, not {call!r}")
+        if csrf is not None and not isinstance(csrf, CSRF):
+            raise ConfigurationError(f"csrf is a CSRF(...), or None for no check, not {csrf!r}")
+        self.csrf = csrf
+        if at_max_sessions not in ("end_oldest", "refuse"):
+            raise ConfigurationError(f"at_max_sessions is 'end_oldest' or 'refuse', not {at_max_sessions!r}")
+        signals = Signals(on_signal)
         self.policy = Policy(
-            store=self.store,
+            store=self.store if codec is None else sealed(self.store, codec, signals),
             idle=self.store.max_age or IDLE_SECONDS if max_age is None else seconds_of("max_age", max_age),
             absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
             renew_on=frozenset(renew_on),
-            signals=Signals(on_signal),
+            signals=signals,
             now=clock,
+            max_sessions=None if max_sessions is None else _count("max_sessions", max_sessions),
+            at_max_sessions=at_max_sessions,
+            device_details=bool(device_details),
+            max_bytes=_count("max_bytes", max_bytes),
+            max_fields=_count("max_fields", max_fields),
+            token_age=None if csrf is None else csrf.token_age,
+            single_use=csrf is not None and csrf.single_use,
         )
 
     def adapted(self, idle: float | None, cookie: Mapping[str, Any]) -> "Sessions":
@@ -141,8 +179,16 @@ class Sessions(Functions):
         visit: Visit | None = visits.get(self)
         if visit is None:
             presented = map(Credential.parse, self.cookie.read(request))
-            visit = visits[self] = Visit(self.policy, [one for one in presented if one is not None])
+            known = [one for one in presented if one is not None]
+            visit = visits[self] = Visit(self.policy, known, request=request)
+            visit.is_withheld = partial(self._is_withheld, request)
         return visit
+
+    def _is_withheld(self, request: Request) -> bool:
+        """Tell whether the browser may have a session's cookie that it did not send with this request."""
+        if not self.cookie.withheld_cross_site or self.cookie.is_present(request):
+            return False
+        return is_cross_site(facts_of(request, request.method, request.method, has_cookie=False), self.origins)
 
     def cookie_headers(self, request: Request, visit: Visit) -> list[Header]:
         """Return the headers that this visit asks to be added to the response."""
@@ -337,6 +383,12 @@ def _unknown(keyword: str) -> str:
     alike = [name for name in Settings.__annotations__ if name.replace("_", "") == plain]
     hint = f"it is spelt {alike[0]}" if alike else _HINTS.get(keyword)
     return f"there is no setting {keyword!r}: {hint or 'use ' + ', '.join(sorted(Settings.__annotations__))}"
+
+
+def _count(setting: str, given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ConfigurationError(f"{setting} is a whole number above 0, not {given!r}")
+    return given
 
 
 _STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")

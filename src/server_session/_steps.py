@@ -6,8 +6,10 @@ from uuid import UUID
 
 from server_session._carrier import is_carrier
 from server_session._codec import convert
+from server_session._durations import seconds_of
 from server_session._lifecycle import Policy, Visit
 from server_session._owners import OwnedSession
+from server_session._record import Life
 from server_session.exceptions import CarrierError
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "PLUCK",
     "RENEW",
     "REPLACE",
+    "REQUIRE_FRESH",
     "SET",
     "UPDATE",
     "VALIDATE_TOKEN",
@@ -122,9 +125,28 @@ async def destroy(visit: Visit) -> bool:
     return await visit.destroy()
 
 
-async def renew(visit: Visit, data: Mapping[str, object] | None) -> bool:
+async def renew(
+    visit: Visit,
+    data: Mapping[str, object] | None,
+    *,
+    max_age: object = None,
+    absolute_max_age: object = None,
+    persistent: object = None,
+    authenticated: object = False,
+) -> bool:
     """`renew_session`."""
-    return await visit.renew(_mapping("renew_session", data) if data else None)
+    life = Life(
+        idle=None if max_age is None else seconds_of("max_age", max_age),
+        absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
+        persistent=None if persistent is None else _flag("persistent", persistent),
+    )
+    given = _mapping("renew_session", data) if data else None
+    return await visit.renew(given, life, authenticated=_flag("authenticated", authenticated))
+
+
+async def require_fresh(visit: Visit, max_age: object) -> None:
+    """`require_fresh`."""
+    await visit.require_fresh(seconds_of("max_age", max_age))
 
 
 async def get_token(visit: Visit, scope: tuple[str, str] | None) -> str:
@@ -146,6 +168,7 @@ LOG_IN: Final[Step[bool]] = Step("log_in", log_in, "owner", "data")
 PLUCK: Final[Step[Any]] = Step("pluck_session_property", pluck, "name")
 DESTROY: Final[Step[bool]] = Step("destroy_session", destroy)
 RENEW: Final[Step[bool]] = Step("renew_session", renew)
+REQUIRE_FRESH: Final[Step[None]] = Step("require_fresh", require_fresh, "max_age")
 GET_TOKEN: Final[Step[str]] = Step("get_csrf_token", get_token)
 VALIDATE_TOKEN: Final[Step[bool]] = Step("validate_csrf_token", validate_token, "token")
 
@@ -168,6 +191,12 @@ def _owner(function: str, owner: object) -> str:
     return owner
 
 
+def _flag(name: str, given: object) -> bool:
+    if not isinstance(given, bool):
+        raise TypeError(f"renew_session takes {name} as True or False, not {type(given).__name__!r}")
+    return given
+
+
 def _mapping(function: str, data: object) -> Mapping[str, object]:
     if not isinstance(data, Mapping):
         raise TypeError(f"{function} takes the data as a dict, not {type(data).__name__!r}")
@@ -179,4 +208,8 @@ def _scope(scope: tuple[str, str] | None) -> str:
         return ""
     if not isinstance(scope, tuple) or list(map(type, scope)) != [str, str] or not "".join(scope).isprintable():
         raise TypeError(f"a token's scope is a method and a path, as in ('POST', '/transfer'), not {scope!r}")
-    return " ".join(scope)
+    # Late, for every import of the library would pay for it.
+    from urllib.parse import unquote
+
+    # As the guard will see it: a link's %20 is decoded there, and the method is on the wire in capitals.
+    return f"{scope[0].upper()} {unquote(scope[1])}"

@@ -1,6 +1,7 @@
 """What a browser holds: the cookie's selector and verifier, and the CSRF tokens made from the verifier."""
 
 import base64
+import enum
 import hashlib
 import hmac
 import os
@@ -9,7 +10,16 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-__all__ = ["CREDENTIAL_LENGTH", "Credential", "issue_token", "junk_token", "short_digest", "verify_token"]
+__all__ = [
+    "CREDENTIAL_LENGTH",
+    "Credential",
+    "Token",
+    "TokenState",
+    "issue_token",
+    "junk_token",
+    "read_token",
+    "short_digest",
+]
 
 _SELECTOR_LENGTH: Final = 24
 _VERIFIER_BYTES: Final = 30
@@ -74,19 +84,49 @@ def issue_token(credential: Credential, scope: str, now: float) -> str:
     return _base64url(nonce + _tag(credential, scope, nonce)).decode("ascii")
 
 
-def verify_token(credential: Credential, scope: str, token: str) -> bool:
-    """Tell whether a CSRF token was issued by this credential, for this scope. In constant time; never raises."""
+class TokenState(enum.Enum):
+    """What is known of the token that came with a request."""
+
+    UNREAD = "unread"
+    """It was not looked for yet."""
+    MISSING = "missing"
+    INVALID = "invalid"
+    STALE = "stale"
+    """It may have been good, and a fresh one would be: it is too old, or from before the last log-in or renewal."""
+    USED = "used"
+    """It was good once, and passes once only."""
+    VALID = "valid"
+
+
+class Token(NamedTuple):
+    """A CSRF token, in its parts. Whether it was issued here is for `is_of` to say."""
+
+    nonce: bytes
+    tag: bytes
+
+    @property
+    def time(self) -> int:
+        """When it was issued, in whole seconds since the epoch, if it was issued here."""
+        time: int = _NONCE.unpack(self.nonce)[0]
+        return time
+
+    def is_of(self, credential: Credential, scope: str) -> bool:
+        """Tell whether it was issued by this credential, for this scope. In constant time."""
+        return hmac.compare_digest(self.tag, _tag(credential, scope, self.nonce))
+
+
+def read_token(text: str) -> Token | None:
+    """Return a token's parts, or `None` for what is spelt otherwise than tokens are. Never raises."""
     # The length is bounded before anything is decoded, and only the one spelling that was emitted is accepted.
-    if len(token) != _TOKEN_LENGTH or not token.isascii():
-        return False
+    if len(text) != _TOKEN_LENGTH or not text.isascii():
+        return None
     try:
-        raw = base64.b64decode(token.encode("ascii") + b"==", altchars=b"-_", validate=True)
+        raw = base64.b64decode(text.encode("ascii") + b"==", altchars=b"-_", validate=True)
     except ValueError:
-        return False
-    if not hmac.compare_digest(_base64url(raw), token.encode("ascii")):
-        return False
-    nonce, tag = raw[: _NONCE.size], raw[_NONCE.size :]
-    return hmac.compare_digest(tag, _tag(credential, scope, nonce))
+        return None
+    if not hmac.compare_digest(_base64url(raw), text.encode("ascii")):
+        return None
+    return Token(raw[: _NONCE.size], raw[_NONCE.size :])
 
 
 def junk_token(random_bytes: Callable[[int], bytes] = os.urandom) -> str:

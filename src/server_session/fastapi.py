@@ -17,9 +17,9 @@ from fastapi.requests import HTTPConnection
 
 from server_session._session import Session
 from server_session._sessions import DEFAULT
-from server_session.starlette import SessionMiddleware, load_session
+from server_session.starlette import SessionMiddleware, csrf_exempt, csrf_protect, load_session
 
-__all__ = ["CsrfToken", "CurrentSession", "SessionAs", "SessionMiddleware"]
+__all__ = ["CsrfToken", "CurrentSession", "SessionAs", "SessionMiddleware", "csrf_exempt", "csrf_protect"]
 
 
 async def _csrf_token(connection: HTTPConnection) -> str:

@@ -3,15 +3,19 @@
 ```python
 app = Starlette(routes=[...], middleware=[Middleware(SessionMiddleware, max_age=timedelta(minutes=30))])
 ```
+
+Requests that another site may have forged are refused with 403. `@csrf_exempt` marks an endpoint that other servers
+call, `@csrf_protect(...)` one that asks for more.
 """
 
 from starlette.requests import HTTPConnection
 
+from server_session._demands import csrf_exempt, csrf_protect
 from server_session._session import Session, UnloadedSession
 from server_session.asgi import SessionMiddleware
 from server_session.exceptions import SessionNotLoadedError
 
-__all__ = ["SessionMiddleware", "load_session"]
+__all__ = ["SessionMiddleware", "csrf_exempt", "csrf_protect", "load_session"]
 
 
 async def load_session(connection: HTTPConnection) -> Session:

@@ -16,6 +16,7 @@ __all__ = [
     "pluck_session_property",
     "renew_session",
     "replace_session_data",
+    "require_fresh",
     "sessions_of",
     "set_session_data",
     "update_session_data",
@@ -30,6 +31,7 @@ log_in = BLOCKING_DEFAULT.log_in
 pluck_session_property = BLOCKING_DEFAULT.pluck_session_property
 renew_session = BLOCKING_DEFAULT.renew_session
 replace_session_data = BLOCKING_DEFAULT.replace_session_data
+require_fresh = BLOCKING_DEFAULT.require_fresh
 sessions_of = BLOCKING_DEFAULT.sessions_of
 set_session_data = BLOCKING_DEFAULT.set_session_data
 update_session_data = BLOCKING_DEFAULT.update_session_data

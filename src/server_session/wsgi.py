@@ -3,15 +3,19 @@
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, Unpack
 
+from server_session._body import read_wsgi_token
 from server_session._carrier import current, state_of
+from server_session._guard import guard_of
 from server_session._lazy import LazySession
 from server_session._lifecycle import Answer
+from server_session._refusal import Refusal, unavailable, withheld
 from server_session._request import WsgiRequest
 from server_session._response import WsgiHeaders
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.exceptions import StoreError
+from server_session.exceptions import CookieWithheldError, StoreError
 
 __all__ = ["SESSION", "SessionMiddleware"]
 
@@ -39,7 +43,8 @@ class SessionMiddleware:
         sessions: a `Sessions`; by default what `configure` made, or one of the keywords given here.
         settings: the keywords of `configure`, for sessions of this application's own.
 
-    A store that does not answer is a response 503, if no other has started.
+    A request that another site may have forged is a response 403 (see `CSRF`): nothing is exempt here, for which
+    view will serve it is not known yet. A store that does not answer is a 503, if no other response has started.
 
     """
 
@@ -74,10 +79,27 @@ class _Response:
 
     def call(self, app: Application) -> None:
         try:
+            rejection = self._check()
+            if rejection is not None:
+                self._refuse(rejection)
+                return
             self._body = self._in_context(lambda: app(self._environ, self._note))
             self._chunks = iter(self._body)
-        except StoreError:
-            self._refuse()
+        except (StoreError, CookieWithheldError) as error:
+            self._refuse(self._instead_of(error))
+
+    def _check(self) -> Refusal | None:
+        """Return the answer to a request that another site may have forged; `None` where it may pass."""
+        guard = guard_of(self._sessions, self._request)
+        if guard is None:
+            return None
+        if guard.needs_token:
+            token = guard.token_in_header()
+            if token is None:
+                token = read_wsgi_token(self._environ, guard.field)
+            self._run(partial(guard.weigh, self._visit, token))
+        rejection = guard.conclude(self._visit)
+        return None if rejection is None else guard.refusal(rejection)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -91,10 +113,10 @@ class _Response:
                 self._commit()
                 raise
             self._start()
-        except StoreError:
+        except (StoreError, CookieWithheldError) as error:
             if self._write is not None:
                 raise
-            self._refuse()
+            self._refuse(self._instead_of(error))
             return next(self._chunks)
         return chunk
 
@@ -145,17 +167,20 @@ class _Response:
         if not self._refused:
             self._run(self._visit.commit)
 
-    def _refuse(self) -> None:
+    def _instead_of(self, error: StoreError | CookieWithheldError) -> Refusal:
+        if isinstance(error, CookieWithheldError):
+            _LOG.warning("a request was answered with 403: %s", error)
+            return withheld(self._request.header_values(b"accept"))
+        _LOG.error("a request was answered with 503, for the session store failed: %s", error)
+        return unavailable()
+
+    def _refuse(self, refusal: Refusal) -> None:
         self._refused = True
-        _LOG.error("a request was answered with 503, for the session store failed: %s", sys.exception())
-        body = b"Sessions are unavailable now. Try again later.\n"
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-        ]
-        self._write = self._start_response("503 Service Unavailable", headers, sys.exc_info())
-        self._chunks = iter([body])
+        status = f"{refusal.status} {refusal.phrase}"
+        # An error that is at hand replaces a head that the application may have given (PEP 3333).
+        given = (status, refusal.headers) if sys.exception() is None else (status, refusal.headers, sys.exc_info())
+        self._write = self._start_response(*given)
+        self._chunks = iter([refusal.body])
 
     def _run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return self._sessions.run_blocking(self._request, start)

@@ -29,6 +29,7 @@ from server_session import (
     pluck_session_property,
     renew_session,
     replace_session_data,
+    require_fresh,
     sessions_of,
     set_session_data,
     update_session_data,
@@ -130,6 +131,12 @@ async def ending_and_renewing(request: Request, response: Response, context: Con
     assert_type(await renew_session(), bool)
     assert_type(await renew_session(context), bool)
     assert_type(await renew_session(request, response, data={"user": "ada"}), bool)
+    assert_type(await renew_session(request, max_age=timedelta(days=30), persistent=True), bool)
+    assert_type(await renew_session(request, response, absolute_max_age=86400, authenticated=True), bool)
+    await require_fresh(300)
+    await require_fresh(request, timedelta(minutes=5))
+    await require_fresh(request, response, 300.5)
+    await require_fresh(context, 300)
 
 
 async def tokens(request: Request, response: Response) -> None:
@@ -147,6 +154,9 @@ async def owners(request: Request) -> None:
     assert_type(sessions, list[OwnedSession])
     assert_type(sessions[0].id, str)
     assert_type(sessions[0].created, datetime)
+    assert_type(sessions[0].last_seen, datetime)
+    assert_type(sessions[0].user_agent, str | None)
+    assert_type(sessions[0].address, str | None)
     assert_type(sessions[0].is_current, bool)
     assert_type(await destroy_sessions_of("ada"), int)
     assert_type(await destroy_sessions_of("ada", except_current=True), int)
@@ -193,6 +203,10 @@ async def wrong_calls(request: Request, response: Response) -> None:
     await log_in(request, response, {"user": "ada"})  # type: ignore[call-overload]
     await pluck_session_property(request, b"flash")  # type: ignore[call-overload]
     await renew_session(request, data=[1])  # type: ignore[arg-type]
+    await renew_session(request, max_age="30 days")  # type: ignore[arg-type]
+    await renew_session(request, persistent="yes")  # type: ignore[arg-type]
+    await require_fresh()  # type: ignore[call-overload]
+    await require_fresh(request, "5 minutes")  # type: ignore[call-overload]
     await get_csrf_token(request, scope="POST")  # type: ignore[arg-type]
     await validate_csrf_token()  # type: ignore[call-overload]
     await sessions_of(7)  # type: ignore[arg-type]

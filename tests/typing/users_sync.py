@@ -4,7 +4,7 @@
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
 import dataclasses
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, assert_type
 
 from django.http import HttpRequest, HttpResponse
@@ -21,6 +21,7 @@ from server_session.sync import (
     pluck_session_property,
     renew_session,
     replace_session_data,
+    require_fresh,
     sessions_of,
     set_session_data,
     update_session_data,
@@ -97,6 +98,12 @@ def ending_and_renewing(request: Request, response: Response, context: Context) 
     assert_type(renew_session(), bool)
     assert_type(renew_session(context), bool)
     assert_type(renew_session(request, response, data={"user": "ada"}), bool)
+    assert_type(renew_session(request, max_age=timedelta(days=30), persistent=True), bool)
+    assert_type(renew_session(request, response, absolute_max_age=86400, authenticated=True), bool)
+    require_fresh(300)
+    require_fresh(request, timedelta(minutes=5))
+    require_fresh(request, response, 300.5)
+    require_fresh(context, 300)
 
 
 def tokens(request: Request, response: Response) -> None:
@@ -114,6 +121,9 @@ def owners(request: Request) -> None:
     assert_type(sessions, list[OwnedSession])
     assert_type(sessions[0].id, str)
     assert_type(sessions[0].created, datetime)
+    assert_type(sessions[0].last_seen, datetime)
+    assert_type(sessions[0].user_agent, str | None)
+    assert_type(sessions[0].address, str | None)
     assert_type(sessions[0].is_current, bool)
     assert_type(destroy_sessions_of("ada"), int)
     assert_type(destroy_sessions_of("ada", except_current=True), int)
@@ -163,6 +173,10 @@ def wrong_calls(request: Request, response: Response) -> None:
     log_in(request, response, {"user": "ada"})  # type: ignore[call-overload]
     pluck_session_property(request, b"flash")  # type: ignore[call-overload]
     renew_session(request, data=[1])  # type: ignore[arg-type]
+    renew_session(request, max_age="30 days")  # type: ignore[arg-type]
+    renew_session(request, persistent="yes")  # type: ignore[arg-type]
+    require_fresh()  # type: ignore[call-overload]
+    require_fresh(request, "5 minutes")  # type: ignore[call-overload]
     get_csrf_token(request, scope="POST")  # type: ignore[arg-type]
     validate_csrf_token()  # type: ignore[call-overload]
     sessions_of(7)  # type: ignore[arg-type]

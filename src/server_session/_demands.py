@@ -1,0 +1,107 @@
+"""What single endpoints ask of the check for forged requests: less than the application's policy, or more."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from server_session._csrf import CSRF, NOTHING_MORE, Demand
+from server_session.exceptions import ConfigurationError
+
+__all__ = ["asks_for_safe_methods", "csrf_exempt", "csrf_protect", "demand_of"]
+
+E = TypeVar("E", bound=Callable[..., Any])
+
+_MARK: Final = "__server_session_csrf__"
+_marked_every_method = False
+
+
+def csrf_exempt(endpoint: E) -> E:
+    """Mark an endpoint (a view function or class) that is not checked: one that other servers call.
+
+    It must then prove by other means who calls, a signature for instance. Of an endpoint's decorators it stands
+    outermost, below only that of the route.
+    """
+    return _mark(endpoint, Demand(exempt=True))
+
+
+def csrf_protect(
+    *, strict: bool = False, every_method: bool = False, anonymous: bool = False, scoped: bool = False
+) -> Callable[[E], E]:
+    """Mark an endpoint that asks for more than the application's policy.
+
+    Of an endpoint's decorators it stands outermost, below only that of the route. The middlewares of
+    `server_session.starlette` and `fastapi`, Flask's extension and Django's middleware honour it.
+
+    Args:
+        strict: it needs a valid token, whatever the browser's headers say.
+        every_method: GET and its like are checked as a POST is: they have effects here.
+        anonymous: a request without the session's cookie is checked like one with it: a log-in.
+        scoped: it needs a token issued for this very method and path,
+            `get_csrf_token(request, scope=("POST", "/transfer"))`.
+
+    """
+    global _marked_every_method  # noqa: PLW0603 - whether any endpoint of the process asks for it
+    demand = Demand(strict=strict, every_method=every_method, anonymous=anonymous, scoped=scoped)
+    if demand == NOTHING_MORE:
+        raise ConfigurationError("csrf_protect() asks for nothing: give strict, every_method, anonymous or scoped")
+    _marked_every_method |= every_method
+    return partial(_mark, demand=demand)
+
+
+def demand_of(endpoint: object, method: str, policy: CSRF) -> Demand:
+    """Return what the endpoint that will serve a request of this method asks; `None` is an endpoint not known."""
+    faces = list(_faces(endpoint, method.lower()))
+    marks: list[Demand] = [mark for face in faces if isinstance(mark := getattr(face, _MARK, None), Demand)]
+    named = policy.protect_anonymous
+    asked = Demand(
+        strict=any(mark.strict for mark in marks),
+        every_method=any(mark.every_method for mark in marks),
+        anonymous=(not isinstance(named, bool) and _is_among(faces, named)) or any(mark.anonymous for mark in marks),
+        scoped=any(mark.scoped for mark in marks),
+    )
+    # Who asks for more in one place and for less in another is given more.
+    if asked == NOTHING_MORE and (any(mark.exempt for mark in marks) or _is_among(faces, policy.exempt)):
+        return Demand(exempt=True)
+    return asked._replace(anonymous=True) if named is True else asked
+
+
+def asks_for_safe_methods() -> bool:
+    """Tell whether there is any endpoint that wants its GET to be checked."""
+    return _marked_every_method
+
+
+def _faces(endpoint: object, verb: str) -> Iterator[object]:
+    """Yield the endpoint, and what stands behind it: the class of a class's view, and its method."""
+    while endpoint is not None:
+        yield endpoint
+        for name in ("view_class", "cls"):
+            behind = getattr(endpoint, name, None)
+            if isinstance(behind, type):
+                yield behind
+                yield _verb_of(behind, verb)
+        if isinstance(endpoint, type):
+            yield _verb_of(endpoint, verb)
+        endpoint = endpoint.func if isinstance(endpoint, partial) else getattr(endpoint, "__func__", None)
+
+
+def _verb_of(view: type, verb: str) -> object:
+    # A HEAD is served by the GET of a class that has no other.
+    return getattr(view, verb, None) or (getattr(view, "get", None) if verb == "head" else None)
+
+
+def _is_among(faces: list[object], endpoints: tuple[Callable[..., Any], ...]) -> bool:
+    return any(face is endpoint for face in faces for endpoint in endpoints)
+
+
+def _mark(endpoint: E, demand: Demand) -> E:
+    known: Demand = getattr(endpoint, _MARK, NOTHING_MORE)
+    together = Demand(*(one or other for one, other in zip(known, demand, strict=True)))
+    if together.exempt and together != Demand(exempt=True):
+        raise ConfigurationError(f"{endpoint!r} is csrf_exempt and csrf_protect at once: leave one out")
+    try:
+        setattr(endpoint, _MARK, together)
+    except AttributeError:
+        raise ConfigurationError(
+            f"{endpoint!r} cannot be marked: mark the function or the class, as its outermost decorator"
+        ) from None
+    return endpoint

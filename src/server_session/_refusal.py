@@ -1,0 +1,83 @@
+"""The answers that a middleware gives in the application's place."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+__all__ = ["REJECTION_HEADER", "Refusal", "forbidden", "unavailable", "withheld"]
+
+REJECTION_HEADER: Final = "CSRF-Rejection"
+"""The header that tells a script why its request was refused."""
+
+_SAID: Final = {
+    "csrf_stale": "The form is from before you logged in, or too old. Load the page again, and send it once more.",
+    "csrf_token_used": "The form was sent before. Load the page again if it should be sent once more.",
+    "cookie_withheld": "The request came from another site, without your cookie. Open the page here, and try again.",
+}
+_SAID_ELSE: Final = "The request could not be verified to come from this site. Load the page again, and try once more."
+
+_PAGE: Final = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>403 Forbidden</title>'
+    "<h1>Forbidden</h1><p>{said}</p><p><small>{code}</small></p></html>\n"
+)
+
+
+class Refusal(NamedTuple):
+    """A whole response."""
+
+    status: int
+    phrase: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+def unavailable() -> Refusal:
+    """Return the answer of an application whose store fails."""
+    return _refusal(503, "Service Unavailable", "text/plain", "Sessions are unavailable now. Try again later.\n", {})
+
+
+def forbidden(code: str, accept: Sequence[bytes]) -> Refusal:
+    """Return the answer to a request that another site may have forged, in HTML or JSON as `Accept` would have it."""
+    said = _SAID.get(code, _SAID_ELSE)
+    more = {"Vary": "Origin, Sec-Fetch-Site", REJECTION_HEADER: code}
+    if _prefers_json(accept):
+        text = msgspec.json.encode({"error": code, "detail": said}).decode() + "\n"
+        return _refusal(403, "Forbidden", "application/json", text, more)
+    return _refusal(403, "Forbidden", "text/html", _PAGE.format(said=said, code=code), more)
+
+
+def withheld(accept: Sequence[bytes]) -> Refusal:
+    """Return the answer to a request of another site's that would have founded a session."""
+    return forbidden("cookie_withheld", accept)
+
+
+def _refusal(status: int, phrase: str, kind: str, text: str, more: dict[str, str]) -> Refusal:
+    body = text.encode()
+    headers = {
+        "Content-Type": f"{kind}; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        **more,
+    }
+    return Refusal(status, phrase, list(headers.items()), body)
+
+
+def _prefers_json(accept: Sequence[bytes]) -> bool:
+    """Tell whether JSON is asked for, and before HTML (RFC 9110, 12.5.1)."""
+    json_weight = html_weight = 0.0
+    for part in b",".join(accept).decode("latin-1").lower().split(","):
+        kind, *parameters = (one.strip() for one in part.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        if kind == "application/json" or kind.endswith("+json"):
+            json_weight = max(json_weight, weight)
+        elif kind in ("text/html", "application/xhtml+xml"):
+            html_weight = max(html_weight, weight)
+    return json_weight > html_weight
