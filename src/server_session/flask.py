@@ -1,4 +1,4 @@
-"""Sessions for Flask: `flask.session` on the server, and the functions of `server_session.sync` in its views.
+"""Sessions for Flask: `flask.session` on the server, the functions of `server_session.sync`, and the check for CSRF.
 
 ```python
 configure(max_age=timedelta(minutes=30))
@@ -10,30 +10,49 @@ ServerSession(app)
 import logging
 import operator
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from contextvars import Token
 from datetime import timedelta
-from typing import Any, Final, TypeVar, Unpack
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar, Unpack
 
 from flask import Flask, current_app
 from flask import request as flask_request
+from flask import session as flask_session
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 from markupsafe import Markup
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
+from server_session._body import read_wsgi_token
 from server_session._carrier import current, state_of
 from server_session._colour import Colour, drive
+from server_session._csrf import CSRF, NOTHING_MORE, Demand, Rejection
+from server_session._demands import csrf_exempt, csrf_protect, demand_of
+from server_session._guard import Guard, guard_of
+from server_session._html import Html, csrf_input, csrf_meta, csrf_script
 from server_session._lazy import LazySession
 from server_session._lifecycle import Answer, State, Visit
+from server_session._refusal import REJECTION_HEADER, Refusal, withheld
 from server_session._request import WsgiRequest
-from server_session._response import headers_of
+from server_session._response import headers_of, never_store
 from server_session._session import Session
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.exceptions import ConfigurationError, SessionError, StoreError
+from server_session._steps import GET_TOKEN
+from server_session.exceptions import ConfigurationError, CookieWithheldError, SessionError, StoreError
 
-__all__ = ["FlaskSession", "ServerSession", "ServerSessionInterface"]
+__all__ = [
+    "CsrfRejected",
+    "FlaskSession",
+    "ServerSession",
+    "ServerSessionInterface",
+    "csrf_exempt",
+    "csrf_protect",
+]
 
 T = TypeVar("T")
+
+TokenScope: TypeAlias = tuple[str, str]
 
 _LOG: Final = logging.getLogger("server_session")
 
@@ -56,7 +75,7 @@ _FLASHES: Final = "_flashes"
 
 
 class ServerSession:
-    """Puts `flask.session` on the server, and serves the functions of `server_session.sync` to the views.
+    """Puts `flask.session` on the server, serves the functions of `server_session.sync`, and keeps forged requests out.
 
     Args:
         app: the application; without it call `init_app`.
@@ -68,6 +87,22 @@ class ServerSession:
     where they differ from Flask's defaults. The session is stored, as Flask does it, with every response that Flask
     makes, that to an unhandled error too, and again when a streamed body ends. A store that does not answer is a
     response 503, made by the application's own error handler for 503 if it has one.
+
+    Every request that another site may have forged (see `CSRF`) is a `CsrfRejected`, before any `before_request`
+    function sees it: for each view, those added later too, and where there is none. What other servers call is marked
+    with `csrf_exempt`, a view or a whole blueprint; what needs more is marked with `csrf_protect(...)`. Templates have
+    `csrf_token()`, `csrf_input()`, `csrf_meta()` and `csrf_script(nonce)`, save where the application has put such a
+    name itself.
+
+    The test client is no browser, and sends neither `Origin` nor `Sec-Fetch-Site`: with the session's cookie its POST
+    needs a token. To be a browser on a page of the application's own it sends the header, once or with each request:
+
+    ```python
+    client.post("/cart", data={"item": 1}, headers={"Sec-Fetch-Site": "same-origin"})
+    client.environ_base["HTTP_SEC_FETCH_SITE"] = "same-origin"
+    ```
+
+    No setting of Flask's switches the check off, `TESTING` does not either; `configure(csrf=None)` does.
 
     """
 
@@ -87,8 +122,42 @@ class ServerSession:
         """Serve this application too."""
         app.session_interface = ServerSessionInterface(self)
         app.register_error_handler(StoreError, _unavailable)
+        app.register_error_handler(CookieWithheldError, _withheld)
         app.teardown_request(_leave)
         app.extensions["server_session"] = self
+        before = app.before_request_funcs.setdefault(None, [])
+        # First of all, whatever was registered before this extension.
+        if _check not in before:
+            before.insert(0, _check)
+        for name, function in _TEMPLATE_FUNCTIONS.items():
+            app.jinja_env.globals.setdefault(name, function)
+
+
+class CsrfRejected(Forbidden):
+    """A request that another site may have forged, or that came without its cookie for another site had sent it: 403.
+
+    The application's `errorhandler(CsrfRejected)`, or its `errorhandler(403)`, may make the page; `rejection.code` is
+    stable and safe to show, `rejection.reason` is for the log. No cache keeps it, whoever makes it, and its header
+    `CSRF-Rejection` has the code.
+
+    It is no `CsrfError`, for the `code` of an exception of Werkzeug's is the status.
+    """
+
+    # True of every code, and for whoever shows the description of each error.
+    description = "The request could not be verified to come from this site. Load the page again, and try once more."
+
+    def __init__(self, rejection: Rejection, refusal: Refusal) -> None:
+        super().__init__()
+        self.rejection = rejection
+        self._refusal = refusal
+
+    def get_body(self, environ: Any = None, scope: Any = None) -> str:  # noqa: ARG002 - Werkzeug's signature
+        """Return the page, in HTML or JSON as the request's `Accept` would have it."""
+        return self._refusal.body.decode()
+
+    def get_headers(self, environ: Any = None, scope: Any = None) -> list[tuple[str, str]]:  # noqa: ARG002 - likewise
+        """Return the page's headers."""
+        return [(name, value) for name, value in self._refusal.headers if name != "Content-Length"]
 
 
 class FlaskSession(LazySession, SessionMixin):
@@ -99,6 +168,7 @@ class FlaskSession(LazySession, SessionMixin):
         self.sessions = sessions
         self.request = request
         self.visit = visit
+        self.rejection: Rejection | None = None
         self._is_new = False
         self._was_permanent = False
 
@@ -141,10 +211,24 @@ class FlaskSession(LazySession, SessionMixin):
         # An async view runs on a loop that Flask made for this request alone: nobody else waits for it.
         return drive(start())
 
+    def check(self, guard: Guard) -> Rejection | None:
+        """Return why the request is refused, or `None` where it may pass."""
+        if guard.needs_token:
+            token = guard.token_in_header()
+            if token is None:
+                token = read_wsgi_token(self.request.slots, guard.field)
+            if self.sessions.store.colour is Colour.AWAITS:
+                # An application of such a store has async views: it waits for the check as it does for them.
+                current_app.async_to_sync(guard.weigh)(self.visit, token)
+            else:
+                self.run(partial(guard.weigh, self.visit, token))
+        self.rejection = guard.conclude(self.visit)
+        return self.rejection
+
     def commit(self) -> None:
         """Store what has changed."""
         # Functions write at once: over a client that awaits there is nothing to do without the mapping.
-        if self.visit.session is not None or self.sessions.store.colour is not Colour.AWAITS:
+        if self._session is not None or self.sessions.store.colour is not Colour.AWAITS:
             self.run(self.visit.commit)
 
     def abandon(self) -> None:
@@ -153,7 +237,7 @@ class FlaskSession(LazySession, SessionMixin):
 
     def choose_lifetime(self, *, refresh: bool) -> bool:
         """Choose how long the browser keeps the cookie; return whether it is to be told so again."""
-        if self.visit.session is None:
+        if self._session is None:
             return False
         is_permanent = self.permanent
         self.visit.cookie_seconds = self.sessions.policy.idle if is_permanent else None
@@ -202,12 +286,14 @@ class ServerSessionInterface(SessionInterface):
             session.commit()
             if again:
                 visit.send_cookie_again(visit.cookie_seconds)
-        except StoreError as error:
+        except (StoreError, CookieWithheldError) as error:
             session.abandon()
             _become(response, app.make_response(app.handle_user_exception(error)))
         except SessionError:
             session.abandon()
             raise
+        if session.rejection is not None:
+            _mark_refused(response, session.rejection)
         is_streamed = response.is_streamed and not response.direct_passthrough
         # What a streamed body looks at comes too late for the headers. (Werkzeug's error pages look like streams, and
         # know their length.)
@@ -248,6 +334,9 @@ class _Body(Iterator[Any]):
             self._session.commit()
 
     def _in_request(self, call: Callable[[], T]) -> T:
+        # The request may be left within this call: set once more it would be served for ever after.
+        if current.get() is self._session.request:
+            return call()
         token = current.set(self._session.request)
         try:
             return call()
@@ -290,10 +379,95 @@ def _idle(lifetime: timedelta | float, absolute: float | None) -> float:
     return seconds
 
 
+def _check() -> None:
+    """Refuse the request if another site may have forged it."""
+    session = _of_request()
+    guard = guard_of(session.sessions, session.request, partial(_endpoint, session.sessions), flask_request.method)
+    if guard is None:
+        return
+    rejection = session.check(guard)
+    if rejection is not None:
+        raise CsrfRejected(rejection, guard.refusal(rejection))
+
+
+def _endpoint(sessions: Sessions) -> object:
+    """Return the view that will serve the request, marked as its blueprints are; `None` where there is none."""
+    view: Any = current_app.view_functions.get(flask_request.endpoint or "")
+    for name in flask_request.blueprints:
+        demand = demand_of(current_app.blueprints.get(name), flask_request.method, sessions.csrf or _NO_POLICY)
+        if demand != NOTHING_MORE:
+            view = _marked(partial(view), demand)
+    return view
+
+
+def _marked(view: Callable[..., Any], demand: Demand) -> Callable[..., Any]:
+    if demand.exempt:
+        return csrf_exempt(view)
+    return csrf_protect(
+        strict=demand.strict, every_method=demand.every_method, anonymous=demand.anonymous, scoped=demand.scoped
+    )(view)
+
+
+def _of_request() -> FlaskSession:
+    """Return the request's session; where the application opened one of another kind, the one that is ours."""
+    if isinstance(flask_session, FlaskSession):
+        return flask_session
+    extension: ServerSession = current_app.extensions["server_session"]
+    return ServerSessionInterface(extension).open_session(current_app, flask_request)
+
+
+def _csrf_token(scope: TokenScope | None = None) -> str:
+    session = _of_request()
+    return session.run(partial(GET_TOKEN.body, session.visit, scope))
+
+
+def _csrf_input(scope: TokenScope | None = None) -> Html:
+    return csrf_input(_csrf_token(scope), _policy().field)
+
+
+def _csrf_meta(scope: TokenScope | None = None) -> Html:
+    policy = _policy()
+    return csrf_meta(_csrf_token(scope), policy.header, policy.field, single_use=policy.single_use)
+
+
+def _policy() -> CSRF:
+    return _of_request().sessions.csrf or _NO_POLICY
+
+
+_NO_POLICY: Final = CSRF()
+
+# A token founds a session, so none is made before a template asks for it.
+_TEMPLATE_FUNCTIONS: Final[dict[str, Callable[..., str]]] = {
+    "csrf_token": _csrf_token,
+    "csrf_input": _csrf_input,
+    "csrf_meta": _csrf_meta,
+    "csrf_script": csrf_script,
+}
+
+
+def _withheld(error: CookieWithheldError) -> Response:
+    _LOG.warning("a request was answered with 403: %s", error)
+    session = _of_request()
+    session.rejection = Rejection("cookie_withheld", str(error))
+    refusal = withheld(session.request.header_values(b"accept"))
+    return current_app.make_response(current_app.handle_http_exception(CsrfRejected(session.rejection, refusal)))
+
+
+def _mark_refused(response: Response, rejection: Rejection) -> None:
+    """Give the application's own page the headers that ours has."""
+    response.headers[REJECTION_HEADER] = rejection.code
+    response.vary.update(["Origin", "Sec-Fetch-Site"])
+    never_store(headers_of(response))
+
+
 def _leave(_: BaseException | None = None) -> None:
-    token: Token[Any] | None = flask_request.environ.pop(_UNDO, None)
-    if token is not None:
+    token: Token[Any] | None = flask_request.environ.get(_UNDO)
+    if token is None:
+        return
+    # A copy of the request's context, in another thread, ends by itself: there is nothing to leave there.
+    with suppress(ValueError):
         current.reset(token)
+        del flask_request.environ[_UNDO]
 
 
 def _unavailable(error: StoreError) -> Response:
