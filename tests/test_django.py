@@ -21,7 +21,18 @@ from django.core.management import call_command
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 import server_session
-from server_session import Colour, CookieHandler, CookieTransport, FileSessionStore, MemorySessionStore, _sessions, sync
+from server_session import (
+    Colour,
+    CookieHandler,
+    CookieTransport,
+    EncryptedCodec,
+    FileSessionStore,
+    MemorySessionStore,
+    Outcome,
+    _sessions,
+    sync,
+)
+from server_session._colour import drive
 from server_session.exceptions import (
     ColourError,
     ConfigurationError,
@@ -1164,3 +1175,17 @@ def test_a_store_that_is_down_is_a_503_where_a_middleware_asked_it() -> None:
         client = Client(raise_request_exception=False)
         client.cookies[settings.SESSION_COOKIE_NAME] = "x" * 64
         assert client.get("/nothing").status_code == 503
+
+
+def test_what_the_store_holds_can_be_sealed_and_an_expiry_of_its_own_holds_all_the_same():
+    key = EncryptedCodec.generate_key()
+    store = MemorySessionStore()
+    with override_settings(SERVER_SESSION={"session_store": store, "codec": EncryptedCodec([key])}):
+        session = server_session.django.SessionStore()
+        session["user"] = "a name that nobody reads"
+        session.set_expiry(60)
+        session.save()
+        assert server_session.django.SessionStore(session.session_key)["user"] == "a name that nobody reads"
+        stored = drive(store.get(session.session_key[:24], {}, False))
+        assert not isinstance(stored, Outcome)
+        assert b"a name" not in b"".join(stored.values())

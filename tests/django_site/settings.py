@@ -1,4 +1,4 @@
-"""The settings of the project that tests/test_django.py runs."""
+"""The settings of the project that tests/test_django.py and tests/test_django_csrf.py run."""
 
 import os
 

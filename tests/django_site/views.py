@@ -8,6 +8,11 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from django.template import engines
+from django.views import View
+from django.views.decorators.csrf import csrf_exempt as djangos_csrf_exempt
+
+from server_session.django import csrf_exempt, csrf_protect, ensure_csrf_cookie
 
 script: Callable[..., Any] = dict
 gate = threading.Barrier(1)
@@ -66,3 +71,96 @@ def call(request: HttpRequest) -> HttpResponse:
 async def acall(request: HttpRequest) -> HttpResponse:
     answer = await script(request)
     return answer if isinstance(answer, HttpResponseBase) else JsonResponse(answer, safe=False)
+
+
+# --- what tests/test_django_csrf.py asks for
+
+
+def send(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sent")
+
+
+async def asend(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sent")
+
+
+@djangos_csrf_exempt
+def hook(request: HttpRequest) -> HttpResponse:
+    checked = getattr(request, "csrf_processing_done", False)
+    return HttpResponse("known to be no forgery" if checked else "unknown")
+
+
+@csrf_exempt
+def own_hook(request: HttpRequest) -> HttpResponse:
+    return call(request)
+
+
+@csrf_protect(strict=True)
+def strict(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sent")
+
+
+@csrf_protect(scoped=True)
+def scoped(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sent")
+
+
+@djangos_csrf_exempt
+@csrf_protect(strict=True)
+def exempt_and_strict(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sent")
+
+
+@csrf_exempt
+@csrf_protect
+def checked_late(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sent")
+
+
+@csrf_protect
+async def acheck(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("sent")
+
+
+class Sending(View):
+    def post(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse("sent")
+
+
+@csrf_exempt
+class Hook(Sending):
+    pass
+
+
+@csrf_protect(strict=True)
+class Strict(Sending):
+    pass
+
+
+@csrf_protect(strict=True)
+class AwaitingStrict(View):
+    async def post(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse("sent")
+
+
+@ensure_csrf_cookie
+def page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("page")
+
+
+@ensure_csrf_cookie
+async def apage(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("page")
+
+
+def failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return HttpResponse(f"our own page: {reason}", status=403, headers={"Cache-Control": "public, max-age=60"})
+
+
+def failure_with_form(request: HttpRequest, reason: str = "") -> HttpResponse:
+    page = engines["django"].from_string("our own page: {{ reason }} {% csrf_token %}")
+    return HttpResponse(page.render({"reason": reason}, request), status=403)
+
+
+async def afailure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return HttpResponse(f"our own page: {reason}", status=403)
