@@ -31,6 +31,7 @@ PARTS: dict[str, Part] = {
     part.package: part
     for part in (
         Part("chromium", "chromium"),
+        Part("firefox-esr", "firefox-esr"),
         Part("redis-server", "redis-server"),
         Part("memcached", "memcached"),
         Part("postgresql", "postgres", ("/usr/lib/postgresql/*/bin",)),

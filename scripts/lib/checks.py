@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from environments import ROOT, SetUpError, prepare
+from environments import ROOT, SetUpError, prepare, prepare_puppeteer
 
 sys.path.insert(0, str(ROOT))
 
@@ -63,10 +63,12 @@ class Run:
         """Run commands as one step, which passes if each of them does; each is run."""
         return self.step(title, lambda: min([self._command(command, environment) for command in commands]))
 
-    def together(self, commands: dict[str, Command]) -> None:
+    def together(self, commands: dict[str, Command], **environment: str) -> None:
         """Run commands at once, a step each; what each prints is shown when it has ended."""
+        if commands:
+            print(f"\nAt once, each shown when it has ended: {', '.join(commands)} …", flush=True)
         with ThreadPoolExecutor(max(1, len(commands))) as pool:
-            running = {title: pool.submit(self._quietly, command) for title, command in commands.items()}
+            running = {title: pool.submit(self._quietly, command, environment) for title, command in commands.items()}
             for title, ending in running.items():
                 self.step(title, partial(_shown, ending))
 
@@ -85,10 +87,10 @@ class Run:
         print(f"  {sum(result.seconds for result in self.results):.0f} s in all", flush=True)
         return all(result.passed for result in self.results)
 
-    def _quietly(self, command: Command) -> Callable[[], bool]:
+    def _quietly(self, command: Command, environment: dict[str, str]) -> Callable[[], bool]:
         start = time.monotonic()
         with tempfile.TemporaryFile() as printed:
-            passed = self._command(command, {}, printed)
+            passed = self._command(command, environment, printed)
             printed.seek(0)
             text = printed.read().decode(errors="replace")
         seconds = time.monotonic() - start
@@ -198,6 +200,7 @@ def main() -> int:
     if not run.step("environment", lambda: prepare(".venv", "dev", sys.executable).exists()):
         run.close()
         return 1
+    run.step("browser driver", lambda: prepare_puppeteer(".venv").exists())
     python = ROOT / ".venv/bin/python"
     tool = (str(python), "-m")
 
@@ -210,15 +213,7 @@ def main() -> int:
     run.commands("types (mypy)", (*tool, "mypy", *_there("src", "tests/typing", "scripts/lib")))
     run.commands("types (pyright)", (*tool, "pyright", *_there("src", "tests/typing")))
 
-    coverage = (*tool, "coverage")
-    run.commands(
-        f"tests on Python {_version(python)}",
-        (*coverage, "erase"),
-        (*coverage, "run", "-m", "pytest", *for_pytest),
-        (*coverage, "combine", "--quiet"),
-        (*coverage, "report"),
-        **long_forms,
-    )
+    _test(run, python, for_pytest, long_forms)
     pythons = find_pythons()
     others: dict[str, Command] = {}
     for version in PYTHONS:
@@ -233,6 +228,23 @@ def main() -> int:
             others[f"tests on Python {version}"] = (inside, *quickly, *for_pytest)
     run.together(others)
     return 0 if run.close() else 1
+
+
+def _test(run: Run, python: Path, for_pytest: Sequence[str], environment: dict[str, str]) -> None:
+    """Run the tests on the main Python, those that wait for browsers beside the others, and say what they reached."""
+    coverage = (str(python), "-m", "coverage")
+    measured = (*coverage, "run", "-m", "pytest")
+    title = f"tests on Python {_version(python)}"
+    run.commands("coverage begins", (*coverage, "erase"))
+    if for_pytest:
+        run.commands(title, (*measured, *for_pytest), **environment)
+    else:
+        in_browsers = (*measured, "-p", "no:cacheprovider", "tests/browser")
+        run.together(
+            {title: (*measured, "--ignore=tests/browser"), "tests in browsers": in_browsers},
+            **environment,
+        )
+    run.commands("coverage", (*coverage, "combine", "--quiet"), (*coverage, "report"))
 
 
 def _environment_of(run: Run, version: str, python: str) -> str | None:

