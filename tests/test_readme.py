@@ -26,12 +26,12 @@ def module_of(name: str) -> ModuleType:
 
 
 def token_in(page: str) -> str:
-    found = re.search(r'name="csrf" value="([^"]+)"', page)
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
     assert found is not None
     return found[1]
 
 
-def test_the_fastapi_example_logs_in_and_out():
+def test_the_fastapi_example_logs_in_and_out_and_refuses_what_is_forged():
     client = Client(module_of("fastapi").app)
 
     async def post(path: str, **form: str) -> Any:
@@ -40,7 +40,7 @@ def test_the_fastapi_example_logs_in_and_out():
             (b"host", b"shop.example"),
             (b"content-type", b"application/x-www-form-urlencoded"),
             (b"content-length", str(len(body)).encode()),
-            (b"cookie", (client.cookie or "").encode()),
+            *([(b"cookie", client.cookie.encode())] if client.cookie else []),
         ]
         return await client.get(path, method="POST", headers=headers, body=body)
 
@@ -48,26 +48,30 @@ def test_the_fastapi_example_logs_in_and_out():
         page = (await client.get("/")).body.decode()
         assert "Log in" in page
         before = client.cookie
-        assert (await post("/log-in", csrf="forged")).status == 303
+        assert (await post("/log-in", password="tea", csrf_token="forged")).status == 403
+        stranger, client.cookie = client.cookie, None
+        assert (await post("/log-in", password="tea")).status == 403
+        client.cookie = stranger
         assert "Log out" not in (await client.get("/")).body.decode()
-        await post("/log-in", csrf=token_in(page))
+        await post("/log-in", password="tea", csrf_token=token_in(page))
         assert client.cookie != before
         page = (await client.get("/")).body.decode()
         assert "Log out Ada" in page
-        await post("/log-out", csrf=token_in(page))
+        assert (await post("/log-out")).status == 403
+        await post("/log-out", csrf_token=token_in(page))
         assert client.cookie is None
         assert "Log out" not in (await client.get("/")).body.decode()
 
     asyncio.run(scenario())
 
 
-def test_the_flask_example_counts():
+def test_the_flask_example_counts_and_refuses_what_is_forged():
     client = module_of("flask").app.test_client()
     page = client.get("/").text
     assert "<p>0</p>" in page
-    client.post("/add", data={"csrf": "forged"})
+    assert client.post("/add", data={"csrf_token": "forged"}).status_code == 403
     for _ in range(2):
-        client.post("/add", data={"csrf": token_in(page)})
+        client.post("/add", data={"csrf_token": token_in(page)})
     assert "<p>2</p>" in client.get("/").text
 
 
