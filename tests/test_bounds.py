@@ -10,7 +10,8 @@ import pytest
 from starlette.responses import Response
 
 from server_session import LimitError, MemorySessionStore, Sessions
-from server_session._lifecycle import MAX_BYTES, MAX_FIELDS, Policy, Visit
+from server_session._lifecycle import Visit
+from server_session._policy import MAX_BYTES, MAX_FIELDS, Policy
 from tests.asgi_client import scope_of
 from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
 

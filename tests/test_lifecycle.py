@@ -380,7 +380,7 @@ def test_an_update_of_one_key_is_not_disturbed_by_writes_to_others(browser):
 
 
 def test_an_update_that_never_gets_through_is_a_conflict_error_and_writes_nothing(browser, monkeypatch):
-    monkeypatch.setattr("server_session._lifecycle.UPDATE_SECONDS", 0.05)
+    monkeypatch.setattr("server_session._tries.UPDATE_SECONDS", 0.05)
 
     class Contended(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
@@ -1323,7 +1323,7 @@ def test_a_token_given_while_the_mapping_holds_a_log_in_is_good_on_the_page_that
 
 
 def test_what_is_plucked_or_replaced_in_place_against_endless_writers_ends_in_a_conflict(browser, monkeypatch):
-    monkeypatch.setattr("server_session._lifecycle.UPDATE_SECONDS", 0.05)
+    monkeypatch.setattr("server_session._tries.UPDATE_SECONDS", 0.05)
 
     class Contended(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):

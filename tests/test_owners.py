@@ -20,8 +20,9 @@ from server_session import (
     StoreError,
     TooManySessionsError,
 )
-from server_session._lifecycle import Policy, Visit
+from server_session._lifecycle import Visit
 from server_session._owners import _key_of
+from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
 from server_session._tokens import Credential
 from server_session.stores._base import Outcome

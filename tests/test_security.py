@@ -24,7 +24,7 @@ def test_each_proof_that_the_page_names_exists(file, test):
 
 
 def test_each_requirement_has_its_row():
-    rows = re.findall(r"^\| (\d\.\d\.\d+)(?: – (\d\.\d\.\d+))? \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| (\d\.\d\.\d+)(?: \u2013 (\d\.\d\.\d+))? \|", PAGE, re.MULTILINE)
     numbers = set()
     for first, last in rows:
         section, start = first.rsplit(".", 1)

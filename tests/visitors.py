@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from server_session import StoreError
-from server_session._lifecycle import Answer, Policy, Visit
+from server_session._lifecycle import Answer, Visit
+from server_session._policy import Policy
 from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential

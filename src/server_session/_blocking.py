@@ -9,8 +9,9 @@ from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session import _steps as steps
-from server_session._lifecycle import Policy, Visit
+from server_session._lifecycle import Visit
 from server_session._owners import OwnedSession
+from server_session._policy import Policy
 from server_session._steps import Step
 
 __all__ = [

@@ -19,19 +19,17 @@ Everything that moves a request from one of the five states to another is in thi
 """
 
 import enum
-import os
-import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from server_session import _record as record
+from server_session._bounds import after, excess_of, is_large, require_bounds
 from server_session._codec import decode_fields, decode_value, encode_fields, encode_value, is_key
-from server_session._colour import pause
 from server_session._cookies import Header, RequestFacts
 from server_session._outstanding import is_noted, with_nonce, without_nonce
-from server_session._owners import OwnerIndex
+from server_session._policy import Policy
 from server_session._record import (
     AS_CONFIGURED,
     AUTHENTICATED,
@@ -47,37 +45,21 @@ from server_session._record import (
     Life,
 )
 from server_session._session import Changes, Session
-from server_session._signals import Signals
 from server_session._tokens import Credential, Token, TokenState, issue_token, junk_token, read_token, short_digest
 from server_session._tracking import ReadTracking
+from server_session._tries import Tries
 from server_session.exceptions import (
-    ConflictError,
     CookieWithheldError,
-    LimitError,
     NoResponseError,
     NotFreshError,
     RecordError,
     ResponseStartedError,
     StoreError,
 )
-from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Outcome
 
-__all__ = ["MAX_BYTES", "MAX_FIELDS", "Answer", "AtMaxSessions", "CookieChange", "Policy", "State", "Visit"]
+__all__ = ["Answer", "CookieChange", "State", "Visit"]
 
-AtMaxSessions: TypeAlias = Literal["end_oldest", "refuse"]
-"""What becomes of a log-in whose owner has as many sessions as are allowed."""
-
-MAX_BYTES: Final = 1 << 20
-MAX_FIELDS: Final = 1000
-
-UPDATE_SECONDS: Final = 2.0
-_FIRST_PAUSE: Final = 0.001
-_LONGEST_PAUSE: Final = 0.05
-
-# A write smaller than this part of a bound is not worth a look at what is there.
-_LARGE: Final = 1 / 16
-_NAMED_AT_MOST: Final = 5
-_NAME_LENGTH: Final = 100
 _SEEN_SECONDS: Final = 60.0
 _DEVICE_LENGTH: Final = 256
 
@@ -104,69 +86,6 @@ class CookieChange(NamedTuple):
     """What the response must do to the cookie: set it to a credential's value, or expire it."""
 
     value: str | None
-
-
-class Policy(NamedTuple):
-    """The settings that a session's life depends on. Times in seconds.
-
-    `max_bytes` and `max_fields` bound the keys and values of the application, as they are stored. A write that would
-    exceed them is refused wherever the whole session is known: where it is founded, replaced, updated or committed by
-    the mapping, and in a `set_session_data` or renewal with data of more than a sixteenth of the bound, which looks at
-    the rest first. So many small writes of keys that they never read can exceed a bound, to the first write that knows
-    the whole. One that makes a session smaller is never refused.
-    """
-
-    store: SessionStore
-    idle: float
-    absolute: float | None
-    renew_on: frozenset[str] = frozenset()
-    signals: Signals = Signals()
-    now: Callable[[], float] = time.time
-    """Seconds since the epoch, for what is written into records."""
-    max_sessions: int | None = None
-    at_max_sessions: AtMaxSessions = "end_oldest"
-    device_details: bool = False
-    max_bytes: int = MAX_BYTES
-    max_fields: int = MAX_FIELDS
-    token_age: float | None = None
-    single_use: bool = False
-
-    @property
-    def lifetime(self) -> Lifetime:
-        """The lifetime that a session is founded with."""
-        return self.lifetime_of(AS_CONFIGURED)
-
-    def lifetime_of(self, life: Life, age: float = 0.0) -> Lifetime:
-        """Return the lifetime of a session of this age, of which renewals have asked this."""
-        absolute = self.absolute if life.absolute is None else life.absolute
-        idle = self.idle if life.idle is None else life.idle
-        return Lifetime(idle, None if absolute is None else absolute - age)
-
-    @property
-    def owners(self) -> OwnerIndex:
-        """The sessions of each owner."""
-        refuses = self.at_max_sessions == "refuse"
-        return OwnerIndex(self.store, self.absolute, self.now, self.max_sessions, refuses=refuses)
-
-
-class _Tries:
-    """The tries of a write that meets other writers: pauses between them, and an end."""
-
-    def __init__(self, function: str, end: str = "nothing was written") -> None:
-        self._function = function
-        self._end = end
-        self._started = time.monotonic()
-        self._longest = _FIRST_PAUSE
-
-    async def next(self, names: Collection[str]) -> None:
-        """Wait a little before the next try; raises `ConflictError` when the time is over."""
-        if time.monotonic() - self._started > UPDATE_SECONDS:
-            raise ConflictError(
-                f"{self._function} met other writers of {sorted(names)} for {UPDATE_SECONDS:g} s; "
-                f"{self._end}, calling again is safe"
-            )
-        await pause(self._longest * ord(os.urandom(1)) / 256)
-        self._longest = min(2 * self._longest, _LONGEST_PAUSE)
 
 
 class Visit:
@@ -308,7 +227,7 @@ class Visit:
     async def update(self, change: Callable[[dict[str, Any]], object]) -> bool:
         """Change the data by a function of the data, if what the function read is still so; else again."""
         self.accessed = True
-        tries = _Tries("update_session_data")
+        tries = Tries("update_session_data")
         while True:
             fields = await self._look(to_write=True)
             if self._state is State.OVER:
@@ -334,7 +253,7 @@ class Visit:
             expect: dict[str, bytes | None] = {name: stored.get(name) for name in data.read if is_key(name)}
             if data.read_all:
                 expect[STAMP] = stored.get(STAMP)
-            _require_bounds(self._policy, stored, changed, removed)
+            require_bounds(self._policy, stored, changed, removed)
             if await self._write(changed, removed, expect) is APPLIED:
                 break
             await tries.next(changed.keys() | removed)
@@ -345,7 +264,7 @@ class Visit:
     async def pluck(self, name: str) -> Any:
         """Remove one field and return its value, or `None`; of several callers exactly one gets it."""
         self.accessed = True
-        tries = _Tries("pluck_session_property")
+        tries = Tries("pluck_session_property")
         while True:
             fields = await self._look(to_write=True)
             stored = record.user_fields(fields or {})
@@ -499,7 +418,7 @@ class Visit:
         """Note a token that passes once; return False if the session ended meanwhile."""
         token = read_token(text)
         assert token is not None  # noqa: S101 - it was issued here
-        tries = _Tries("get_csrf_token")
+        tries = Tries("get_csrf_token")
         while (fields := await self._look()) is not None:
             more = with_nonce(fields, token.nonce)
             if await self._write({OUTSTANDING: more}, (), {OUTSTANDING: fields.get(OUTSTANDING)}) is APPLIED:
@@ -509,7 +428,7 @@ class Visit:
 
     async def _use(self, token: Token, fields: Fields) -> bool:
         """Use up a token that passes once; of several requests exactly one can."""
-        tries = _Tries("validate_csrf_token")
+        tries = Tries("validate_csrf_token")
         known: Fields | None = fields
         while known is not None and is_noted(known, token.nonce):
             rest = without_nonce(known, token.nonce)
@@ -573,7 +492,7 @@ class Visit:
         if outcome is APPLIED:
             self._is_live()
             if self._credential is credential and self._seen is not None:
-                self._seen = _after(self._seen, stamped, removed)
+                self._seen = after(self._seen, stamped, removed)
         elif outcome is MISSING and self._credential is credential:
             await self._fall(credential, outcome)
         return outcome
@@ -603,8 +522,8 @@ class Visit:
             return
         # Of a session that was seen others may have taken out something since.
         seen, policy = self._seen, self._policy
-        if _is_large(policy, changed) if seen is None else _excess(policy, seen, changed, removed):
-            _require_bounds(policy, await self._look(touch=False) or {}, changed, removed)
+        if is_large(policy, changed) if seen is None else excess_of(policy, seen, changed, removed):
+            require_bounds(policy, await self._look(touch=False) or {}, changed, removed)
 
     async def _renew(
         self,
@@ -663,7 +582,7 @@ class Visit:
             if outcome is APPLIED:
                 # Another call of this request may have gone on from here: renewed again, logged in, logged out.
                 if self._credential is credential:
-                    self._adopt(fresh, _after(seen, swap, removed))
+                    self._adopt(fresh, after(seen, swap, removed))
                 self._signal("renewed", fresh)
                 return True
             if self._credential is credential:
@@ -671,7 +590,7 @@ class Visit:
 
     async def _replace_in_place(self, changed: Mapping[str, bytes]) -> bool:
         self.accessed = True
-        tries = _Tries("replace_session_data(in_place=True)")
+        tries = Tries("replace_session_data(in_place=True)")
         while True:
             fields = await self._look(to_write=True)
             if self._state is State.OVER:
@@ -682,7 +601,7 @@ class Visit:
                 continue
             # The stamp: no field may have come meanwhile that would outlive the replacement.
             removed = record.user_fields(fields).keys() - changed.keys()
-            _require_bounds(self._policy, fields, changed, removed)
+            require_bounds(self._policy, fields, changed, removed)
             if await self._write(changed, removed, {STAMP: fields.get(STAMP)}) is APPLIED:
                 break
             await tries.next(changed.keys() | removed)
@@ -699,7 +618,7 @@ class Visit:
         """Found a session; return False where another write of this request founded it first."""
         self._require_answer()
         self._require_own_site()
-        _require_bounds(self._policy, {}, changed)
+        require_bounds(self._policy, {}, changed)
         # Chosen before the first wait, so that two first writes of one request found one session.
         if self._founding is None:
             self._founding = self._fresh_credential()
@@ -735,7 +654,7 @@ class Visit:
         """
         self._require_answer()
         self._require_own_site()
-        _require_bounds(self._policy, {}, changed)
+        require_bounds(self._policy, {}, changed)
         await self._settle()
         if owner is not None and self._policy.max_sessions is not None:
             # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
@@ -748,7 +667,7 @@ class Visit:
         if owner is not None:
             own |= {OWNER: encode_value("owner", owner), **self._device()}
             replaced = None if before is None else before.selector
-            pause = _Tries("log_in", "nobody was logged in").next
+            pause = Tries("log_in", "nobody was logged in").next
             for ended in await self._policy.owners.enter(owner, credential.selector, pause, replaced):
                 self._policy.signals.send("destroyed", short_digest(ended))
         fields = self._first_fields(credential, changed, own)
@@ -967,50 +886,6 @@ class Visit:
 
     def _signal(self, event: Any, credential: Credential) -> None:
         self._policy.signals.send(event, short_digest(credential.selector))
-
-
-def _after(fields: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> Fields:
-    return {name: value for name, value in fields.items() if name not in removed} | {**changed}
-
-
-def _is_large(policy: Policy, changed: Mapping[str, bytes]) -> bool:
-    fields = record.user_fields(changed)
-    return len(fields) > policy.max_fields * _LARGE or _bytes_of(fields) > policy.max_bytes * _LARGE
-
-
-def _require_bounds(
-    policy: Policy, before: Mapping[str, bytes], changed: Mapping[str, bytes], removed: Collection[str] = ()
-) -> None:
-    if excess := _excess(policy, before, changed, removed):
-        raise LimitError(f"{excess}; nothing was written. Keep it elsewhere and its id here, or raise the bound")
-
-
-def _excess(
-    policy: Policy, before: Mapping[str, bytes], changed: Mapping[str, bytes], removed: Collection[str]
-) -> str | None:
-    """Say by what these changes would make a session grow beyond its bounds; `before` is what is known of it."""
-    news = record.user_fields(changed)
-    was = record.user_fields(before)
-    will_be = _after(was, news, removed)
-    fields, size = len(will_be), _bytes_of(will_be)
-    # To make a session smaller is allowed, however large it is still.
-    if fields > policy.max_fields and fields > len(was):
-        fresh = _named(news.keys() - was.keys(), news)
-        return f"{fresh}: the session would have {fields} keys, above max_fields={policy.max_fields}"
-    if size > policy.max_bytes and size > _bytes_of(was):
-        return f"{_named(news, news)}: the session would take {size} bytes, above max_bytes={policy.max_bytes}"
-    return None
-
-
-def _named(names: Collection[str], fields: Mapping[str, bytes]) -> str:
-    sizes = sorted(((_bytes_of({name: fields[name]}), name) for name in names), reverse=True)
-    named = ", ".join(f"{name[:_NAME_LENGTH]!r} ({size} bytes)" for size, name in sizes[:_NAMED_AT_MOST])
-    more = len(sizes) - _NAMED_AT_MOST
-    return f"session key{'s' if len(sizes) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
-
-
-def _bytes_of(fields: Mapping[str, bytes]) -> int:
-    return sum(len(name.encode()) + len(value) for name, value in fields.items())
 
 
 def _difference(before: Mapping[str, bytes], after: Mapping[str, Any]) -> tuple[dict[str, bytes], set[str]]:

@@ -15,8 +15,9 @@ from server_session._colour import run_awaiting, run_blocking
 from server_session._cookies import CookieHandler, CookieTransport, Header
 from server_session._csrf import CSRF, is_cross_site
 from server_session._durations import seconds_of
-from server_session._lifecycle import MAX_BYTES, MAX_FIELDS, Answer, AtMaxSessions, Policy, Visit
+from server_session._lifecycle import Answer, Visit
 from server_session._origins import origins_of
+from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
 from server_session._response import ResponseHeaders, add_cookies, never_store, vary_on_cookie
 from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals

@@ -7,8 +7,9 @@ from uuid import UUID
 from server_session._carrier import is_carrier
 from server_session._codec import convert
 from server_session._durations import seconds_of
-from server_session._lifecycle import Policy, Visit
+from server_session._lifecycle import Visit
 from server_session._owners import OwnedSession
+from server_session._policy import Policy
 from server_session._record import Life
 from server_session.exceptions import CarrierError
 

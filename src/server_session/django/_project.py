@@ -13,7 +13,7 @@ from django.utils import timezone
 from server_session._codec import decode_value
 from server_session._cookies import CookieHandler, CookieTransport
 from server_session._csrf import CSRF
-from server_session._lifecycle import Policy
+from server_session._policy import Policy
 from server_session._record import CREATED
 from server_session._sessions import Sessions, Settings, configure, configured
 from server_session.exceptions import ConfigurationError, NotConfiguredError

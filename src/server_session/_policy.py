@@ -1,0 +1,61 @@
+"""The settings that a session's life depends on."""
+
+import time
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from server_session._owners import OwnerIndex
+from server_session._record import AS_CONFIGURED, Life
+from server_session._signals import Signals
+from server_session.stores._base import Lifetime, SessionStore
+
+__all__ = ["MAX_BYTES", "MAX_FIELDS", "AtMaxSessions", "Policy"]
+
+AtMaxSessions: TypeAlias = Literal["end_oldest", "refuse"]
+"""What becomes of a log-in whose owner has as many sessions as are allowed."""
+
+MAX_BYTES: Final = 1 << 20
+MAX_FIELDS: Final = 1000
+
+
+class Policy(NamedTuple):
+    """The settings that a session's life depends on. Times in seconds.
+
+    `max_bytes` and `max_fields` bound the keys and values of the application, as they are stored. A write that would
+    exceed them is refused wherever the whole session is known: where it is founded, replaced, updated or committed by
+    the mapping, and in a `set_session_data` or renewal with data of more than a sixteenth of the bound, which looks at
+    the rest first. So many small writes of keys that they never read can exceed a bound, to the first write that knows
+    the whole. One that makes a session smaller is never refused.
+    """
+
+    store: SessionStore
+    idle: float
+    absolute: float | None
+    renew_on: frozenset[str] = frozenset()
+    signals: Signals = Signals()
+    now: Callable[[], float] = time.time
+    """Seconds since the epoch, for what is written into records."""
+    max_sessions: int | None = None
+    at_max_sessions: AtMaxSessions = "end_oldest"
+    device_details: bool = False
+    max_bytes: int = MAX_BYTES
+    max_fields: int = MAX_FIELDS
+    token_age: float | None = None
+    single_use: bool = False
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """The lifetime that a session is founded with."""
+        return self.lifetime_of(AS_CONFIGURED)
+
+    def lifetime_of(self, life: Life, age: float = 0.0) -> Lifetime:
+        """Return the lifetime of a session of this age, of which renewals have asked this."""
+        absolute = self.absolute if life.absolute is None else life.absolute
+        idle = self.idle if life.idle is None else life.idle
+        return Lifetime(idle, None if absolute is None else absolute - age)
+
+    @property
+    def owners(self) -> OwnerIndex:
+        """The sessions of each owner."""
+        refuses = self.at_max_sessions == "refuse"
+        return OwnerIndex(self.store, self.absolute, self.now, self.max_sessions, refuses=refuses)
