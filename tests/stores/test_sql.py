@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -551,7 +552,9 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
                     await call
         finally:
             for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+                # PostgreSQL's helpers come and go.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=1), body)
 

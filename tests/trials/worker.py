@@ -89,7 +89,9 @@ class Awaiting:
         async def send(message: Any) -> None:
             starts.extend([message] if message["type"] == "http.response.start" else [])
 
-        headers = [(b"host", b"shop.example"), *([(b"cookie", f"{COOKIE}={cookie}".encode())] if cookie else [])]
+        # As a page of the application's own sends it.
+        own = [(b"host", b"shop.example"), (b"sec-fetch-site", b"same-origin")]
+        headers = [*own, *([(b"cookie", f"{COOKIE}={cookie}".encode())] if cookie else [])]
         scope = {"type": "http", "method": "POST", "scheme": "http", "path": "/", "headers": headers}
         await asgi.SessionMiddleware(app, self.sessions, autoload=self.autoload)(scope, None, send)
         set_cookies = [value.decode() for name, value in starts[0]["headers"] if name.lower() == b"set-cookie"]
@@ -134,6 +136,7 @@ class Blocking:
             return [b""]
 
         environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http"}
+        environ["HTTP_SEC_FETCH_SITE"] = "same-origin"
         environ |= {"HTTP_HOST": "shop.example"} | ({"HTTP_COOKIE": f"{COOKIE}={cookie}"} if cookie else {})
         response = wsgi.SessionMiddleware(app, self.sessions)(environ, lambda *head: starts.append(head))
         list(response)
