@@ -80,8 +80,10 @@ class Sessions(Functions):
         max_sessions: how many sessions an owner may have at a time (OWASP ASVS 5.0, 7.1.2); `None` for any number.
         at_max_sessions: what a log-in beyond that does: `"end_oldest"` session of the owner, or `"refuse"` with
             `TooManySessionsError`.
-        device_details: whether `log_in` records the user agent and the address, for `sessions_of`.
+        device_details: whether `log_in` records the user agent and the address, for `sessions_of`. The address is the
+            one that the server tells; `X-Forwarded-For` is never read.
         max_bytes: how many bytes the fields of a session may take, as stored; beyond it a write is a `LimitError`.
+            Many small writes of keys that they never read can exceed it, to the first write that knows the whole.
         max_fields: how many keys a session may have; likewise.
         on_signal: called with each `Signal` of a session's life.
         clock: seconds since the epoch, for tests.
@@ -225,7 +227,11 @@ class Sessions(Functions):
 
     async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
         given, rest = step.split(arguments)
-        carrier, visit = self.begin(given)
+        return await self.take(step, resolve(given), rest, options)
+
+    async def take(self, step: Step[T], carrier: Carrier, rest: tuple[object, ...], options: Mapping[str, object]) -> T:
+        """Take a step in the session of this carrier's request."""
+        visit = self.begin(carrier)
         result = await run_awaiting(self.store.colour, step.body(visit, *rest, **options))
         self.finish(carrier, visit)
         return result
@@ -248,15 +254,14 @@ class Sessions(Functions):
         """Run a coroutine of the core from an event loop."""
         return await run_awaiting(self.store.colour, coroutine)
 
-    def begin(self, given: tuple[object, ...]) -> tuple[Carrier, Visit]:
-        """Return the carrier that these arguments make, and its visit."""
-        carrier = resolve(given)
+    def begin(self, carrier: Carrier) -> Visit:
+        """Return the visit of this carrier's request, for a function to be called."""
         visit = self.visit(carrier.request)
         # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
         if visit.is_answered_by_caller or visit.answer is Answer.ABSENT:
             visit.is_answered_by_caller = True
             visit.answer = Answer.ABSENT if carrier.response is None else Answer.OPEN
-        return carrier, visit
+        return visit
 
     def finish(self, carrier: Carrier, visit: Visit) -> None:
         """Put what a function asks of the response onto the one that was given."""
@@ -268,13 +273,14 @@ class Sessions(Functions):
 class _Blocking(BlockingFunctions):
     """The blocking functions over some `Sessions`, which are asked for at each call."""
 
-    def __init__(self, sessions: Callable[[tuple[object, ...] | None], Sessions]) -> None:
+    def __init__(self, sessions: Callable[[Carrier | None], Sessions]) -> None:
         self._sessions = sessions
 
     def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
         given, rest = step.split(arguments)
-        sessions = self._sessions(given)
-        carrier, visit = sessions.begin(given)
+        carrier = resolve(given)
+        sessions = self._sessions(carrier)
+        visit = sessions.begin(carrier)
         result = sessions.run_blocking(carrier.request, partial(step.body, visit, *rest, **options))
         sessions.finish(carrier, visit)
         return result
@@ -291,7 +297,9 @@ class _Default(Functions):
     """The awaitable functions over the default."""
 
     async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
-        return await _default_for(step.split(arguments)[0]).call(step, arguments, **options)
+        given, rest = step.split(arguments)
+        carrier = resolve(given)
+        return await _default_for(carrier).take(step, carrier, rest, options)
 
     async def ask(self, start: Question[T], current: object = None) -> T:
         return await _default_for(None).ask(start, current)
@@ -321,12 +329,11 @@ def configured() -> Sessions:
     return _configured
 
 
-def _default_for(given: tuple[object, ...] | None) -> Sessions:
-    """Return the sessions that a module's function serves for these positional arguments.
+def _default_for(carrier: Carrier | None) -> Sessions:
+    """Return the sessions that a module's function serves for this carrier, or for no request in particular.
 
     They are what `configure` made, or those of the middleware that serves the request where it was not called.
     """
-    carrier = None if given is None else resolve(given)
     request = serving() if carrier is None else carrier.request
     served = [] if request is None else state_of(request).served
     if _configured is None and served:
