@@ -128,6 +128,16 @@ def test_a_refusal_is_html_or_json_as_accept_would_have_it(interface, accept, ki
         assert b"csrf_site" in reply.body
 
 
+def test_an_application_may_have_a_page_of_its_own_for_refusals(interface):
+    site = Site(interface, csrf=CSRF(page=lambda code: f"<h1>Sorry: {code}</h1>"))
+    victim = victim_at(site)
+    reply = victim.forged("/write", FORGED)
+    assert (reply.status, reply.body) == (403, b"<h1>Sorry: csrf_site</h1>")
+    assert victim.forged("/write", FORGED, ("accept", "application/json")).said["error"] == "csrf_site"
+    with pytest.raises(ConfigurationError, match="page"):
+        CSRF(page="page.html")  # type: ignore[arg-type]
+
+
 def test_a_page_of_refusal_shows_nothing_of_the_request():
     assert b"<script>" not in forbidden("csrf_origin", [b"<script>"]).body
 

@@ -11,6 +11,11 @@ class Settings:
     shop: str = "http://127.0.0.1:8000"
     partner: str = "http://localhost:8001"
 
+    @property
+    def sibling(self) -> str:
+        """The other site by the shop's own host name: another origin, and to a browser the same site."""
+        return f"{self.shop.rpartition(':')[0]}:{self.partner.rpartition(':')[2]}"
+
     def as_environment(self) -> dict[str, str]:
         return {f"DEMO_{name.upper()}": value for name, value in asdict(self).items()}
 

@@ -1,44 +1,51 @@
 """The shop as an application: `uvicorn --factory examples.demo.shop:create_shop`."""
 
-from collections import deque
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from http import HTTPStatus
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 
-from examples.demo.csrf import RefusedError, answer_refused, require_csrf_token
-from examples.demo.pages import account, cart, checkout, refusals, window, wishes
+from examples.demo.pages import account, cart, checkout, devices, forgery, window, wishes
 from examples.demo.settings import Settings, is_one_process, place_of
+from examples.demo.verdicts import Verdicts, Witness, hear
 from examples.demo.view import HERE, render
 from examples.demo.visitor import COOKIE
 from server_session import CookieHandler, Sessions, configure
 from server_session.fastapi import SessionMiddleware
 
+WATCH = timedelta(seconds=2)
+"""How soon an open WebSocket learns that its session has ended."""
 
-def create_shop() -> FastAPI:
+
+def create_shop(clock: Callable[[], float] = time.time) -> FastAPI:
     settings = Settings.from_environment()
     # Here, where each worker process comes by.
-    sessions = configure(session_store=settings.store, cookie_handler=CookieHandler(COOKIE))
-    shop = FastAPI(
-        title="Leaf & Kettle",
-        openapi_url=None,
-        lifespan=lifespan_of(sessions),
-        # For every page there is and will be: a POST that forgets the check cannot be written.
-        dependencies=[Depends(require_csrf_token)],
+    sessions = configure(
+        session_store=settings.store,
+        cookie_handler=CookieHandler(COOKIE),
+        device_details=True,
+        on_signal=hear,
+        clock=clock,
     )
-    # Only the functions are used here, and they load what they need.
-    shop.add_middleware(SessionMiddleware, autoload=False)
-    shop.add_exception_handler(RefusedError, answer_refused)
+    verdicts = Verdicts()
+    shop = FastAPI(title="Leaf & Kettle", openapi_url=None, lifespan=lifespan_of(sessions))
+    # Only the functions are used here, and they load what they need. What another site may have forged is refused for
+    # every page there is and will be: a POST that forgets the check cannot be written.
+    shop.add_middleware(SessionMiddleware, autoload=False, watch=WATCH)
+    shop.add_middleware(Witness, verdicts=verdicts)
     shop.add_exception_handler(HTTPStatus.NOT_FOUND, answer_not_found)
     shop.mount("/static", StaticFiles(directory=HERE / "static"), "static")
-    for page in (window, cart, checkout, account, wishes, refusals):
+    for page in (window, cart, checkout, account, devices, wishes, forgery):
         shop.include_router(page.router)
     shop.state.store = place_of(settings.store)
     shop.state.is_one_process = is_one_process(settings.store)
     shop.state.partner = settings.partner
-    shop.state.refusals = deque(maxlen=20)
+    shop.state.sites = {"other": settings.partner, "sibling": settings.sibling}
+    shop.state.verdicts = verdicts
     return shop
 
 

@@ -1,6 +1,7 @@
 """Pages: a template, and what every page shows of the visitor."""
 
 import os
+from datetime import datetime
 from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
@@ -9,8 +10,9 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi.templating import Jinja2Templates
 
+from examples.demo.devices import device_of
 from examples.demo.visitor import cookie_digest, visitor_of
-from server_session import get_csrf_token, pluck_session_property
+from server_session import csrf_input, csrf_meta, csrf_script, get_csrf_token, pluck_session_property
 
 HERE = Path(__file__).parent
 
@@ -21,7 +23,12 @@ def euros(amount: Decimal) -> str:
     return f"€ {amount:.2f}"
 
 
-templates.env.filters["euros"] = euros
+def moment(at: datetime) -> str:
+    return f"{at.day} {at:%B, %H:%M} UTC"
+
+
+templates.env.filters.update(euros=euros, moment=moment, device=device_of)
+templates.env.globals.update(csrf_input=csrf_input, csrf_meta=csrf_meta, csrf_script=csrf_script)
 
 
 async def render(

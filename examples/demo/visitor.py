@@ -4,7 +4,7 @@ import hashlib
 from decimal import Decimal
 from typing import TypedDict
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from server_session import get_session_data
 
@@ -45,13 +45,15 @@ class Visitor(TypedDict, total=False):
     notice: str
     before: str
     unlocked: bool
+    old_token: str
+    """The CSRF token of the form that logged in: of the session of before, and so of no use."""
 
 
-async def visitor_of(request: Request) -> Visitor:
+async def visitor_of(request: HTTPConnection) -> Visitor:
     return await get_session_data(request, as_type=Visitor)
 
 
-def cookie_digest(request: Request) -> str | None:
+def cookie_digest(request: HTTPConnection) -> str | None:
     """Return a few characters that change when the cookie does, and tell nothing of it."""
     cookie = request.cookies.get(COOKIE)
     return None if cookie is None else hashlib.sha256(cookie.encode()).hexdigest()[:8]

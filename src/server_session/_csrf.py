@@ -62,6 +62,8 @@ class CSRF:
         exempt: endpoints (the view functions or classes themselves) that are not checked: what other servers call.
         protect_anonymous: endpoints, or True for all, to which a missing cookie is no excuse: log-in.
         body_limit: how many bytes of a body are read, at most, in search of the token.
+        page: called with the code of a rejection, returns the HTML of the page that says so. (Flask and Django have
+            ways of their own.)
 
     Raises:
         ConfigurationError: a policy that cannot work.
@@ -81,6 +83,7 @@ class CSRF:
         exempt: Collection[Callable[..., Any]] = (),
         protect_anonymous: bool | Collection[Callable[..., Any]] = False,
         body_limit: int = BODY_LIMIT,
+        page: Callable[[str], str] | None = None,
         **unknown: Never,
     ) -> None:
         for keyword in unknown:
@@ -114,6 +117,9 @@ class CSRF:
         if isinstance(body_limit, bool) or not isinstance(body_limit, int) or body_limit < 0:
             raise ConfigurationError(f"CSRF's body_limit is a number of bytes, not {body_limit!r}")
         self.body_limit: Final = body_limit
+        if page is not None and not callable(page):
+            raise ConfigurationError(f"CSRF's page is a function of a rejection's code, not {page!r}")
+        self.page: Final = page
 
     def __repr__(self) -> str:
         return f"CSRF(mode={self.mode!r}, trusted_origins={self.trusted_origins!r}, single_use={self.single_use!r})"
@@ -380,6 +386,6 @@ def _unknown(keyword: str) -> str:
     hint = _HINTS.get(
         keyword,
         "it takes mode, trusted_origins, safe_methods, single_use, token_age, field, header, exempt, "
-        "protect_anonymous and body_limit",
+        "protect_anonymous, body_limit and page",
     )
     return f"CSRF has no option {keyword!r}: {hint}"

@@ -107,4 +107,4 @@ class Guard:
 
     def refusal(self, rejection: Rejection) -> Refusal:
         """Return the answer to the rejected request."""
-        return forbidden(rejection.code, self._request.header_values(b"accept"))
+        return forbidden(rejection.code, self._request.header_values(b"accept"), self._policy.page)

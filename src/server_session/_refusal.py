@@ -1,6 +1,6 @@
 """The answers that a middleware gives in the application's place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -37,14 +37,18 @@ def unavailable() -> Refusal:
     return _refusal(503, "Service Unavailable", "text/plain", "Sessions are unavailable now. Try again later.\n", {})
 
 
-def forbidden(code: str, accept: Sequence[bytes]) -> Refusal:
-    """Return the answer to a request that another site may have forged, in HTML or JSON as `Accept` would have it."""
+def forbidden(code: str, accept: Sequence[bytes], page: Callable[[str], str] | None = None) -> Refusal:
+    """Return the answer to a request that another site may have forged, in HTML or JSON as `Accept` would have it.
+
+    `page` returns the HTML for a code, in the place of a plain page.
+    """
     said = _SAID.get(code, _SAID_ELSE)
     more = {"Vary": "Origin, Sec-Fetch-Site", REJECTION_HEADER: code}
     if _prefers_json(accept):
         text = msgspec.json.encode({"error": code, "detail": said}).decode() + "\n"
         return _refusal(403, "Forbidden", "application/json", text, more)
-    return _refusal(403, "Forbidden", "text/html", _PAGE.format(said=said, code=code), more)
+    html = _PAGE.format(said=said, code=code) if page is None else page(code)
+    return _refusal(403, "Forbidden", "text/html", html, more)
 
 
 def withheld(accept: Sequence[bytes]) -> Refusal:

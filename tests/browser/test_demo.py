@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, StorageState, expect
 
+from examples.demo.devices import device_of
 from examples.demo.settings import place_of
+from examples.demo.shop import create_shop
 from tests import servers
 
 ROOT = Path(__file__).parents[2]
@@ -79,12 +81,28 @@ def page(context: BrowserContext) -> Page:
     return context.new_page()
 
 
-def log_in(page: Page, demo: Demo, name: str = "Ada") -> None:
+def log_in(page: Page, demo: Demo, name: str = "Ada", *, keep: bool = False) -> None:
     page.goto(f"{demo.shop}/log-in")
     page.fill("#name", name)
     page.fill("#password", PASSWORD)
+    page.set_checked("[name=keep]", keep)
     page.click("main button")
     expect(page.locator("#user")).to_have_text(name)
+
+
+def elsewhere(browser: Browser, demo: Demo, name: str) -> Page:
+    """Log in on another device, and leave it at the page of devices."""
+    page = browser.new_context().new_page()
+    log_in(page, demo, name)
+    page.goto(f"{demo.shop}/devices")
+    return page
+
+
+def wish_for(page: Page, wish: str) -> Response:
+    page.fill("#wish", wish)
+    with page.expect_response("**/api/wishes") as answered:
+        page.click("text=Wish for it")
+    return answered.value
 
 
 def put_into_cart(page: Page, demo: Demo, tea: str) -> None:
@@ -118,6 +136,12 @@ def cookie(context: BrowserContext) -> str | None:
     return next((cookie["value"] for cookie in context.cookies() if cookie["name"] == "kettle"), None)
 
 
+def lasting(context: BrowserContext) -> StorageState:
+    """What a browser has kept when it is opened again: a cookie without a date ends with it."""
+    state = context.storage_state()
+    return {**state, "cookies": [cookie for cookie in state["cookies"] if cookie["expires"] != -1]}
+
+
 def count(page: Page, demo: Demo) -> str:
     page.goto(demo.shop)
     return page.inner_text("#cart-count")
@@ -127,7 +151,7 @@ class TestVisit:
     def test_looking_around_makes_no_session(self, demo, context, page):
         page.goto(demo.shop)
         page.goto(f"{demo.shop}/cart")
-        page.goto(f"{demo.shop}/refused")
+        page.goto(f"{demo.shop}/forgery")
 
         assert cookie(context) is None
         expect(page.locator("#store")).to_contain_text("the memory of this one process")
@@ -203,38 +227,106 @@ class TestLogIn:
         assert cookie(context) not in (None, before)
         expect(page.locator("#user")).to_have_text("Ada")
 
-    def test_logging_out_everywhere_else_leaves_this_one(self, demo, browser, page):
-        log_in(page, demo, "Grace")
-        elsewhere = browser.new_context()
-        other = elsewhere.new_page()
-        log_in(other, demo, "Grace")
-        expect(other.locator(".devices li")).to_have_count(2)
+    def test_kept_it_outlives_the_browser(self, demo, browser, context, page):
+        log_in(page, demo, keep=True)
+        restarted = browser.new_context(storage_state=lasting(context))
+        again = restarted.new_page()
+        again.goto(demo.shop)
+        expect(again.locator("#user")).to_have_text("Ada")
+        (kept,) = context.cookies()
+        assert kept["expires"] == pytest.approx(time.time() + 30 * 24 * 60 * 60, abs=60)
+        restarted.close()
 
-        page.goto(f"{demo.shop}/account")
-        page.click("text=Log out everywhere else")
+    def test_not_kept_it_ends_with_the_browser(self, demo, context, page):
+        log_in(page, demo)
 
-        expect(page.locator(".notice")).to_have_text("Logged out on 1 other device.")
-        expect(page.locator(".devices li")).to_have_count(1)
-        expect(page.locator(".devices li")).to_contain_text("this one")
-        other.goto(demo.shop)
-        expect(other.locator("text=Log in")).to_be_visible()
-        elsewhere.close()
+        assert lasting(context)["cookies"] == []
 
-    def test_one_other_device_can_be_logged_out(self, demo, browser, page):
-        others = [browser.new_context() for _ in range(2)]
-        for context in others:
-            log_in(context.new_page(), demo, "Joan")
+
+class TestDevices:
+    def test_they_are_listed_as_their_owner_knows_them(self, demo, browser, page):
+        phone = browser.new_context(user_agent="Mozilla/5.0 (Android 16; Mobile; rv:150.0) Gecko/150.0 Firefox/150.0")
+        log_in(phone.new_page(), demo, "Emmy")
+        log_in(page, demo, "Emmy")
+
+        page.click("main a.button")
+
+        devices = page.locator("#devices li")
+        # The oldest is listed first.
+        expect(devices.locator("strong")).to_have_text(["Firefox on Android", "Chrome on Linux"])
+        expect(devices.nth(0)).to_contain_text("from 127.0.0.1, last seen")
+        expect(devices.nth(1)).to_contain_text("this device")
+        expect(devices.nth(1).locator("button")).to_have_count(0)
+        phone.close()
+
+    def test_one_other_can_be_logged_out_and_learns_of_it_at_once(self, demo, browser, page):
+        others = [elsewhere(browser, demo, "Joan") for _ in range(2)]
         log_in(page, demo, "Joan")
-        expect(page.locator(".devices li")).to_have_count(3)
+        page.goto(f"{demo.shop}/devices")
+        expect(page.locator("#devices li")).to_have_count(3)
 
         page.locator("text=Log out there").first.click()
 
-        expect(page.locator(".devices li")).to_have_count(2)
-        # The oldest is listed first.
-        for context, stays in zip(others, (False, True), strict=True):
-            context.pages[0].goto(demo.shop)
-            expect(context.pages[0].locator("#user")).to_have_count(int(stays))
-            context.close()
+        expect(page.locator(".notice").first).to_have_text("That device is logged out.")
+        expect(page.locator("#devices li")).to_have_count(2)
+        expect(others[0].locator("#ended")).to_be_visible()
+        for other, stays in zip(others, (False, True), strict=True):
+            other.goto(demo.shop)
+            expect(other.locator("#user")).to_have_count(int(stays))
+            other.context.close()
+
+    def test_all_others_can_be_logged_out(self, demo, browser, page):
+        other = elsewhere(browser, demo, "Grace")
+        log_in(page, demo, "Grace")
+        page.goto(f"{demo.shop}/devices")
+
+        page.click("text=Log out all others")
+
+        expect(page.locator(".notice").first).to_have_text("Logged out on 1 other device.")
+        expect(page.locator("#devices li")).to_have_count(1)
+        other.goto(demo.shop)
+        expect(other.locator("text=Log in")).to_be_visible()
+        other.context.close()
+
+    def test_all_can_be_logged_out_this_one_too(self, demo, browser, context, page):
+        other = elsewhere(browser, demo, "Hedy")
+        log_in(page, demo, "Hedy")
+        ended = cookie(context)
+        page.goto(f"{demo.shop}/devices")
+
+        page.click("text=Log out everywhere")
+
+        expect(page.locator(".notice")).to_contain_text("And on this one. Good-bye!")
+        expect(page.locator("text=Log in")).to_be_visible()
+        assert cookie(context) != ended
+        other.goto(demo.shop)
+        expect(other.locator("text=Log in")).to_be_visible()
+        other.context.close()
+
+    def test_a_log_in_of_long_ago_does_not_suffice_without_the_password(self, serve, monkeypatch, browser, page):
+        monkeypatch.setattr("server_session._sessions._configured", None)
+        now = time.time()
+        demo = Demo(serve(create_shop(clock=lambda: now), ws="wsproto").url, "", "")
+        other = elsewhere(browser, demo, "Ada")
+        log_in(page, demo)
+        now += 301
+
+        page.goto(f"{demo.shop}/devices")
+        page.click("text=Log out all others")
+        expect(page.locator("h1")).to_have_text("Is it you?")
+        page.fill("#password", "guess")
+        page.click("text=Go on")
+        expect(page.locator("#password-error")).to_have_text("That is not the password.")
+        other.reload()
+        expect(other.locator("#user")).to_have_text("Ada")
+
+        page.fill("#password", PASSWORD)
+        page.click("text=Go on")
+
+        expect(page.locator(".notice").first).to_have_text("Logged out on 1 other device.")
+        other.reload()
+        expect(other.locator("text=Log in").first).to_be_visible()
+        other.context.close()
 
 
 class TestCheckOut:
@@ -336,34 +428,28 @@ class TestTwoTabs:
 
         expect(page.locator("#cart-count")).to_have_text("4")
 
-    def test_a_form_older_than_the_log_in_is_refused_and_said_to_be_so(self, demo, context, page):
-        page.goto(f"{demo.shop}/teas/sencha")
+    def test_an_order_form_older_than_the_log_in_is_refused_and_said_to_be_so(self, demo, context, page):
+        put_into_cart(page, demo, "sencha")
+        fill_in_address(page, demo)
+        choose_delivery(page)
         other = context.new_page()
         log_in(other, demo)
 
-        page.click("text=Put into the cart")
+        page.click("text=Order it")
 
-        expect(page.locator("h1")).to_have_text("This form is older than your log-in")
+        expect(page.locator("p").first).to_contain_text("The form is from before you logged in")
+        expect(page.locator("small")).to_have_text("csrf_stale")
+        assert count(page, demo) == "1"
         expect(page.locator("#user")).to_have_text("Ada")
-        page.go_back()
-        page.reload()
-        page.click("text=Put into the cart")
-        expect(page.locator("#cart-count")).to_have_text("1")
 
 
 class TestOnePage:
-    def test_each_call_is_signed_with_the_token_that_the_last_one_answered(self, demo, page):
+    def test_each_call_is_signed_with_the_token_of_the_page(self, demo, page):
         page.goto(f"{demo.shop}/wishes")
-        given = page.get_attribute("meta[name=csrf-token]", "content")
+        token = page.get_attribute("meta[name=csrf-token]", "content")
         for wish in ("Lapsang", "White peony", "Kukicha"):
-            page.fill("#wish", wish)
-            with page.expect_response("**/api/wishes") as answered:
-                page.click("text=Wish for it")
-            assert answered.value.status == 200
-            assert answered.value.request.headers["x-csrf-token"] == given
-            following = answered.value.json()["csrf_token"]
-            assert following not in (None, given)
-            given = following
+            answer = wish_for(page, wish)
+            assert (answer.status, answer.request.headers["x-csrf-token"]) == (200, token)
             expect(page.locator("#wishes")).to_contain_text(wish)
 
         page.click("[aria-label='Remove White peony']")
@@ -372,13 +458,25 @@ class TestOnePage:
         page.reload()
         expect(page.locator("#wishes span")).to_have_text(["Lapsang", "Kukicha"])
 
+    def test_a_page_from_before_the_log_in_goes_on_with_a_fresh_token(self, demo, context, page):
+        page.goto(f"{demo.shop}/wishes")
+        log_in(context.new_page(), demo)
+
+        refused = wish_for(page, "Lapsang")
+
+        assert (refused.status, refused.headers["csrf-rejection"]) == (403, "csrf_stale")
+        expect(page.locator("#wishes span")).to_have_text(["Lapsang"])
+
     def test_a_call_without_a_token_changes_nothing(self, demo, page):
         page.goto(f"{demo.shop}/wishes")
 
         status = page.evaluate(
-            """async () => (await fetch("/api/wishes", {
-                method: "POST", headers: {"Content-Type": "application/json"}, body: '{"text": "Free tea"}'
-            })).status"""
+            """async () => {
+                document.querySelector("meta[name=csrf-token]").remove();
+                return (await fetch("/api/wishes", {
+                    method: "POST", headers: {"Content-Type": "application/json"}, body: '{"text": "Free tea"}'
+                })).status;
+            }"""
         )
 
         assert status == 403
@@ -406,40 +504,99 @@ class TestOtherSites:
             expect(page.locator("#referral")).to_have_count(reward)
             expect(page.locator("#total")).to_have_text("€ 25.80" if reward else "€ 28.00")
 
-    @pytest.mark.parametrize("site, said", [("partner", "kept back by the browser"), ("sibling", "came with it")])
-    def test_a_form_forged_by_another_origin_changes_nothing(self, demo, context, page, site, said):
-        log_in(page, demo)
+
+class TestForgery:
+    """Ada is logged in, and has a packet of sencha in the cart."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def ada(cls, demo, browser):
+        context = browser.new_context()
+        page = context.new_page()
         put_into_cart(page, demo, "sencha")
-        before = cookie(context)
+        log_in(page, demo)
+        page.goto(f"{demo.shop}/forgery")
+        yield page
+        context.close()
 
-        page.goto(f"{getattr(demo, site)}/prize")
-        page.click("#form")
+    @pytest.mark.parametrize("name, code, came", [
+        ("form", "csrf_site", False),
+        ("call", "csrf_site", False),
+        ("log-in", "csrf_site", False),
+        ("link", "csrf_site", True),
+        ("hidden-elsewhere", "csrf_site", False),
+        ("stolen", "csrf_site", True),
+        ("log-out", "csrf_site", True),
+        ("devices", "csrf_site", True),
+        ("socket", "csrf_origin", True),
+        ("hidden", "csrf_token_missing", True),
+        ("foreign", "csrf_token_invalid", True),
+    ])  # fmt: skip
+    def test_an_attack_changes_nothing_and_its_verdict_is_shown_beside_it(self, demo, ada, name, code, came):
+        before = cookie(ada.context)
 
-        expect(page.locator("h1")).to_have_text("This request was refused")
-        expect(page.locator("#refusal")).to_contain_text("it has no CSRF token")
-        expect(page.locator("#refusal")).to_contain_text(said)
+        verdict = run(ada, name)
+
+        expect(verdict.locator("strong")).to_have_text(f"Refused: {code}")
+        expect(verdict).to_contain_text("your cookie came with it" if came else "your cookie did not come")
+        expect(ada.locator(f"#{name} .now")).to_have_text("You are Ada, with 1 in the cart.")
         # Nor does the refusal take the log-in away.
-        assert cookie(context) == before
-        assert count(page, demo) == "1"
-        expect(page.locator("#user")).to_have_text("Ada")
+        assert cookie(ada.context) == before
 
-    @pytest.mark.parametrize("site, came", [("partner", "kept back"), ("sibling", "came")])
-    def test_a_call_forged_by_another_origin_changes_nothing_and_learns_nothing(self, demo, context, page, site, came):
-        log_in(page, demo)
-        put_into_cart(page, demo, "sencha")
-        before = cookie(context)
+    def test_a_call_that_takes_leave_is_not_sent(self, demo, ada):
+        verdict = run(ada, "json")
 
-        page.goto(f"{getattr(demo, site)}/prize")
-        page.click("#fetch")
+        expect(verdict).to_contain_text("so the call itself never came")
+        expect(verdict).to_have_attribute("data-status", "405")
 
-        expect(page.locator("#outcome[data-done] li")).to_contain_text(["shows this page no answer", "stopped"])
-        assert cookie(context) == before
-        assert count(page, demo) == "1"
+    def test_the_page_that_attacks_learns_nothing(self, demo, ada):
+        for name, learnt in (("call", "shows this page no answer"), ("json", "did not let"), ("socket", "did not let")):
+            ada.click(f"#{name} .run")
+            outcome = ada.frame_locator(f"[name=stage-{name}]").locator("#outcome[data-done]")
+            outcome.wait_for()
+            assert learnt in outcome.inner_text()
+
+    def test_what_is_the_shops_own_passes_with_a_token_and_a_stale_one_is_mended(self, demo, browser):
+        context = browser.new_context()
+        page = context.new_page()
+        log_in(page, demo, "Grace")
+        page.goto(f"{demo.shop}/forgery")
+
+        expect(run(page, "signed").locator("strong")).to_have_text("Let through")
+        expect(page.locator("#signed .now")).to_have_text("You are Grace, with 1 in the cart.")
+        expect(run(page, "stale").locator("strong")).to_have_text(["Refused: csrf_stale", "Let through"])
         page.goto(f"{demo.shop}/wishes")
-        expect(page.locator("#wishes li")).to_have_count(0)
-        page.goto(f"{demo.shop}/refused")
-        expect(page.locator("#refusals tbody tr").first).to_contain_text("POST /cart/add")
-        expect(page.locator("#refusals tbody tr").first).to_contain_text(came)
+        expect(page.locator("#wishes span")).to_have_text("A tea from before the log-in")
+        context.close()
+
+    def test_an_address_that_buys_works_on_the_shops_own_page(self, demo, page):
+        put_into_cart(page, demo, "sencha")
+
+        page.click("text=one more")
+
+        expect(page.locator("[name=number]")).to_have_value("2")
+
+    def test_a_refused_form_shows_the_code_alone(self, demo, page):
+        log_in(page, demo)
+        page.goto(demo.partner)
+
+        page.click("text=You have won")
+
+        expect(page.locator("small")).to_have_text("csrf_site")
+        assert count(page, demo) == "0"
+
+
+def run(page: Page, attack: str) -> Locator:
+    """Open the page that attacks; return the verdict of this time."""
+    times = f"[...document.querySelectorAll('#{attack} time')].map((time) => time.dateTime).join()"
+    before = page.evaluate(times)
+    page.click(f"#{attack} .run")
+    page.wait_for_function(f"(before) => {times} !== before", arg=before)
+    for tab in page.context.pages:
+        # Behind another tab a page is slow.
+        if tab != page:
+            tab.close()
+    return page.locator(f"#{attack} .verdict")
 
 
 def test_all_but_the_wishes_work_without_scripts(demo, browser):
@@ -452,6 +609,12 @@ def test_all_but_the_wishes_work_without_scripts(demo, browser):
     order(page)
     page.goto(f"{demo.shop}/wishes")
     expect(page.locator("noscript p")).to_be_visible()
+    page.goto(f"{demo.shop}/forgery")
+    page.click("#stolen .run")
+    page.frame_locator("[name=stage-stolen]").locator("button").click()
+    expect(page.frame_locator("[name=stage-stolen]").locator("small")).to_have_text("csrf_site")
+    page.goto(f"{demo.shop}/forgery")
+    expect(page.locator("#stolen strong")).to_have_text("Refused: csrf_site")
     page.click("text=Log out")
     expect(page.locator(".notice")).to_contain_text("You are logged out")
     context.close()
@@ -508,3 +671,17 @@ class TestProcesses:
 )
 def test_a_store_is_shown_without_its_password(store, shown):
     assert place_of(store) == shown
+
+
+@pytest.mark.parametrize(
+    "user_agent, words",
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        ("Mozilla/5.0 (Windows NT 10.0; Win64) Chrome/150.0.0.0 Safari/537.36 Edg/150.0.0.0", "Edge on Windows"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) Version/26.0 Safari/604.1", "Safari on an iPhone"),
+        ("curl/8.14.1", "A browser unknown to us"),
+        (None, "A browser unknown to us"),
+    ],
+)
+def test_a_device_is_said_in_words(user_agent, words):
+    assert device_of(user_agent) == words

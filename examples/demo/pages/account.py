@@ -1,6 +1,7 @@
 """Log-in, log-out, and the account: whatever changes what a visitor may do changes the cookie."""
 
 import hmac
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -10,19 +11,19 @@ from examples.demo.view import go_to, render
 from examples.demo.visitor import Form, cookie_digest, visitor_of
 from server_session import (
     ConfigurationError,
-    OwnedSession,
+    csrf_protect,
     destroy_session,
-    destroy_sessions_of,
     log_in,
     pluck_session_property,
     renew_session,
     replace_session_data,
-    sessions_of,
     set_session_data,
 )
 
 # One for all, shown on the page: this shop has nothing to guard.
 PASSWORD = "oolong"
+
+KEPT = timedelta(days=30)
 
 router = APIRouter()
 
@@ -34,8 +35,13 @@ async def ask_name(request: Request) -> Response:
 
 
 @router.post("/log-in")
+@csrf_protect(anonymous=True)
 async def enter(
-    request: Request, name: Annotated[str, Field()] = "", password: Annotated[str, Field()] = ""
+    request: Request,
+    name: Annotated[str, Field()] = "",
+    password: Annotated[str, Field()] = "",
+    keep: Annotated[str, Field()] = "",
+    csrf_token: Annotated[str, Field(max_length=100)] = "",
 ) -> Response:
     name = name.strip()[:40]
     errors = {} if name else {"name": "Please tell us a name; any will do."}
@@ -47,7 +53,10 @@ async def enter(
     visitor = await visitor_of(request)
     # A log-in keeps nothing of before but what is taken along.
     kept = {key: value for key, value in visitor.items() if key in ("cart", "wishes", "referral")}
-    await found_session(request, name, {**kept, "user": name, "before": cookie_digest(request) or "none"})
+    before = cookie_digest(request) or "none"
+    await found_session(request, name, {**kept, "user": name, "before": before, "old_token": csrf_token})
+    if keep:
+        await renew_session(request, max_age=KEPT, persistent=True)
     return go_to("/account")
 
 
@@ -65,8 +74,7 @@ async def account(request: Request) -> Response:
     if "user" not in visitor:
         return go_to("/log-in")
     error = await pluck_session_property(request, "unlock_error", as_type=str)
-    devices = await devices_of(request, visitor["user"])
-    return await render(request, "account.html", error=error, password=PASSWORD, devices=devices)
+    return await render(request, "account.html", error=error, password=PASSWORD)
 
 
 @router.post("/account/unlock")
@@ -76,21 +84,6 @@ async def unlock(request: Request, password: Annotated[str, Field()] = "") -> Re
     else:
         # Whoever has seen the cookie of before must not have what it opens now.
         await renew_session(request, data={"unlocked": True, "before": cookie_digest(request)})
-    return go_to("/account")
-
-
-@router.post("/account/devices/end")
-async def end_device(request: Request, device: Annotated[str, Field()]) -> Response:
-    if user := (await visitor_of(request)).get("user"):
-        await destroy_sessions_of(user, only=device)
-    return go_to("/account")
-
-
-@router.post("/account/devices/end-others")
-async def end_other_devices(request: Request) -> Response:
-    if user := (await visitor_of(request)).get("user"):
-        ended = await destroy_sessions_of(user, except_current=request)
-        await set_session_data(request, {"notice": f"Logged out on {ended} other device{'' if ended == 1 else 's'}."})
     return go_to("/account")
 
 
@@ -104,10 +97,3 @@ async def found_session(request: Request, user: str, data: dict[str, object]) ->
     except ConfigurationError:
         # A store that may drop what it holds keeps no list of a user's sessions.
         await replace_session_data(request, data)
-
-
-async def devices_of(request: Request, user: str) -> list[OwnedSession] | None:
-    try:
-        return await sessions_of(user, current=request)
-    except ConfigurationError:
-        return None

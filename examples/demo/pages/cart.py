@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 from examples.demo.goods import TEAS, lines_of, total_of
 from examples.demo.view import go_to, render
 from examples.demo.visitor import visitor_of
-from server_session import update_session_data
+from server_session import csrf_protect, update_session_data
 
 MOST = 20
 
@@ -38,6 +38,12 @@ async def add(request: Request, tea: Annotated[str, Form()]) -> Response:
     if tea in TEAS:
         await update_session_data(request, put_in)
     return go_to("/cart")
+
+
+@router.get("/cart/one-more")
+@csrf_protect(every_method=True)
+async def add_one_more(request: Request, tea: str) -> Response:
+    return await add(request, tea)
 
 
 @router.post("/cart/change")

@@ -9,7 +9,7 @@ from fastapi import Form as Field
 from examples.demo.goods import DELIVERIES, lines_of, total_of
 from examples.demo.view import go_to, render
 from examples.demo.visitor import Form, Order, visitor_of
-from server_session import pluck_session_property, replace_session_data, set_session_data
+from server_session import csrf_protect, pluck_session_property, replace_session_data, set_session_data
 
 LONGEST = 80
 
@@ -72,6 +72,7 @@ async def ask_confirmation(request: Request) -> Response:
 
 
 @router.post("/confirm")
+@csrf_protect(strict=True)
 async def place_order(request: Request) -> Response:
     visitor = await visitor_of(request)
     if "address" not in visitor or "delivery" not in visitor:

@@ -1,4 +1,4 @@
-"""A part that is one page: a script calls the API, and signs each call with the token that the last one answered."""
+"""A part that is one page: a script calls the API, and another signs its calls."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, StringConstraints
 
 from examples.demo.view import render
 from examples.demo.visitor import visitor_of
-from server_session import get_csrf_token, update_session_data
+from server_session import csrf_protect, update_session_data
 
 MOST = 12
 
@@ -20,8 +20,6 @@ class Wish(BaseModel):
 
 class Wishes(BaseModel):
     wishes: list[str]
-    csrf_token: str
-    """Signs the next call."""
 
 
 @router.get("/wishes")
@@ -30,6 +28,7 @@ async def show(request: Request) -> Response:
 
 
 @router.post("/api/wishes")
+@csrf_protect(strict=True)
 async def add(request: Request, wish: Wish) -> Wishes:
     def put_in(data: dict[str, Any]) -> None:
         wishes = data.setdefault("wishes", [])
@@ -41,6 +40,7 @@ async def add(request: Request, wish: Wish) -> Wishes:
 
 
 @router.post("/api/wishes/remove")
+@csrf_protect(strict=True)
 async def remove(request: Request, wish: Wish) -> Wishes:
     def take_out(data: dict[str, Any]) -> None:
         data["wishes"] = [text for text in data.get("wishes", []) if text != wish.text]
@@ -50,5 +50,4 @@ async def remove(request: Request, wish: Wish) -> Wishes:
 
 
 async def answer(request: Request) -> Wishes:
-    visitor = await visitor_of(request)
-    return Wishes(wishes=visitor.get("wishes", []), csrf_token=await get_csrf_token(request))
+    return Wishes(wishes=(await visitor_of(request)).get("wishes", []))

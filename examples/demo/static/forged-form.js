@@ -1,3 +1,0 @@
-"use strict";
-
-document.querySelector("#forged").submit();

@@ -1,0 +1,3 @@
+"use strict";
+
+document.querySelector("#form").submit();
