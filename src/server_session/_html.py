@@ -73,7 +73,7 @@ def csrf_script(nonce: str | None = None) -> Html:
         TypeError: a nonce that is not text.
 
     """
-    attribute = "" if nonce is None else f' nonce="{nonce}"'
+    attribute = "" if nonce is None else f' nonce="{_escaped("nonce", nonce)}"'
     return Html(f"<script{attribute}>{_source()}</script>")
 
 

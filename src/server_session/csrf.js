@@ -115,7 +115,7 @@
   window.fetch = async function fetch(input, init) {
     const isRequest = input instanceof Request;
     const method = init?.method ?? (isRequest ? input.method : "GET");
-    if (!meta() || !isToSign(method, isRequest ? input.url : input)) return send(input, init);
+    if (!isToSign(method, isRequest ? input.url : input)) return send(input, init);
     const request = new Request(input, init);
     if (request.headers.has(header()) || request.credentials === "omit") return send(request);
     const token = await takeToken();
@@ -142,12 +142,12 @@
   XMLHttpRequest.prototype.setRequestHeader = function (name, value) {
     setRequestHeader.call(this, name, value);
     const call = calls.get(this);
-    if (call && meta() && String(name).toLowerCase() === header().toLowerCase()) call.isToSign = false;
+    if (call && String(name).toLowerCase() === header().toLowerCase()) call.isToSign = false;
   };
 
   XMLHttpRequest.prototype.send = function (body) {
     const call = calls.get(this);
-    if (!call?.isToSign || !meta()) return sendXhr.call(this, body);
+    if (!call?.isToSign) return sendXhr.call(this, body);
     const sendSigned = (token) => {
       if (token) {
         setRequestHeader.call(this, header(), token);
@@ -155,9 +155,9 @@
       }
       sendXhr.call(this, body);
     };
-    const token = tokenAtHand();
-    if (token || !call.isAsync || !meta().content) return sendSigned(token);
     if (call.isWaiting) throw new DOMException("The request is already under way.", "InvalidStateError");
+    const token = tokenAtHand();
+    if (token || !call.isAsync || !meta()?.content) return sendSigned(token);
     call.isWaiting = true;
     takeToken().then((late) => {
       // It may have been aborted or opened anew meanwhile.
