@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 from server_session import Sessions, asgi, wsgi
 from server_session._colour import drive
 from server_session._signals import Signal
+from server_session.stores._base import SessionStore
 from tests.asgi_client import call
 from tests.visitors import Clock, make_store
 
@@ -345,10 +346,16 @@ def victim_at(site: Site) -> Browser:
     return browser
 
 
-def timed_site(interface: str, kind: str = "memory", directory: Path = Path(), **settings: Any) -> Site:
-    """Return a site whose store (see `make_store`) goes by the site's own clock."""
+def timed_site(
+    interface: str,
+    kind: str = "memory",
+    directory: Path = Path(),
+    wrap: Callable[[SessionStore], SessionStore] = lambda store: store,
+    **settings: Any,
+) -> Site:
+    """Return a site whose store (see `make_store`) goes by the site's own clock; `wrap` puts another around it."""
     clock = Clock()
-    site = Site(interface, session_store=make_store(kind, directory, clock), clock=clock, **settings)
+    site = Site(interface, session_store=wrap(make_store(kind, directory, clock)), clock=clock, **settings)
     site.clock = clock
     return site
 
