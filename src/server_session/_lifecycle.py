@@ -181,10 +181,12 @@ class Visit:
 
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
+        self.accessed = True
         return await self._look(touch=False) is not None
 
     async def living_selector(self) -> str | None:
         """Return the selector of the session, if it lives."""
+        self.accessed = True
         return None if await self._look() is None or self._credential is None else self._credential.selector
 
     async def require_fresh(self, seconds: float) -> None:
@@ -289,6 +291,7 @@ class Visit:
         `life` is what is asked of its life from now on; `authenticated` says that the user has just proved who they
         are.
         """
+        self.accessed = True
         changed = None if data is None else encode_fields(data)
         own = {AUTHENTICATED: self._now()} if authenticated else {}
         if not await self._renew(changed, (), own, life):
@@ -299,6 +302,7 @@ class Visit:
 
     async def destroy(self) -> bool:
         """End the session; return whether there was one that this request was entitled to end."""
+        self.accessed = True
         if self._interrupted:
             await self._recover()
         if self.session is not None:

@@ -27,6 +27,10 @@ _CDN_HEADERS: Final = (
     "surrogate-control",
     "cloudflare-cdn-cache-control",
     "vercel-cdn-cache-control",
+    "netlify-cdn-cache-control",
+    "akamai-cache-control",
+    "edge-control",
+    "x-accel-expires",
 )
 
 

@@ -99,6 +99,7 @@ class _Connection:
         self._started = False
         self._closed = False
         self._cut_off = False
+        self._is_mapped = False
         self.request = AsgiRequest(scope)
         state = state_of(self.request)
         state.home = home()
@@ -157,6 +158,7 @@ class _Connection:
     async def _load(self) -> Session:
         session = await self._sessions.run_awaiting(self._visit.load())
         self._scope["session"] = session
+        self._is_mapped = True
         return session
 
     async def watch(self, seconds: float) -> None:
@@ -189,6 +191,8 @@ class _Connection:
             # Saved before the browser can hear of it, and whatever the status.
             await self._sessions.run_awaiting(self._visit.commit())
             headers = AsgiHeaders(message.get("headers", ()))
+            # C code can look at a mapping past its methods; where the framework does not say who asked for it, any did.
+            self._visit.accessed |= self._is_mapped and "app" not in self._scope
             self._sessions.answer(self.request, self._visit, headers)
             message["headers"] = headers.raw
             self._started = True
