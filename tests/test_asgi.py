@@ -881,3 +881,47 @@ def test_a_watched_websocket_whose_store_fails_twice_is_closed_for_now(library):
 def test_a_watch_that_cannot_work_is_refused():
     with pytest.raises(ConfigurationError, match="watch"):
         SessionMiddleware(founding(Sessions()), watch=0)
+
+
+@pytest.mark.parametrize("library", LOOPS)
+def test_a_watch_that_fails_closes_the_socket_and_never_leaves_it_unwatched(library):
+    class Broken(Watched):
+        async def get(self, *arguments: Any, **options: Any) -> Any:
+            if self.fails:
+                raise ZeroDivisionError("a driver's own")
+            return await super().get(*arguments, **options)
+
+    store = Broken()
+    sessions = Sessions(session_store=store)
+
+    async def end(cookie: str) -> None:
+        store.fails = {"look"}
+
+    got = LOOPS[library](lambda: open_and_end(sessions, end, watch=0.005))
+    assert (got[-1]["type"], got[-1]["code"]) == ("websocket.close", 1013)
+
+
+@pytest.mark.parametrize("library", LOOPS)
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_a_watched_application_raises_comes_out_as_it_is(library, error):
+    async def fail(scope: Any, receive: Any, send: Any) -> None:
+        raise error("the application's own")
+
+    async def scenario() -> None:
+        scope = scope_of(type="websocket", scheme="ws")
+        await SessionMiddleware(fail, Sessions(), watch=1)(scope, None, None)
+
+    with pytest.raises(error, match="the application's own") as raised:
+        LOOPS[library](scenario)
+    assert type(raised.value) is error
+
+
+def test_a_callback_that_fails_undoes_nothing(caplog):
+    def fail(signal: Any) -> None:
+        raise ZeroDivisionError
+
+    sessions = Sessions(on_signal=fail)
+    client = Client(SessionMiddleware(founding(sessions), sessions))
+    assert asyncio.run(client.get()).status == 200
+    assert client.cookie is not None
+    assert "on_signal failed" in caplog.text

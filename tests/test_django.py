@@ -33,6 +33,7 @@ from server_session import (
     sync,
 )
 from server_session._colour import drive
+from server_session._record import Life
 from server_session.exceptions import (
     ColourError,
     ConfigurationError,
@@ -1189,3 +1190,20 @@ def test_what_the_store_holds_can_be_sealed_and_an_expiry_of_its_own_holds_all_t
         stored = drive(store.get(session.session_key[:24], {}, False))
         assert not isinstance(stored, Outcome)
         assert b"a name" not in b"".join(stored.values())
+
+
+def test_an_expiry_of_django_s_lifts_no_deadline_that_a_renewal_has_set():
+    clock = Clock()
+    store = MemorySessionStore(clock=clock)
+    with override_settings(SERVER_SESSION={"session_store": store, "clock": clock}):
+        session = server_session.django.SessionStore()
+        session["user"] = "ada"
+        session.save()
+        assert drive(session._visit.renew(life=Life(absolute=600.0)))
+        session.set_expiry(3600)
+        session.save()
+        for _ in range(5):
+            clock.advance(119)
+            assert server_session.django.SessionStore(session.session_key).get("user") == "ada"
+        clock.advance(119)
+        assert server_session.django.SessionStore(session.session_key).get("user") is None

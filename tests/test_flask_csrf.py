@@ -1108,3 +1108,19 @@ def test_a_get_is_not_looked_into(app: Flask, store: Watched, caplog: pytest.Log
     caplog.clear()
     assert client.get("/", headers=FOREIGN).text == "served"
     assert (store.calls, caplog.records) == ([], [])
+
+
+@pytest.mark.parametrize("status,breaks", [(403, False), (503, True)])
+def test_a_page_of_the_application_s_own_for_a_refusal_may_have_a_form(status, breaks):
+    store = Watched()
+    app = shop(store)
+    app.add_url_rule("/write", view_func=lambda: sync.set_session_data({"a": 1}) and "written", methods=["POST"])
+    app.register_error_handler(status, lambda _: (render_template_string("<form>{{ csrf_input() }}"), status))
+    client = app.test_client()
+    client.get("/token")
+    store.fails = {"get", "look", "set", "merge"} if breaks else ()
+    answer = client.post("/write", headers=OWN if breaks else FOREIGN)
+    assert answer.status_code == status
+    assert 'name="csrf_token"' in answer.text
+    stranger = app.test_client()
+    assert stranger.post("/write", headers=OWN if breaks else FOREIGN).status_code == status

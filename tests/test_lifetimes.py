@@ -12,7 +12,7 @@ import flask
 import pytest
 from starlette.responses import Response
 
-from server_session import ConfigurationError, CookieHandler, MemorySessionStore, Sessions
+from server_session import ConfigurationError, CookieHandler, MemorySessionStore, NotFreshError, Sessions
 from server_session._lifecycle import Answer, State, Visit
 from server_session._record import LIFE, Life
 from server_session._tokens import Credential
@@ -589,3 +589,31 @@ def test_a_renewal_after_the_response_started_is_refused_before_the_store_is_ask
 
     run(scenario())
     assert store.calls == []
+
+
+# --- the log-in mark goes with the user
+
+
+@pytest.mark.parametrize(
+    "taken_out",
+    [
+        lambda visit: visit.pluck("user"),
+        lambda visit: visit.update(lambda data: data.clear()),
+        lambda visit: visit.replace({"theme": "dark"}, in_place=True),
+    ],
+    ids=["pluck", "update", "in place"],
+)
+def test_who_was_taken_out_by_a_function_has_proved_nothing(taken_out):
+    site = Site(MemorySessionStore(), Clock())
+    browser = Browser(site)
+
+    async def scenario() -> None:
+        visit = browser.request()
+        await visit.replace({"user": "ada"}, "ada")
+        browser.receive(visit)
+        await browser.request().require_fresh(60)
+        await taken_out(browser.request())
+        with pytest.raises(NotFreshError):
+            await browser.request().require_fresh(60)
+
+    asyncio.run(scenario())

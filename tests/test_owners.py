@@ -16,16 +16,19 @@ from server_session import (
     ConfigurationError,
     ConflictError,
     MemorySessionStore,
+    RecordError,
     Sessions,
+    SessionStore,
     StoreError,
     TooManySessionsError,
 )
-from server_session._lifecycle import Visit
+from server_session._lifecycle import Answer, Visit
 from server_session._owners import _key_of
 from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
+from server_session._request import AsgiRequest
 from server_session._tokens import Credential
-from server_session.stores._base import Outcome
+from server_session.stores._base import Expect, Fields, Lifetime, Outcome
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
 from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
@@ -1098,3 +1101,56 @@ def test_what_is_no_owner_s_name_is_a_type_error_that_names_the_function(owner):
 def test_the_memory_store_serves_no_owners_where_it_was_told_to_evict():
     assert MemorySessionStore(max_sessions=5, when_full="evict").evicts is True
     assert MemorySessionStore(max_sessions=5).evicts is False
+
+
+# --- records that cannot be read
+
+
+class Damaged(Watched):
+    """A store one of whose records cannot be read any more."""
+
+    def __init__(self, store: SessionStore) -> None:
+        super().__init__(store)
+        self.damaged: str | None = None
+
+    def _read(self, key: str) -> None:
+        if key == self.damaged:
+            raise RecordError("damaged")
+
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Any:
+        self._read(key)
+        return await super().get(key, expect, touch)
+
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        self._read(key)
+        return await super().set(key, fields, lifetime, expect)
+
+    async def destroy(self, key: str) -> bool:
+        ended = await super().destroy(key)
+        if key == self.damaged:
+            self.damaged = None
+        return ended
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+def test_a_record_that_cannot_be_read_keeps_no_other_alive_and_nobody_out(at_most):
+    store = Damaged(MemorySessionStore())
+    sessions = Sessions(session_store=store, max_sessions=3, at_max_sessions=at_most)
+    browsers = [log_in_at(sessions) for _ in range(3)]
+    store.damaged = browsers[1][:24]
+    assert {one.id for one in sessions.sync.sessions_of("ada")} == {browsers[0][:24], browsers[2][:24]}
+    fourth = log_in_at(sessions)
+    assert sessions.sync.destroy_sessions_of("ada") == 4
+    assert sessions.sync.sessions_of("ada") == []
+    for cookie in (*browsers, fourth):
+        assert sessions.sync.get_session_data(scope_of(cookie=f"session={cookie}")) == {}
+
+
+def log_in_at(sessions: Sessions) -> str:
+    request = scope_of()
+    visit = sessions.visit(AsgiRequest(request))
+    visit.answer = Answer.OPEN
+    assert sessions.sync.log_in(request, "ada", {"user": "ada"})
+    assert visit.cookie is not None
+    assert visit.cookie.value is not None
+    return visit.cookie.value

@@ -8,6 +8,8 @@ from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
@@ -250,6 +252,45 @@ def test_marks_are_honoured_around_an_application_too():
     visitor.app = SessionMiddleware(Starlette(routes=routes()), visitor.sessions)
     assert code(visitor.send("/transfer", OWN)) == "csrf_token_missing"
     assert visitor.send("/webhook", FORGED).status == 200
+
+
+def test_the_router_behind_the_middleware_decides_and_not_the_outer_application_s():
+    # The outer application exempts the very path that the mounted one guards, and the reverse.
+    sessions = Sessions()
+    inner = SessionMiddleware(
+        Starlette(routes=[Route("/a", plain, methods=["POST"]), Route("/b", webhook, methods=["POST"])]), sessions
+    )
+    outer = [Route("/a", webhook, methods=["POST"]), Route("/b", plain, methods=["POST"]), Mount("/in", app=inner)]
+    visitor = Visitor(sessions, Starlette(routes=outer))
+    assert code(visitor.send("/in/a", FORGED)) == "csrf_site"
+    assert visitor.send("/in/b", FORGED).body == b"webhook"
+
+
+@pytest.mark.parametrize("between", [GZipMiddleware, CORSMiddleware])
+def test_marks_are_honoured_through_the_middlewares_between(between):
+    sessions = Sessions()
+    visitor = Visitor(sessions, SessionMiddleware(between(Starlette(routes=routes())), sessions))
+    assert code(visitor.send("/transfer", OWN)) == "csrf_token_missing"
+    assert visitor.send("/webhook", FORGED).body == b"webhook"
+
+
+def test_an_application_whose_routes_are_of_another_kind_is_guarded_and_has_nothing_exempt():
+    class Other:
+        routes = ("/somewhere",)
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse("other")(scope, receive, send)
+
+    sessions = Sessions()
+    visitor = Visitor(sessions, SessionMiddleware(Other(), sessions))
+    assert visitor.send("/x", OWN).body == b"other"
+    assert code(visitor.send("/x", FORGED)) == "csrf_site"
+
+
+def test_an_application_is_not_marked_but_its_endpoints():
+    for whole in (Starlette(), FastAPI(), APIRouter(), Router()):
+        with pytest.raises(ConfigurationError, match="mark its endpoints"):
+            csrf_exempt(whole)
 
 
 def test_what_is_asked_for_and_exempt_at_once_is_an_error():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from server_session._lifecycle import CookieChange
 from server_session._tokens import (
     CREDENTIAL_LENGTH,
     Credential,
@@ -225,3 +226,10 @@ def test_junk_has_a_token_s_form_and_does_not_verify():
     assert len(junk) == 100
     assert all(len(token) == 70 and set(token) <= set(ALPHABET) for token in junk)
     assert not any(verify_token(MINE, "", token) for token in junk)
+
+
+def test_a_credential_shows_nothing_of_itself_in_a_traceback():
+    shown = f"{MINE!r} {MINE} {CookieChange(MINE.value)!r}"
+    assert MINE.selector not in shown
+    assert MINE.verifier not in shown
+    assert short_digest(MINE.selector) in shown

@@ -192,8 +192,9 @@ class _UrlencodedSearch(_Search):
     def feed(self, chunk: bytes) -> None:
         start = 0
         while (end := chunk.find(b"&", start)) >= 0:
-            self._take(chunk, start, end)
-            self._close()
+            if end > start or self._pair:
+                self._take(chunk, start, end)
+                self._close()
             if self.done:
                 return
             start = end + 1

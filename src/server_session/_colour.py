@@ -122,7 +122,7 @@ async def beside(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, N
 async def _in_nursery(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, None]) -> T:
     trio = sys.modules["trio"]
     results: list[T] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
@@ -131,7 +131,9 @@ async def _in_nursery(main: Coroutine[Any, Any, T], background: Coroutine[Any, A
         nursery.start_soon(run)
         try:
             results.append(await main)
-        except Exception as error:  # noqa: BLE001 - a nursery would wrap it in a group
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a nursery would wrap it in a group
             errors.append(error)
         nursery.cancel_scope.cancel()
     if errors:

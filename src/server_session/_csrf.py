@@ -211,10 +211,10 @@ def check(
     if isinstance(verdict, Rejection):
         return verdict
     if policy.mode == "strict" or demand.strict or demand.scoped:
-        return _check_token(token, "every request needs a token here")
+        return _check_token(token, "every request needs a token here", policy)
     if verdict is None or (verdict.excusable and not facts.has_cookie and not demand.anonymous):
         return None
-    return _check_token(token, verdict.reason)
+    return _check_token(token, verdict.reason, policy)
 
 
 def is_cross_site(facts: Facts, origins: Collection[str] = ()) -> bool:
@@ -226,7 +226,9 @@ def is_cross_site(facts: Facts, origins: Collection[str] = ()) -> bool:
         return b"cross-site" in said
     for value in facts.origin:
         origin = origin_in_header(value)
-        if origin is not None and origin != NULL and origin not in origins:
+        if origin == NULL:
+            return True
+        if origin is not None and origin not in origins:
             return bool(origins) or not _is_host(origin, facts)
     return False
 
@@ -305,26 +307,33 @@ def _check_handshake(facts: Facts, policy: CSRF, origins: Collection[str], deman
     origin = origin_in_header(facts.origin[0])
     if origin is None or origin == NULL:
         return Rejection("csrf_origin", "a WebSocket's handshake with an Origin that is none")
-    own = origin in origins or (not origins and _is_host(origin, facts))
-    if own or origin in policy.trusted_origins:
+    if origin in policy.trusted_origins:
+        return None
+    # Behind a proxy that ended TLS the Host alone does not tell http from https; the browser does.
+    if any(site in b",".join(facts.site) for site in (b"cross-site", b"same-site")):
+        return Rejection("csrf_site", "a WebSocket's handshake from another site")
+    if origin in origins or (not origins and _is_host(origin, facts)):
         return None
     return Rejection("csrf_origin", f"a WebSocket's handshake from {origin}, which is none of the application's")
 
 
-def _check_token(token: TokenState, reason: str) -> Rejection | None:
+def _check_token(token: TokenState, reason: str, policy: CSRF) -> Rejection | None:
     match token:
         case TokenState.VALID:
             return None
         case TokenState.UNREAD:
             return Rejection("csrf_token_missing", reason, needs_token=True)
         case TokenState.MISSING:
-            return Rejection("csrf_token_missing", f"{reason}, and it has no token")
+            places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
+            return Rejection("csrf_token_missing", f"{reason}, and no token is in {places} ({policy.body_limit})")
         case TokenState.STALE:
             return Rejection("csrf_stale", f"{reason}, and its token is from before the log-in or too old")
         case TokenState.USED:
             return Rejection("csrf_token_used", f"{reason}, and its token was used before")
         case TokenState.INVALID:
-            return Rejection("csrf_token_invalid", f"{reason}, and its token is not one of this session's")
+            return Rejection(
+                "csrf_token_invalid", f"{reason}, and its token is not one of this session's, or of this form"
+            )
 
 
 def _is_host(origin: str, facts: Facts) -> bool:

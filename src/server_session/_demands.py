@@ -98,6 +98,8 @@ def _mark(endpoint: E, demand: Demand) -> E:
     together = Demand(*(one or other for one, other in zip(known, demand, strict=True)))
     if together.exempt and together != Demand(exempt=True):
         raise ConfigurationError(f"{endpoint!r} is csrf_exempt and csrf_protect at once: leave one out")
+    if hasattr(endpoint, "router") or (hasattr(endpoint, "routes") and hasattr(endpoint, "lifespan_context")):
+        raise ConfigurationError(f"{endpoint!r} is an application or a router: mark its endpoints")
     try:
         setattr(endpoint, _MARK, together)
     except AttributeError:

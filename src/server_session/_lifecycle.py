@@ -87,6 +87,10 @@ class CookieChange(NamedTuple):
 
     value: str | None
 
+    def __repr__(self) -> str:
+        # As a credential, it shows nothing of it.
+        return "<cookie set>" if self.value else "<cookie expired>"
+
 
 class Visit:
     """One request's dealings with its session: its state, its cookie, its mapping."""
@@ -193,14 +197,13 @@ class Visit:
         """Raise `NotFreshError` unless the user proved who they are within so many seconds."""
         self.accessed = True
         fields = await self._look()
-        since = None if fields is None else fields.get(AUTHENTICATED)
-        if since is None:
+        if fields is None or AUTHENTICATED not in fields:
             raise NotFreshError(
                 f"nobody has logged in with this session{'' if fields else ', for there is none'}: let the user log "
                 "in, and call log_in (or, where the user has given the password again, "
                 "renew_session with authenticated=True)"
             )
-        age = self._policy.now() - decode_value(AUTHENTICATED, since)
+        age = self._policy.now() - record.time_of(fields, AUTHENTICATED)
         if age > seconds:
             raise NotFreshError(
                 f"the user logged in {age:.0f} seconds ago, and what is asked for allows {seconds:g}: ask for the "
@@ -398,7 +401,9 @@ class Visit:
         credential = await self._to_ask()
         # The tag first: what does not verify costs a call to the store only to say why.
         if credential is None or not any(token.is_of(credential, scope) for scope in scopes):
-            return await self._why_refused(token)
+            # The session's own, where one form's is asked for, is not made good by a fresh one.
+            is_wide = credential is not None and token.is_of(credential, "")
+            return TokenState.INVALID if is_wide else await self._why_refused(token)
         fields = await self._look()
         if fields is None or self._credential is not credential:
             return TokenState.STALE
@@ -490,6 +495,9 @@ class Visit:
         if credential is None:
             return MISSING
         stamped = {**changed, STAMP: record.fresh_stamp(self._policy.now())}
+        if self._policy.renew_on.intersection(removed):
+            # The user was taken out: whoever comes next has proved nothing.
+            removed = {*removed, AUTHENTICATED}
         outcome = await self._store.merge(
             credential.selector, stamped, removed, {**expect, DIGEST: credential.digest()}
         )
@@ -563,7 +571,7 @@ class Visit:
                 await self.destroy()
                 return False
             if asked.absolute is not None and OWNER in seen:
-                await self._policy.owners.outlive(decode_value(OWNER, seen[OWNER]), asked.absolute)
+                await self._policy.owners.outlive(record.owner_of(seen), asked.absolute)
             fresh = Credential.found(credential.selector)
             self._swapping[fresh.digest()] = fresh
             swap = {
@@ -878,7 +886,7 @@ class Visit:
         return record.number(self._policy.now())
 
     def _age(self, fields: Fields) -> float:
-        created: float = decode_value(CREATED, fields[CREATED])
+        created = record.time_of(fields, CREATED)
         # It was rounded, and a clock may be set back: no deadline comes to lie further off by that.
         return max(0.0, self._policy.now() - created)
 

@@ -4,8 +4,7 @@ import base64
 from collections.abc import Mapping
 from typing import Final
 
-from server_session._codec import decode_value
-from server_session._record import OUTSTANDING
+from server_session._record import outstanding_of
 
 __all__ = ["is_noted", "with_nonce", "without_nonce"]
 
@@ -30,9 +29,7 @@ def is_noted(fields: Mapping[str, bytes], nonce: bytes) -> bool:
 
 
 def _names(fields: Mapping[str, bytes]) -> list[str]:
-    field = fields.get(OUTSTANDING)
-    names: list[str] = [] if field is None else decode_value(OUTSTANDING, field)
-    return names
+    return outstanding_of(fields)
 
 
 def _name(nonce: bytes) -> str:

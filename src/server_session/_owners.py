@@ -6,13 +6,14 @@ It rests on the store's contract alone, so every store has it, and one key a cal
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from server_session import _record as record
-from server_session._codec import decode_value, encode_value
-from server_session._record import CREATED, DEVICE, ENDED, LONGEST, OWNER, STAMP
-from server_session.exceptions import ConfigurationError, TooManySessionsError
+from server_session._codec import encode_value
+from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
+from server_session.exceptions import ConfigurationError, RecordError, TooManySessionsError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Lifetime, Outcome, SessionStore
 
 __all__ = ["OwnedSession", "OwnerIndex"]
@@ -167,9 +168,12 @@ class OwnerIndex:
         living: list[str] = []
         for since, selector in _listed(index):
             if selector not in is_gone:
-                answer = await self._store.get(selector, {**own, ENDED: None}, False)
+                answer = await self._ask(selector, own)
                 # What is not there and was listed within the minute may be about to live.
                 is_gone[selector] = answer is CONFLICT or (answer is MISSING and self._is_past(since))
+                if answer is None:
+                    # It takes nobody's place, and stays in the list: it may be read again, or ended.
+                    continue
             if not is_gone[selector] and selector != replaced:
                 living.append(selector)
         excess = living[: max(0, len(living) + 1 - self._most)]
@@ -190,7 +194,21 @@ class OwnerIndex:
     def _stamp(self) -> bytes:
         return record.fresh_stamp(self._now())
 
+    async def _ask(self, selector: str, own: Expect) -> Fields | Outcome | None:
+        """Look for a session of the owner's that lives, without a touch; `None` is a record that cannot be read."""
+        try:
+            return await self._store.get(selector, {**own, ENDED: None}, False)
+        except RecordError:
+            return None
+
     async def _end(self, selector: str, expect: Expect) -> bool:
+        try:
+            return await self._end_readable(selector, expect)
+        except RecordError:
+            # One that is damaged must not keep the others alive; whose it was the list says.
+            return await self._store.destroy(selector)
+
+    async def _end_readable(self, selector: str, expect: Expect) -> bool:
         mark = record.mark_of(self._now())
         while await self._store.set(selector, mark, record.MARK_LIFETIME, expect) is not APPLIED:
             # Listed and not there: gone, or about to live. The mark is what its founding then meets.
@@ -208,14 +226,15 @@ class OwnerIndex:
 
     async def _look(self, owner: str, most: int | None) -> tuple[list[OwnedSession], list[str]]:
         index = await self._index(owner)
-        expect = {OWNER: encode_value("owner", owner), ENDED: None}
+        own = {OWNER: encode_value("owner", owner)}
         living: list[OwnedSession] = []
         gone: list[str] = []
         for since, selector in _listed(index)[:most]:
-            fields = await self._store.get(selector, expect, False)
-            if not isinstance(fields, Outcome):
-                living.append(_owned(selector, fields))
-            elif self._is_past(since):
+            fields = await self._ask(selector, own)
+            if isinstance(fields, dict):
+                with suppress(RecordError):
+                    living.append(_owned(selector, fields))
+            elif fields is not None and self._is_past(since):
                 # One listed within the minute may be about to live.
                 gone.append(selector)
         return living, gone
@@ -238,10 +257,10 @@ class OwnerIndex:
 
 
 def _owned(selector: str, fields: Fields) -> OwnedSession:
-    created: float = decode_value(CREATED, fields[CREATED])
+    created = record.time_of(fields, CREATED)
     # A stamp of another form tells nothing, and one of whole seconds may be just before the founding.
     seen = max(created, record.stamped_at(fields) or created)
-    user_agent, address = decode_value(DEVICE, fields[DEVICE]) if DEVICE in fields else (None, None)
+    user_agent, address = record.device_of(fields)
     return OwnedSession(
         selector,
         datetime.fromtimestamp(created, UTC),
@@ -253,11 +272,19 @@ def _owned(selector: str, fields: Fields) -> OwnedSession:
 
 def _listed(index: Fields) -> list[tuple[float, str]]:
     """Return since when which session is listed, the oldest first."""
-    return sorted((float(since), selector) for selector, since in record.user_fields(index).items())
+    return sorted((_number_in(index, selector), selector) for selector in record.user_fields(index))
 
 
 def _longest_of(index: Fields) -> float:
-    return float(index.get(LONGEST, b"0"))
+    return _number_in(index, LONGEST)
+
+
+def _number_in(index: Fields, name: str) -> float:
+    # An entry with nonsense in it still names a session that can be ended.
+    try:
+        return record.time_of(index, name) if name in index else 0.0
+    except RecordError:
+        return 0.0
 
 
 def _key_of(owner: str) -> str:

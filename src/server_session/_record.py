@@ -7,10 +7,14 @@ import base64
 import os
 import re
 import struct
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
 
 from server_session._codec import RESERVED, decode_value, encode_value
+from server_session.exceptions import RecordError
 from server_session.stores._base import Lifetime
 
 __all__ = [
@@ -29,17 +33,23 @@ __all__ = [
     "OWNER",
     "STAMP",
     "Life",
+    "device_of",
     "former_of",
     "fresh_stamp",
     "is_same",
     "life_of",
     "mark_of",
     "number",
+    "outstanding_of",
+    "owner_of",
     "secret_since",
     "stamped_at",
+    "time_of",
     "user_fields",
     "was_former",
 ]
+
+T = TypeVar("T")
 
 DIGEST: Final = RESERVED + "digest"
 """The digest of the credential that holds. An ended session's mark has none."""
@@ -69,6 +79,15 @@ MARK_SECONDS: Final = 60.0
 
 
 MARK_LIFETIME: Final = Lifetime(MARK_SECONDS, MARK_SECONDS)
+
+_END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+_TIME: Final = msgspec.json.Decoder(float).decode
+_TEXT: Final = msgspec.json.Decoder(str).decode
+_NAMES: Final = msgspec.json.Decoder(list[str]).decode
+_FORMER: Final = msgspec.json.Decoder(tuple[str, float]).decode
+_LIFE: Final = msgspec.json.Decoder(tuple[float | None, float | None, bool | None]).decode
+_DEVICE: Final = msgspec.json.Decoder(tuple[str | None, str | None]).decode
 
 _STAMP_PARTS: Final = struct.Struct(">I5s")
 _STAMP_FORM: Final = re.compile(rb'"[A-Za-z0-9_-]{12}"')
@@ -120,8 +139,39 @@ def is_same(name: str, stored: bytes | None, encoded: bytes) -> bool:
 
 
 def life_of(fields: Mapping[str, bytes]) -> Life:
-    """Return what renewals asked of this record's life."""
-    return Life(*decode_value(LIFE, fields[LIFE])) if LIFE in fields else AS_CONFIGURED
+    """Return what renewals asked of this record's life. Raises `RecordError`."""
+    return Life(*_read(LIFE, fields, _LIFE)) if LIFE in fields else AS_CONFIGURED
+
+
+def time_of(fields: Mapping[str, bytes], name: str) -> float:
+    """Return the time that one of the core's fields holds, in seconds since the epoch. Raises `RecordError`."""
+    time = _read(name, fields, _TIME)
+    if not 0 <= time < _END_OF_TIME:
+        raise RecordError(f"record field {name!r} cannot be read: it is no time")
+    return time
+
+
+def owner_of(fields: Mapping[str, bytes]) -> str:
+    """Return whose session it is. Raises `RecordError`."""
+    return _read(OWNER, fields, _TEXT)
+
+
+def device_of(fields: Mapping[str, bytes]) -> tuple[str | None, str | None]:
+    """Return the user agent and the address that log-in recorded. Raises `RecordError`."""
+    return _read(DEVICE, fields, _DEVICE) if DEVICE in fields else (None, None)
+
+
+def outstanding_of(fields: Mapping[str, bytes]) -> list[str]:
+    """Return the names of the tokens that pass once and were not used yet. Raises `RecordError`."""
+    return _read(OUTSTANDING, fields, _NAMES) if OUTSTANDING in fields else []
+
+
+def _read(name: str, fields: Mapping[str, bytes], decode: Callable[[bytes], T]) -> T:
+    # Who can write to the store can write nonsense here; it is a record that cannot be read, and nothing else.
+    try:
+        return decode(fields.get(name, b""))
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise RecordError(f"record field {name!r} cannot be read: {error}") from None
 
 
 def fresh_stamp(now: float) -> bytes:
@@ -146,10 +196,8 @@ def former_of(digest: bytes, now: float) -> bytes:
 
 def secret_since(fields: Mapping[str, bytes]) -> float:
     """Return since when the session has the verifier that it has: its last swap, or its founding."""
-    created: float = decode_value(CREATED, fields[CREATED])
-    former: list[Any] = decode_value(FORMER, fields[FORMER]) if FORMER in fields else [None, created]
-    swapped: float = former[1]
-    return max(created, swapped)
+    created = time_of(fields, CREATED)
+    return max(created, _read(FORMER, fields, _FORMER)[1]) if FORMER in fields else created
 
 
 def was_former(fields: Mapping[str, bytes], digest: bytes, now: float) -> bool:

@@ -2,14 +2,25 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["endpoint_in"]
 
+_DEEPEST: Final = 100
+
 
 def endpoint_in(application: object, scope: Mapping[str, Any]) -> object:
-    """Return the endpoint that the application's router will choose, or `None` where it has none, or finds none."""
-    return _endpoint(getattr(application, "routes", ()), scope)
+    """Return the endpoint that the application's router will choose, or `None` where it has none, or finds none.
+
+    `application` may be what a middleware wraps: the router is looked for behind as many as keep theirs as `.app`.
+    """
+    # Not scope["app"]: for a middleware around a mounted application it is the outer one.
+    for _ in range(_DEEPEST):
+        routes = getattr(application, "routes", None)
+        if routes is not None and all(hasattr(route, "matches") for route in routes):
+            return _endpoint(routes, scope)
+        application = getattr(application, "app", None)
+    return None
 
 
 def _endpoint(routes: Iterable[Any], scope: Mapping[str, Any]) -> object:

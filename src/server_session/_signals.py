@@ -59,4 +59,8 @@ class Signals:
             more = ", ".join(filter(None, (reason, session)))
             _LOG.log(level, "%s (%s)", named, more, extra={"event": event, "session": session, "reason": reason})
         if self._callback is not None:
-            self._callback(Signal(event, session, reason))
+            try:
+                self._callback(Signal(event, session, reason))
+            except Exception:  # noqa: BLE001 - an application's own function may raise anything
+                # What an observer does wrong undoes nothing, and stops no watch.
+                _LOG.exception("on_signal failed for %r", event)

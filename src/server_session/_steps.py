@@ -207,7 +207,7 @@ def _mapping(function: str, data: object) -> Mapping[str, object]:
 def _scope(scope: tuple[str, str] | None) -> str:
     if scope is None:
         return ""
-    if not isinstance(scope, tuple) or list(map(type, scope)) != [str, str] or not "".join(scope).isprintable():
+    if not isinstance(scope, tuple) or list(map(type, scope)) != [str, str]:
         raise TypeError(f"a token's scope is a method and a path, as in ('POST', '/transfer'), not {scope!r}")
     # Late, for every import of the library would pay for it.
     from urllib.parse import unquote

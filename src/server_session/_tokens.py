@@ -57,6 +57,10 @@ class Credential(NamedTuple):
             raise ValueError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
         return cls(selector, base64.urlsafe_b64encode(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
 
+    def __repr__(self) -> str:
+        # Whoever reads a traceback with its variables could use it.
+        return f"<credential of session {short_digest(self.selector)}>"
+
     @property
     def value(self) -> str:
         """The cookie's value."""
@@ -137,7 +141,7 @@ def junk_token(random_bytes: Callable[[int], bytes] = os.urandom) -> str:
 def _tag(credential: Credential, scope: str, nonce: bytes) -> bytes:
     # The secret is of the verifier, so a token dies with the verifier: at log-in, log-out and every renewal.
     secret = hmac.digest(credential.verifier.encode("ascii"), _CSRF_KEY, "sha256")
-    name = scope.encode()
+    name = scope.encode("utf-8", "surrogatepass")
     return hmac.digest(secret, struct.pack(">I", len(name)) + name + nonce, "sha256")
 
 

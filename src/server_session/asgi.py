@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
 
@@ -10,7 +11,7 @@ from server_session._carrier import current, state_of
 from server_session._colour import beside, home, pause
 from server_session._durations import seconds_of
 from server_session._guard import guard_of
-from server_session._lifecycle import Answer, Visit
+from server_session._lifecycle import Answer, State, Visit
 from server_session._refusal import Refusal, unavailable, withheld
 from server_session._request import AsgiRequest
 from server_session._response import AsgiHeaders
@@ -82,7 +83,7 @@ class SessionMiddleware:
                 self.app,
                 receive,
                 autoload=self._autoload,
-                endpoint=lambda: endpoint_in(scope.get("app", self.app), scope),
+                endpoint=lambda: endpoint_in(self.app, scope),
             )
             if self._watch is not None and scope["type"] == "websocket":
                 served = beside(served, connection.watch(self._watch))
@@ -164,24 +165,30 @@ class _Connection:
     async def watch(self, seconds: float) -> None:
         """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1)."""
         failures = 0
-        was_known = False
+        was_live = False
         while not self._closed:
             await pause(seconds)
-            was_known |= self._visit.credential is not None
-            # A visitor without a session has none that could be ended.
-            if not self._started or not was_known:
+            if not self._started:
                 continue
+            was_live |= self._visit.state is State.LIVE
             try:
                 alive = await self._sessions.run_awaiting(self._visit.is_alive())
                 failures = 0
-            except StoreError as error:
-                _LOG.warning("whether a WebSocket's session lives could not be asked: %s", error)
+            except Exception:  # noqa: BLE001 - a driver's own error closes the socket too
+                # Whatever it is, a socket that nobody watches any more must not stay open.
+                _LOG.exception("whether a WebSocket's session lives could not be asked")
                 failures += 1
                 alive = failures < _FAILURES
+            was_live |= alive and not failures
+            if not was_live:
+                # A visitor without a session has none that could be ended.
+                return
             if not alive:
                 code = _CLOSE_CODES[503 if failures else 403]
                 self._closed = self._cut_off = True
-                await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
+                # The connection may have gone meanwhile, and then the server says so.
+                with suppress(OSError, RuntimeError):
+                    await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
 
     async def _start(self, message: Message) -> None:
         if self._cut_off:

@@ -39,6 +39,7 @@ from server_session._response import headers_of, never_store
 from server_session._session import Session
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._steps import GET_TOKEN
+from server_session._tokens import junk_token
 from server_session.exceptions import ConfigurationError, CookieWithheldError, SessionError, StoreError
 
 __all__ = [
@@ -169,6 +170,7 @@ class FlaskSession(LazySession, SessionMixin):
         self.request = request
         self.visit = visit
         self.rejection: Rejection | None = None
+        self.is_unavailable = False
         self._is_new = False
         self._was_permanent = False
 
@@ -418,6 +420,9 @@ def _of_request() -> FlaskSession:
 
 def _csrf_token(scope: TokenScope | None = None) -> str:
     session = _of_request()
+    if session.rejection is not None or session.is_unavailable:
+        # The page that says so may have a form: it gets no session, and its token will not pass.
+        return junk_token()
     return session.run(partial(GET_TOKEN.body, session.visit, scope))
 
 
@@ -471,6 +476,8 @@ def _leave(_: BaseException | None = None) -> None:
 
 
 def _unavailable(error: StoreError) -> Response:
+    session = _of_request()
+    session.is_unavailable = True
     _LOG.error("a request was answered with 503, for the session store failed: %s", error)
     refusal = ServiceUnavailable("Sessions are unavailable now. Try again later.")
     response = current_app.make_response(current_app.handle_http_exception(refusal))

@@ -14,7 +14,7 @@ from server_session._codec import decode_value
 from server_session._cookies import CookieHandler, CookieTransport
 from server_session._csrf import CSRF
 from server_session._policy import Policy
-from server_session._record import CREATED
+from server_session._record import CREATED, life_of, time_of
 from server_session._sessions import Sessions, Settings, configure, configured
 from server_session.exceptions import ConfigurationError, NotConfiguredError
 from server_session.stores import _base as contract
@@ -84,13 +84,13 @@ class _ExpiringStore(contract.SessionStore):
 
     async def _remaining(self, key: str) -> float | None:
         """Return what is left to the deadline, which no new lifetime may move."""
-        if self._policy.absolute is None:
-            return None
         fields = await self._store.get(key, {}, False)
-        created = None if isinstance(fields, Outcome) else fields.get(CREATED)
         # No record, or the mark of an ended one: the write will not apply.
-        age = 0.0 if created is None else self._policy.now() - float(created)
-        return max(self._policy.absolute - age, _SHORTEST)
+        if isinstance(fields, Outcome) or CREATED not in fields:
+            return self._policy.absolute
+        age = max(0.0, self._policy.now() - time_of(fields, CREATED))
+        remaining = self._policy.lifetime_of(life_of(fields), age).remaining
+        return None if remaining is None else max(remaining, _SHORTEST)
 
     def _lifetime(self, wish: bytes | None, remaining: float | None) -> Lifetime:
         expiry = None if wish is None else decode_value(EXPIRY, wish)
