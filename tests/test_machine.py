@@ -125,7 +125,7 @@ class News(NamedTuple):
     """What the model cannot foresee, for it is random: the cookie that came, the token, which marks were made."""
 
     got: Any
-    cookie: str | None
+    cookie: Any
     marked: Collection[str] = ()
 
 
@@ -214,8 +214,8 @@ class World:
         session.deadline = float("inf") if absolute is None else session.created + absolute
         session.expires = session.surely = min(self.now + session.idle, session.deadline)
 
-    def _keep(self, cookie: str | None) -> str:
-        assert cookie is not None
+    def _keep(self, cookie: Any) -> str:
+        assert isinstance(cookie, str), "no cookie came"
         assert Credential.parse(cookie) is not None
         assert cookie not in self.cookies, "a cookie that there was"
         self.cookies.append(cookie)
@@ -875,7 +875,7 @@ class Machine(RuleBasedStateMachine):
                 fields = await self.store.get(one.id, {}, False)
                 if not isinstance(fields, Outcome) and ENDED in fields:
                     marked.append(one.id)
-        return News(got, visit.cookie and visit.cookie.value, marked)
+        return News(got, self.cookie_set_by(visit), marked)
 
     def step(self, who: Who, *moves: Move) -> None:
         browser, visit, request = self.open(who)
@@ -901,9 +901,11 @@ class Machine(RuleBasedStateMachine):
             expected = refused.error
         assert news.got == expected, f"{move.name} gave {news.got!r}, and promised is {expected!r}"
 
+    def cookie_set_by(self, visit: Visit) -> Any:
+        return KEPT if visit.cookie is None else visit.cookie.value
+
     def check_cookie(self, visit: Visit, request: Request) -> None:
-        sets = KEPT if visit.cookie is None else visit.cookie.value
-        assert sets == request.sets, "a cookie that the design does not set"
+        assert self.cookie_set_by(visit) == request.sets, "a cookie that the design does not set"
 
     # --- rules
 

