@@ -249,6 +249,7 @@ class Visit:
                 )
             changed, removed = _difference(seen, data.plain())
             if not changed and not removed:
+                await self._only_read(fields)
                 return True
             if fields is None:
                 # What is removed here was never stored.
@@ -275,6 +276,7 @@ class Visit:
             stored = record.user_fields(fields or {})
             seen = self._seen_by_request(stored)
             if name not in seen:
+                await self._only_read(fields)
                 return None
             if name not in stored or await self._write({}, {name}, {name: stored[name]}) is APPLIED:
                 break
@@ -474,6 +476,11 @@ class Visit:
                 await self._fall(credential, answer)
         return None
 
+    async def _only_read(self, fields: Fields | None) -> None:
+        """Note that what was looked at to be written was not written: the session was seen all the same."""
+        if fields is not None and self._credential is not None:
+            await self._tell_seen(self._credential, fields)
+
     async def _tell_seen(self, credential: Credential, fields: Fields) -> Fields:
         """Renew the stamp of an owner's session after a read, once a minute: it tells when the session was seen."""
         if OWNER not in fields:
@@ -668,9 +675,9 @@ class Visit:
         self._require_own_site()
         require_bounds(self._policy, {}, changed)
         await self._settle()
-        if owner is not None and self._policy.max_sessions is not None:
-            # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
-            await self._look(touch=False)
+        is_bounded = owner is not None and self._policy.max_sessions is not None
+        # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
+        makes_room = is_bounded and await self._is_entitled()
         before = None if self._state in (State.NONE, State.REFUSED) else self._credential
         credential = self._fresh_credential()
         own: dict[str, bytes] = {}
@@ -678,7 +685,7 @@ class Visit:
             own[AUTHENTICATED] = self._now()
         if owner is not None:
             own |= {OWNER: encode_value("owner", owner), **self._device()}
-            replaced = None if before is None else before.selector
+            replaced = before.selector if makes_room and before is not None else None
             pause = Tries("log_in", "nobody was logged in").next
             for ended in await self._policy.owners.enter(owner, credential.selector, pause, replaced):
                 self._policy.signals.send("destroyed", short_digest(ended))
@@ -697,6 +704,14 @@ class Visit:
             if before is not None and await self._end(before):
                 self._signal("destroyed", before)
         return True
+
+    async def _is_entitled(self) -> bool:
+        """Tell whether the cookie of this request may end the session that it names."""
+        if await self._look(touch=False) is not None:
+            return True
+        credential = self._credential
+        fields = None if credential is None else await self._inspect(credential)
+        return credential is not None and fields is not None and self._is_former(credential, fields)
 
     async def _end(self, credential: Credential) -> bool:
         outcome = await self._mark(credential, {DIGEST: credential.digest()})
