@@ -231,7 +231,7 @@ def main() -> int:
 
 
 def _test(run: Run, python: Path, for_pytest: Sequence[str], environment: dict[str, str]) -> None:
-    """Run the tests on the main Python, those that wait for browsers beside the others, and say what they reached."""
+    """Run the tests on the main Python, those that wait for browsers or servers beside the others, with coverage."""
     coverage = (str(python), "-m", "coverage")
     measured = (*coverage, "run", "-m", "pytest")
     title = f"tests on Python {_version(python)}"
@@ -239,11 +239,13 @@ def _test(run: Run, python: Path, for_pytest: Sequence[str], environment: dict[s
     if for_pytest:
         run.commands(title, (*measured, *for_pytest), **environment)
     else:
-        in_browsers = (*measured, "-p", "no:cacheprovider", "tests/browser")
-        run.together(
-            {title: (*measured, "--ignore=tests/browser"), "tests in browsers": in_browsers},
-            **environment,
-        )
+        # The notes of --last-failed can be one run's only.
+        beside = (*measured, "-q", "-p", "no:cacheprovider")
+        waiting = {"tests of stores": ("tests/stores", "tests/trials"), "tests in browsers": ("tests/browser",)}
+        ignored = [f"--ignore={folder}" for folders in waiting.values() for folder in folders]
+        commands: dict[str, Command] = {title: (*measured, "-q", *ignored)}
+        commands |= {name: (*beside, *folders) for name, folders in waiting.items()}
+        run.together(commands, **environment)
     run.commands("coverage", (*coverage, "combine", "--quiet"), (*coverage, "report"))
 
 
