@@ -25,8 +25,8 @@ def pytest_configure() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        # What a browser sees does not depend on the Python that serves it.
-        if "browser" in getattr(item, "fixturenames", ()):
+        # What a browser sees, or an attacker sends, does not depend on the Python that serves it.
+        if "browser" in getattr(item, "fixturenames", ()) or "attacks" in item.path.parts:
             item.add_marker(pytest.mark.once)
 
 
