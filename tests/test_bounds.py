@@ -13,7 +13,7 @@ from server_session import LimitError, MemorySessionStore, Sessions
 from server_session._lifecycle import Visit
 from server_session._policy import MAX_BYTES, MAX_FIELDS, Policy
 from tests.asgi_client import scope_of
-from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
+from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
 
 
 @dataclass
@@ -39,18 +39,6 @@ def browser(site: Bounded) -> Browser:
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(coroutine)
-
-
-async def send(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any:
-    visit = browser.request()
-    result = await step(visit)
-    await visit.commit()
-    browser.receive(visit)
-    return result
-
-
-async def data_of(browser: Browser) -> dict[str, Any]:
-    return await browser.copy().request().get()
 
 
 def watched(browser: Browser) -> tuple[Browser, Watched]:

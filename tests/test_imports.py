@@ -33,7 +33,7 @@ LAYERS = (
         *("_record", "_refusal", "_request", "_response", "_routes", "_sealed", "_session", "_signals"),
         *("_tokens", "_tracking", "_tries"),
     },
-    {"stores", "stores._base"},
+    {"stores", "stores._base", "stores._over"},
     {"_colour", "_durations", "_origins"},
     {"exceptions"},
 )

@@ -27,7 +27,7 @@ from server_session.stores._base import APPLIED, CONFLICT, Lifetime
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
-from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
+from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
 
 
 @pytest.fixture(params=STORES)
@@ -43,19 +43,6 @@ def browser(site: Site) -> Browser:
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(coroutine)
-
-
-async def send(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any:
-    """Make one whole request: the step, the commit, the answer."""
-    visit = browser.request()
-    result = await step(visit)
-    await visit.commit()
-    browser.receive(visit)
-    return result
-
-
-async def data_of(browser: Browser) -> dict[str, Any]:
-    return await browser.copy().request().get()
 
 
 async def logged_in(browser: Browser, **data: Any) -> None:

@@ -21,7 +21,7 @@ from server_session.flask import ServerSession
 from server_session.stores._base import Outcome
 from server_session.testing import YieldingStore
 from tests.asgi_client import call, scope_of
-from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
+from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -42,14 +42,6 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(coroutine)
 
 
-async def send(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any:
-    visit = browser.request()
-    result = await step(visit)
-    await visit.commit()
-    browser.receive(visit)
-    return result
-
-
 async def kept_for(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> float | None:
     """Make a request that changes the cookie, and tell for how long the browser is to keep it."""
     visit = browser.request()
@@ -58,10 +50,6 @@ async def kept_for(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) ->
     assert visit.cookie is not None
     browser.receive(visit)
     return visit.cookie_seconds
-
-
-async def data_of(browser: Browser) -> dict[str, Any]:
-    return await browser.copy().request().get()
 
 
 async def found(browser: Browser) -> None:

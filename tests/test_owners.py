@@ -31,7 +31,7 @@ from server_session._tokens import Credential
 from server_session.stores._base import Expect, Fields, Lifetime, Outcome
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
-from tests.visitors import STORES, Browser, Clock, Site, Watched, make_store
+from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
 
 
 @pytest.fixture(params=STORES)
@@ -44,22 +44,10 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(coroutine)
 
 
-async def send(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any:
-    visit = browser.request()
-    result = await step(visit)
-    await visit.commit()
-    browser.receive(visit)
-    return result
-
-
 async def logged_in(site: Site, owner: str = "ada") -> Browser:
     browser = Browser(site)
     assert await send(browser, lambda visit: visit.replace({"user": owner}, owner)) is True
     return browser
-
-
-async def data_of(browser: Browser) -> dict[str, Any]:
-    return await browser.copy().request().get()
 
 
 async def ids(site: Site, owner: str = "ada") -> list[str]:

@@ -1,9 +1,9 @@
 """A visitor's browser, as far as the core is concerned: it keeps one cookie and makes requests with it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from server_session import StoreError
 from server_session._lifecycle import Answer, Visit
@@ -133,3 +133,17 @@ class Browser:
     def copy(self) -> "Browser":
         """Return someone else who has the cookie of now: an attacker, or a request that is still under way."""
         return Browser(self.site, self.cookie)
+
+
+async def send(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any:
+    """Make one whole request: the step, the commit, the answer."""
+    visit = browser.request()
+    result = await step(visit)
+    await visit.commit()
+    browser.receive(visit)
+    return result
+
+
+async def data_of(browser: Browser) -> dict[str, Any]:
+    """Return what the browser's session holds, as another request of its sees it."""
+    return await browser.copy().request().get()

@@ -11,7 +11,7 @@ import hmac
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from server_session._signals import Signals
 from server_session._tokens import short_digest
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._over import StoreOver
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -196,23 +197,13 @@ def sealed(store: SessionStore, codec: EncryptedCodec, signals: Signals) -> Sess
     return SealedStore(store, codec, signals)
 
 
-class SealedStore(SessionStore):
+class SealedStore(StoreOver):
     """The whole contract over plain fields, on a store that sees none of their values."""
 
     def __init__(self, store: SessionStore, codec: EncryptedCodec, signals: Signals) -> None:
-        self._store = store
+        super().__init__(store)
         self._codec = codec
         self._signals = signals
-        self.colour = store.colour
-        self.max_age = store.max_age
-        self.evicts = getattr(store, "evicts", False)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def id(self) -> str:
-        """Return a fresh key of the store beneath."""
-        return self._store.id()
 
     async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refused:
         """Return the fields, opened; raises `RecordError` where they do not open."""
@@ -281,10 +272,6 @@ class SealedStore(SessionStore):
             if self._is_final(outcome):
                 return outcome
         return await self._compare(key, expect, write)
-
-    async def destroy(self, key: str) -> bool:
-        """Drop the record."""
-        return await self._store.destroy(key)
 
     def _is_final(self, outcome: Outcome) -> bool:
         # One key seals a value in one way. With several, a value that is not found may be there, sealed by another.

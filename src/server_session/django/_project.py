@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.signals import setting_changed
@@ -19,6 +19,7 @@ from server_session._sessions import Sessions, Settings, configure, configured
 from server_session.exceptions import ConfigurationError, NotConfiguredError
 from server_session.stores import _base as contract
 from server_session.stores._base import Expect, Fields, Lifetime, Outcome
+from server_session.stores._over import StoreOver
 
 __all__ = ["DJANGOS_MIDDLEWARE", "EXPIRY", "PROJECT"]
 
@@ -41,26 +42,12 @@ _COOKIE_SETTINGS: Final = {
 }
 
 
-class _ExpiringStore(contract.SessionStore):
+class _ExpiringStore(StoreOver):
     """Gives a record the lifetime that `set_expiry` asked for, in the very write that brings the wish."""
 
     def __init__(self, store: contract.SessionStore, policy: Policy) -> None:
-        self._store = store
+        super().__init__(store)
         self._policy = policy
-        self.colour = store.colour
-        self.max_age = store.max_age
-        self.evicts = getattr(store, "evicts", False)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def id(self) -> str:
-        return self._store.id()
-
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
-        return await self._store.get(key, expect, touch)
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         wish = fields.get(EXPIRY)
@@ -78,9 +65,6 @@ class _ExpiringStore(contract.SessionStore):
         if lifetime is None and (EXPIRY in changed or EXPIRY in removed):
             lifetime = self._lifetime(changed.get(EXPIRY), await self._remaining(key))
         return await self._store.merge(key, changed, removed, expect, lifetime)
-
-    async def destroy(self, key: str) -> bool:
-        return await self._store.destroy(key)
 
     async def _remaining(self, key: str) -> float | None:
         """Return what is left to the deadline, which no new lifetime may move."""

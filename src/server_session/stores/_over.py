@@ -1,0 +1,45 @@
+"""A store over another: what it does not change it leaves to the one beneath."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
+
+__all__ = ["StoreOver"]
+
+
+class StoreOver(SessionStore):
+    """Calls the store beneath; subclass it and define what is to be otherwise."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+        self.colour = store.colour
+        self.max_age = store.max_age
+        self.evicts = getattr(store, "evicts", False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def id(self) -> str:
+        return self._store.id()
+
+    async def get(
+        self, key: str, expect: Expect, touch: bool = True
+    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+        return await self._store.get(key, expect, touch)
+
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        return await self._store.set(key, fields, lifetime, expect)
+
+    async def merge(
+        self,
+        key: str,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+    ) -> Outcome:
+        return await self._store.merge(key, changed, removed, expect, lifetime)
+
+    async def destroy(self, key: str) -> bool:
+        return await self._store.destroy(key)
