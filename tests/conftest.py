@@ -1,5 +1,7 @@
 """Fixtures for every test: free ports, private servers, an application that is served, a browser."""
 
+import asyncio
+import inspect
 import os
 import signal
 import threading
@@ -28,6 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # What a browser sees, or an attacker sends, does not depend on the Python that serves it.
         if "browser" in getattr(item, "fixturenames", ()) or "attacks" in item.path.parts:
             item.add_marker(pytest.mark.once)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function by asyncio, in a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

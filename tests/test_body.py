@@ -678,19 +678,16 @@ def test_what_is_too_long_for_a_token_is_not_kept_by_the_search(content_type: st
         tracemalloc.stop()
 
 
-def test_the_body_that_has_been_read_is_one_message_and_the_rest_are_the_servers() -> None:
-    async def main() -> None:
-        messages = Messages([b"a=1&", b"", b"csrf_token=x&", b"b=2", b"&c=3"], {"type": "http.disconnect"})
-        token, receive = await read_asgi_token(messages, URLENCODED, FIELD)
-        assert token == "x"
-        assert [await receive() for _ in range(4)] == [
-            {"type": "http.request", "body": b"a=1&csrf_token=x&", "more_body": True},
-            {"type": "http.request", "body": b"b=2", "more_body": True},
-            {"type": "http.request", "body": b"&c=3", "more_body": False},
-            {"type": "http.disconnect"},
-        ]
-
-    asyncio.run(main())
+async def test_the_body_that_has_been_read_is_one_message_and_the_rest_are_the_servers() -> None:
+    messages = Messages([b"a=1&", b"", b"csrf_token=x&", b"b=2", b"&c=3"], {"type": "http.disconnect"})
+    token, receive = await read_asgi_token(messages, URLENCODED, FIELD)
+    assert token == "x"
+    assert [await receive() for _ in range(4)] == [
+        {"type": "http.request", "body": b"a=1&csrf_token=x&", "more_body": True},
+        {"type": "http.request", "body": b"b=2", "more_body": True},
+        {"type": "http.request", "body": b"&c=3", "more_body": False},
+        {"type": "http.disconnect"},
+    ]
 
 
 def test_a_message_need_not_say_all() -> None:

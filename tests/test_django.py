@@ -145,23 +145,17 @@ def test_what_a_view_sets_the_next_request_reads(any_store: Any) -> None:
     assert data_of(client) == {"color": "green"}
 
 
-def test_what_an_async_view_sets_the_next_request_reads(any_async_store: Any) -> None:
-    async def visit() -> None:
-        client = AsyncClient()
-        await client.get("/aset/color/green")
-        assert (await client.get("/adata")).json() == {"color": "green"}
-
-    asyncio.run(visit())
+async def test_what_an_async_view_sets_the_next_request_reads(any_async_store: Any) -> None:
+    client = AsyncClient()
+    await client.get("/aset/color/green")
+    assert (await client.get("/adata")).json() == {"color": "green"}
 
 
-def test_sync_views_and_async_ones_share_a_session_under_asgi(any_async_store: Any) -> None:
-    async def visit() -> None:
-        client = AsyncClient()
-        await client.get("/set/a/1")
-        await client.get("/aset/b/2")
-        assert (await client.get("/data")).json() == {"a": "1", "b": "2"}
-
-    asyncio.run(visit())
+async def test_sync_views_and_async_ones_share_a_session_under_asgi(any_async_store: Any) -> None:
+    client = AsyncClient()
+    await client.get("/set/a/1")
+    await client.get("/aset/b/2")
+    assert (await client.get("/data")).json() == {"a": "1", "b": "2"}
 
 
 def test_a_visitor_who_writes_nothing_costs_no_call_no_cookie_and_no_vary() -> None:
@@ -635,7 +629,7 @@ def test_the_blocking_functions_and_the_mapping_are_one_session(any_store: Any, 
     assert data_of(client) == expected
 
 
-def test_the_awaitable_functions_and_the_mapping_are_one_session(any_async_store: Any, script: Any) -> None:
+async def test_the_awaitable_functions_and_the_mapping_are_one_session(any_async_store: Any, script: Any) -> None:
     async def view(request: Any) -> Any:
         await request.session.aset("mapping", 1)
         assert await server_session.get_session_data() == {"mapping": 1}
@@ -646,24 +640,18 @@ def test_the_awaitable_functions_and_the_mapping_are_one_session(any_async_store
 
     script(view)
 
-    async def visit() -> None:
-        client = AsyncClient()
-        expected = {"mapping": 1, "function": 2}
-        assert (await client.get("/acall")).json() == expected
-        assert (await client.get("/adata")).json() == expected
-
-    asyncio.run(visit())
+    client = AsyncClient()
+    expected = {"mapping": 1, "function": 2}
+    assert (await client.get("/acall")).json() == expected
+    assert (await client.get("/adata")).json() == expected
 
 
-def test_blocking_functions_work_in_sync_views_under_asgi(any_async_store: Any, script: Any) -> None:
+async def test_blocking_functions_work_in_sync_views_under_asgi(any_async_store: Any, script: Any) -> None:
     script(lambda request: [sync.set_session_data({"a": 1}), sync.get_session_data(), request.session["a"]])
 
-    async def visit() -> None:
-        client = AsyncClient()
-        assert (await client.get("/call")).json() == [True, {"a": 1}, 1]
-        assert (await client.get("/data")).json() == {"a": 1}
-
-    asyncio.run(visit())
+    client = AsyncClient()
+    assert (await client.get("/call")).json() == [True, {"a": 1}, 1]
+    assert (await client.get("/data")).json() == {"a": 1}
 
 
 def test_awaitable_functions_work_in_async_views_under_wsgi(any_store: Any, script: Any) -> None:
@@ -744,7 +732,7 @@ def test_what_a_streamed_body_writes_is_stored_and_a_new_cookie_is_refused(scrip
         b"".join(Client().get("/call").streaming_content)
 
 
-def test_what_an_async_streamed_body_writes_is_stored(any_async_store: Any, script: Any) -> None:
+async def test_what_an_async_streamed_body_writes_is_stored(any_async_store: Any, script: Any) -> None:
     from django.http import StreamingHttpResponse
 
     async def body(request: Any) -> Any:
@@ -758,14 +746,11 @@ def test_what_an_async_streamed_body_writes_is_stored(any_async_store: Any, scri
 
     script(view)
 
-    async def visit() -> None:
-        client = AsyncClient()
-        await client.get("/aset/a/1")
-        response = await client.get("/acall")
-        assert b"".join([chunk async for chunk in response.streaming_content]) == b"ab"
-        assert (await client.get("/adata")).json() == {"a": "1", "function": 1, "mapping": 2}
-
-    asyncio.run(visit())
+    client = AsyncClient()
+    await client.get("/aset/a/1")
+    response = await client.get("/acall")
+    assert b"".join([chunk async for chunk in response.streaming_content]) == b"ab"
+    assert (await client.get("/adata")).json() == {"a": "1", "function": 1, "mapping": 2}
 
 
 # --- the engine by itself
@@ -789,28 +774,25 @@ def test_a_session_can_be_made_read_and_ended_by_its_key(any_store: Any) -> None
     assert engine(session.session_key).load() == {}
 
 
-def test_the_awaitable_engine_does_the_same(any_async_store: Any) -> None:
+async def test_the_awaitable_engine_does_the_same(any_async_store: Any) -> None:
     from server_session.django import UpdateError
 
-    async def use() -> None:
-        session = engine()
-        await session.aset("a", 1)
+    session = engine()
+    await session.aset("a", 1)
+    await session.asave()
+    key = session.session_key
+    await session.acycle_key()
+    assert session.session_key != key
+    assert not await session.aexists(key)
+    assert await engine(session.session_key).aload() == {"a": 1}
+    await engine(session.session_key).adelete()
+    await session.aset("a", 2)
+    with pytest.raises(UpdateError):
         await session.asave()
-        key = session.session_key
-        await session.acycle_key()
-        assert session.session_key != key
-        assert not await session.aexists(key)
-        assert await engine(session.session_key).aload() == {"a": 1}
-        await engine(session.session_key).adelete()
-        await session.aset("a", 2)
-        with pytest.raises(UpdateError):
-            await session.asave()
-        await session.aflush()
-        await session.acreate()
-        assert session.session_key
-        await type(session).aclear_expired()
-
-    asyncio.run(use())
+    await session.aflush()
+    await session.acreate()
+    assert session.session_key
+    await type(session).aclear_expired()
 
 
 def test_a_save_with_nothing_to_store_finds_out_that_the_session_has_ended() -> None:

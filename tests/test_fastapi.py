@@ -40,29 +40,23 @@ def application() -> FastAPI:
     return app
 
 
-def test_the_session_the_typed_data_and_the_token_are_dependencies():
+async def test_the_session_the_typed_data_and_the_token_are_dependencies():
     client = Client(application())
 
-    async def scenario():
-        assert json.loads((await client.get("/cart")).body) == {}
-        assert client.cookie is None
-        assert json.loads((await client.get("/put/3")).body) == {"count": 3}
-        assert json.loads((await client.get("/cart")).body) == {"count": 3}
-        assert json.loads((await client.get("/token")).body) is True
-        assert json.loads((await client.get("/def")).body) == {"count": 3, "from": "def"}
-
-    asyncio.run(scenario())
+    assert json.loads((await client.get("/cart")).body) == {}
+    assert client.cookie is None
+    assert json.loads((await client.get("/put/3")).body) == {"count": 3}
+    assert json.loads((await client.get("/cart")).body) == {"count": 3}
+    assert json.loads((await client.get("/token")).body) is True
+    assert json.loads((await client.get("/def")).body) == {"count": 3, "from": "def"}
 
 
-def test_data_that_does_not_fit_the_type_is_an_error_that_names_the_field():
+async def test_data_that_does_not_fit_the_type_is_an_error_that_names_the_field():
     client = Client(application())
 
-    async def scenario():
-        await client.get("/put/many")
-        with pytest.raises(DataTypeError, match="count"):
-            await client.get("/cart")
-
-    asyncio.run(scenario())
+    await client.get("/put/many")
+    with pytest.raises(DataTypeError, match="count"):
+        await client.get("/cart")
 
 
 def test_the_response_that_fastapi_injects_gets_the_cookie_where_there_is_no_middleware():

@@ -1,7 +1,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,6 @@ def browser(site: Site) -> Browser:
     return Browser(site)
 
 
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(coroutine)
-
-
 async def logged_in(browser: Browser, **data: Any) -> None:
     await send(browser, lambda visit: visit.replace({"user": "ada", **data}, "ada"))
 
@@ -67,13 +63,10 @@ async def logged_in(browser: Browser, **data: Any) -> None:
         (lambda visit: visit.replace({"user": 1}), ["set"]),
     ],
 )
-def test_without_a_cookie_only_a_write_reaches_the_store(site, step, calls):
+async def test_without_a_cookie_only_a_write_reaches_the_store(site, step, calls):
     store = Watched(site.store)
 
-    async def scenario():
-        await send(Browser(site.with_store(store)), step)
-
-    run(scenario())
+    await send(Browser(site.with_store(store)), step)
     assert store.calls == calls
 
 
@@ -96,135 +89,105 @@ def test_without_a_cookie_only_a_write_reaches_the_store(site, step, calls):
         (lambda visit: visit.is_alive(), ["look"]),
     ],
 )
-def test_a_live_session_costs_as_few_calls_as_the_design_says(site, step, calls):
+async def test_a_live_session_costs_as_few_calls_as_the_design_says(site, step, calls):
     store = Watched(site.store)
     browser = Browser(site.with_store(store))
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        store.calls.clear()
-        await send(browser, step)
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    store.calls.clear()
+    await send(browser, step)
     assert store.calls == calls
 
 
-def test_a_mapping_that_was_only_read_writes_nothing(site):
+async def test_a_mapping_that_was_only_read_writes_nothing(site):
     store = Watched(site.store)
     browser = Browser(site.with_store(store))
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": [1, 2]}))
-        store.calls.clear()
-        visit = browser.request()
-        session = await visit.load()
-        assert dict(session) == {"a": [1, 2]}
-        await visit.commit()
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": [1, 2]}))
+    store.calls.clear()
+    visit = browser.request()
+    session = await visit.load()
+    assert dict(session) == {"a": [1, 2]}
+    await visit.commit()
     assert store.calls == ["get"]
 
 
-def test_a_mapping_read_and_written_costs_two_calls(site):
+async def test_a_mapping_read_and_written_costs_two_calls(site):
     store = Watched(site.store)
     browser = Browser(site.with_store(store))
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        store.calls.clear()
-        visit = browser.request()
-        session = await visit.load()
-        session["b"] = session["a"]
-        await visit.commit()
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    store.calls.clear()
+    visit = browser.request()
+    session = await visit.load()
+    session["b"] = session["a"]
+    await visit.commit()
     assert store.calls == ["get", "merge"]
 
 
 # --- founding
 
 
-def test_a_first_write_founds_a_session_with_a_cookie_of_64_characters(browser):
-    async def scenario():
-        assert await send(browser, lambda visit: visit.merge({"a": 1})) is True
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+async def test_a_first_write_founds_a_session_with_a_cookie_of_64_characters(browser):
+    assert await send(browser, lambda visit: visit.merge({"a": 1})) is True
+    assert await data_of(browser) == {"a": 1}
     assert browser.cookie is not None
     assert len(browser.cookie) == 64
 
 
-def test_reading_founds_nothing_and_sets_no_cookie(browser):
-    async def scenario():
-        assert await send(browser, lambda visit: visit.get()) == {}
-        assert await send(browser, lambda visit: visit.pluck("a")) is None
-        assert await send(browser, lambda visit: visit.has_csrf_token("x" * 70, "")) is False
-
-    run(scenario())
+async def test_reading_founds_nothing_and_sets_no_cookie(browser):
+    assert await send(browser, lambda visit: visit.get()) == {}
+    assert await send(browser, lambda visit: visit.pluck("a")) is None
+    assert await send(browser, lambda visit: visit.has_csrf_token("x" * 70, "")) is False
     assert browser.received == []
 
 
-def test_an_id_from_outside_is_never_adopted(browser):
+async def test_an_id_from_outside_is_never_adopted(browser):
     browser.cookie = "A" * 64
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
     assert browser.cookie is not None
     assert browser.cookie[:24] != "A" * 24
 
 
-def test_two_first_writes_gathered_in_one_request_found_one_session(browser):
-    async def scenario():
-        visit = browser.request()
-        await asyncio.gather(visit.merge({"a": 1}), visit.merge({"b": 2}), visit.update(lambda data: data.update(c=3)))
-        browser.receive(visit)
-        assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}
-
-    run(scenario())
+async def test_two_first_writes_gathered_in_one_request_found_one_session(browser):
+    visit = browser.request()
+    await asyncio.gather(visit.merge({"a": 1}), visit.merge({"b": 2}), visit.update(lambda data: data.update(c=3)))
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}
     assert browser.site.events == ["created"]
 
 
-def test_a_write_over_a_junk_verifier_founds_another_session_and_leaves_the_first_alone(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        attacker = browser.copy()
-        attacker.cookie = browser.cookie[:24] + "A" * 40
-        assert await send(attacker, lambda visit: visit.get()) == {}
-        await send(attacker, lambda visit: visit.merge({"evil": 1}))
-        assert attacker.cookie[:24] != browser.cookie[:24]
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+async def test_a_write_over_a_junk_verifier_founds_another_session_and_leaves_the_first_alone(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    attacker = browser.copy()
+    attacker.cookie = browser.cookie[:24] + "A" * 40
+    assert await send(attacker, lambda visit: visit.get()) == {}
+    await send(attacker, lambda visit: visit.merge({"evil": 1}))
+    assert attacker.cookie[:24] != browser.cookie[:24]
+    assert await data_of(browser) == {"a": 1}
 
 
-def test_a_junk_verifier_does_not_keep_a_session_alive(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        attacker = browser.copy()
-        attacker.cookie = browser.cookie[:24] + "A" * 40
-        for _ in range(4):
-            browser.site.clock.advance(600)
-            await send(attacker, lambda visit: visit.get())
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_a_junk_verifier_does_not_keep_a_session_alive(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    attacker = browser.copy()
+    attacker.cookie = browser.cookie[:24] + "A" * 40
+    for _ in range(4):
+        browser.site.clock.advance(600)
+        await send(attacker, lambda visit: visit.get())
+    assert await data_of(browser) == {}
 
 
-def test_a_junk_verifier_ends_no_session_and_expires_no_cookie(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        attacker = browser.copy()
-        attacker.cookie = browser.cookie[:24] + "A" * 40
-        assert await send(attacker, lambda visit: visit.destroy()) is False
-        assert attacker.received == []
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+async def test_a_junk_verifier_ends_no_session_and_expires_no_cookie(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    attacker = browser.copy()
+    attacker.cookie = browser.cookie[:24] + "A" * 40
+    assert await send(attacker, lambda visit: visit.destroy()) is False
+    assert attacker.received == []
+    assert await data_of(browser) == {"a": 1}
 
 
-def test_a_store_whose_ids_repeat_is_an_error_and_crosses_no_sessions(tmp_path):
+async def test_a_store_whose_ids_repeat_is_an_error_and_crosses_no_sessions(tmp_path):
     class Repeating(MemorySessionStore):
         def id(self) -> str:
             return "R" * 24
@@ -232,31 +195,28 @@ def test_a_store_whose_ids_repeat_is_an_error_and_crosses_no_sessions(tmp_path):
     site = Site(Repeating(), Clock())
     first, second = Browser(site), Browser(site)
 
-    async def scenario():
-        await send(first, lambda visit: visit.merge({"a": 1}))
-        with pytest.raises(StoreError, match="fresh"):
-            await send(second, lambda visit: visit.merge({"b": 1}))
-        with pytest.raises(StoreError, match="fresh"):
-            await send(second, lambda visit: visit.replace({"b": 1}))
-        assert await data_of(first) == {"a": 1}
-
-    run(scenario())
+    await send(first, lambda visit: visit.merge({"a": 1}))
+    with pytest.raises(StoreError, match="fresh"):
+        await send(second, lambda visit: visit.merge({"b": 1}))
+    with pytest.raises(StoreError, match="fresh"):
+        await send(second, lambda visit: visit.replace({"b": 1}))
+    assert await data_of(first) == {"a": 1}
 
 
-def test_a_store_whose_ids_are_malformed_is_an_error(tmp_path):
+async def test_a_store_whose_ids_are_malformed_is_an_error(tmp_path):
     class Malformed(MemorySessionStore):
         def id(self) -> str:
             return "../../etc/passwd"
 
     with pytest.raises(StoreError, match="24 characters"):
-        run(send(Browser(Site(Malformed(), Clock())), lambda visit: visit.merge({"a": 1})))
+        await send(Browser(Site(Malformed(), Clock())), lambda visit: visit.merge({"a": 1}))
 
 
 # --- where the cookie cannot be set
 
 
 @pytest.mark.parametrize("answer,error", [(Answer.ABSENT, NoResponseError), (Answer.STARTED, ResponseStartedError)])
-def test_what_needs_a_cookie_that_cannot_be_set_is_refused_before_anything_is_written(site, answer, error):
+async def test_what_needs_a_cookie_that_cannot_be_set_is_refused_before_anything_is_written(site, answer, error):
     store = Watched(site.store)
     browser = Browser(site.with_store(store))
     steps: list[Callable[[Visit], Awaitable[Any]]] = [
@@ -267,44 +227,35 @@ def test_what_needs_a_cookie_that_cannot_be_set_is_refused_before_anything_is_wr
         lambda visit: visit.renew({"b": 1}),
     ]
 
-    async def scenario():
-        for step in steps:
-            with pytest.raises(error):
-                await step(browser.request(answer))
-        assert store.calls == []
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        for step in (steps[2], steps[4]):
-            with pytest.raises(error):
-                await step(browser.request(answer))
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+    for step in steps:
+        with pytest.raises(error):
+            await step(browser.request(answer))
+    assert store.calls == []
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    for step in (steps[2], steps[4]):
+        with pytest.raises(error):
+            await step(browser.request(answer))
+    assert await data_of(browser) == {"a": 1}
 
 
-def test_a_live_session_is_written_without_a_response(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        assert await browser.request(Answer.ABSENT).merge({"b": 2}) is True
-        assert await browser.request(Answer.STARTED).merge({"c": 3}) is True
-        assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}
-
-    run(scenario())
+async def test_a_live_session_is_written_without_a_response(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    assert await browser.request(Answer.ABSENT).merge({"b": 2}) is True
+    assert await browser.request(Answer.STARTED).merge({"c": 3}) is True
+    assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}
 
 
 # --- overlapping requests
 
 
-def test_overlapping_merges_of_own_keys_all_survive(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visits = [browser.request() for _ in range(50)]
-        await asyncio.gather(*(visit.merge({f"k{n}": n}) for n, visit in enumerate(visits)))
-        assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
-
-    run(scenario())
+async def test_overlapping_merges_of_own_keys_all_survive(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visits = [browser.request() for _ in range(50)]
+    await asyncio.gather(*(visit.merge({f"k{n}": n}) for n, visit in enumerate(visits)))
+    assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
 
 
-def test_overlapping_mappings_of_own_keys_all_survive(browser):
+async def test_overlapping_mappings_of_own_keys_all_survive(browser):
     async def one(number: int) -> None:
         visit = browser.request()
         session = await visit.load()
@@ -312,27 +263,21 @@ def test_overlapping_mappings_of_own_keys_all_survive(browser):
         await asyncio.sleep(0)
         await visit.commit()
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        await asyncio.gather(*(one(number) for number in range(50)))
-        assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    await asyncio.gather(*(one(number) for number in range(50)))
+    assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
 
 
-def test_overlapping_updates_of_one_counter_all_count(browser):
+async def test_overlapping_updates_of_one_counter_all_count(browser):
     def increment(data: dict[str, Any]) -> None:
         data["n"] = data.get("n", 0) + 1
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        await asyncio.gather(*(browser.request().update(increment) for _ in range(50)))
-        assert await data_of(browser) == {"a": 1, "n": 50}
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    await asyncio.gather(*(browser.request().update(increment) for _ in range(50)))
+    assert await data_of(browser) == {"a": 1, "n": 50}
 
 
-def test_an_update_that_reads_all_keys_sees_each_of_them(browser):
+async def test_an_update_that_reads_all_keys_sees_each_of_them(browser):
     def total(data: dict[str, Any]) -> None:
         data["total"] = sum(value for key, value in data.items() if key != "total")
 
@@ -340,369 +285,301 @@ def test_an_update_that_reads_all_keys_sees_each_of_them(browser):
         await browser.request().merge({f"k{number}": 1})
         await browser.request().update(total)
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"k": 1}))
-        await asyncio.gather(*(add(number) for number in range(10)))
-        assert (await data_of(browser))["total"] == 11
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"k": 1}))
+    await asyncio.gather(*(add(number) for number in range(10)))
+    assert (await data_of(browser))["total"] == 11
 
 
-def test_an_update_of_one_key_is_not_disturbed_by_writes_to_others(browser):
+async def test_an_update_of_one_key_is_not_disturbed_by_writes_to_others(browser):
     runs = []
 
     def change(data: dict[str, Any]) -> None:
         runs.append(1)
         data["n"] = data.get("n", 0) + 1
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"n": 0}))
-        await asyncio.gather(
-            browser.request().update(change), *(browser.request().merge({f"k{n}": n}) for n in range(20))
-        )
-        assert (await data_of(browser))["n"] == 1
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"n": 0}))
+    await asyncio.gather(browser.request().update(change), *(browser.request().merge({f"k{n}": n}) for n in range(20)))
+    assert (await data_of(browser))["n"] == 1
     assert len(runs) == 1
 
 
-def test_an_update_that_never_gets_through_is_a_conflict_error_and_writes_nothing(browser, monkeypatch):
+async def test_an_update_that_never_gets_through_is_a_conflict_error_and_writes_nothing(browser, monkeypatch):
     monkeypatch.setattr("server_session._tries.UPDATE_SECONDS", 0.05)
 
     class Contended(Watched):
-        async def merge(self, key, changed, removed, expect, lifetime=None):
+        async def merge(self, key, changed, *rest):
             if "n" in changed:
                 await self.store.merge(key, {"n": b"%d" % len(self.calls)}, (), {})
-            return await super().merge(key, changed, removed, expect, lifetime)
+            return await super().merge(key, changed, *rest)
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"n": 0}))
-        rival = Browser(browser.site.with_store(Contended(browser.site.store)), browser.cookie)
-        with pytest.raises(ConflictError, match="'n'"):
-            await rival.request().update(lambda data: data.update(n=-1 if data["n"] >= 0 else 0))
-        assert (await data_of(browser))["n"] >= 0
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"n": 0}))
+    rival = Browser(browser.site.with_store(Contended(browser.site.store)), browser.cookie)
+    with pytest.raises(ConflictError, match="'n'"):
+        await rival.request().update(lambda data: data.update(n=-1 if data["n"] >= 0 else 0))
+    assert (await data_of(browser))["n"] >= 0
 
 
-def test_a_change_that_returns_something_is_refused_for_it_would_be_lost(browser):
+async def test_a_change_that_returns_something_is_refused_for_it_would_be_lost(browser):
     with pytest.raises(TypeError, match="returns None"):
-        run(browser.request().update(lambda data: {**data, "a": 1}))
+        await browser.request().update(lambda data: {**data, "a": 1})
 
 
-def test_of_many_plucks_exactly_one_gets_the_value(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"once": "x", "a": 1}))
-        got = await asyncio.gather(*(browser.request().pluck("once") for _ in range(20)))
-        assert sorted(got, key=str) == [None] * 19 + ["x"]
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+async def test_of_many_plucks_exactly_one_gets_the_value(browser):
+    await send(browser, lambda visit: visit.merge({"once": "x", "a": 1}))
+    got = await asyncio.gather(*(browser.request().pluck("once") for _ in range(20)))
+    assert sorted(got, key=str) == [None] * 19 + ["x"]
+    assert await data_of(browser) == {"a": 1}
 
 
-def test_a_pluck_meets_a_new_value_and_takes_that(browser):
+async def test_a_pluck_meets_a_new_value_and_takes_that(browser):
     class Racing(Watched):
-        async def merge(self, key, changed, removed, expect, lifetime=None):
+        async def merge(self, key, changed, removed, *rest):
             if removed and len(self.calls) == 1:
                 await self.store.merge(key, {"once": b'"new"'}, (), {})
-            return await super().merge(key, changed, removed, expect, lifetime)
+            return await super().merge(key, changed, removed, *rest)
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"once": "old"}))
-        rival = Browser(browser.site.with_store(Racing(browser.site.store)), browser.cookie)
-        assert await rival.request().pluck("once") == "new"
-        assert await data_of(browser) == {}
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"once": "old"}))
+    rival = Browser(browser.site.with_store(Racing(browser.site.store)), browser.cookie)
+    assert await rival.request().pluck("once") == "new"
+    assert await data_of(browser) == {}
 
 
 # --- log-out
 
 
-def test_destroying_drops_the_data_and_expires_the_cookie(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        thief = browser.copy()
-        assert await send(browser, lambda visit: visit.destroy()) is True
-        assert await data_of(thief) == {}
-
-    run(scenario())
+async def test_destroying_drops_the_data_and_expires_the_cookie(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    thief = browser.copy()
+    assert await send(browser, lambda visit: visit.destroy()) is True
+    assert await data_of(thief) == {}
     assert browser.received[-1] is None
 
 
-def test_a_second_log_out_expires_no_cookie_while_the_mark_stands(browser):
+async def test_a_second_log_out_expires_no_cookie_while_the_mark_stands(browser):
     # Between the two, the browser may have got the cookie of a new log-in.
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        late = browser.copy()
-        await send(browser, lambda visit: visit.destroy())
-        assert await send(late, lambda visit: visit.destroy()) is False
-        assert late.received == []
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    late = browser.copy()
+    await send(browser, lambda visit: visit.destroy())
+    assert await send(late, lambda visit: visit.destroy()) is False
+    assert late.received == []
 
 
-def test_a_log_out_that_finds_nothing_expires_the_cookie(browser):
+async def test_a_log_out_that_finds_nothing_expires_the_cookie(browser):
     browser.cookie = "A" * 64
-    assert run(send(browser, lambda visit: visit.destroy())) is False
+    assert await send(browser, lambda visit: visit.destroy()) is False
     assert browser.received == [None]
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_a_late_write_does_not_bring_an_ended_session_back(browser, seen):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        late = browser.copy()
-        visit = late.request()
-        if seen:
-            await visit.load()
-        await send(browser, lambda visit: visit.destroy())
-        assert await visit.merge({"late": 1}) is False
-        assert await visit.update(lambda data: data.update(late=1)) is False
-        assert await visit.renew() is False
-        assert await visit.replace({"late": 1}, in_place=True) is False
-        late.receive(visit)
-        assert late.received == []
-        assert await data_of(late) == {}
-
-    run(scenario())
+async def test_a_late_write_does_not_bring_an_ended_session_back(browser, seen):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    late = browser.copy()
+    visit = late.request()
+    if seen:
+        await visit.load()
+    await send(browser, lambda visit: visit.destroy())
+    assert await visit.merge({"late": 1}) is False
+    assert await visit.update(lambda data: data.update(late=1)) is False
+    assert await visit.renew() is False
+    assert await visit.replace({"late": 1}, in_place=True) is False
+    late.receive(visit)
+    assert late.received == []
+    assert await data_of(late) == {}
     assert browser.site.events.count("write_dropped") == 1
 
 
-def test_a_late_mapping_does_not_bring_an_ended_session_back(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        late = browser.copy()
-        visit = late.request()
-        session = await visit.load()
-        await send(browser, lambda visit: visit.destroy())
-        session["late"] = 1
-        assert await visit.commit() is False
-        late.receive(visit)
-        assert late.received == []
-        assert await data_of(late) == {}
-
-    run(scenario())
+async def test_a_late_mapping_does_not_bring_an_ended_session_back(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    late = browser.copy()
+    visit = late.request()
+    session = await visit.load()
+    await send(browser, lambda visit: visit.destroy())
+    session["late"] = 1
+    assert await visit.commit() is False
+    late.receive(visit)
+    assert late.received == []
+    assert await data_of(late) == {}
 
 
-def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_request_saw_the_session_alive(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.copy().request()
-        await visit.load()
-        await send(browser, lambda visit: visit.destroy())
-        browser.site.clock.advance(MARK_SECONDS + 1)
-        assert await visit.merge({"late": 1}) is False
-        assert visit.state is State.OVER
-
-    run(scenario())
+async def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_request_saw_the_session_alive(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.copy().request()
+    await visit.load()
+    await send(browser, lambda visit: visit.destroy())
+    browser.site.clock.advance(MARK_SECONDS + 1)
+    assert await visit.merge({"late": 1}) is False
+    assert visit.state is State.OVER
 
 
-def test_the_mark_is_gone_after_a_minute_and_a_write_founds_anew(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        stale = browser.copy()
-        await send(browser, lambda visit: visit.destroy())
-        browser.site.clock.advance(MARK_SECONDS + 1)
-        assert await send(stale, lambda visit: visit.merge({"b": 1})) is True
-        assert await data_of(stale) == {"b": 1}
-
-    run(scenario())
+async def test_the_mark_is_gone_after_a_minute_and_a_write_founds_anew(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    stale = browser.copy()
+    await send(browser, lambda visit: visit.destroy())
+    browser.site.clock.advance(MARK_SECONDS + 1)
+    assert await send(stale, lambda visit: visit.merge({"b": 1})) is True
+    assert await data_of(stale) == {"b": 1}
 
 
-def test_after_its_own_log_out_a_request_can_write_a_flash_that_says_good_bye(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        old = browser.cookie
-        visit = browser.request()
-        session = await visit.load()
-        await visit.destroy()
-        assert session == {}
-        session["flash"] = "good-bye"
-        await visit.commit()
-        browser.receive(visit)
-        assert browser.cookie not in (None, old)
-        assert await data_of(browser) == {"flash": "good-bye"}
-
-    run(scenario())
+async def test_after_its_own_log_out_a_request_can_write_a_flash_that_says_good_bye(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    old = browser.cookie
+    visit = browser.request()
+    session = await visit.load()
+    await visit.destroy()
+    assert session == {}
+    session["flash"] = "good-bye"
+    await visit.commit()
+    browser.receive(visit)
+    assert browser.cookie not in (None, old)
+    assert await data_of(browser) == {"flash": "good-bye"}
 
 
-def test_a_log_out_overtaken_by_a_renewal_still_logs_out(browser):
-    async def scenario():
-        await logged_in(browser)
-        slow = browser.copy()
-        for seen in (True, False):
-            visit = slow.request()
-            if seen:
-                await visit.load()
-            await send(browser, lambda visit: visit.renew())
-            assert await visit.destroy() is True
-            slow.receive(visit)
-            assert slow.received[-1] is None
-            assert await data_of(browser) == {}
-            await logged_in(browser)
-            slow.cookie = browser.cookie
-
-    run(scenario())
-
-
-def test_a_former_cookie_ends_nothing_after_the_minute(browser):
-    async def scenario():
-        await logged_in(browser)
-        stale = browser.copy()
+async def test_a_log_out_overtaken_by_a_renewal_still_logs_out(browser):
+    await logged_in(browser)
+    slow = browser.copy()
+    for seen in (True, False):
+        visit = slow.request()
+        if seen:
+            await visit.load()
         await send(browser, lambda visit: visit.renew())
-        browser.site.clock.advance(MARK_SECONDS + 1)
-        assert await send(stale, lambda visit: visit.destroy()) is False
-        assert stale.received == []
-        assert await data_of(browser) == {"user": "ada"}
+        assert await visit.destroy() is True
+        slow.receive(visit)
+        assert slow.received[-1] is None
+        assert await data_of(browser) == {}
+        await logged_in(browser)
+        slow.cookie = browser.cookie
 
-    run(scenario())
+
+async def test_a_former_cookie_ends_nothing_after_the_minute(browser):
+    await logged_in(browser)
+    stale = browser.copy()
+    await send(browser, lambda visit: visit.renew())
+    browser.site.clock.advance(MARK_SECONDS + 1)
+    assert await send(stale, lambda visit: visit.destroy()) is False
+    assert stale.received == []
+    assert await data_of(browser) == {"user": "ada"}
 
 
 # --- renewal
 
 
-def test_renewal_keeps_the_data_and_kills_the_old_cookie_at_once(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        thief = browser.copy()
-        assert await send(browser, lambda visit: visit.renew({"b": 2})) is True
-        assert browser.cookie != thief.cookie
-        assert browser.cookie[:24] == thief.cookie[:24]
-        assert await data_of(browser) == {"a": 1, "b": 2}
-        assert await data_of(thief) == {}
-
-    run(scenario())
+async def test_renewal_keeps_the_data_and_kills_the_old_cookie_at_once(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    thief = browser.copy()
+    assert await send(browser, lambda visit: visit.renew({"b": 2})) is True
+    assert browser.cookie != thief.cookie
+    assert browser.cookie[:24] == thief.cookie[:24]
+    assert await data_of(browser) == {"a": 1, "b": 2}
+    assert await data_of(thief) == {}
 
 
-def test_a_former_cookie_does_not_keep_the_session_alive(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        thief = browser.copy()
-        await send(browser, lambda visit: visit.renew())
-        for _ in range(4):
-            browser.site.clock.advance(600)
-            await send(thief, lambda visit: visit.get())
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_a_former_cookie_does_not_keep_the_session_alive(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    thief = browser.copy()
+    await send(browser, lambda visit: visit.renew())
+    for _ in range(4):
+        browser.site.clock.advance(600)
+        await send(thief, lambda visit: visit.get())
+    assert await data_of(browser) == {}
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_a_request_in_flight_with_the_former_cookie_writes_nothing_and_pushes_no_cookie_out(browser, seen):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        slow = browser.copy()
-        visit = slow.request()
-        if seen:
-            await visit.load()
-        await send(browser, lambda visit: visit.renew())
-        assert await visit.merge({"late": 1}) is False
-        slow.receive(visit)
-        assert slow.received == []
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+async def test_a_request_in_flight_with_the_former_cookie_writes_nothing_and_pushes_no_cookie_out(browser, seen):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    slow = browser.copy()
+    visit = slow.request()
+    if seen:
+        await visit.load()
+    await send(browser, lambda visit: visit.renew())
+    assert await visit.merge({"late": 1}) is False
+    slow.receive(visit)
+    assert slow.received == []
+    assert await data_of(browser) == {"a": 1}
 
 
-def test_renewal_without_a_session_and_without_data_does_nothing(browser):
-    assert run(send(browser, lambda visit: visit.renew())) is False
+async def test_renewal_without_a_session_and_without_data_does_nothing(browser):
+    assert await send(browser, lambda visit: visit.renew()) is False
     assert browser.received == []
 
 
-def test_two_renewals_gathered_in_one_request_leave_the_browser_a_cookie_that_lives(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        assert await asyncio.gather(visit.renew(), visit.renew(), visit.merge({"b": 2})) == [True, True, True]
-        browser.receive(visit)
-        assert await data_of(browser) == {"a": 1, "b": 2}
-
-    run(scenario())
+async def test_two_renewals_gathered_in_one_request_leave_the_browser_a_cookie_that_lives(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    assert await asyncio.gather(visit.renew(), visit.renew(), visit.merge({"b": 2})) == [True, True, True]
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_however_often_one_request_renews_the_browser_s_own_cookie_is_known_as_swapped_out(browser, seen):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        slow = browser.copy()
-        late = slow.request()
-        if seen:
-            await late.load()
-        visit = browser.request()
-        session = await visit.load()
-        await visit.renew()
-        await visit.renew({"b": 2})
-        session["user"] = "ada"
-        await visit.commit()
-        browser.receive(visit)
-        assert await late.merge({"late": 1}) is False
-        slow.receive(late)
-        assert slow.received == []
-        assert await data_of(browser) == {"a": 1, "b": 2, "user": "ada"}
-
-    run(scenario())
+async def test_however_often_one_request_renews_the_browser_s_own_cookie_is_known_as_swapped_out(browser, seen):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    slow = browser.copy()
+    late = slow.request()
+    if seen:
+        await late.load()
+    visit = browser.request()
+    session = await visit.load()
+    await visit.renew()
+    await visit.renew({"b": 2})
+    session["user"] = "ada"
+    await visit.commit()
+    browser.receive(visit)
+    assert await late.merge({"late": 1}) is False
+    slow.receive(late)
+    assert slow.received == []
+    assert await data_of(browser) == {"a": 1, "b": 2, "user": "ada"}
 
 
-def test_a_cancelled_renewal_leaves_the_browser_a_cookie_that_lives(tmp_path):
+async def test_a_cancelled_renewal_leaves_the_browser_a_cookie_that_lives(tmp_path):
     class Slow(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
             outcome = await self.store.merge(key, changed, removed, expect, lifetime)
             await asyncio.sleep(0)
             return outcome
 
-    async def scenario():
-        browser = Browser(Site(Slow(MemorySessionStore()), Clock()))
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        task = asyncio.ensure_future(visit.renew())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await visit.commit()
-        browser.receive(visit)
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+    browser = Browser(Site(Slow(MemorySessionStore()), Clock()))
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    task = asyncio.ensure_future(visit.renew())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1}
 
 
 # --- log-in
 
 
-def test_log_in_founds_a_session_under_a_new_selector_and_ends_the_old_one(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"cart": [1]}))
-        attacker = browser.copy()
-        await logged_in(browser)
-        assert browser.cookie[:24] != attacker.cookie[:24]
-        assert await data_of(browser) == {"user": "ada"}
-        assert await data_of(attacker) == {}
-
-    run(scenario())
+async def test_log_in_founds_a_session_under_a_new_selector_and_ends_the_old_one(browser):
+    await send(browser, lambda visit: visit.merge({"cart": [1]}))
+    attacker = browser.copy()
+    await logged_in(browser)
+    assert browser.cookie[:24] != attacker.cookie[:24]
+    assert await data_of(browser) == {"user": "ada"}
+    assert await data_of(attacker) == {}
 
 
-def test_a_log_in_that_overlaps_slow_requests_keeps_its_cookie(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        slow = browser.copy()
-        reader, writer, mapped = slow.request(), slow.request(), slow.request()
-        session = await mapped.load()
-        await logged_in(browser)
-        assert await reader.get() == {}
-        assert await writer.merge({"late": 1}) is False
-        session["late"] = 1
-        assert await mapped.commit() is False
-        for visit in (reader, writer, mapped):
-            slow.receive(visit)
-        assert slow.received == []
-        assert await data_of(browser) == {"user": "ada"}
-
-    run(scenario())
+async def test_a_log_in_that_overlaps_slow_requests_keeps_its_cookie(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    slow = browser.copy()
+    reader, writer, mapped = slow.request(), slow.request(), slow.request()
+    session = await mapped.load()
+    await logged_in(browser)
+    assert await reader.get() == {}
+    assert await writer.merge({"late": 1}) is False
+    session["late"] = 1
+    assert await mapped.commit() is False
+    for visit in (reader, writer, mapped):
+        slow.receive(visit)
+    assert slow.received == []
+    assert await data_of(browser) == {"user": "ada"}
 
 
 @pytest.mark.parametrize("by", ["log_in", "clear", "renew_on", "renew"])
-def test_a_browser_that_never_got_the_answer_of_its_first_log_in_logs_in_again_with_the_old_cookie(browser, by):
+async def test_a_browser_that_never_got_the_answer_of_its_first_log_in_logs_in_again_with_the_old_cookie(browser, by):
     async def log_in(visit: Visit) -> Any:
         if by == "log_in":
             return await visit.replace({"user": "ada"}, "ada")
@@ -714,52 +591,43 @@ def test_a_browser_that_never_got_the_answer_of_its_first_log_in_logs_in_again_w
         session["user"] = "ada"
         return await visit.commit()
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        lost = browser.copy()
-        await send(lost, log_in)
-        assert await send(browser, log_in) is True
-        assert (await data_of(browser))["user"] == "ada"
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    lost = browser.copy()
+    await send(lost, log_in)
+    assert await send(browser, log_in) is True
+    assert (await data_of(browser))["user"] == "ada"
 
 
-def test_a_write_to_a_key_that_means_log_in_renews_in_the_same_step(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"cart": [1]}))
-        attacker = browser.copy()
-        visit = browser.request()
-        session = await visit.load()
-        session["user"] = "ada"
-        await visit.commit()
-        browser.receive(visit)
-        assert browser.cookie != attacker.cookie
-        assert await data_of(browser) == {"cart": [1], "user": "ada"}
-        assert await data_of(attacker) == {}
-
-    run(scenario())
+async def test_a_write_to_a_key_that_means_log_in_renews_in_the_same_step(browser):
+    await send(browser, lambda visit: visit.merge({"cart": [1]}))
+    attacker = browser.copy()
+    visit = browser.request()
+    session = await visit.load()
+    session["user"] = "ada"
+    await visit.commit()
+    browser.receive(visit)
+    assert browser.cookie != attacker.cookie
+    assert await data_of(browser) == {"cart": [1], "user": "ada"}
+    assert await data_of(attacker) == {}
 
 
-def test_the_same_value_again_or_a_change_inside_it_renews_nothing(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.replace({"user": {"id": 1, "seen": 0}}))
-        cookie = browser.cookie
-        visit = browser.request()
-        session = await visit.load()
-        session["user"] = {"id": 1, "seen": 0}
-        await visit.commit()
-        session["user"]["seen"] = 1
-        await visit.commit()
-        browser.receive(visit)
-        assert browser.cookie == cookie
-        assert await data_of(browser) == {"user": {"id": 1, "seen": 1}}
-        visit = browser.request()
-        (await visit.load())["user"] = {"id": 2, "seen": 0}
-        await visit.commit()
-        browser.receive(visit)
-        assert browser.cookie != cookie
-
-    run(scenario())
+async def test_the_same_value_again_or_a_change_inside_it_renews_nothing(browser):
+    await send(browser, lambda visit: visit.replace({"user": {"id": 1, "seen": 0}}))
+    cookie = browser.cookie
+    visit = browser.request()
+    session = await visit.load()
+    session["user"] = {"id": 1, "seen": 0}
+    await visit.commit()
+    session["user"]["seen"] = 1
+    await visit.commit()
+    browser.receive(visit)
+    assert browser.cookie == cookie
+    assert await data_of(browser) == {"user": {"id": 1, "seen": 1}}
+    visit = browser.request()
+    (await visit.load())["user"] = {"id": 2, "seen": 0}
+    await visit.commit()
+    browser.receive(visit)
+    assert browser.cookie != cookie
 
 
 # --- how long ago the user logged in
@@ -795,61 +663,49 @@ NO_LOG_INS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("by", LOG_INS)
 @pytest.mark.parametrize("has_session", [False, True])
-def test_each_way_to_log_in_makes_the_session_fresh_for_as_long_as_is_asked(browser, by, has_session):
-    async def scenario():
-        if has_session or by == "password":
-            await send(browser, lambda visit: visit.merge({"c": 1}))
-            browser.site.clock.advance(1000)
-        await send(browser, LOG_INS[by])
-        browser.site.clock.advance(300)
-        assert await browser.request(Answer.ABSENT).require_fresh(300) is None
-        browser.site.clock.advance(1)
-        with pytest.raises(NotFreshError, match=r"logged in 301 seconds ago, .* allows 300: .* authenticated=True"):
-            await browser.request().require_fresh(300)
-        await browser.request().require_fresh(302)
-
-    run(scenario())
+async def test_each_way_to_log_in_makes_the_session_fresh_for_as_long_as_is_asked(browser, by, has_session):
+    if has_session or by == "password":
+        await send(browser, lambda visit: visit.merge({"c": 1}))
+        browser.site.clock.advance(1000)
+    await send(browser, LOG_INS[by])
+    browser.site.clock.advance(300)
+    assert await browser.request(Answer.ABSENT).require_fresh(300) is None
+    browser.site.clock.advance(1)
+    with pytest.raises(NotFreshError, match=r"logged in 301 seconds ago, .* allows 300: .* authenticated=True"):
+        await browser.request().require_fresh(300)
+    await browser.request().require_fresh(302)
 
 
 @pytest.mark.parametrize("step", NO_LOG_INS)
-def test_what_is_no_log_in_makes_no_session_fresh(browser, step):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        await send(browser, NO_LOG_INS[step])
-        with pytest.raises(NotFreshError, match="nobody has logged in with this session: "):
-            await browser.request().require_fresh(1e9)
-
-    run(scenario())
+async def test_what_is_no_log_in_makes_no_session_fresh(browser, step):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    await send(browser, NO_LOG_INS[step])
+    with pytest.raises(NotFreshError, match="nobody has logged in with this session: "):
+        await browser.request().require_fresh(1e9)
 
 
 @pytest.mark.parametrize("step", NO_LOG_INS)
-def test_what_is_no_log_in_keeps_the_time_of_the_last_one(browser, step):
-    async def scenario():
-        await logged_in(browser)
-        browser.site.clock.advance(100)
-        await send(browser, NO_LOG_INS[step])
-        await browser.request().require_fresh(100)
-        with pytest.raises(NotFreshError, match="100 seconds ago"):
-            await browser.request().require_fresh(99)
-
-    run(scenario())
+async def test_what_is_no_log_in_keeps_the_time_of_the_last_one(browser, step):
+    await logged_in(browser)
+    browser.site.clock.advance(100)
+    await send(browser, NO_LOG_INS[step])
+    await browser.request().require_fresh(100)
+    with pytest.raises(NotFreshError, match="100 seconds ago"):
+        await browser.request().require_fresh(99)
 
 
-def test_the_same_user_written_once_more_is_no_log_in(browser):
-    async def scenario():
-        await logged_in(browser)
-        browser.site.clock.advance(100)
-        await send(browser, LOG_INS["mapping"])
-        with pytest.raises(NotFreshError):
-            await browser.request().require_fresh(99)
-        await send(browser, lambda visit: mapping_sets(visit, user="bob"))
-        await browser.request().require_fresh(1)
-
-    run(scenario())
+async def test_the_same_user_written_once_more_is_no_log_in(browser):
+    await logged_in(browser)
+    browser.site.clock.advance(100)
+    await send(browser, LOG_INS["mapping"])
+    with pytest.raises(NotFreshError):
+        await browser.request().require_fresh(99)
+    await send(browser, lambda visit: mapping_sets(visit, user="bob"))
+    await browser.request().require_fresh(1)
 
 
 @pytest.mark.parametrize("how", ["del", "None"])
-def test_a_mapping_that_takes_the_user_out_leaves_nobody_logged_in(browser, how):
+async def test_a_mapping_that_takes_the_user_out_leaves_nobody_logged_in(browser, how):
     async def take_out(visit: Visit) -> None:
         session = await visit.load()
         if how == "del":
@@ -857,89 +713,68 @@ def test_a_mapping_that_takes_the_user_out_leaves_nobody_logged_in(browser, how)
         else:
             session["user"] = None
 
-    async def scenario():
-        await logged_in(browser)
-        await send(browser, take_out)
-        with pytest.raises(NotFreshError, match="nobody has logged in"):
-            await browser.request().require_fresh(1000)
-
-    run(scenario())
+    await logged_in(browser)
+    await send(browser, take_out)
+    with pytest.raises(NotFreshError, match="nobody has logged in"):
+        await browser.request().require_fresh(1000)
 
 
-def test_a_log_in_by_the_mapping_of_a_request_that_founded_or_renewed_already_is_one_too(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        session = await visit.load()
-        await visit.renew()
-        session["user"] = "ada"
-        await visit.commit()
-        browser.receive(visit)
-        await browser.request().require_fresh(1)
-
-    run(scenario())
+async def test_a_log_in_by_the_mapping_of_a_request_that_founded_or_renewed_already_is_one_too(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    await visit.renew()
+    session["user"] = "ada"
+    await visit.commit()
+    browser.receive(visit)
+    await browser.request().require_fresh(1)
 
 
-def test_what_is_replaced_by_data_of_no_user_is_not_logged_in(browser):
-    async def scenario():
-        await logged_in(browser)
-        await send(browser, lambda visit: visit.replace({"a": 1}))
-        with pytest.raises(NotFreshError):
-            await browser.request().require_fresh(1000)
-
-    run(scenario())
+async def test_what_is_replaced_by_data_of_no_user_is_not_logged_in(browser):
+    await logged_in(browser)
+    await send(browser, lambda visit: visit.replace({"a": 1}))
+    with pytest.raises(NotFreshError):
+        await browser.request().require_fresh(1000)
 
 
 @pytest.mark.parametrize("cookie", [None, "A" * 64])
-def test_to_ask_whether_the_log_in_is_fresh_founds_nothing(browser, cookie):
+async def test_to_ask_whether_the_log_in_is_fresh_founds_nothing(browser, cookie):
     browser.cookie = cookie
 
-    async def scenario():
-        visit = browser.request()
-        with pytest.raises(NotFreshError, match=r"there is none.*call log_in"):
-            await visit.require_fresh(1000)
-        assert visit.cookie is None
-        assert visit.accessed
-
-    run(scenario())
+    visit = browser.request()
+    with pytest.raises(NotFreshError, match=r"there is none.*call log_in"):
+        await visit.require_fresh(1000)
+    assert visit.cookie is None
+    assert visit.accessed
 
 
 @pytest.mark.parametrize("end", ["destroy", "renew"])
-def test_a_cookie_that_was_ended_or_swapped_is_not_fresh(browser, end):
-    async def scenario():
-        await logged_in(browser)
-        thief = browser.copy()
-        await send(browser, lambda visit: visit.destroy() if end == "destroy" else visit.renew())
-        with pytest.raises(NotFreshError):
-            await thief.request().require_fresh(1000)
-
-    run(scenario())
+async def test_a_cookie_that_was_ended_or_swapped_is_not_fresh(browser, end):
+    await logged_in(browser)
+    thief = browser.copy()
+    await send(browser, lambda visit: visit.destroy() if end == "destroy" else visit.renew())
+    with pytest.raises(NotFreshError):
+        await thief.request().require_fresh(1000)
 
 
-def test_a_session_from_before_log_ins_were_timed_is_not_fresh(browser):
-    async def scenario():
-        await logged_in(browser)
-        credential = Credential.parse(browser.cookie)
-        await browser.site.store.merge(credential.selector, {}, {AUTHENTICATED}, {})
-        with pytest.raises(NotFreshError):
-            await browser.request().require_fresh(1e9)
-        assert await data_of(browser) == {"user": "ada"}
-
-    run(scenario())
+async def test_a_session_from_before_log_ins_were_timed_is_not_fresh(browser):
+    await logged_in(browser)
+    credential = Credential.parse(browser.cookie)
+    await browser.site.store.merge(credential.selector, {}, {AUTHENTICATED}, {})
+    with pytest.raises(NotFreshError):
+        await browser.request().require_fresh(1e9)
+    assert await data_of(browser) == {"user": "ada"}
 
 
-def test_a_renewal_that_was_dropped_makes_nothing_fresh(browser):
-    async def scenario():
-        await logged_in(browser)
-        browser.site.clock.advance(100)
-        late = browser.copy().request()
-        await late.load()
-        await send(browser, lambda visit: visit.renew())
-        assert await late.renew(authenticated=True) is False
-        with pytest.raises(NotFreshError):
-            await browser.request().require_fresh(99)
-
-    run(scenario())
+async def test_a_renewal_that_was_dropped_makes_nothing_fresh(browser):
+    await logged_in(browser)
+    browser.site.clock.advance(100)
+    late = browser.copy().request()
+    await late.load()
+    await send(browser, lambda visit: visit.renew())
+    assert await late.renew(authenticated=True) is False
+    with pytest.raises(NotFreshError):
+        await browser.request().require_fresh(99)
 
 
 @pytest.mark.parametrize("blocking", [False, True])
@@ -952,7 +787,7 @@ def test_the_function_takes_its_age_last_in_seconds_or_as_a_timedelta(blocking):
     clock.advance(300)
 
     def require_fresh(*arguments: Any) -> Any:
-        return sessions.sync.require_fresh(*arguments) if blocking else run(sessions.require_fresh(*arguments))
+        return sessions.sync.require_fresh(*arguments) if blocking else asyncio.run(sessions.require_fresh(*arguments))
 
     for fresh in (300, timedelta(minutes=5)):
         assert require_fresh(scope, fresh) is None
@@ -971,310 +806,256 @@ def test_the_function_takes_its_age_last_in_seconds_or_as_a_timedelta(blocking):
 # --- in place
 
 
-def test_replacing_in_place_keeps_cookie_age_and_owner(browser):
-    async def scenario():
-        await logged_in(browser, step=1)
-        cookie = browser.cookie
-        credential = Credential.parse(cookie)
-        before = await browser.site.store.get(credential.selector, {}, False)
-        assert await send(browser, lambda visit: visit.replace({"form": {}}, in_place=True)) is True
-        after = await browser.site.store.get(credential.selector, {}, False)
-        assert browser.cookie == cookie
-        assert await data_of(browser) == {"form": {}}
-        for name in ("\0digest", "\0created", "\0owner"):
-            assert after[name] == before[name]
-
-    run(scenario())
+async def test_replacing_in_place_keeps_cookie_age_and_owner(browser):
+    await logged_in(browser, step=1)
+    cookie = browser.cookie
+    credential = Credential.parse(cookie)
+    before = await browser.site.store.get(credential.selector, {}, False)
+    assert await send(browser, lambda visit: visit.replace({"form": {}}, in_place=True)) is True
+    after = await browser.site.store.get(credential.selector, {}, False)
+    assert browser.cookie == cookie
+    assert await data_of(browser) == {"form": {}}
+    for name in ("\0digest", "\0created", "\0owner"):
+        assert after[name] == before[name]
 
 
-def test_a_field_that_comes_while_the_data_is_replaced_in_place_does_not_outlive_it(browser):
+async def test_a_field_that_comes_while_the_data_is_replaced_in_place_does_not_outlive_it(browser):
     class Racing(Watched):
-        async def merge(self, key, changed, removed, expect, lifetime=None):
+        async def merge(self, key, changed, *rest):
             if "b" in changed and "merge" not in self.calls:
                 await Browser(browser.site, browser.cookie).request().merge({"late": 1})
-            return await super().merge(key, changed, removed, expect, lifetime)
+            return await super().merge(key, changed, *rest)
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        rival = Browser(browser.site.with_store(Racing(browser.site.store)), browser.cookie)
-        assert await rival.request().replace({"b": 2}, in_place=True) is True
-        assert await data_of(browser) == {"b": 2}
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    rival = Browser(browser.site.with_store(Racing(browser.site.store)), browser.cookie)
+    assert await rival.request().replace({"b": 2}, in_place=True) is True
+    assert await data_of(browser) == {"b": 2}
 
 
 # --- expiry
 
 
-def test_reads_and_writes_restart_the_idle_clock(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        for step in (lambda visit: visit.get(), lambda visit: visit.merge({"b": 1})) * 3:
-            browser.site.clock.advance(1700)
-            await send(browser, step)
-        assert await data_of(browser) == {"a": 1, "b": 1}
-        browser.site.clock.advance(1801)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_reads_and_writes_restart_the_idle_clock(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    for step in (lambda visit: visit.get(), lambda visit: visit.merge({"b": 1})) * 3:
+        browser.site.clock.advance(1700)
+        await send(browser, step)
+    assert await data_of(browser) == {"a": 1, "b": 1}
+    browser.site.clock.advance(1801)
+    assert await data_of(browser) == {}
 
 
 @pytest.mark.parametrize("step", ["get", "set", "update", "renew", "is_alive", "commit"])
-def test_a_session_that_a_request_saw_alive_and_finds_gone_has_expired_and_a_signal_says_so_once(browser, step):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        session = await visit.load()
-        browser.site.clock.advance(1801)
-        session["b"] = 1
-        steps: dict[str, Callable[[], Awaitable[Any]]] = {
-            "get": visit.get,
-            "set": lambda: visit.merge({"b": 2}),
-            "update": lambda: visit.update(lambda data: data.update(b=2)),
-            "renew": visit.renew,
-            "is_alive": session.is_alive,
-            "commit": visit.commit,
-        }
-        await steps[step]()
-        assert visit.state is State.OVER
-        await visit.is_alive()
-        await visit.get()
-        assert visit.cookie is None
-
-    run(scenario())
+async def test_a_session_that_a_request_saw_alive_and_finds_gone_has_expired_and_a_signal_says_so_once(browser, step):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    browser.site.clock.advance(1801)
+    session["b"] = 1
+    steps: dict[str, Callable[[], Awaitable[Any]]] = {
+        "get": visit.get,
+        "set": lambda: visit.merge({"b": 2}),
+        "update": lambda: visit.update(lambda data: data.update(b=2)),
+        "renew": visit.renew,
+        "is_alive": session.is_alive,
+        "commit": visit.commit,
+    }
+    await steps[step]()
+    assert visit.state is State.OVER
+    await visit.is_alive()
+    await visit.get()
+    assert visit.cookie is None
     assert browser.site.events.count("expired") == 1
     assert "unknown" not in browser.site.events
 
 
 @pytest.mark.parametrize("end", ["destroy", "renew", "unseen"])
-def test_what_was_ended_or_renewed_or_never_seen_alive_is_not_told_as_expired(browser, end):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.copy().request()
-        if end == "unseen":
-            browser.site.clock.advance(1801)
-        else:
-            await visit.load()
-            await send(browser, lambda visit: visit.destroy() if end == "destroy" else visit.renew())
-        assert await visit.is_alive() is False
-
-    run(scenario())
+async def test_what_was_ended_or_renewed_or_never_seen_alive_is_not_told_as_expired(browser, end):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.copy().request()
+    if end == "unseen":
+        browser.site.clock.advance(1801)
+    else:
+        await visit.load()
+        await send(browser, lambda visit: visit.destroy() if end == "destroy" else visit.renew())
+    assert await visit.is_alive() is False
     assert "expired" not in browser.site.events
 
 
-def test_the_deadline_ends_a_busy_session_even_one_that_was_renewed_and_written_blind(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        for _ in range(86400 // 1200 - 1):
-            browser.site.clock.advance(1200)
-            assert await send(browser, lambda visit: visit.merge({"b": 1})) is True
-            assert await send(browser, lambda visit: visit.renew()) is True
-        browser.site.clock.advance(1201)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_the_deadline_ends_a_busy_session_even_one_that_was_renewed_and_written_blind(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    for _ in range(86400 // 1200 - 1):
+        browser.site.clock.advance(1200)
+        assert await send(browser, lambda visit: visit.merge({"b": 1})) is True
+        assert await send(browser, lambda visit: visit.renew()) is True
+    browser.site.clock.advance(1201)
+    assert await data_of(browser) == {}
 
 
-def test_asking_whether_a_session_lives_does_not_restart_the_idle_clock(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        session = await visit.load()
-        for _ in range(3):
-            browser.site.clock.advance(590)
-            assert await session.is_alive() is True
+async def test_asking_whether_a_session_lives_does_not_restart_the_idle_clock(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    for _ in range(3):
         browser.site.clock.advance(590)
-        assert await session.is_alive() is False
-
-    run(scenario())
+        assert await session.is_alive() is True
+    browser.site.clock.advance(590)
+    assert await session.is_alive() is False
 
 
 @pytest.mark.parametrize("end", ["destroy", "renew", "replace"])
-def test_a_long_lived_reader_notices_that_its_session_was_ended_or_renewed(browser, end):
+async def test_a_long_lived_reader_notices_that_its_session_was_ended_or_renewed(browser, end):
     steps: dict[str, Callable[[Visit], Awaitable[Any]]] = {
         "destroy": lambda visit: visit.destroy(),
         "renew": lambda visit: visit.renew(),
         "replace": lambda visit: visit.replace({}),
     }
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        session = await browser.request().load()
-        assert await session.is_alive() is True
-        await send(browser, steps[end])
-        assert await session.is_alive() is False
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    session = await browser.request().load()
+    assert await session.is_alive() is True
+    await send(browser, steps[end])
+    assert await session.is_alive() is False
 
 
 # --- the mapping and the functions of one request are one session
 
 
-def test_functions_see_the_uncommitted_writes_of_the_mapping(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1, "gone": 1, "list": [1]}))
-        visit = browser.request()
-        session = await visit.load()
-        session["b"] = 2
-        del session["gone"]
-        session["list"].append(2)
-        assert await visit.get() == {"a": 1, "b": 2, "list": [1, 2]}
-        await visit.update(lambda data: data.update(b=data["b"] + 1))
-        assert session["b"] == 3
-        assert await visit.pluck("list") == [1, 2]
-        assert "list" not in session
-        assert await data_of(browser) == {"a": 1, "gone": 1, "b": 3}
+async def test_functions_see_the_uncommitted_writes_of_the_mapping(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1, "gone": 1, "list": [1]}))
+    visit = browser.request()
+    session = await visit.load()
+    session["b"] = 2
+    del session["gone"]
+    session["list"].append(2)
+    assert await visit.get() == {"a": 1, "b": 2, "list": [1, 2]}
+    await visit.update(lambda data: data.update(b=data["b"] + 1))
+    assert session["b"] == 3
+    assert await visit.pluck("list") == [1, 2]
+    assert "list" not in session
+    assert await data_of(browser) == {"a": 1, "gone": 1, "b": 3}
+    await visit.commit()
+    assert await data_of(browser) == {"a": 1, "b": 3}
+
+
+async def test_setting_does_not_flush_the_mapping(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    session["mine"] = 1
+    await visit.merge({"b": 2})
+    assert session == {"a": 1, "b": 2, "mine": 1}
+    assert await data_of(browser) == {"a": 1, "b": 2}
+    await visit.commit()
+    assert await data_of(browser) == {"a": 1, "b": 2, "mine": 1}
+
+
+async def test_what_a_function_brings_in_leaves_a_nested_object_in_place(browser):
+    await send(browser, lambda visit: visit.merge({"cart": [0]}))
+    visit = browser.request()
+    session = await visit.load()
+    cart = session["cart"]
+    await visit.merge({"other": 1})
+    await visit.get()
+    cart.append(1)
+    await visit.commit()
+    assert await data_of(browser) == {"cart": [0, 1], "other": 1}
+
+
+async def test_every_get_asks_the_store_and_the_mapping_follows(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1, "gone": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    await browser.copy().request().update(lambda data: (data.update(a=2), data.pop("gone"), None)[2])
+    assert session["a"] == 1
+    assert await visit.get() == {"a": 2}
+    assert session == {"a": 2}
+
+
+async def test_a_mapping_that_is_cleared_and_left_empty_destroys_the_session(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    thief = browser.copy()
+    visit = browser.request()
+    (await visit.load()).clear()
+    await visit.commit()
+    browser.receive(visit)
+    assert browser.cookie is None
+    assert await data_of(thief) == {}
+
+
+async def test_a_mapping_that_is_cleared_and_written_to_founds_anew_without_fields_it_never_saw(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    old = browser.copy()
+    visit = browser.request()
+    session = await visit.load()
+    await old.request().merge({"unseen": 1})
+    session.clear()
+    session["b"] = 2
+    await visit.commit()
+    browser.receive(visit)
+    assert browser.cookie[:24] != old.cookie[:24]
+    assert await data_of(browser) == {"b": 2}
+    assert await data_of(old) == {}
+
+
+async def test_a_value_that_cannot_be_stored_is_refused_and_nothing_is_written(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    session["fine"] = 1
+    session["bad"] = object()
+    with pytest.raises(SerializationError, match="'bad'"):
         await visit.commit()
-        assert await data_of(browser) == {"a": 1, "b": 3}
-
-    run(scenario())
-
-
-def test_setting_does_not_flush_the_mapping(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        session = await visit.load()
-        session["mine"] = 1
-        await visit.merge({"b": 2})
-        assert session == {"a": 1, "b": 2, "mine": 1}
-        assert await data_of(browser) == {"a": 1, "b": 2}
-        await visit.commit()
-        assert await data_of(browser) == {"a": 1, "b": 2, "mine": 1}
-
-    run(scenario())
+    with pytest.raises(SerializationError, match="'bad'"):
+        await browser.request().merge({"fine": 1, "bad": object()})
+    assert await data_of(browser) == {"a": 1}
 
 
-def test_what_a_function_brings_in_leaves_a_nested_object_in_place(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"cart": [0]}))
-        visit = browser.request()
-        session = await visit.load()
-        cart = session["cart"]
-        await visit.merge({"other": 1})
-        await visit.get()
-        cart.append(1)
-        await visit.commit()
-        assert await data_of(browser) == {"cart": [0, 1], "other": 1}
-
-    run(scenario())
-
-
-def test_every_get_asks_the_store_and_the_mapping_follows(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1, "gone": 1}))
-        visit = browser.request()
-        session = await visit.load()
-        await browser.copy().request().update(lambda data: (data.update(a=2), data.pop("gone"), None)[2])
-        assert session["a"] == 1
-        assert await visit.get() == {"a": 2}
-        assert session == {"a": 2}
-
-    run(scenario())
-
-
-def test_a_mapping_that_is_cleared_and_left_empty_destroys_the_session(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        thief = browser.copy()
-        visit = browser.request()
-        (await visit.load()).clear()
-        await visit.commit()
-        browser.receive(visit)
-        assert browser.cookie is None
-        assert await data_of(thief) == {}
-
-    run(scenario())
-
-
-def test_a_mapping_that_is_cleared_and_written_to_founds_anew_without_fields_it_never_saw(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        old = browser.copy()
-        visit = browser.request()
-        session = await visit.load()
-        await old.request().merge({"unseen": 1})
-        session.clear()
-        session["b"] = 2
-        await visit.commit()
-        browser.receive(visit)
-        assert browser.cookie[:24] != old.cookie[:24]
-        assert await data_of(browser) == {"b": 2}
-        assert await data_of(old) == {}
-
-    run(scenario())
-
-
-def test_a_value_that_cannot_be_stored_is_refused_and_nothing_is_written(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        session = await visit.load()
-        session["fine"] = 1
-        session["bad"] = object()
-        with pytest.raises(SerializationError, match="'bad'"):
-            await visit.commit()
-        with pytest.raises(SerializationError, match="'bad'"):
-            await browser.request().merge({"fine": 1, "bad": object()})
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
-
-
-def test_a_key_with_the_core_s_own_prefix_is_refused(browser):
+async def test_a_key_with_the_core_s_own_prefix_is_refused(browser):
     with pytest.raises(SerializationError):
-        run(browser.request().merge({DIGEST: "mine"}))
+        await browser.request().merge({DIGEST: "mine"})
 
 
 # --- several cookies of the name
 
 
-def test_of_several_cookies_the_one_that_lives_is_used_and_a_signal_given(site):
-    async def scenario():
-        browser = Browser(site)
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        good = Credential.parse(browser.cookie)
-        junk = Credential.parse("A" * 64)
-        for presented in ([junk, good], [good, junk]):
-            visit = Visit(site.policy, presented, Answer.OPEN)
-            assert (await visit.get())["a"] == 1
-            assert await visit.merge({"b": 1}) is True
-        assert await data_of(browser) == {"a": 1, "b": 1}
-
-    run(scenario())
+async def test_of_several_cookies_the_one_that_lives_is_used_and_a_signal_given(site):
+    browser = Browser(site)
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    good = Credential.parse(browser.cookie)
+    junk = Credential.parse("A" * 64)
+    for presented in ([junk, good], [good, junk]):
+        visit = Visit(site.policy, presented, Answer.OPEN)
+        assert (await visit.get())["a"] == 1
+        assert await visit.merge({"b": 1}) is True
+    assert await data_of(browser) == {"a": 1, "b": 1}
     assert site.events.count("several_cookies") == 2
 
 
-def test_of_several_cookies_that_live_none_is_used(site):
-    async def scenario():
-        first, second = Browser(site), Browser(site)
-        await send(first, lambda visit: visit.merge({"a": 1}))
-        await send(second, lambda visit: visit.merge({"b": 1}))
-        presented = [Credential.parse(first.cookie), Credential.parse(second.cookie)]
-        visit = Visit(site.policy, presented, Answer.OPEN)
-        assert await visit.get() == {}
-        assert await visit.merge({"c": 1}) is True
-        assert await data_of(first) == {"a": 1}
-        assert await data_of(second) == {"b": 1}
-
-    run(scenario())
+async def test_of_several_cookies_that_live_none_is_used(site):
+    first, second = Browser(site), Browser(site)
+    await send(first, lambda visit: visit.merge({"a": 1}))
+    await send(second, lambda visit: visit.merge({"b": 1}))
+    presented = [Credential.parse(first.cookie), Credential.parse(second.cookie)]
+    visit = Visit(site.policy, presented, Answer.OPEN)
+    assert await visit.get() == {}
+    assert await visit.merge({"c": 1}) is True
+    assert await data_of(first) == {"a": 1}
+    assert await data_of(second) == {"b": 1}
 
 
 # --- CSRF tokens
 
 
-def test_a_token_is_fresh_at_each_call_and_each_of_them_validates(browser):
-    async def scenario():
-        tokens = {await send(browser, lambda visit: visit.csrf_token("")) for _ in range(5)}
-        assert len(tokens) == 5
-        for token in tokens:
-            assert await send(browser, lambda visit, token=token: visit.has_csrf_token(token, "")) is True
-
-    run(scenario())
+async def test_a_token_is_fresh_at_each_call_and_each_of_them_validates(browser):
+    tokens = {await send(browser, lambda visit: visit.csrf_token("")) for _ in range(5)}
+    assert len(tokens) == 5
+    for token in tokens:
+        assert await send(browser, lambda visit, token=token: visit.has_csrf_token(token, "")) is True
 
 
 @pytest.mark.parametrize("end", ["destroy", "renew", "replace", "expire"])
-def test_a_token_dies_with_its_session_and_with_every_renewal(browser, end):
+async def test_a_token_dies_with_its_session_and_with_every_renewal(browser, end):
     steps: dict[str, Callable[[Visit], Awaitable[Any]]] = {
         "destroy": lambda visit: visit.destroy(),
         "renew": lambda visit: visit.renew(),
@@ -1282,136 +1063,109 @@ def test_a_token_dies_with_its_session_and_with_every_renewal(browser, end):
         "expire": lambda _: asyncio.sleep(0, browser.site.clock.advance(1801)),
     }
 
-    async def scenario():
-        token = await send(browser, lambda visit: visit.csrf_token(""))
-        before = browser.copy()
-        await send(browser, steps[end])
-        for one in (before, browser):
-            assert await send(one, lambda visit: visit.has_csrf_token(token, "")) is False
-
-    run(scenario())
+    token = await send(browser, lambda visit: visit.csrf_token(""))
+    before = browser.copy()
+    await send(browser, steps[end])
+    for one in (before, browser):
+        assert await send(one, lambda visit: visit.has_csrf_token(token, "")) is False
 
 
 @pytest.mark.parametrize("write", ["user", "clear"])
-def test_a_token_given_while_the_mapping_holds_a_log_in_is_good_on_the_page_that_bears_it(browser, write):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        visit = browser.request()
-        session = await visit.load()
-        if write == "clear":
-            session.clear()
-        session["user"] = "ada"
-        token = await visit.csrf_token("")
-        await visit.commit()
-        browser.receive(visit)
-        assert await send(browser, lambda visit: visit.has_csrf_token(token, "")) is True
-
-    run(scenario())
+async def test_a_token_given_while_the_mapping_holds_a_log_in_is_good_on_the_page_that_bears_it(browser, write):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    if write == "clear":
+        session.clear()
+    session["user"] = "ada"
+    token = await visit.csrf_token("")
+    await visit.commit()
+    browser.receive(visit)
+    assert await send(browser, lambda visit: visit.has_csrf_token(token, "")) is True
 
 
-def test_what_is_plucked_or_replaced_in_place_against_endless_writers_ends_in_a_conflict(browser, monkeypatch):
+async def test_what_is_plucked_or_replaced_in_place_against_endless_writers_ends_in_a_conflict(browser, monkeypatch):
     monkeypatch.setattr("server_session._tries.UPDATE_SECONDS", 0.05)
 
     class Contended(Watched):
-        async def merge(self, key, changed, removed, expect, lifetime=None):
+        async def merge(self, key, *rest):
             await self.store.merge(key, {"n": b"%d" % len(self.calls), "\0stamp": b"%d" % len(self.calls)}, (), {})
-            return await super().merge(key, changed, removed, expect, lifetime)
+            return await super().merge(key, *rest)
 
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"n": -1}))
-        rival = Browser(browser.site.with_store(Contended(browser.site.store)), browser.cookie)
-        with pytest.raises(ConflictError, match="'n'"):
-            await rival.request().pluck("n")
-        with pytest.raises(ConflictError, match="in_place"):
-            await rival.request().replace({"m": 1}, in_place=True)
-        assert "n" in await data_of(browser)
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"n": -1}))
+    rival = Browser(browser.site.with_store(Contended(browser.site.store)), browser.cookie)
+    with pytest.raises(ConflictError, match="'n'"):
+        await rival.request().pluck("n")
+    with pytest.raises(ConflictError, match="in_place"):
+        await rival.request().replace({"m": 1}, in_place=True)
+    assert "n" in await data_of(browser)
 
 
-def test_a_token_survives_a_reset_in_place(browser):
-    async def scenario():
-        token = await send(browser, lambda visit: visit.csrf_token(""))
-        await send(browser, lambda visit: visit.replace({"a": 1}, in_place=True))
-        assert await send(browser, lambda visit: visit.has_csrf_token(token, "")) is True
-
-    run(scenario())
+async def test_a_token_survives_a_reset_in_place(browser):
+    token = await send(browser, lambda visit: visit.csrf_token(""))
+    await send(browser, lambda visit: visit.replace({"a": 1}, in_place=True))
+    assert await send(browser, lambda visit: visit.has_csrf_token(token, "")) is True
 
 
-def test_a_token_of_another_session_or_scope_does_not_validate(browser):
-    async def scenario():
-        other = Browser(browser.site)
-        foreign = await send(other, lambda visit: visit.csrf_token(""))
-        whole = await send(browser, lambda visit: visit.csrf_token(""))
-        form = await send(browser, lambda visit: visit.csrf_token("POST /transfer"))
-        for token, scope in ((foreign, ""), (whole, "POST /transfer"), (form, ""), (form, "POST /other")):
-            assert await send(browser, lambda visit, t=token, s=scope: visit.has_csrf_token(t, s)) is False
-        assert await send(browser, lambda visit: visit.has_csrf_token(form, "POST /transfer")) is True
-
-    run(scenario())
+async def test_a_token_of_another_session_or_scope_does_not_validate(browser):
+    other = Browser(browser.site)
+    foreign = await send(other, lambda visit: visit.csrf_token(""))
+    whole = await send(browser, lambda visit: visit.csrf_token(""))
+    form = await send(browser, lambda visit: visit.csrf_token("POST /transfer"))
+    for token, scope in ((foreign, ""), (whole, "POST /transfer"), (form, ""), (form, "POST /other")):
+        assert await send(browser, lambda visit, t=token, s=scope: visit.has_csrf_token(t, s)) is False
+    assert await send(browser, lambda visit: visit.has_csrf_token(form, "POST /transfer")) is True
 
 
-def test_over_an_ended_session_a_token_is_text_that_will_not_validate(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        late = browser.copy().request()
-        await send(browser, lambda visit: visit.destroy())
-        token = await late.csrf_token("")
-        assert len(token) == 70
-        assert late.cookie is None
-        assert await late.has_csrf_token(token, "") is False
-
-    run(scenario())
+async def test_over_an_ended_session_a_token_is_text_that_will_not_validate(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    late = browser.copy().request()
+    await send(browser, lambda visit: visit.destroy())
+    token = await late.csrf_token("")
+    assert len(token) == 70
+    assert late.cookie is None
+    assert await late.has_csrf_token(token, "") is False
 
 
 # --- a store that fails
 
 
-def test_a_store_that_contradicts_itself_is_an_error_and_no_endless_loop(tmp_path):
+async def test_a_store_that_contradicts_itself_is_an_error_and_no_endless_loop(tmp_path):
     class Contradicting(MemorySessionStore):
         async def merge(self, key, changed, removed, expect, lifetime=None):
             return CONFLICT
 
-    async def scenario():
-        browser = Browser(Site(Contradicting(), Clock()))
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        with pytest.raises(StoreError, match="CONFLICT"):
-            await browser.request().merge({"b": 1})
-
-    run(scenario())
+    browser = Browser(Site(Contradicting(), Clock()))
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    with pytest.raises(StoreError, match="CONFLICT"):
+        await browser.request().merge({"b": 1})
 
 
-def test_a_founding_that_failed_can_be_tried_again_by_the_same_request(tmp_path):
+async def test_a_founding_that_failed_can_be_tried_again_by_the_same_request(tmp_path):
     class Failing(MemorySessionStore):
         fail = True
 
-        async def set(self, key, fields, lifetime, expect=None):
+        async def set(self, key, *rest):
             if self.fail:
                 self.fail = False
                 raise StoreError("down")
-            return await super().set(key, fields, lifetime, expect)
+            return await super().set(key, *rest)
 
-    async def scenario():
-        browser = Browser(Site(Failing(), Clock()))
-        visit = browser.request()
-        with pytest.raises(StoreError, match="down"):
-            await visit.merge({"a": 1})
-        assert visit.cookie is None
-        assert await visit.merge({"a": 1}) is True
-
-    run(scenario())
+    browser = Browser(Site(Failing(), Clock()))
+    visit = browser.request()
+    with pytest.raises(StoreError, match="down"):
+        await visit.merge({"a": 1})
+    assert visit.cookie is None
+    assert await visit.merge({"a": 1}) is True
 
 
-def test_the_mark_of_an_ended_session_holds_no_digest(browser):
-    async def scenario():
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        selector = Credential.parse(browser.cookie).selector
-        await send(browser, lambda visit: visit.destroy())
-        mark = await browser.site.store.get(selector, {}, False)
-        assert set(mark) == {"\0ended"}
-        assert await browser.site.store.set(selector, mark, Lifetime(1, 1), {DIGEST: None}) is APPLIED
-
-    run(scenario())
+async def test_the_mark_of_an_ended_session_holds_no_digest(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    selector = Credential.parse(browser.cookie).selector
+    await send(browser, lambda visit: visit.destroy())
+    mark = await browser.site.store.get(selector, {}, False)
+    assert set(mark) == {"\0ended"}
+    assert await browser.site.store.set(selector, mark, Lifetime(1, 1), {DIGEST: None}) is APPLIED
 
 
 # --- calls gathered in one request, and calls cut short
@@ -1495,66 +1249,57 @@ def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
 
 
 @pytest.mark.parametrize("then", ["log in", "log out"])
-def test_a_first_write_that_was_cancelled_does_not_come_back_over_what_follows_it(then):
+async def test_a_first_write_that_was_cancelled_does_not_come_back_over_what_follows_it(then):
     class Slow(MemorySessionStore):
-        async def set(self, key, fields, lifetime, expect=None):
-            outcome = await super().set(key, fields, lifetime, expect)
+        async def set(self, key, *rest):
+            outcome = await super().set(key, *rest)
             await asyncio.sleep(0)
             return outcome
 
-    async def scenario() -> None:
-        browser = Browser(Site(Slow(), Clock()))
-        visit = browser.request()
-        task = asyncio.ensure_future(visit.merge({"a": 1}))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await (visit.replace({"user": "ada"}, "ada") if then == "log in" else visit.destroy())
-        await visit.commit()
-        browser.receive(visit)
-        assert await data_of(browser) == ({"user": "ada"} if then == "log in" else {})
-
-    asyncio.run(scenario())
+    browser = Browser(Site(Slow(), Clock()))
+    visit = browser.request()
+    task = asyncio.ensure_future(visit.merge({"a": 1}))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await (visit.replace({"user": "ada"}, "ada") if then == "log in" else visit.destroy())
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == ({"user": "ada"} if then == "log in" else {})
 
 
-def test_of_two_first_writes_the_one_that_the_store_took_is_kept_where_it_refused_the_other():
+async def test_of_two_first_writes_the_one_that_the_store_took_is_kept_where_it_refused_the_other():
     class Failing(MemorySessionStore):
         calls = 0
 
-        async def set(self, key, fields, lifetime, expect=None):
+        async def set(self, key, *rest):
             self.calls += 1
             is_first = self.calls == 1
             await asyncio.sleep(0)
             if is_first:
                 raise StoreError("down")
-            return await super().set(key, fields, lifetime, expect)
+            return await super().set(key, *rest)
 
-    async def scenario() -> None:
-        browser = Browser(Site(Failing(), Clock()))
-        visit = browser.request()
-        said = await asyncio.gather(visit.merge({"a": 1}), visit.merge({"b": 2}), return_exceptions=True)
-        browser.receive(visit)
-        assert isinstance(said[0], StoreError)
-        assert said[1] is True
-        assert await data_of(browser) == {"b": 2}
-
-    asyncio.run(scenario())
+    browser = Browser(Site(Failing(), Clock()))
+    visit = browser.request()
+    said = await asyncio.gather(visit.merge({"a": 1}), visit.merge({"b": 2}), return_exceptions=True)
+    browser.receive(visit)
+    assert isinstance(said[0], StoreError)
+    assert said[1] is True
+    assert await data_of(browser) == {"b": 2}
 
 
-def test_what_is_written_to_the_mapping_while_it_is_being_saved_is_saved_next():
-    async def scenario() -> None:
-        browser = Browser(Site(YieldingStore(MemorySessionStore()), Clock()))
-        await opened(browser)
-        visit = browser.request()
-        session = await visit.load()
-        session["changed"], session["removed"] = 1, 1
-        saving = asyncio.ensure_future(visit.commit())
-        await asyncio.sleep(0)
-        session["changed"] = 2
-        del session["removed"]
-        await saving
-        await visit.commit()
-        assert await data_of(browser) == {"a": 1, "changed": 2}
-
-    asyncio.run(scenario())
+async def test_what_is_written_to_the_mapping_while_it_is_being_saved_is_saved_next():
+    browser = Browser(Site(YieldingStore(MemorySessionStore()), Clock()))
+    await opened(browser)
+    visit = browser.request()
+    session = await visit.load()
+    session["changed"], session["removed"] = 1, 1
+    saving = asyncio.ensure_future(visit.commit())
+    await asyncio.sleep(0)
+    session["changed"] = 2
+    del session["removed"]
+    await saving
+    await visit.commit()
+    assert await data_of(browser) == {"a": 1, "changed": 2}

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -36,10 +36,6 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
 @pytest.fixture
 def browser(site: Site) -> Browser:
     return Browser(site)
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(coroutine)
 
 
 async def kept_for(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> float | None:
@@ -87,356 +83,290 @@ FOUNDED_ANEW: dict[str, Callable[[Visit], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("idle", [600.0, 2 * HOUR, 10 * DAY])
-def test_a_session_lives_for_the_idle_time_that_its_renewal_asked_for(browser, idle):
-    async def scenario() -> None:
-        await found(browser)
-        assert await send(browser, renewing(idle=idle)) is True
-        for _ in range(2):
-            browser.site.clock.advance(idle - 1)
-            assert await data_of(browser) == {"a": 1}
-        browser.site.clock.advance(idle + 1)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_a_session_lives_for_the_idle_time_that_its_renewal_asked_for(browser, idle):
+    await found(browser)
+    assert await send(browser, renewing(idle=idle)) is True
+    for _ in range(2):
+        browser.site.clock.advance(idle - 1)
+        assert await data_of(browser) == {"a": 1}
+    browser.site.clock.advance(idle + 1)
+    assert await data_of(browser) == {}
 
 
 @pytest.mark.parametrize("later", LATER_COOKIES)
-def test_the_idle_time_that_was_asked_for_holds_through_later_renewals(browser, later):
-    async def scenario() -> None:
-        await found(browser)
-        await send(browser, renewing(idle=5 * DAY))
-        await send(browser, LATER_COOKIES[later])
-        browser.site.clock.advance(4 * DAY)
-        assert await data_of(browser) != {}
-        # To make the cookie last says nothing of the idle time.
-        await send(browser, renewing(persistent=True))
-        browser.site.clock.advance(4 * DAY)
-        assert await data_of(browser) != {}
-
-    run(scenario())
+async def test_the_idle_time_that_was_asked_for_holds_through_later_renewals(browser, later):
+    await found(browser)
+    await send(browser, renewing(idle=5 * DAY))
+    await send(browser, LATER_COOKIES[later])
+    browser.site.clock.advance(4 * DAY)
+    assert await data_of(browser) != {}
+    # To make the cookie last says nothing of the idle time.
+    await send(browser, renewing(persistent=True))
+    browser.site.clock.advance(4 * DAY)
+    assert await data_of(browser) != {}
 
 
 @pytest.mark.parametrize("anew", FOUNDED_ANEW)
-def test_what_is_founded_anew_keeps_nothing_of_what_was_asked_for_before(browser, anew):
-    async def scenario() -> None:
-        await found(browser)
-        await send(browser, renewing(idle=5 * DAY, persistent=True))
-        assert await kept_for(browser, FOUNDED_ANEW[anew]) is None
-        browser.site.clock.advance(1801)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_what_is_founded_anew_keeps_nothing_of_what_was_asked_for_before(browser, anew):
+    await found(browser)
+    await send(browser, renewing(idle=5 * DAY, persistent=True))
+    assert await kept_for(browser, FOUNDED_ANEW[anew]) is None
+    browser.site.clock.advance(1801)
+    assert await data_of(browser) == {}
 
 
 # --- the deadline
 
 
 @pytest.mark.parametrize("asked", [{"idle": 20 * DAY}, {"persistent": True}, {}])
-def test_no_renewal_moves_the_deadline_unless_it_says_so(browser, asked):
+async def test_no_renewal_moves_the_deadline_unless_it_says_so(browser, asked):
     browser.site.idle = 20 * DAY
 
-    async def scenario() -> None:
-        await found(browser)
-        for _ in range(2):
-            browser.site.clock.advance(12 * DAY)
-            assert await send(browser, renewing(**asked)) is True
-            assert await send(browser, lambda visit: visit.merge({"b": 1})) is True
-        browser.site.clock.advance(6 * DAY - 1)
-        # Written blind, and not brought beyond it.
-        assert await send(browser, lambda visit: visit.merge({"b": 2})) is True
-        browser.site.clock.advance(2)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+    await found(browser)
+    for _ in range(2):
+        browser.site.clock.advance(12 * DAY)
+        assert await send(browser, renewing(**asked)) is True
+        assert await send(browser, lambda visit: visit.merge({"b": 1})) is True
+    browser.site.clock.advance(6 * DAY - 1)
+    # Written blind, and not brought beyond it.
+    assert await send(browser, lambda visit: visit.merge({"b": 2})) is True
+    browser.site.clock.advance(2)
+    assert await data_of(browser) == {}
 
 
 @pytest.mark.parametrize("absolute", [2 * DAY, 90 * DAY])
-def test_an_absolute_age_is_counted_from_the_founding(browser, absolute):
+async def test_an_absolute_age_is_counted_from_the_founding(browser, absolute):
     browser.site.idle = 100 * DAY
 
-    async def scenario() -> None:
-        await found(browser)
-        browser.site.clock.advance(DAY)
-        assert await send(browser, renewing(absolute=absolute)) is True
-        await send(browser, renewing(idle=99 * DAY))
-        browser.site.clock.advance(absolute - DAY - 1)
-        assert await send(browser, lambda visit: visit.merge({"b": 1})) is True
-        browser.site.clock.advance(2)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+    await found(browser)
+    browser.site.clock.advance(DAY)
+    assert await send(browser, renewing(absolute=absolute)) is True
+    await send(browser, renewing(idle=99 * DAY))
+    browser.site.clock.advance(absolute - DAY - 1)
+    assert await send(browser, lambda visit: visit.merge({"b": 1})) is True
+    browser.site.clock.advance(2)
+    assert await data_of(browser) == {}
 
 
-def test_a_session_that_is_older_than_the_age_asked_for_ends_now(browser):
+async def test_a_session_that_is_older_than_the_age_asked_for_ends_now(browser):
     browser.site.idle = 20 * DAY
 
-    async def scenario() -> None:
-        await found(browser)
-        thief = browser.copy()
-        browser.site.clock.advance(2 * DAY)
-        assert await send(browser, renewing(absolute=DAY)) is False
-        assert browser.received[-1] is None
-        assert await data_of(thief) == {}
-
-    run(scenario())
+    await found(browser)
+    thief = browser.copy()
+    browser.site.clock.advance(2 * DAY)
+    assert await send(browser, renewing(absolute=DAY)) is False
+    assert browser.received[-1] is None
+    assert await data_of(thief) == {}
 
 
-def test_a_shorter_deadline_of_the_settings_ends_no_session_at_a_plain_renewal(browser):
+async def test_a_shorter_deadline_of_the_settings_ends_no_session_at_a_plain_renewal(browser):
     browser.site.idle = 20 * DAY
 
-    async def scenario() -> None:
-        await found(browser)
-        browser.site.clock.advance(2 * DAY)
-        browser.site.absolute = DAY
-        assert await send(browser, renewing()) is True
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+    await found(browser)
+    browser.site.clock.advance(2 * DAY)
+    browser.site.absolute = DAY
+    assert await send(browser, renewing()) is True
+    assert await data_of(browser) == {"a": 1}
 
 
 # --- the browser
 
 
 @pytest.mark.parametrize("later", [None, *LATER_COOKIES])
-def test_a_browser_keeps_a_persistent_cookie_for_what_is_left_to_the_deadline(browser, later):
-    async def scenario() -> None:
-        await found(browser)
-        browser.site.clock.advance(1000)
-        assert await kept_for(browser, renewing(idle=20 * DAY, persistent=True)) == 30 * DAY - 1000
-        if later is not None:
-            browser.site.clock.advance(10 * DAY)
-            assert await kept_for(browser, LATER_COOKIES[later]) == 20 * DAY - 1000
-
-    run(scenario())
+async def test_a_browser_keeps_a_persistent_cookie_for_what_is_left_to_the_deadline(browser, later):
+    await found(browser)
+    browser.site.clock.advance(1000)
+    assert await kept_for(browser, renewing(idle=20 * DAY, persistent=True)) == 30 * DAY - 1000
+    if later is not None:
+        browser.site.clock.advance(10 * DAY)
+        assert await kept_for(browser, LATER_COOKIES[later]) == 20 * DAY - 1000
 
 
-def test_without_a_deadline_a_browser_keeps_a_persistent_cookie_for_the_idle_time(browser):
+async def test_without_a_deadline_a_browser_keeps_a_persistent_cookie_for_the_idle_time(browser):
     browser.site.absolute = None
 
-    async def scenario() -> None:
-        await found(browser)
-        assert await kept_for(browser, renewing(persistent=True)) == 1800
-        assert await kept_for(browser, renewing(idle=DAY)) == DAY
-        assert await kept_for(browser, renewing(absolute=5 * DAY)) == 5 * DAY
-
-    run(scenario())
+    await found(browser)
+    assert await kept_for(browser, renewing(persistent=True)) == 1800
+    assert await kept_for(browser, renewing(idle=DAY)) == DAY
+    assert await kept_for(browser, renewing(absolute=5 * DAY)) == 5 * DAY
 
 
-def test_a_cookie_that_persisted_can_go_back_to_one_that_ends_with_the_browser(browser):
-    async def scenario() -> None:
-        await found(browser)
-        await send(browser, renewing(persistent=True))
-        assert await kept_for(browser, renewing(persistent=False)) == 0
-        assert await kept_for(browser, renewing()) == 0
-
-    run(scenario())
+async def test_a_cookie_that_persisted_can_go_back_to_one_that_ends_with_the_browser(browser):
+    await found(browser)
+    await send(browser, renewing(persistent=True))
+    assert await kept_for(browser, renewing(persistent=False)) == 0
+    assert await kept_for(browser, renewing()) == 0
 
 
-def test_a_session_that_was_asked_nothing_has_the_cookie_s_own_age(browser):
-    async def scenario() -> None:
-        await found(browser)
-        assert await kept_for(browser, renewing()) is None
-        assert await kept_for(browser, renewing(idle=DAY)) is None
-
-    run(scenario())
+async def test_a_session_that_was_asked_nothing_has_the_cookie_s_own_age(browser):
+    await found(browser)
+    assert await kept_for(browser, renewing()) is None
+    assert await kept_for(browser, renewing(idle=DAY)) is None
 
 
-def test_what_was_asked_for_a_session_comes_before_what_its_framework_has_for_all(browser):
-    async def scenario() -> None:
-        await found(browser)
-        visit = browser.request()
-        await visit.renew(None, Life(persistent=True))
-        visit.cookie_seconds = 0
-        assert visit.cookie_seconds == 30 * DAY
-        browser.receive(visit)
-        # It is sent again, as a framework does that restarts the browser's clock at each request.
-        visit = browser.request()
-        await visit.load()
-        visit.send_cookie_again(60)
-        assert visit.cookie_seconds == 30 * DAY
-        await visit.destroy()
-        assert visit.cookie_seconds == 60
-
-    run(scenario())
+async def test_what_was_asked_for_a_session_comes_before_what_its_framework_has_for_all(browser):
+    await found(browser)
+    visit = browser.request()
+    await visit.renew(None, Life(persistent=True))
+    visit.cookie_seconds = 0
+    assert visit.cookie_seconds == 30 * DAY
+    browser.receive(visit)
+    # It is sent again, as a framework does that restarts the browser's clock at each request.
+    visit = browser.request()
+    await visit.load()
+    visit.send_cookie_again(60)
+    assert visit.cookie_seconds == 30 * DAY
+    await visit.destroy()
+    assert visit.cookie_seconds == 60
 
 
-def test_a_reset_in_place_keeps_what_was_asked_for(browser):
-    async def scenario() -> None:
-        await found(browser)
-        await send(browser, renewing(idle=DAY, persistent=True))
-        await send(browser, lambda visit: visit.replace({"form": 1}, in_place=True))
-        browser.site.clock.advance(DAY - 1)
-        assert await kept_for(browser, renewing()) == 29 * DAY + 1
-
-    run(scenario())
+async def test_a_reset_in_place_keeps_what_was_asked_for(browser):
+    await found(browser)
+    await send(browser, renewing(idle=DAY, persistent=True))
+    await send(browser, lambda visit: visit.replace({"form": 1}, in_place=True))
+    browser.site.clock.advance(DAY - 1)
+    assert await kept_for(browser, renewing()) == 29 * DAY + 1
 
 
 # --- where there is no session
 
 
-def test_without_a_session_and_without_data_nothing_is_founded(browser):
-    assert run(send(browser, renewing(idle=DAY, persistent=True))) is False
+async def test_without_a_session_and_without_data_nothing_is_founded(browser):
+    assert await send(browser, renewing(idle=DAY, persistent=True)) is False
     assert browser.received == []
 
 
-def test_a_session_founded_by_a_renewal_has_the_life_that_was_asked_for(browser):
-    async def scenario() -> None:
-        life = Life(DAY, 3 * DAY, persistent=True)
-        assert await kept_for(browser, lambda visit: visit.renew({"a": 1}, life)) == 3 * DAY
-        for _ in range(3):
-            browser.site.clock.advance(DAY - 1)
-            assert await data_of(browser) == {"a": 1}
-        browser.site.clock.advance(4)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_a_session_founded_by_a_renewal_has_the_life_that_was_asked_for(browser):
+    life = Life(DAY, 3 * DAY, persistent=True)
+    assert await kept_for(browser, lambda visit: visit.renew({"a": 1}, life)) == 3 * DAY
+    for _ in range(3):
+        browser.site.clock.advance(DAY - 1)
+        assert await data_of(browser) == {"a": 1}
+    browser.site.clock.advance(4)
+    assert await data_of(browser) == {}
 
 
-def test_a_renewal_asks_nothing_of_a_session_that_has_ended(browser):
-    async def scenario() -> None:
-        await found(browser)
-        late = browser.copy()
-        await send(browser, lambda visit: visit.destroy())
-        assert await send(late, renewing(idle=DAY, persistent=True)) is False
-        assert late.received == []
-
-    run(scenario())
+async def test_a_renewal_asks_nothing_of_a_session_that_has_ended(browser):
+    await found(browser)
+    late = browser.copy()
+    await send(browser, lambda visit: visit.destroy())
+    assert await send(late, renewing(idle=DAY, persistent=True)) is False
+    assert late.received == []
 
 
 # --- what it costs
 
 
-def test_a_renewal_looks_only_where_this_request_has_not_seen_the_session(browser):
+async def test_a_renewal_looks_only_where_this_request_has_not_seen_the_session(browser):
     store = Watched(browser.site.store)
     watched = Browser(browser.site.with_store(store))
 
-    async def scenario() -> None:
-        await found(watched)
-        store.calls.clear()
-        await send(watched, renewing(persistent=True))
-        assert store.calls == ["look", "merge"]
-        store.calls.clear()
-        visit = watched.request()
-        await visit.get()
-        await visit.renew()
-        await visit.renew(None, Life(DAY))
-        watched.receive(visit)
-        assert store.calls == ["get", "merge", "merge"]
-        store.calls.clear()
-        visit = watched.request()
-        await visit.replace({"user": "ada"})
-        await visit.renew(None, Life(DAY, persistent=True))
-        assert store.calls == ["set", "set", "merge"]
-
-    run(scenario())
+    await found(watched)
+    store.calls.clear()
+    await send(watched, renewing(persistent=True))
+    assert store.calls == ["look", "merge"]
+    store.calls.clear()
+    visit = watched.request()
+    await visit.get()
+    await visit.renew()
+    await visit.renew(None, Life(DAY))
+    watched.receive(visit)
+    assert store.calls == ["get", "merge", "merge"]
+    store.calls.clear()
+    visit = watched.request()
+    await visit.replace({"user": "ada"})
+    await visit.renew(None, Life(DAY, persistent=True))
+    assert store.calls == ["set", "set", "merge"]
 
 
 # --- against others
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_of_two_renewals_gathered_in_one_request_each_gets_what_it_asks_for(browser, first):
-    async def scenario() -> None:
-        await found(browser)
-        visit = browser.request()
-        both = [visit.renew(None, Life(idle=DAY)), visit.renew(None, Life(persistent=True))]
-        assert await asyncio.gather(*(both[first], both[1 - first])) == [True, True]
-        assert visit.cookie_seconds == 30 * DAY
-        browser.receive(visit)
-        browser.site.clock.advance(DAY - 1)
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+async def test_of_two_renewals_gathered_in_one_request_each_gets_what_it_asks_for(browser, first):
+    await found(browser)
+    visit = browser.request()
+    both = [visit.renew(None, Life(idle=DAY)), visit.renew(None, Life(persistent=True))]
+    assert await asyncio.gather(*(both[first], both[1 - first])) == [True, True]
+    assert visit.cookie_seconds == 30 * DAY
+    browser.receive(visit)
+    browser.site.clock.advance(DAY - 1)
+    assert await data_of(browser) == {"a": 1}
 
 
-def test_a_renewal_among_first_writes_of_one_request_keeps_what_it_asks_for(browser):
-    async def scenario() -> None:
-        visit = browser.request()
-        life = Life(DAY, persistent=True)
-        assert all(await asyncio.gather(visit.merge({"a": 1}), visit.renew({"b": 2}, life), visit.merge({"c": 3})))
-        assert visit.cookie_seconds == 30 * DAY
-        browser.receive(visit)
-        browser.site.clock.advance(DAY - 1)
-        assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}
-
-    run(scenario())
+async def test_a_renewal_among_first_writes_of_one_request_keeps_what_it_asks_for(browser):
+    visit = browser.request()
+    life = Life(DAY, persistent=True)
+    assert all(await asyncio.gather(visit.merge({"a": 1}), visit.renew({"b": 2}, life), visit.merge({"c": 3})))
+    assert visit.cookie_seconds == 30 * DAY
+    browser.receive(visit)
+    browser.site.clock.advance(DAY - 1)
+    assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_in_whatever_order_first_writes_are_heard_of_the_cookie_is_kept_for_as_long_as_was_asked(seed):
+async def test_in_whatever_order_first_writes_are_heard_of_the_cookie_is_kept_for_as_long_as_was_asked(seed):
     clock = Clock()
     order = random.Random(seed).choices([0, 1, 2, 5, 12], k=200)
     browser = Browser(Site(YieldingStore(MemorySessionStore(clock=clock), order), clock))
 
-    async def scenario() -> None:
-        visit = browser.request()
-        await asyncio.gather(visit.merge({"a": 1}), visit.renew({"b": 2}, Life(persistent=True)))
-        assert visit.cookie_seconds == DAY
-        browser.receive(visit)
-        assert await data_of(browser) == {"a": 1, "b": 2}
-
-    run(scenario())
+    visit = browser.request()
+    await asyncio.gather(visit.merge({"a": 1}), visit.renew({"b": 2}, Life(persistent=True)))
+    assert visit.cookie_seconds == DAY
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1, "b": 2}
 
 
-def test_a_renewal_that_was_overtaken_asks_nothing(browser):
-    async def scenario() -> None:
-        await found(browser)
-        slow = browser.copy()
-        visit = slow.request()
-        await visit.load()
-        await send(browser, renewing())
-        assert await visit.renew(None, Life(DAY, persistent=True)) is False
-        assert visit.state is State.OVER
-        browser.site.clock.advance(1801)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_a_renewal_that_was_overtaken_asks_nothing(browser):
+    await found(browser)
+    slow = browser.copy()
+    visit = slow.request()
+    await visit.load()
+    await send(browser, renewing())
+    assert await visit.renew(None, Life(DAY, persistent=True)) is False
+    assert visit.state is State.OVER
+    browser.site.clock.advance(1801)
+    assert await data_of(browser) == {}
 
 
-def test_a_cancelled_renewal_leaves_the_browser_a_cookie_for_as_long_as_it_asked():
+async def test_a_cancelled_renewal_leaves_the_browser_a_cookie_for_as_long_as_it_asked():
     class Slow(Watched):
         async def merge(self, key, changed, removed, expect, lifetime=None):
             outcome = await self.store.merge(key, changed, removed, expect, lifetime)
             await asyncio.sleep(0)
             return outcome
 
-    async def scenario() -> None:
-        browser = Browser(Site(Slow(), Clock()))
-        await found(browser)
-        visit = browser.request()
-        task = asyncio.ensure_future(visit.renew(None, Life(persistent=True)))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await visit.commit()
-        assert visit.cookie_seconds == DAY
-        browser.receive(visit)
-        assert await data_of(browser) == {"a": 1}
-
-    run(scenario())
+    browser = Browser(Site(Slow(), Clock()))
+    await found(browser)
+    visit = browser.request()
+    task = asyncio.ensure_future(visit.renew(None, Life(persistent=True)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await visit.commit()
+    assert visit.cookie_seconds == DAY
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1}
 
 
 # --- an owner's list
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_a_session_that_was_given_a_later_deadline_does_not_outlive_its_owner_s_list(browser, others):
+async def test_a_session_that_was_given_a_later_deadline_does_not_outlive_its_owner_s_list(browser, others):
     site = browser.site
     site.idle = 200 * DAY
 
-    async def scenario() -> None:
-        await send(browser, FOUNDED_ANEW["log_in"])
-        await send(browser, renewing(absolute=100 * DAY))
-        for _ in range(others):
-            site.clock.advance(DAY)
-            await send(Browser(site), FOUNDED_ANEW["log_in"])
-        site.clock.advance((100 - others) * DAY - 1)
-        assert await data_of(browser) == {"user": "ada"}
-        assert await site.policy.owners.destroy("ada") == 1
-        assert await data_of(browser) == {}
-
-    run(scenario())
+    await send(browser, FOUNDED_ANEW["log_in"])
+    await send(browser, renewing(absolute=100 * DAY))
+    for _ in range(others):
+        site.clock.advance(DAY)
+        await send(Browser(site), FOUNDED_ANEW["log_in"])
+    site.clock.advance((100 - others) * DAY - 1)
+    assert await data_of(browser) == {"user": "ada"}
+    assert await site.policy.owners.destroy("ada") == 1
+    assert await data_of(browser) == {}
 
 
 # --- the functions
@@ -456,7 +386,7 @@ def test_remember_me_is_a_log_in_and_a_renewal_and_one_cookie(blocking):
     def function(name: str, *arguments: Any, **options: Any) -> Any:
         if blocking:
             return getattr(sessions.sync, name)(*arguments, **options)
-        return run(getattr(sessions, name)(*arguments, **options))
+        return asyncio.run(getattr(sessions, name)(*arguments, **options))
 
     scope, response = scope_of(), Response()
     assert function("log_in", scope, response, "ada", {"n": 1}) is True
@@ -473,7 +403,7 @@ def test_remember_me_is_a_log_in_and_a_renewal_and_one_cookie(blocking):
     assert cookie_of(response)["max-age"] == str(6 * 24 * 60 * 60)
 
 
-def test_under_the_middleware_remember_me_is_one_cookie_too():
+async def test_under_the_middleware_remember_me_is_one_cookie_too():
     sessions = Sessions(session_store=MemorySessionStore())
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -483,7 +413,7 @@ def test_under_the_middleware_remember_me_is_one_cookie_too():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    answer = run(call(SessionMiddleware(application, sessions=sessions), scope_of()))
+    answer = await call(SessionMiddleware(application, sessions=sessions), scope_of())
     assert "; Max-Age=2592000;" in (answer.one("set-cookie") or "")
 
 
@@ -513,13 +443,10 @@ def test_in_flask_remember_me_lasts_whatever_the_application_has_for_all(permane
         assert "; Max-Age=2592000;" in cookie
 
 
-def test_a_clock_that_is_set_back_moves_no_deadline_further_off_than_it_was_at_the_founding(browser):
-    async def scenario() -> None:
-        await found(browser)
-        browser.site.clock.advance(-1000)
-        assert await kept_for(browser, renewing(persistent=True)) == 30 * DAY
-
-    run(scenario())
+async def test_a_clock_that_is_set_back_moves_no_deadline_further_off_than_it_was_at_the_founding(browser):
+    await found(browser)
+    browser.site.clock.advance(-1000)
+    assert await kept_for(browser, renewing(persistent=True)) == 30 * DAY
 
 
 def test_a_cookie_with_an_age_of_its_own_keeps_it_where_nothing_is_asked():
@@ -551,31 +478,25 @@ def test_what_is_neither_true_nor_false_is_a_type_error(name, given):
         sessions.sync.renew_session(scope_of(), Response(), **{name: given})
 
 
-def test_what_is_asked_stands_in_the_record_as_json(browser):
-    async def scenario() -> Any:
-        await found(browser)
-        await send(browser, renewing(idle=DAY, persistent=True))
-        await send(browser, renewing(absolute=2 * DAY))
-        credential = Credential.parse(browser.cookie or "")
-        assert credential is not None
-        fields = await browser.site.store.get(credential.selector, {}, False)
-        assert not isinstance(fields, Outcome)
-        return fields[LIFE]
-
-    assert run(scenario()) == b"[86400.0,172800.0,true]"
+async def test_what_is_asked_stands_in_the_record_as_json(browser):
+    await found(browser)
+    await send(browser, renewing(idle=DAY, persistent=True))
+    await send(browser, renewing(absolute=2 * DAY))
+    credential = Credential.parse(browser.cookie or "")
+    assert credential is not None
+    fields = await browser.site.store.get(credential.selector, {}, False)
+    assert not isinstance(fields, Outcome)
+    assert fields[LIFE] == b"[86400.0,172800.0,true]"
 
 
-def test_a_renewal_after_the_response_started_is_refused_before_the_store_is_asked(browser):
+async def test_a_renewal_after_the_response_started_is_refused_before_the_store_is_asked(browser):
     store = Watched(browser.site.store)
     watched = Browser(browser.site.with_store(store))
 
-    async def scenario() -> None:
-        await found(watched)
-        store.calls.clear()
-        with pytest.raises(Exception, match="response has started"):
-            await watched.request(Answer.STARTED).renew(None, Life(persistent=True))
-
-    run(scenario())
+    await found(watched)
+    store.calls.clear()
+    with pytest.raises(Exception, match="response has started"):
+        await watched.request(Answer.STARTED).renew(None, Life(persistent=True))
     assert store.calls == []
 
 
@@ -591,17 +512,14 @@ def test_a_renewal_after_the_response_started_is_refused_before_the_store_is_ask
     ],
     ids=["pluck", "update", "in place"],
 )
-def test_who_was_taken_out_by_a_function_has_proved_nothing(taken_out):
+async def test_who_was_taken_out_by_a_function_has_proved_nothing(taken_out):
     site = Site(MemorySessionStore(), Clock())
     browser = Browser(site)
 
-    async def scenario() -> None:
-        visit = browser.request()
-        await visit.replace({"user": "ada"}, "ada")
-        browser.receive(visit)
+    visit = browser.request()
+    await visit.replace({"user": "ada"}, "ada")
+    browser.receive(visit)
+    await browser.request().require_fresh(60)
+    await taken_out(browser.request())
+    with pytest.raises(NotFreshError):
         await browser.request().require_fresh(60)
-        await taken_out(browser.request())
-        with pytest.raises(NotFreshError):
-            await browser.request().require_fresh(60)
-
-    asyncio.run(scenario())

@@ -1,6 +1,6 @@
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
 from server_session._request import AsgiRequest
 from server_session._tokens import Credential
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome
+from server_session.stores._base import Outcome
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
 from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
@@ -38,10 +38,6 @@ from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     clock = Clock()
     return Site(make_store(request.param, tmp_path, clock), clock)
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(coroutine)
 
 
 async def logged_in(site: Site, owner: str = "ada") -> Browser:
@@ -87,102 +83,81 @@ class Tidying(MemorySessionStore):
 # --- whose sessions are which
 
 
-def test_an_owner_s_sessions_are_listed_the_oldest_first_with_the_time_they_were_founded(site):
-    async def scenario() -> None:
-        founded = []
-        for _ in range(3):
-            founded.append((id_of(await logged_in(site)), datetime.fromtimestamp(site.clock(), UTC)))
-            site.clock.advance(7)
-        await logged_in(site, "bob")
-        sessions = await site.policy.owners.sessions("ada")
-        assert [(one.id, one.created) for one in sessions] == founded
-        assert all(one.created.tzinfo is UTC and not one.is_current for one in sessions)
-
-    run(scenario())
+async def test_an_owner_s_sessions_are_listed_the_oldest_first_with_the_time_they_were_founded(site):
+    founded = []
+    for _ in range(3):
+        founded.append((id_of(await logged_in(site)), datetime.fromtimestamp(site.clock(), UTC)))
+        site.clock.advance(7)
+    await logged_in(site, "bob")
+    sessions = await site.policy.owners.sessions("ada")
+    assert [(one.id, one.created) for one in sessions] == founded
+    assert all(one.created.tzinfo is UTC and not one.is_current for one in sessions)
 
 
-def test_the_oldest_comes_first_in_whatever_order_a_store_keeps_the_fields():
+async def test_the_oldest_comes_first_in_whatever_order_a_store_keeps_the_fields():
     class Backwards(YieldingStore):
-        async def get(self, key, expect, touch=True):
-            fields = await super().get(key, expect, touch)
+        async def get(self, key, *rest):
+            fields = await super().get(key, *rest)
             return fields if isinstance(fields, Outcome) else dict(reversed(fields.items()))
 
     clock = Clock()
     site = Site(Backwards(MemorySessionStore(clock=clock)), clock)
 
-    async def scenario() -> None:
-        founded = []
-        for _ in range(5):
-            founded.append(id_of(await logged_in(site)))
-            clock.advance(7)
-        assert await ids(site) == founded
-
-    run(scenario())
+    founded = []
+    for _ in range(5):
+        founded.append(id_of(await logged_in(site)))
+        clock.advance(7)
+    assert await ids(site) == founded
 
 
-def test_one_who_never_logged_in_has_no_sessions_and_asking_makes_no_record(site):
-    async def scenario() -> None:
-        assert await site.policy.owners.sessions("ada") == []
-        assert await site.policy.owners.destroy("ada") == 0
-        assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
-
-    run(scenario())
+async def test_one_who_never_logged_in_has_no_sessions_and_asking_makes_no_record(site):
+    assert await site.policy.owners.sessions("ada") == []
+    assert await site.policy.owners.destroy("ada") == 0
+    assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
 
 
 @pytest.mark.parametrize("end", ["destroy", "replace", "expire"])
-def test_a_session_that_ended_is_no_longer_listed(site, end):
-    async def scenario() -> None:
-        browser, other = await logged_in(site), await logged_in(site)
-        if end == "expire":
-            site.clock.advance(1000)
-            await data_of(other)
-            site.clock.advance(1000)
-        elif end == "destroy":
-            await send(browser, lambda visit: visit.destroy())
-        else:
-            await send(browser, lambda visit: visit.replace({}))
-        assert await ids(site) == [id_of(other)]
-
-    run(scenario())
+async def test_a_session_that_ended_is_no_longer_listed(site, end):
+    browser, other = await logged_in(site), await logged_in(site)
+    if end == "expire":
+        site.clock.advance(1000)
+        await data_of(other)
+        site.clock.advance(1000)
+    elif end == "destroy":
+        await send(browser, lambda visit: visit.destroy())
+    else:
+        await send(browser, lambda visit: visit.replace({}))
+    assert await ids(site) == [id_of(other)]
 
 
 @pytest.mark.parametrize("step", ["renew", "reset in place"])
-def test_a_session_that_was_renewed_or_reset_stays_its_owner_s(site, step):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        before = id_of(browser)
-        if step == "renew":
-            await send(browser, lambda visit: visit.renew())
-        else:
-            await send(browser, lambda visit: visit.replace({"form": 1}, in_place=True))
-        assert await ids(site) == [before]
-        assert await site.policy.owners.destroy("ada") == 1
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_a_session_that_was_renewed_or_reset_stays_its_owner_s(site, step):
+    browser = await logged_in(site)
+    before = id_of(browser)
+    if step == "renew":
+        await send(browser, lambda visit: visit.renew())
+    else:
+        await send(browser, lambda visit: visit.replace({"form": 1}, in_place=True))
+    assert await ids(site) == [before]
+    assert await site.policy.owners.destroy("ada") == 1
+    assert await data_of(browser) == {}
 
 
-def test_who_logs_in_as_another_takes_the_session_from_the_first_owner(site):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        await send(browser, lambda visit: visit.replace({"user": "bob"}, "bob"))
-        assert await ids(site) == []
-        assert await ids(site, "bob") == [id_of(browser)]
-        assert await site.policy.owners.destroy("ada") == 0
-        assert await data_of(browser) == {"user": "bob"}
-
-    run(scenario())
+async def test_who_logs_in_as_another_takes_the_session_from_the_first_owner(site):
+    browser = await logged_in(site)
+    await send(browser, lambda visit: visit.replace({"user": "bob"}, "bob"))
+    assert await ids(site) == []
+    assert await ids(site, "bob") == [id_of(browser)]
+    assert await site.policy.owners.destroy("ada") == 0
+    assert await data_of(browser) == {"user": "bob"}
 
 
-def test_what_is_asked_of_an_owner_restarts_no_idle_clock(site):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        for _ in range(3):
-            site.clock.advance(700)
-            await ids(site)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_what_is_asked_of_an_owner_restarts_no_idle_clock(site):
+    browser = await logged_in(site)
+    for _ in range(3):
+        site.clock.advance(700)
+        await ids(site)
+    assert await data_of(browser) == {}
 
 
 @given(st.text(), st.text())
@@ -192,237 +167,195 @@ def test_owners_never_meet_whatever_they_are_called(one, other):
 
 
 @pytest.mark.parametrize("owner", ["ada", "é" * 5000, "\0", "owner", "a/../b", " "])
-def test_any_text_is_an_owner_and_its_name_is_in_no_key(site, owner):
-    async def scenario() -> None:
-        browser = await logged_in(site, owner)
-        assert await ids(site, owner) == [id_of(browser)]
-        assert await site.policy.owners.destroy(owner) == 1
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_any_text_is_an_owner_and_its_name_is_in_no_key(site, owner):
+    browser = await logged_in(site, owner)
+    assert await ids(site, owner) == [id_of(browser)]
+    assert await site.policy.owners.destroy(owner) == 1
+    assert await data_of(browser) == {}
 
 
 # --- log out everywhere
 
 
-def test_all_sessions_of_an_owner_end_and_no_other_s(site):
-    async def scenario() -> None:
-        browsers = [await logged_in(site) for _ in range(5)]
-        bob = await logged_in(site, "bob")
-        visitor = Browser(site)
-        await send(visitor, lambda visit: visit.merge({"a": 1}))
-        assert await site.policy.owners.destroy("ada") == 5
-        assert [await data_of(browser) for browser in browsers] == [{}] * 5
-        assert await data_of(bob) == {"user": "bob"}
-        assert await data_of(visitor) == {"a": 1}
-        assert await ids(site) == []
-        assert await site.policy.owners.destroy("ada") == 0
-
-    run(scenario())
+async def test_all_sessions_of_an_owner_end_and_no_other_s(site):
+    browsers = [await logged_in(site) for _ in range(5)]
+    bob = await logged_in(site, "bob")
+    visitor = Browser(site)
+    await send(visitor, lambda visit: visit.merge({"a": 1}))
+    assert await site.policy.owners.destroy("ada") == 5
+    assert [await data_of(browser) for browser in browsers] == [{}] * 5
+    assert await data_of(bob) == {"user": "bob"}
+    assert await data_of(visitor) == {"a": 1}
+    assert await ids(site) == []
+    assert await site.policy.owners.destroy("ada") == 0
 
 
-def test_one_session_can_be_spared_and_one_alone_can_be_ended(site):
-    async def scenario() -> None:
-        spared, second, third = [await logged_in(site) for _ in range(3)]
-        assert await site.policy.owners.destroy("ada", only=id_of(second), but=id_of(spared)) == 1
-        assert set(await ids(site)) == {id_of(spared), id_of(third)}
-        assert await site.policy.owners.destroy("ada", only=id_of(spared), but=id_of(spared)) == 0
-        assert await site.policy.owners.destroy("ada", but=id_of(spared)) == 1
-        assert await ids(site) == [id_of(spared)]
-        assert await data_of(spared) == {"user": "ada"}
-
-    run(scenario())
+async def test_one_session_can_be_spared_and_one_alone_can_be_ended(site):
+    spared, second, third = [await logged_in(site) for _ in range(3)]
+    assert await site.policy.owners.destroy("ada", only=id_of(second), but=id_of(spared)) == 1
+    assert set(await ids(site)) == {id_of(spared), id_of(third)}
+    assert await site.policy.owners.destroy("ada", only=id_of(spared), but=id_of(spared)) == 0
+    assert await site.policy.owners.destroy("ada", but=id_of(spared)) == 1
+    assert await ids(site) == [id_of(spared)]
+    assert await data_of(spared) == {"user": "ada"}
 
 
-def test_by_an_owner_nobody_ends_a_session_of_someone_else(site):
-    async def scenario() -> None:
-        bob = await logged_in(site, "bob")
-        visitor = Browser(site)
-        await send(visitor, lambda visit: visit.merge({"a": 1}))
-        await logged_in(site)
-        for foreign in (id_of(bob), id_of(visitor), "x" * 24, "", _key_of("bob")):
-            assert await site.policy.owners.destroy("ada", only=foreign) == 0
-        assert await data_of(bob) == {"user": "bob"}
-        assert await data_of(visitor) == {"a": 1}
-
-    run(scenario())
+async def test_by_an_owner_nobody_ends_a_session_of_someone_else(site):
+    bob = await logged_in(site, "bob")
+    visitor = Browser(site)
+    await send(visitor, lambda visit: visit.merge({"a": 1}))
+    await logged_in(site)
+    for foreign in (id_of(bob), id_of(visitor), "x" * 24, "", _key_of("bob")):
+        assert await site.policy.owners.destroy("ada", only=foreign) == 0
+    assert await data_of(bob) == {"user": "bob"}
+    assert await data_of(visitor) == {"a": 1}
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_a_request_under_way_cannot_bring_back_what_was_ended_everywhere(site, seen):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        blind, mapped = browser.request(), browser.request()
-        if seen:
-            await blind.get()
-        session = await mapped.load()
-        await site.policy.owners.destroy("ada")
-        session["late"] = 1
-        assert await blind.merge({"late": 1}) is False
-        assert await mapped.commit() is False
-        assert (blind.cookie, mapped.cookie) == (None, None)
-        assert await data_of(browser) == {}
-
-    run(scenario())
+async def test_a_request_under_way_cannot_bring_back_what_was_ended_everywhere(site, seen):
+    browser = await logged_in(site)
+    blind, mapped = browser.request(), browser.request()
+    if seen:
+        await blind.get()
+    session = await mapped.load()
+    await site.policy.owners.destroy("ada")
+    session["late"] = 1
+    assert await blind.merge({"late": 1}) is False
+    assert await mapped.commit() is False
+    assert (blind.cookie, mapped.cookie) == (None, None)
+    assert await data_of(browser) == {}
 
 
 # --- a log-in among it
 
 
-def test_two_first_log_ins_of_an_owner_at_once_are_both_listed(site):
-    async def scenario() -> None:
-        browsers = await asyncio.gather(*(logged_in(site) for _ in range(5)))
-        assert sorted(await ids(site)) == sorted(map(id_of, browsers))
-
-    run(scenario())
+async def test_two_first_log_ins_of_an_owner_at_once_are_both_listed(site):
+    browsers = await asyncio.gather(*(logged_in(site) for _ in range(5)))
+    assert sorted(await ids(site)) == sorted(map(id_of, browsers))
 
 
-def test_a_log_in_that_meets_the_end_of_all_is_refused_and_leaves_what_was_before_it(site):
+async def test_a_log_in_that_meets_the_end_of_all_is_refused_and_leaves_what_was_before_it(site):
     class Late(YieldingStore):
         """Ends all sessions of the owner between the listing of a session and its founding."""
 
-        async def set(self, key, fields, lifetime, expect=None):
+        async def set(self, key, fields, *rest):
             if "user" in fields:
                 assert await site.policy.owners.destroy("ada") == 0
-            return await super().set(key, fields, lifetime, expect)
+            return await super().set(key, fields, *rest)
 
-    async def scenario() -> None:
-        browser = Browser(site)
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        slow = Browser(site.with_store(Late(site.store)), browser.cookie)
-        assert await send(slow, lambda visit: visit.replace({"user": "ada"}, "ada")) is False
-        assert slow.received == []
-        assert await data_of(browser) == {"a": 1}
-        assert await ids(site) == []
-        # The refusal was of that moment: who logs in after it is logged in.
-        assert await send(browser, lambda visit: visit.replace({"user": "ada"}, "ada")) is True
-        assert await ids(site) == [id_of(browser)]
-
-    run(scenario())
+    browser = Browser(site)
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    slow = Browser(site.with_store(Late(site.store)), browser.cookie)
+    assert await send(slow, lambda visit: visit.replace({"user": "ada"}, "ada")) is False
+    assert slow.received == []
+    assert await data_of(browser) == {"a": 1}
+    assert await ids(site) == []
+    # The refusal was of that moment: who logs in after it is logged in.
+    assert await send(browser, lambda visit: visit.replace({"user": "ada"}, "ada")) is True
+    assert await ids(site) == [id_of(browser)]
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_log_in_that_overlaps_the_end_of_all_is_ended_or_listed(seed):
+async def test_a_log_in_that_overlaps_the_end_of_all_is_ended_or_listed(seed):
     clock = Clock()
     order = random.Random(seed).choices([0, 0, 1, 2, 3, 12], k=300)
     site = Site(YieldingStore(MemorySessionStore(clock=clock), order), clock)
 
-    async def scenario() -> None:
-        browsers = [await logged_in(site), await logged_in(site), Browser(site)]
-        before = [browser.copy() for browser in browsers]
-        said = await asyncio.gather(
-            site.policy.owners.destroy("ada"),
-            *(send(browser, lambda visit: visit.replace({"user": "ada"}, "ada")) for browser in browsers),
-            site.policy.owners.sessions("ada"),
-        )
-        living = set(await ids(site))
-        for one, old, answer in zip(browsers, before, said[1:4], strict=True):
-            data = await data_of(one)
-            assert (data == {"user": "ada"}) == (one.cookie is not None and id_of(one) in living)
-            # What the log-in replaced has ended with it.
-            assert answer is False or await data_of(old) == {}
-        assert await site.policy.owners.destroy("ada") == len(living)
-        assert [await data_of(browser) for browser in browsers] == [{}] * 3
-        assert await listed(site) == set()
-
-    run(scenario())
+    browsers = [await logged_in(site), await logged_in(site), Browser(site)]
+    before = [browser.copy() for browser in browsers]
+    said = await asyncio.gather(
+        site.policy.owners.destroy("ada"),
+        *(send(browser, lambda visit: visit.replace({"user": "ada"}, "ada")) for browser in browsers),
+        site.policy.owners.sessions("ada"),
+    )
+    living = set(await ids(site))
+    for one, old, answer in zip(browsers, before, said[1:4], strict=True):
+        data = await data_of(one)
+        assert (data == {"user": "ada"}) == (one.cookie is not None and id_of(one) in living)
+        # What the log-in replaced has ended with it.
+        assert answer is False or await data_of(old) == {}
+    assert await site.policy.owners.destroy("ada") == len(living)
+    assert [await data_of(browser) for browser in browsers] == [{}] * 3
+    assert await listed(site) == set()
 
 
 # --- the index
 
 
-def test_the_index_outlives_every_session_that_it_lists(site):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        # The site's deadline is a day; nothing but the session is touched until then.
-        for _ in range(86400 // 1200 - 1):
-            site.clock.advance(1200)
-            assert await data_of(browser) == {"user": "ada"}
-        assert await ids(site) == [id_of(browser)]
-        assert await site.policy.owners.destroy("ada") == 1
-
-    run(scenario())
+async def test_the_index_outlives_every_session_that_it_lists(site):
+    browser = await logged_in(site)
+    # The site's deadline is a day; nothing but the session is touched until then.
+    for _ in range(86400 // 1200 - 1):
+        site.clock.advance(1200)
+        assert await data_of(browser) == {"user": "ada"}
+    assert await ids(site) == [id_of(browser)]
+    assert await site.policy.owners.destroy("ada") == 1
 
 
-def test_without_a_deadline_the_index_lives_for_as_long_as_a_browser_keeps_a_cookie(site):
+async def test_without_a_deadline_the_index_lives_for_as_long_as_a_browser_keeps_a_cookie(site):
     site.absolute = None
 
-    async def scenario() -> None:
-        await logged_in(site)
-        site.clock.advance(399 * 86400)
-        assert len(await listed(site)) == 1
-        site.clock.advance(2 * 86400)
-        assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
-
-    run(scenario())
+    await logged_in(site)
+    site.clock.advance(399 * 86400)
+    assert len(await listed(site)) == 1
+    site.clock.advance(2 * 86400)
+    assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
 
 
-def test_the_index_of_one_who_logs_in_again_and_again_does_not_grow():
+async def test_the_index_of_one_who_logs_in_again_and_again_does_not_grow():
     clock = Clock()
     site = Site(Tidying(clock=clock), clock)
 
-    async def scenario() -> None:
-        browser = Browser(site)
-        for _ in range(200):
-            await send(browser, lambda visit: visit.replace({"user": "ada"}, "ada"))
-            clock.advance(MARK_SECONDS + 1)
-        assert len(await listed(site)) <= 2
-        assert await ids(site) == [id_of(browser)]
-
-    run(scenario())
+    browser = Browser(site)
+    for _ in range(200):
+        await send(browser, lambda visit: visit.replace({"user": "ada"}, "ada"))
+        clock.advance(MARK_SECONDS + 1)
+    assert len(await listed(site)) <= 2
+    assert await ids(site) == [id_of(browser)]
 
 
-def test_about_one_log_in_in_sixteen_looks_after_the_index():
+async def test_about_one_log_in_in_sixteen_looks_after_the_index():
     clock = Clock()
     store = MemorySessionStore(clock=clock)
     site = Site(store, clock)
 
-    async def scenario() -> None:
-        browser = Browser(site)
-        for _ in range(300):
-            await send(browser, lambda visit: visit.replace({"user": "ada"}, "ada"))
-            clock.advance(MARK_SECONDS + 1)
-        # 300 log-ins without one of them have odds of 1 to 10^8.
-        assert len(await listed(site)) < 300
-
-    run(scenario())
+    browser = Browser(site)
+    for _ in range(300):
+        await send(browser, lambda visit: visit.replace({"user": "ada"}, "ada"))
+        clock.advance(MARK_SECONDS + 1)
+    # 300 log-ins without one of them have odds of 1 to 10^8.
+    assert len(await listed(site)) < 300
 
 
-def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_live():
+async def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_live():
     clock = Clock()
     site = Site(Tidying(clock=clock), clock)
 
-    async def scenario() -> None:
-        await site.policy.owners.enter("ada", "n" * 24, refuse_to_wait)
-        clock.advance(MARK_SECONDS - 1)
-        browser = await logged_in(site)
-        await ids(site)
-        assert await listed(site) == {"n" * 24, id_of(browser)}
-        clock.advance(2)
-        assert await ids(site) == [id_of(browser)]
-        assert await listed(site) == {id_of(browser)}
-
-    run(scenario())
+    await site.policy.owners.enter("ada", "n" * 24, refuse_to_wait)
+    clock.advance(MARK_SECONDS - 1)
+    browser = await logged_in(site)
+    await ids(site)
+    assert await listed(site) == {"n" * 24, id_of(browser)}
+    clock.advance(2)
+    assert await ids(site) == [id_of(browser)]
+    assert await listed(site) == {id_of(browser)}
 
 
-def test_an_index_of_nothing_goes_within_a_minute_and_a_later_log_in_is_listed(site):
-    async def scenario() -> None:
-        await logged_in(site)
-        await site.policy.owners.destroy("ada")
-        assert await listed(site) == set()
-        site.clock.advance(MARK_SECONDS - 1)
-        browser = await logged_in(site)
-        site.clock.advance(MARK_SECONDS + 1)
-        assert await ids(site) == [id_of(browser)]
-        await site.policy.owners.destroy("ada")
-        site.clock.advance(MARK_SECONDS + 1)
-        assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
-        assert await site.store.get(id_of(browser), {}, False) is Outcome.MISSING
-
-    run(scenario())
+async def test_an_index_of_nothing_goes_within_a_minute_and_a_later_log_in_is_listed(site):
+    await logged_in(site)
+    await site.policy.owners.destroy("ada")
+    assert await listed(site) == set()
+    site.clock.advance(MARK_SECONDS - 1)
+    browser = await logged_in(site)
+    site.clock.advance(MARK_SECONDS + 1)
+    assert await ids(site) == [id_of(browser)]
+    await site.policy.owners.destroy("ada")
+    site.clock.advance(MARK_SECONDS + 1)
+    assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
+    assert await site.store.get(id_of(browser), {}, False) is Outcome.MISSING
 
 
-def test_a_log_in_while_an_empty_index_is_let_go_keeps_the_index():
+async def test_a_log_in_while_an_empty_index_is_let_go_keeps_the_index():
     clock = Clock()
     store = MemorySessionStore(clock=clock)
     site = Site(store, clock)
@@ -431,18 +364,15 @@ def test_a_log_in_while_an_empty_index_is_let_go_keeps_the_index():
     class Between(YieldingStore):
         """Lets a log-in through just before the empty index is given its minute."""
 
-        async def set(self, key, fields, lifetime, expect=None):
+        async def set(self, key, fields, *rest):
             if key == _key_of("ada") and not user_fields(fields):
                 entered.append(await logged_in(site))
-            return await super().set(key, fields, lifetime, expect)
+            return await super().set(key, fields, *rest)
 
-    async def scenario() -> None:
-        await logged_in(site)
-        assert await site.with_store(Between(store)).policy.owners.destroy("ada") == 1
-        clock.advance(MARK_SECONDS + 1)
-        assert await ids(site) == [id_of(entered[0])]
-
-    run(scenario())
+    await logged_in(site)
+    assert await site.with_store(Between(store)).policy.owners.destroy("ada") == 1
+    clock.advance(MARK_SECONDS + 1)
+    assert await ids(site) == [id_of(entered[0])]
 
 
 # --- when a session was last seen
@@ -474,103 +404,85 @@ READS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_each_write_tells_when_a_session_was_last_seen(site, write):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        founded = seen_at(site)
-        site.clock.advance(10)
-        assert await last_seen(site) == founded
-        await send(browser, WRITES[write])
-        assert await last_seen(site) == seen_at(site)
-
-    run(scenario())
+async def test_each_write_tells_when_a_session_was_last_seen(site, write):
+    browser = await logged_in(site)
+    founded = seen_at(site)
+    site.clock.advance(10)
+    assert await last_seen(site) == founded
+    await send(browser, WRITES[write])
+    assert await last_seen(site) == seen_at(site)
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_read_tells_once_a_minute_with_one_call_more(site, read):
+async def test_a_read_tells_once_a_minute_with_one_call_more(site, read):
     store = Watched(site.store)
     watched = site.with_store(store)
 
-    async def scenario() -> None:
-        browser = await logged_in(watched)
-        founded = seen_at(site)
+    browser = await logged_in(watched)
+    founded = seen_at(site)
+    store.calls.clear()
+    for seconds, calls in ((60, ["get"]), (1, ["get", "merge"]), (60, ["get"]), (1, ["get", "merge"])):
+        site.clock.advance(seconds)
         store.calls.clear()
-        for seconds, calls in ((60, ["get"]), (1, ["get", "merge"]), (60, ["get"]), (1, ["get", "merge"])):
-            site.clock.advance(seconds)
-            store.calls.clear()
-            await send(browser, READS[read])
-            assert store.calls == calls
-            if calls == ["get"]:
-                assert await last_seen(site) < seen_at(site)
-            else:
-                assert await last_seen(site) == seen_at(site)
-        assert founded < await last_seen(site)
-
-    run(scenario())
+        await send(browser, READS[read])
+        assert store.calls == calls
+        if calls == ["get"]:
+            assert await last_seen(site) < seen_at(site)
+        else:
+            assert await last_seen(site) == seen_at(site)
+    assert founded < await last_seen(site)
 
 
 @pytest.mark.parametrize("write", ["set", "update", "reset", "renew"])
-def test_a_write_needs_no_call_more_to_tell(site, write):
+async def test_a_write_needs_no_call_more_to_tell(site, write):
     store = Watched(site.store)
     watched = site.with_store(store)
 
-    async def scenario() -> None:
-        browser = await logged_in(watched)
-        site.clock.advance(100)
-        store.calls.clear()
-        await send(browser, WRITES[write])
-        assert len(store.calls) == (1 if write == "set" else 2)
-
-    run(scenario())
+    browser = await logged_in(watched)
+    site.clock.advance(100)
+    store.calls.clear()
+    await send(browser, WRITES[write])
+    assert len(store.calls) == (1 if write == "set" else 2)
 
 
-def test_what_only_asks_whether_a_session_lives_is_no_sight_of_it(site):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        founded = seen_at(site)
-        site.clock.advance(100)
-        assert await browser.request().is_alive() is True
-        await ids(site)
-        assert await last_seen(site) == founded
-
-    run(scenario())
+async def test_what_only_asks_whether_a_session_lives_is_no_sight_of_it(site):
+    browser = await logged_in(site)
+    founded = seen_at(site)
+    site.clock.advance(100)
+    assert await browser.request().is_alive() is True
+    await ids(site)
+    assert await last_seen(site) == founded
 
 
-def test_a_session_of_nobody_costs_one_call_to_read_however_old_its_last_write_is(site):
+async def test_a_session_of_nobody_costs_one_call_to_read_however_old_its_last_write_is(site):
     store = Watched(site.store)
     browser = Browser(site.with_store(store))
 
-    async def scenario() -> None:
-        await send(browser, lambda visit: visit.merge({"a": 1}))
-        site.clock.advance(1000)
-        store.calls.clear()
-        await send(browser, lambda visit: visit.get())
-        assert store.calls == ["get"]
-
-    run(scenario())
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    site.clock.advance(1000)
+    store.calls.clear()
+    await send(browser, lambda visit: visit.get())
+    assert store.calls == ["get"]
 
 
-def test_a_read_of_a_session_that_cannot_tell_is_a_read_all_the_same(site):
+async def test_a_read_of_a_session_that_cannot_tell_is_a_read_all_the_same(site):
     store = Watched(site.store)
     watched = site.with_store(store)
 
-    async def scenario() -> None:
-        browser = await logged_in(watched)
-        site.clock.advance(100)
-        store.fails = {"merge"}
-        assert await browser.request().get() == {"user": "ada"}
-        assert store.calls[-2:] == ["get", "merge"]
-
-    run(scenario())
+    browser = await logged_in(watched)
+    site.clock.advance(100)
+    store.fails = {"merge"}
+    assert await browser.request().get() == {"user": "ada"}
+    assert store.calls[-2:] == ["get", "merge"]
 
 
-def test_a_sight_that_meets_a_write_gives_way_to_it(site):
+async def test_a_sight_that_meets_a_write_gives_way_to_it(site):
     class Racing(Watched):
-        async def merge(self, key, changed, removed, expect, lifetime=None):
+        async def merge(self, key, changed, *rest):
             if set(changed) == {STAMP}:
                 await Browser(site, browser.cookie).request().merge({"b": 2})
                 written.append(await stamp())
-            return await super().merge(key, changed, removed, expect, lifetime)
+            return await super().merge(key, changed, *rest)
 
     async def stamp() -> object:
         fields = await site.store.get(id_of(browser), {}, False)
@@ -579,24 +491,21 @@ def test_a_sight_that_meets_a_write_gives_way_to_it(site):
     written: list[object] = []
     browser = Browser(site)
 
-    async def scenario() -> None:
-        browser.cookie = (await logged_in(site)).cookie
-        site.clock.advance(100)
-        visit = Browser(site.with_store(Racing(site.store)), browser.cookie).request()
-        assert await visit.get() == {"user": "ada"}
-        assert [await stamp()] == written
-        assert await visit.get() == {"user": "ada", "b": 2}
-        assert await data_of(browser) == {"user": "ada", "b": 2}
-
-    run(scenario())
+    browser.cookie = (await logged_in(site)).cookie
+    site.clock.advance(100)
+    visit = Browser(site.with_store(Racing(site.store)), browser.cookie).request()
+    assert await visit.get() == {"user": "ada"}
+    assert [await stamp()] == written
+    assert await visit.get() == {"user": "ada", "b": 2}
+    assert await data_of(browser) == {"user": "ada", "b": 2}
 
 
-def test_a_sight_makes_an_update_of_everything_start_again_and_no_more(site):
+async def test_a_sight_makes_an_update_of_everything_start_again_and_no_more(site):
     class Racing(Watched):
-        async def merge(self, key, changed, removed, expect, lifetime=None):
+        async def merge(self, key, changed, *rest):
             if "total" in changed and self.calls.count("merge") == 0:
                 await data_of(browser)
-            return await super().merge(key, changed, removed, expect, lifetime)
+            return await super().merge(key, changed, *rest)
 
     browser = Browser(site)
     runs: list[int] = []
@@ -605,42 +514,33 @@ def test_a_sight_makes_an_update_of_everything_start_again_and_no_more(site):
         runs.append(len(data))
         data["total"] = len(data)
 
-    async def scenario() -> None:
-        browser.cookie = (await logged_in(site)).cookie
-        site.clock.advance(100)
-        rival = Browser(site.with_store(Racing(site.store)), browser.cookie)
-        assert await rival.request().update(count) is True
-        assert await data_of(browser) == {"user": "ada", "total": 1}
-
-    run(scenario())
+    browser.cookie = (await logged_in(site)).cookie
+    site.clock.advance(100)
+    rival = Browser(site.with_store(Racing(site.store)), browser.cookie)
+    assert await rival.request().update(count) is True
+    assert await data_of(browser) == {"user": "ada", "total": 1}
     assert runs == [1, 1]
 
 
 @pytest.mark.parametrize("stamp", [b'"AAAAAAAA"', b'""', b"7", b"\xff" * 14, b'"' + b"=" * 12 + b'"', None])
-def test_a_stamp_of_another_form_tells_the_founding_until_the_next_write(site, stamp):
-    async def scenario() -> None:
-        browser = await logged_in(site)
-        (one,) = await site.policy.owners.sessions("ada")
-        changed, removed = ({}, {STAMP}) if stamp is None else ({STAMP: stamp}, set())
-        await site.store.merge(id_of(browser), changed, removed, {})
-        site.clock.advance(30)
-        assert await last_seen(site) == one.created
-        assert await data_of(browser) == {"user": "ada"}
-        assert await last_seen(site) == seen_at(site)
-        assert await send(browser, WRITES["update"]) is True
-
-    run(scenario())
+async def test_a_stamp_of_another_form_tells_the_founding_until_the_next_write(site, stamp):
+    browser = await logged_in(site)
+    (one,) = await site.policy.owners.sessions("ada")
+    changed, removed = ({}, {STAMP}) if stamp is None else ({STAMP: stamp}, set())
+    await site.store.merge(id_of(browser), changed, removed, {})
+    site.clock.advance(30)
+    assert await last_seen(site) == one.created
+    assert await data_of(browser) == {"user": "ada"}
+    assert await last_seen(site) == seen_at(site)
+    assert await send(browser, WRITES["update"]) is True
 
 
-def test_no_session_was_seen_before_it_was_founded(site):
+async def test_no_session_was_seen_before_it_was_founded(site):
     site.clock.advance(0.75)
 
-    async def scenario() -> None:
-        await logged_in(site)
-        (one,) = await site.policy.owners.sessions("ada")
-        assert one.last_seen == one.created
-
-    run(scenario())
+    await logged_in(site)
+    (one,) = await site.policy.owners.sessions("ada")
+    assert one.last_seen == one.created
 
 
 # --- what a device says of itself
@@ -743,198 +643,163 @@ async def log_in(browser: Browser, owner: str = "ada") -> Any:
     return await send(browser, lambda visit: visit.replace({"user": owner}, owner))
 
 
-def test_a_log_in_beyond_the_bound_ends_the_oldest_and_says_so(limited):
-    async def scenario() -> None:
-        browsers = []
-        for _ in range(5):
-            browsers.append(await logged_in(limited))
-            limited.clock.advance(1)
-        bob = await logged_in(limited, "bob")
-        assert [await data_of(one) for one in browsers] == [{}, {}] + [{"user": "ada"}] * 3
-        assert await ids(limited) == [id_of(one) for one in browsers[2:]]
-        # Those that were ended are in the list no longer.
-        assert await listed(limited) == set(await ids(limited))
-        assert await data_of(bob) == {"user": "bob"}
-        assert limited.events.count("destroyed") == 2
-
-    run(scenario())
+async def test_a_log_in_beyond_the_bound_ends_the_oldest_and_says_so(limited):
+    browsers = []
+    for _ in range(5):
+        browsers.append(await logged_in(limited))
+        limited.clock.advance(1)
+    bob = await logged_in(limited, "bob")
+    assert [await data_of(one) for one in browsers] == [{}, {}] + [{"user": "ada"}] * 3
+    assert await ids(limited) == [id_of(one) for one in browsers[2:]]
+    # Those that were ended are in the list no longer.
+    assert await listed(limited) == set(await ids(limited))
+    assert await data_of(bob) == {"user": "bob"}
+    assert limited.events.count("destroyed") == 2
 
 
-def test_a_request_of_the_session_that_was_ended_cannot_bring_it_back(limited):
-    async def scenario() -> None:
-        oldest = await logged_in(limited)
-        late = oldest.request()
-        await late.load()
-        for _ in range(3):
-            limited.clock.advance(1)
-            await logged_in(limited)
-        assert await late.merge({"late": 1}) is False
-        assert await data_of(oldest) == {}
-        assert len(await ids(limited)) == 3
-
-    run(scenario())
+async def test_a_request_of_the_session_that_was_ended_cannot_bring_it_back(limited):
+    oldest = await logged_in(limited)
+    late = oldest.request()
+    await late.load()
+    for _ in range(3):
+        limited.clock.advance(1)
+        await logged_in(limited)
+    assert await late.merge({"late": 1}) is False
+    assert await data_of(oldest) == {}
+    assert len(await ids(limited)) == 3
 
 
-def test_a_log_in_beyond_the_bound_is_refused_before_anything_is_written(limited):
+async def test_a_log_in_beyond_the_bound_is_refused_before_anything_is_written(limited):
     limited.at_most = "refuse"
 
-    async def scenario() -> None:
-        browsers = [await logged_in(limited) for _ in range(3)]
-        visitor = Browser(limited)
-        await send(visitor, lambda visit: visit.merge({"cart": 1}))
-        before, cookie = await limited.store.get(_key_of("ada"), {}, False), visitor.cookie
-        store = Watched(limited.store)
-        with pytest.raises(TooManySessionsError, match=r"3 sessions, and max_sessions=3: .*at_max_sessions"):
-            await log_in(Browser(limited.with_store(store), cookie))
-        assert set(store.calls) == {"look"}
-        assert await limited.store.get(_key_of("ada"), {}, False) == before
-        assert await data_of(visitor) == {"cart": 1}
-        assert [await data_of(one) for one in browsers] == [{"user": "ada"}] * 3
-        # One who logs out makes room, without a minute's wait.
-        await send(browsers[1], lambda visit: visit.destroy())
-        assert await log_in(visitor) is True
-        assert set(await ids(limited)) == {id_of(browsers[0]), id_of(browsers[2]), id_of(visitor)}
-
-    run(scenario())
+    browsers = [await logged_in(limited) for _ in range(3)]
+    visitor = Browser(limited)
+    await send(visitor, lambda visit: visit.merge({"cart": 1}))
+    before, cookie = await limited.store.get(_key_of("ada"), {}, False), visitor.cookie
+    store = Watched(limited.store)
+    with pytest.raises(TooManySessionsError, match=r"3 sessions, and max_sessions=3: .*at_max_sessions"):
+        await log_in(Browser(limited.with_store(store), cookie))
+    assert set(store.calls) == {"look"}
+    assert await limited.store.get(_key_of("ada"), {}, False) == before
+    assert await data_of(visitor) == {"cart": 1}
+    assert [await data_of(one) for one in browsers] == [{"user": "ada"}] * 3
+    # One who logs out makes room, without a minute's wait.
+    await send(browsers[1], lambda visit: visit.destroy())
+    assert await log_in(visitor) is True
+    assert set(await ids(limited)) == {id_of(browsers[0]), id_of(browsers[2]), id_of(visitor)}
 
 
 @pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
-def test_the_session_that_a_log_in_replaces_does_not_count(limited, at_most):
+async def test_the_session_that_a_log_in_replaces_does_not_count(limited, at_most):
     limited.at_most = at_most
 
-    async def scenario() -> None:
-        browsers = []
-        for _ in range(3):
-            browsers.append(await logged_in(limited))
-            limited.clock.advance(1)
-        for _ in range(4):
-            assert await log_in(browsers[1]) is True
-            assert set(await ids(limited)) == set(map(id_of, browsers))
-
-    run(scenario())
+    browsers = []
+    for _ in range(3):
+        browsers.append(await logged_in(limited))
+        limited.clock.advance(1)
+    for _ in range(4):
+        assert await log_in(browsers[1]) is True
+        assert set(await ids(limited)) == set(map(id_of, browsers))
 
 
-def test_nor_does_one_whose_cookie_was_swapped_within_the_minute_for_the_log_in_ends_it_too(limited):
+async def test_nor_does_one_whose_cookie_was_swapped_within_the_minute_for_the_log_in_ends_it_too(limited):
     limited.most, limited.at_most = 1, "refuse"
 
-    async def scenario() -> None:
-        browser = await logged_in(limited)
-        lost = browser.copy()
-        await send(lost, lambda visit: visit.renew())
-        assert await log_in(browser) is True
-        assert await data_of(lost) == {}
-        assert await ids(limited) == [id_of(browser)]
-
-    run(scenario())
+    browser = await logged_in(limited)
+    lost = browser.copy()
+    await send(lost, lambda visit: visit.renew())
+    assert await log_in(browser) is True
+    assert await data_of(lost) == {}
+    assert await ids(limited) == [id_of(browser)]
 
 
 @pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
-def test_a_session_that_a_cookie_only_names_counts(limited, at_most):
+async def test_a_session_that_a_cookie_only_names_counts(limited, at_most):
     limited.at_most = at_most
 
-    async def scenario() -> None:
-        browsers = []
-        for _ in range(3):
-            browsers.append(await logged_in(limited))
-            limited.clock.advance(1)
-        # A selector is no secret: the owner's own pages show it.
-        for one in browsers:
-            attacker = Browser(limited, id_of(one) + "A" * 40)
-            if at_most == "refuse":
-                with pytest.raises(TooManySessionsError):
-                    await log_in(attacker)
-            else:
-                assert await log_in(attacker) is True
-            assert len(await ids(limited)) == 3
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
-def test_what_has_expired_does_not_count_and_leaves_the_list(limited, at_most):
-    limited.at_most = at_most
-
-    async def scenario() -> None:
-        for _ in range(3):
-            await logged_in(limited)
-        limited.clock.advance(1801)
-        browser = await logged_in(limited)
-        assert await listed(limited) == {id_of(browser)}
-        assert limited.events.count("destroyed") == 0
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
-def test_one_that_is_about_to_live_counts_for_a_minute(limited, at_most):
-    limited.most, limited.at_most = 1, at_most
-
-    async def scenario() -> None:
-        assert await limited.policy.owners.enter("ada", "n" * 24, refuse_to_wait) == []
-        limited.clock.advance(MARK_SECONDS - 1)
+    browsers = []
+    for _ in range(3):
+        browsers.append(await logged_in(limited))
+        limited.clock.advance(1)
+    # A selector is no secret: the owner's own pages show it.
+    for one in browsers:
+        attacker = Browser(limited, id_of(one) + "A" * 40)
         if at_most == "refuse":
             with pytest.raises(TooManySessionsError):
-                await logged_in(limited)
+                await log_in(attacker)
         else:
-            await logged_in(limited)
-            # The mark is what its founding would meet now.
-            assert await limited.store.set("n" * 24, {"user": b"1"}, limited.policy.lifetime, None) is (
-                Outcome.CONFLICT
-            )
-        limited.clock.advance(2)
-        if at_most == "refuse":
-            await logged_in(limited)
-        assert len(await ids(limited)) == 1
-
-    run(scenario())
-
-
-def test_a_log_in_that_dies_after_it_ended_the_oldest_leaves_none_that_lives_and_is_not_listed(limited):
-    store = Watched(limited.store)
-
-    async def scenario() -> None:
-        for _ in range(3):
-            await logged_in(limited)
-            limited.clock.advance(1)
-        store.fails = {"merge"}
-        visitor = Browser(limited.with_store(store))
-        with pytest.raises(StoreError):
-            await log_in(visitor)
-        assert visitor.received == []
-        living = await ids(limited)
-        assert len(living) == 2
-        assert set(living) < await listed(limited)
-        await logged_in(limited)
+            assert await log_in(attacker) is True
         assert len(await ids(limited)) == 3
 
-    run(scenario())
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+async def test_what_has_expired_does_not_count_and_leaves_the_list(limited, at_most):
+    limited.at_most = at_most
+
+    for _ in range(3):
+        await logged_in(limited)
+    limited.clock.advance(1801)
+    browser = await logged_in(limited)
+    assert await listed(limited) == {id_of(browser)}
+    assert limited.events.count("destroyed") == 0
 
 
-def test_a_smaller_bound_takes_hold_at_the_next_log_in(limited):
-    async def scenario() -> None:
-        for _ in range(3):
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+async def test_one_that_is_about_to_live_counts_for_a_minute(limited, at_most):
+    limited.most, limited.at_most = 1, at_most
+
+    assert await limited.policy.owners.enter("ada", "n" * 24, refuse_to_wait) == []
+    limited.clock.advance(MARK_SECONDS - 1)
+    if at_most == "refuse":
+        with pytest.raises(TooManySessionsError):
             await logged_in(limited)
-            limited.clock.advance(1)
-        limited.most = 1
-        browser = await logged_in(limited)
-        assert await ids(limited) == [id_of(browser)]
+    else:
+        await logged_in(limited)
+        # The mark is what its founding would meet now.
+        assert await limited.store.set("n" * 24, {"user": b"1"}, limited.policy.lifetime, None) is (Outcome.CONFLICT)
+    limited.clock.advance(2)
+    if at_most == "refuse":
+        await logged_in(limited)
+    assert len(await ids(limited)) == 1
 
-    run(scenario())
+
+async def test_a_log_in_that_dies_after_it_ended_the_oldest_leaves_none_that_lives_and_is_not_listed(limited):
+    store = Watched(limited.store)
+
+    for _ in range(3):
+        await logged_in(limited)
+        limited.clock.advance(1)
+    store.fails = {"merge"}
+    visitor = Browser(limited.with_store(store))
+    with pytest.raises(StoreError):
+        await log_in(visitor)
+    assert visitor.received == []
+    living = await ids(limited)
+    assert len(living) == 2
+    assert set(living) < await listed(limited)
+    await logged_in(limited)
+    assert len(await ids(limited)) == 3
 
 
-def test_without_a_bound_a_log_in_costs_an_owner_one_call_and_the_first_one_two():
+async def test_a_smaller_bound_takes_hold_at_the_next_log_in(limited):
+    for _ in range(3):
+        await logged_in(limited)
+        limited.clock.advance(1)
+    limited.most = 1
+    browser = await logged_in(limited)
+    assert await ids(limited) == [id_of(browser)]
+
+
+async def test_without_a_bound_a_log_in_costs_an_owner_one_call_and_the_first_one_two():
     clock = Clock()
     store = NotTidying()
     site = Site(store, clock)
 
-    async def scenario() -> None:
-        await logged_in(site)
-        assert store.calls == ["merge", "set", "set"]
-        store.calls.clear()
-        await logged_in(site)
-        assert store.calls == ["merge", "set"]
-
-    run(scenario())
+    await logged_in(site)
+    assert store.calls == ["merge", "set", "set"]
+    store.calls.clear()
+    await logged_in(site)
+    assert store.calls == ["merge", "set"]
 
 
 # --- and held against each other
@@ -951,7 +816,7 @@ async def living_at_each_step(site: Limited, done: asyncio.Event, owner: str = "
 
 @pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
 @pytest.mark.parametrize("most", [1, 3])
-def test_of_twenty_log_ins_at_once_never_more_live_than_are_allowed(limited, at_most, most):
+async def test_of_twenty_log_ins_at_once_never_more_live_than_are_allowed(limited, at_most, most):
     limited.most, limited.at_most = most, at_most
 
     async def one() -> Browser | None:
@@ -961,18 +826,15 @@ def test_of_twenty_log_ins_at_once_never_more_live_than_are_allowed(limited, at_
         except (TooManySessionsError, ConflictError):
             return None
 
-    async def scenario() -> None:
-        done = asyncio.Event()
-        watch = asyncio.create_task(living_at_each_step(limited, done))
-        browsers = await asyncio.gather(*(one() for _ in range(20)))
-        done.set()
-        assert await watch <= most
-        alive = [browser for browser in browsers if browser is not None and await data_of(browser)]
-        assert 1 <= len(alive) <= most
-        assert {id_of(browser) for browser in alive} == set(await ids(limited))
-        assert await limited.policy.owners.destroy("ada") == len(alive)
-
-    run(scenario())
+    done = asyncio.Event()
+    watch = asyncio.create_task(living_at_each_step(limited, done))
+    browsers = await asyncio.gather(*(one() for _ in range(20)))
+    done.set()
+    assert await watch <= most
+    alive = [browser for browser in browsers if browser is not None and await data_of(browser)]
+    assert 1 <= len(alive) <= most
+    assert {id_of(browser) for browser in alive} == set(await ids(limited))
+    assert await limited.policy.owners.destroy("ada") == len(alive)
 
 
 @pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
@@ -998,48 +860,40 @@ def test_of_twenty_blocking_log_ins_at_once_never_more_live_than_are_allowed(kin
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_log_ins_of_browsers_that_are_logged_in_leave_as_many_as_are_allowed(seed):
+async def test_log_ins_of_browsers_that_are_logged_in_leave_as_many_as_are_allowed(seed):
     clock = Clock()
     order = random.Random(seed).choices([0, 0, 1, 2, 3, 12], k=400)
     site = Limited(YieldingStore(MemorySessionStore(clock=clock), order), clock, most=2)
 
-    async def scenario() -> None:
-        browsers = [await logged_in(site), await logged_in(site), Browser(site), Browser(site)]
-        await asyncio.gather(*(log_in(browser) for browser in browsers))
-        alive = [browser for browser in browsers if await data_of(browser)]
-        assert {id_of(browser) for browser in alive} == set(await ids(site))
-        assert len(alive) <= 2
-        await log_in(browsers[0])
-        assert await data_of(browsers[0]) == {"user": "ada"}
-
-    run(scenario())
+    browsers = [await logged_in(site), await logged_in(site), Browser(site), Browser(site)]
+    await asyncio.gather(*(log_in(browser) for browser in browsers))
+    alive = [browser for browser in browsers if await data_of(browser)]
+    assert {id_of(browser) for browser in alive} == set(await ids(site))
+    assert len(alive) <= 2
+    await log_in(browsers[0])
+    assert await data_of(browsers[0]) == {"user": "ada"}
 
 
 # --- a store that may drop what it holds
 
 
-def test_a_store_that_evicts_serves_no_owners_and_says_so_before_anything_is_written():
+async def test_a_store_that_evicts_serves_no_owners_and_says_so_before_anything_is_written():
     store = MemorySessionStore()
     store.evicts = True
     sessions = Sessions(session_store=store)
 
-    async def scenario() -> None:
-        response = Response()
-        refused: list[Callable[[], Awaitable[Any]]] = [
-            lambda: sessions.log_in(scope_of(), response, "ada"),
-            lambda: sessions.sessions_of("ada"),
-            lambda: sessions.destroy_sessions_of("ada"),
-        ]
-        for call in refused:
-            with pytest.raises(
-                ConfigurationError, match=r"MemorySessionStore may drop what it holds.*log_in and destroy"
-            ):
-                await call()
-        assert store.stats().sessions == 0
-        assert "set-cookie" not in response.headers
-        assert await sessions.replace_session_data(scope_of(), response, {"user": "ada"}) is True
-
-    run(scenario())
+    response = Response()
+    refused: list[Callable[[], Awaitable[Any]]] = [
+        lambda: sessions.log_in(scope_of(), response, "ada"),
+        lambda: sessions.sessions_of("ada"),
+        lambda: sessions.destroy_sessions_of("ada"),
+    ]
+    for call in refused:
+        with pytest.raises(ConfigurationError, match=r"MemorySessionStore may drop what it holds.*log_in and destroy"):
+            await call()
+    assert store.stats().sessions == 0
+    assert "set-cookie" not in response.headers
+    assert await sessions.replace_session_data(scope_of(), response, {"user": "ada"}) is True
 
 
 # --- the functions
@@ -1053,7 +907,7 @@ def test_the_functions_know_the_current_session_by_its_request(blocking, tmp_pat
     def call(name: str, *arguments: Any, **options: Any) -> Any:
         if blocking:
             return getattr(sessions.sync, name)(*arguments, **options)
-        return run(getattr(sessions, name)(*arguments, **options))
+        return asyncio.run(getattr(sessions, name)(*arguments, **options))
 
     cookies = []
     for _ in range(3):
@@ -1074,7 +928,7 @@ def test_the_functions_know_the_current_session_by_its_request(blocking, tmp_pat
 
 
 @pytest.mark.parametrize("owner", [None, "", 7, b"ada", ["ada"], {"id": 7}])
-def test_what_is_no_owner_s_name_is_a_type_error_that_names_the_function(owner):
+async def test_what_is_no_owner_s_name_is_a_type_error_that_names_the_function(owner):
     sessions = Sessions(session_store=MemorySessionStore())
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "log_in": lambda: sessions.log_in(scope_of(), Response(), owner),
@@ -1083,7 +937,7 @@ def test_what_is_no_owner_s_name_is_a_type_error_that_names_the_function(owner):
     }
     for name, call in calls.items():
         with pytest.raises(TypeError, match=f"^{name} takes the owner's name or id as text"):
-            run(call())  # type: ignore[arg-type]
+            await call()  # type: ignore[arg-type]
 
 
 def test_the_memory_store_serves_no_owners_where_it_was_told_to_evict():
@@ -1105,13 +959,13 @@ class Damaged(Watched):
         if key == self.damaged:
             raise RecordError("damaged")
 
-    async def get(self, key: str, expect: Expect, touch: bool = True) -> Any:
+    async def get(self, key: str, *rest: Any) -> Any:
         self._read(key)
-        return await super().get(key, expect, touch)
+        return await super().get(key, *rest)
 
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+    async def set(self, key: str, *rest: Any) -> Outcome:
         self._read(key)
-        return await super().set(key, fields, lifetime, expect)
+        return await super().set(key, *rest)
 
     async def destroy(self, key: str) -> bool:
         ended = await super().destroy(key)

@@ -1,6 +1,5 @@
 """The README's code runs as printed."""
 
-import asyncio
 import os
 import re
 import subprocess
@@ -31,7 +30,7 @@ def token_in(page: str) -> str:
     return found[1]
 
 
-def test_the_fastapi_example_logs_in_and_out_and_refuses_what_is_forged():
+async def test_the_fastapi_example_logs_in_and_out_and_refuses_what_is_forged():
     client = Client(module_of("fastapi").app)
 
     async def post(path: str, **form: str) -> Any:
@@ -44,25 +43,22 @@ def test_the_fastapi_example_logs_in_and_out_and_refuses_what_is_forged():
         ]
         return await client.get(path, method="POST", headers=headers, body=body)
 
-    async def scenario():
-        page = (await client.get("/")).body.decode()
-        assert "Log in" in page
-        before = client.cookie
-        assert (await post("/log-in", password="tea", csrf_token="forged")).status == 403
-        stranger, client.cookie = client.cookie, None
-        assert (await post("/log-in", password="tea")).status == 403
-        client.cookie = stranger
-        assert "Log out" not in (await client.get("/")).body.decode()
-        await post("/log-in", password="tea", csrf_token=token_in(page))
-        assert client.cookie != before
-        page = (await client.get("/")).body.decode()
-        assert "Log out Ada" in page
-        assert (await post("/log-out")).status == 403
-        await post("/log-out", csrf_token=token_in(page))
-        assert client.cookie is None
-        assert "Log out" not in (await client.get("/")).body.decode()
-
-    asyncio.run(scenario())
+    page = (await client.get("/")).body.decode()
+    assert "Log in" in page
+    before = client.cookie
+    assert (await post("/log-in", password="tea", csrf_token="forged")).status == 403
+    stranger, client.cookie = client.cookie, None
+    assert (await post("/log-in", password="tea")).status == 403
+    client.cookie = stranger
+    assert "Log out" not in (await client.get("/")).body.decode()
+    await post("/log-in", password="tea", csrf_token=token_in(page))
+    assert client.cookie != before
+    page = (await client.get("/")).body.decode()
+    assert "Log out Ada" in page
+    assert (await post("/log-out")).status == 403
+    await post("/log-out", csrf_token=token_in(page))
+    assert client.cookie is None
+    assert "Log out" not in (await client.get("/")).body.decode()
 
 
 def test_the_flask_example_counts_and_refuses_what_is_forged():

@@ -1,6 +1,5 @@
 """A store that seals what it holds is a store like any other, and beneath it nothing can be read, moved or forged."""
 
-import asyncio
 import base64
 import hmac
 import re
@@ -815,19 +814,15 @@ def test_a_codec_that_is_none_is_refused():
 
 
 @pytest.mark.parametrize("store", [MemorySessionStore, lambda: YieldingStore(MemorySessionStore())])
-def test_sessions_are_sealed_where_a_codec_is_configured(store):
+async def test_sessions_are_sealed_where_a_codec_is_configured(store):
     beneath = store()
     sessions = Sessions(session_store=beneath, codec=EncryptedCodec([NEW]))
 
-    async def scenario() -> Fields:
-        visit = Browser(Site(sessions.policy.store, Clock())).request()
-        assert await visit.merge({"user": "ada"})
-        assert visit.credential is not None
-        stored = await beneath.get(visit.credential.selector, {}, False)
-        assert not isinstance(stored, Outcome)
-        return stored
-
-    stored = asyncio.run(scenario())
+    visit = Browser(Site(sessions.policy.store, Clock())).request()
+    assert await visit.merge({"user": "ada"})
+    assert visit.credential is not None
+    stored = await beneath.get(visit.credential.selector, {}, False)
+    assert not isinstance(stored, Outcome)
     assert encode_value("user", "ada") not in stored.values()
     assert keys_that_sealed(stored) == {NEW}
 

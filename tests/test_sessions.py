@@ -3,11 +3,9 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Coroutine
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,10 +43,6 @@ STORE = MemorySessionStore()
 @pytest.fixture(autouse=True)
 def unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sessions, "_configured", None)
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(coroutine)
 
 
 class Stranger:
@@ -91,21 +85,18 @@ def test_what_configure_says_of_the_idle_time_wins_over_the_store_and_that_over_
 
 
 @pytest.mark.parametrize("given_age", [600, timedelta(minutes=10)])
-def test_a_session_expires_by_the_idle_time_that_won(given_age):
+async def test_a_session_expires_by_the_idle_time_that_won(given_age):
     clock = Clock()
     sessions = Sessions(session_store=MemorySessionStore(max_age=7200, clock=clock), max_age=given_age, clock=clock)
     response = Response()
 
-    async def scenario() -> None:
-        await sessions.set_session_data(scope_of(), response, {"a": 1})
-        cookie = response.headers["set-cookie"].partition(";")[0]
-        for _ in range(3):
-            clock.advance(599)
-            assert await sessions.get_session_data(scope_of(cookie=cookie)) == {"a": 1}
-        clock.advance(601)
-        assert await sessions.get_session_data(scope_of(cookie=cookie)) == {}
-
-    run(scenario())
+    await sessions.set_session_data(scope_of(), response, {"a": 1})
+    cookie = response.headers["set-cookie"].partition(";")[0]
+    for _ in range(3):
+        clock.advance(599)
+        assert await sessions.get_session_data(scope_of(cookie=cookie)) == {"a": 1}
+    clock.advance(601)
+    assert await sessions.get_session_data(scope_of(cookie=cookie)) == {}
 
 
 @pytest.mark.parametrize(
@@ -144,10 +135,10 @@ def test_any_positive_duration_is_a_lifetime(duration):
     assert sessions.policy.lifetime == (seconds, seconds)
 
 
-def test_the_age_of_the_cookie_is_the_cookie_handler_s_alone():
+async def test_the_age_of_the_cookie_is_the_cookie_handler_s_alone():
     for handler, age in ((None, ""), (CookieHandler(max_age=timedelta(days=1)), "Max-Age=86400")):
         response = Response()
-        run(Sessions(cookie_handler=handler, max_age=60).set_session_data(scope_of(), response, {"a": 1}))
+        await Sessions(cookie_handler=handler, max_age=60).set_session_data(scope_of(), response, {"a": 1})
         cookie = response.headers["set-cookie"]
         assert age in cookie
         assert ("Max-Age" in cookie) == bool(age)
@@ -170,11 +161,11 @@ def test_a_store_is_given_as_it_is_or_by_its_url(tmp_path):
     assert type(by_url) is FileSessionStore
 
 
-def test_the_directory_of_a_file_store_is_in_its_url_however_it_is_written(tmp_path: Path):
+async def test_the_directory_of_a_file_store_is_in_its_url_however_it_is_written(tmp_path: Path):
     strange = tmp_path / "with blank"
     for url in (f"file:{strange}", f"file://{strange}", f"FILE:{str(strange).replace(' ', '%20')}"):
         response = Response()
-        run(Sessions(session_store=url).set_session_data(scope_of(), response, {"a": 1}))
+        await Sessions(session_store=url).set_session_data(scope_of(), response, {"a": 1})
     assert strange.is_dir()
     assert [entry.name for entry in tmp_path.iterdir()] == ["with blank"]
 
@@ -208,10 +199,10 @@ def test_what_is_no_store_is_refused_and_says_what_a_store_has(store):
         Sessions(session_store=store)
 
 
-def test_a_store_needs_none_of_our_classes_only_the_parts_of_the_contract():
+async def test_a_store_needs_none_of_our_classes_only_the_parts_of_the_contract():
     response = Response()
     sessions = Sessions(session_store=Stranger())  # type: ignore[arg-type]
-    assert run(sessions.set_session_data(scope_of(), response, {"a": 1})) is True
+    assert await sessions.set_session_data(scope_of(), response, {"a": 1}) is True
 
 
 # --- the origin
@@ -271,26 +262,26 @@ def test_an_origin_that_the_cookie_cannot_go_with_is_refused():
         Sessions(origin="http://shop.example", cookie_handler=CookieHandler("__Host-session"))
 
 
-def test_with_an_https_origin_the_cookie_is_secure_even_where_the_request_is_http():
+async def test_with_an_https_origin_the_cookie_is_secure_even_where_the_request_is_http():
     response = Response()
-    run(Sessions(origin="https://shop.example").set_session_data(scope_of(), response, {"a": 1}))
+    await Sessions(origin="https://shop.example").set_session_data(scope_of(), response, {"a": 1})
     assert response.headers["set-cookie"].startswith("__Host-session=")
     assert "; Secure" in response.headers["set-cookie"]
 
 
 @pytest.mark.parametrize("scheme,secure", [("http", False), ("https", True)])
-def test_without_an_origin_the_request_s_own_scheme_decides(scheme, secure):
+async def test_without_an_origin_the_request_s_own_scheme_decides(scheme, secure):
     response = Response()
-    run(Sessions().set_session_data(scope_of(scheme=scheme), response, {"a": 1}))
+    await Sessions().set_session_data(scope_of(scheme=scheme), response, {"a": 1})
     assert ("; Secure" in response.headers["set-cookie"]) == secure
 
 
 @pytest.mark.parametrize("settings", [{"origin": "http://shop.example"}, {}])
-def test_a_proxy_that_ends_tls_is_warned_of_only_where_no_origin_says_how_it_is(settings, caplog):
+async def test_a_proxy_that_ends_tls_is_warned_of_only_where_no_origin_says_how_it_is(settings, caplog):
     scope = scope_of()
     scope["headers"].append((b"x-forwarded-proto", b"HTTPS, http"))
     with caplog.at_level(logging.WARNING):
-        run(Sessions(**settings).set_session_data(scope, Response(), {"a": 1}))
+        await Sessions(**settings).set_session_data(scope, Response(), {"a": 1})
     assert ("end TLS" in caplog.text) == (not settings)
 
 
@@ -310,21 +301,18 @@ class ByHeader(CookieTransport):
         return [(b"x-session", b"")]
 
 
-def test_a_transport_of_one_s_own_carries_the_credential_as_it_will():
+async def test_a_transport_of_one_s_own_carries_the_credential_as_it_will():
     sessions = Sessions(cookie_handler=ByHeader())
 
-    async def scenario() -> None:
-        response = Response()
-        await sessions.set_session_data(scope_of(), response, {"a": 1})
-        assert "set-cookie" not in response.headers
-        scope = scope_of()
-        scope["headers"].append((b"x-session", response.headers["x-session"].encode()))
-        assert await sessions.get_session_data(scope) == {"a": 1}
-        farewell = Response()
-        await sessions.destroy_session(scope, farewell)
-        assert farewell.headers["x-session"] == ""
-
-    run(scenario())
+    response = Response()
+    await sessions.set_session_data(scope_of(), response, {"a": 1})
+    assert "set-cookie" not in response.headers
+    scope = scope_of()
+    scope["headers"].append((b"x-session", response.headers["x-session"].encode()))
+    assert await sessions.get_session_data(scope) == {"a": 1}
+    farewell = Response()
+    await sessions.destroy_session(scope, farewell)
+    assert farewell.headers["x-session"] == ""
 
 
 def test_what_a_transport_reads_that_is_no_credential_is_no_session():
@@ -357,20 +345,16 @@ def test_an_unknown_setting_is_an_error_that_names_it():
         configure(maxage=600)  # type: ignore[call-arg]
 
 
-def test_signals_of_a_session_s_life_come_to_the_callback_and_name_no_selector():
+async def test_signals_of_a_session_s_life_come_to_the_callback_and_name_no_selector():
     seen: list[Signal] = []
     sessions = Sessions(on_signal=seen.append)
     response = Response()
 
-    async def scenario() -> str:
-        await sessions.set_session_data(scope_of(), response, {"a": 1})
-        cookie = response.headers["set-cookie"].partition(";")[0]
-        scope = scope_of(cookie=cookie)
-        await sessions.renew_session(scope, response)
-        await sessions.destroy_session(scope, response)
-        return cookie
-
-    cookie = run(scenario())
+    await sessions.set_session_data(scope_of(), response, {"a": 1})
+    cookie = response.headers["set-cookie"].partition(";")[0]
+    scope = scope_of(cookie=cookie)
+    await sessions.renew_session(scope, response)
+    await sessions.destroy_session(scope, response)
     assert [signal.event for signal in seen] == ["created", "renewed", "destroyed"]
     credential = Credential.parse(cookie.partition("=")[2])
     assert credential is not None
@@ -385,21 +369,21 @@ def test_a_function_before_configure_is_an_error_that_says_what_to_call():
     async def awaiting() -> None:
         await server_session.get_session_data(scope_of())
 
-    for call in (lambda: run(awaiting()), lambda: sync.get_session_data(scope_of()), configured):
+    for call in (lambda: asyncio.run(awaiting()), lambda: sync.get_session_data(scope_of()), configured):
         with pytest.raises(NotConfiguredError, match=r"`server_session\.configure\(\)`"):
             call()
 
 
-def test_both_modules_serve_what_was_configured_last():
+async def test_both_modules_serve_what_was_configured_last():
     first = configure()
     assert sync.configure is configure
     second = configure(max_age=60)
     assert configured() is second is not first
     scope, response = scope_of(), Response()
     assert sync.set_session_data(scope, response, {"a": 1}) is True
-    assert run(server_session.get_session_data(scope)) == {"a": 1}
-    assert run(second.get_session_data(scope)) == {"a": 1}
-    assert run(first.get_session_data(scope)) == {}
+    assert await server_session.get_session_data(scope) == {"a": 1}
+    assert await second.get_session_data(scope) == {"a": 1}
+    assert await first.get_session_data(scope) == {}
 
 
 def test_a_setting_that_is_refused_leaves_the_default_as_it_was():

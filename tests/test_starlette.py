@@ -21,20 +21,17 @@ async def count(request: Request) -> JSONResponse:
 
 
 @pytest.mark.parametrize("autoload", [True, False])
-def test_load_session_gives_the_session_whether_it_was_loaded_or_not(autoload):
+async def test_load_session_gives_the_session_whether_it_was_loaded_or_not(autoload):
     app = Starlette(
         routes=[Route("/", count)],
         middleware=[Middleware(SessionMiddleware, session_store=MemorySessionStore(), autoload=autoload)],
     )
     client = Client(app)
 
-    async def scenario():
-        for number in range(1, 4):
-            answer = await client.get("/")
-            assert json.loads(answer.body) == {"count": number}
-            assert answer.one("vary") == "Cookie"
-
-    asyncio.run(scenario())
+    for number in range(1, 4):
+        answer = await client.get("/")
+        assert json.loads(answer.body) == {"count": number}
+        assert answer.one("vary") == "Cookie"
 
 
 def test_load_session_without_the_middleware_says_what_to_add():

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import pytest
 
@@ -49,6 +49,15 @@ class Record:
 
     def touch(self, now: float) -> None:
         self.expiry = max(self.expiry, min(now + self.idle, self.deadline))
+
+
+class Change(NamedTuple):
+    """What a merge is told, but for the key."""
+
+    changed: Mapping[str, bytes]
+    removed: Collection[str]
+    expect: Expect
+    lifetime: Lifetime | None = None
 
 
 class ReferenceStore(SessionStore):
@@ -109,17 +118,20 @@ class ReferenceStore(SessionStore):
         expect: Expect,
         lifetime: Lifetime | None = None,
     ) -> Outcome:
+        return await self.apply(key, Change(changed, removed, expect, lifetime))
+
+    async def apply(self, key: str, change: Change) -> Outcome:
         with self.lock:
             record = self.find(key)
             if record is None:
                 return MISSING
-            if not self.holds(record.fields, expect):
+            if not self.holds(record.fields, change.expect):
                 return CONFLICT
-            self.write(record.fields, changed, removed)
-            if lifetime is None:
+            self.write(record.fields, change.changed, change.removed)
+            if change.lifetime is None:
                 self.touch(record)
             else:
-                record.live(lifetime, self.clock())
+                record.live(change.lifetime, self.clock())
             return APPLIED
 
     def write(self, fields: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
@@ -385,30 +397,16 @@ class MergesWithoutChecking(Faulty):
         "a_write_meets_a_renewal_before_it_or_not_at_all",
     )
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        return await super().merge(key, changed, removed, {}, lifetime)
+    async def apply(self, key: str, change: Change) -> Outcome:
+        return await super().apply(key, change._replace(expect={}))
 
 
 class ChecksAfterTheMerge(Faulty):
     fails = ("merge_checks_the_record_as_it_was_before_the_merge", "merge_holds_the_record_to_what_is_expected")
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        outcome = await super().merge(key, changed, removed, {}, lifetime)
-        if outcome is APPLIED and not self.holds(self.records[key].fields, expect):
+    async def apply(self, key: str, change: Change) -> Outcome:
+        outcome = await super().apply(key, change._replace(expect={}))
+        if outcome is APPLIED and not self.holds(self.records[key].fields, change.expect):
             return CONFLICT
         return outcome
 
@@ -416,17 +414,10 @@ class ChecksAfterTheMerge(Faulty):
 class WritesAPartOnConflict(Faulty):
     fails = ("merge_holds_the_record_to_what_is_expected",)
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        outcome = await super().merge(key, changed, removed, expect, lifetime)
+    async def apply(self, key: str, change: Change) -> Outcome:
+        outcome = await super().apply(key, change)
         if outcome is CONFLICT:
-            self.write(self.records[key].fields, {}, removed)
+            self.write(self.records[key].fields, {}, change.removed)
         return outcome
 
 
@@ -439,17 +430,10 @@ class RevivesOnMerge(Faulty):
         "no_touch_revives_what_has_expired",
     )
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        outcome = await super().merge(key, changed, removed, expect, lifetime)
+    async def apply(self, key: str, change: Change) -> Outcome:
+        outcome = await super().apply(key, change)
         if outcome is MISSING:
-            return await self.set(key, dict(changed), Lifetime(3600))
+            return await self.set(key, dict(change.changed), Lifetime(3600))
         return outcome
 
 
@@ -477,18 +461,11 @@ class LosesRemovals(Faulty):
 class CannotRemoveWhatIsNotThere(Faulty):
     fails = ("merge_may_remove_what_is_not_there",)
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
+    async def apply(self, key: str, change: Change) -> Outcome:
         record = self.find(key)
-        if record is not None and not record.fields.keys() >= set(removed):
+        if record is not None and not record.fields.keys() >= set(change.removed):
             return CONFLICT
-        return await super().merge(key, changed, removed, expect, lifetime)
+        return await super().apply(key, change)
 
 
 class RemembersRemovals(Faulty):
@@ -503,17 +480,10 @@ class RemembersRemovals(Faulty):
 class SkipsAMergeOfNothing(Faulty):
     fails = ("merge_of_nothing_applies_and_changes_nothing", "a_merge_restarts_the_idle_clock")
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        if not changed and not removed:
+    async def apply(self, key: str, change: Change) -> Outcome:
+        if not change.changed and not change.removed:
             return APPLIED
-        return await super().merge(key, changed, removed, expect, lifetime)
+        return await super().apply(key, change)
 
 
 class TakesListsOnly(Faulty):
@@ -680,17 +650,10 @@ class TouchesByNoRead(Faulty):
 class TouchesByNoMerge(Faulty):
     fails = ("a_merge_restarts_the_idle_clock",)
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
+    async def apply(self, key: str, change: Change) -> Outcome:
         record = self.records.get(key)
         expiry = record.expiry if record is not None else 0.0
-        outcome = await super().merge(key, changed, removed, expect, lifetime)
+        outcome = await super().apply(key, change)
         if record is not None and outcome is APPLIED:
             record.expiry = expiry
         return outcome
@@ -707,16 +670,9 @@ class TouchesWhatDoesNotHold(Faulty):
 class MergeTouchesWhatDoesNotHold(Faulty):
     fails = ("what_does_not_hold_touches_nothing",)
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        await super().merge(key, {}, (), {})
-        return await super().merge(key, changed, removed, expect, lifetime)
+    async def apply(self, key: str, change: Change) -> Outcome:
+        await super().apply(key, Change({}, (), {}))
+        return await super().apply(key, change)
 
 
 class TouchesPastTheDeadline(Faulty):
@@ -751,45 +707,24 @@ class FollowsAClockThatStepsBack(Faulty):
 class MergeBringsALifetimeOfItsOwn(Faulty):
     fails = ("a_merge_without_a_lifetime_keeps_idle_time_and_deadline", "no_touch_moves_the_deadline")
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        return await super().merge(key, changed, removed, expect, lifetime or Lifetime(1800))
+    async def apply(self, key: str, change: Change) -> Outcome:
+        return await super().apply(key, change._replace(lifetime=change.lifetime or Lifetime(1800)))
 
 
 class IgnoresALifetimeInMerge(Faulty):
     fails = ("a_lifetime_given_to_a_merge_replaces_the_records", "no_touch_undoes_a_shorter_lifetime")
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        return await super().merge(key, changed, removed, expect)
+    async def apply(self, key: str, change: Change) -> Outcome:
+        return await super().apply(key, change._replace(lifetime=None))
 
 
 class TakesOnlyLongerLifetimes(Faulty):
     fails = ("a_lifetime_given_to_a_merge_replaces_the_records",)
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
+    async def apply(self, key: str, change: Change) -> Outcome:
         record = self.find(key)
         expiry = record.expiry if record else 0.0
-        outcome = await super().merge(key, changed, removed, expect, lifetime)
+        outcome = await super().apply(key, change)
         if record is not None:
             record.expiry = max(record.expiry, expiry)
         return outcome
@@ -798,17 +733,10 @@ class TakesOnlyLongerLifetimes(Faulty):
 class ChangesTheExpiryButNotTheIdleTime(Faulty):
     fails = ("a_lifetime_given_to_a_merge_replaces_the_records",)
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
+    async def apply(self, key: str, change: Change) -> Outcome:
         record = self.find(key)
         idle = record.idle if record else 0.0
-        outcome = await super().merge(key, changed, removed, expect, lifetime)
+        outcome = await super().apply(key, change)
         if record is not None:
             record.idle = idle
         return outcome
@@ -895,15 +823,8 @@ class ReadsThenWrites(Faulty):
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         return await self.apart(key, lambda own: own.set(key, fields, lifetime, expect))
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        return await self.apart(key, lambda own: own.merge(key, changed, removed, expect, lifetime))
+    async def apply(self, key: str, change: Change) -> Outcome:
+        return await self.apart(key, lambda own: own.apply(key, change))
 
     async def destroy(self, key: str) -> bool:
         return await self.apart(key, lambda own: own.destroy(key))
@@ -922,21 +843,13 @@ class WritesFieldByField(Faulty):
     colour = Colour.AWAITS
     fails = ("a_record_is_never_seen_half_written", "a_cancelled_call_was_made_or_not_made")
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        outcome = await super().merge(key, {}, (), expect, lifetime)
-        for name in [*changed, *removed]:
+    async def apply(self, key: str, change: Change) -> Outcome:
+        outcome = await super().apply(key, change._replace(changed={}, removed=()))
+        for name in [*change.changed, *change.removed]:
             await pause(0)
             if outcome is APPLIED:
-                outcome = await super().merge(
-                    key, {name: changed[name]} if name in changed else {}, () if name in changed else (name,), {}
-                )
+                field = {name: change.changed[name]} if name in change.changed else {}
+                outcome = await super().apply(key, Change(field, () if field else (name,), {}))
         return outcome
 
 

@@ -1,9 +1,9 @@
 """A visitor's browser, as far as the core is concerned: it keeps one cookie and makes requests with it."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from server_session import StoreError
 from server_session._lifecycle import Answer, Visit
@@ -11,7 +11,8 @@ from server_session._policy import Policy
 from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import Expect, Outcome, SessionStore
+from server_session.stores._over import StoreOver
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
@@ -40,47 +41,35 @@ def make_store(kind: str, directory: Path, clock: Clock) -> SessionStore:
     return make[kind]()
 
 
-class Watched(SessionStore):
+class Watched(StoreOver):
     """A store that keeps a list of its calls, and fails when it is told to."""
 
     def __init__(self, store: SessionStore | None = None) -> None:
         self.store = store or MemorySessionStore()
-        self.colour = self.store.colour
+        super().__init__(self.store)
         self.calls: list[str] = []
         self.fails: Collection[str] = ()
-
-    def id(self) -> str:
-        return self.store.id()
 
     def _note(self, name: str) -> None:
         self.calls.append(name)
         if name in self.fails:
             raise StoreError("the store is down")
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Any:
         self._note("get" if touch else "look")
-        return await self.store.get(key, expect, touch)
+        return await super().get(key, expect, touch)
 
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+    async def set(self, key: str, *rest: Any) -> Outcome:
         self._note("set")
-        return await self.store.set(key, fields, lifetime, expect)
+        return await super().set(key, *rest)
 
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
+    async def merge(self, key: str, *rest: Any) -> Outcome:
         self._note("merge")
-        return await self.store.merge(key, changed, removed, expect, lifetime)
+        return await super().merge(key, *rest)
 
     async def destroy(self, key: str) -> bool:
         self._note("destroy")
-        return await self.store.destroy(key)
+        return await super().destroy(key)
 
 
 @dataclass

@@ -229,19 +229,16 @@ def test_cookies_of_others_are_not_overwritten(interface, path):
     assert set_cookies[3].startswith("session=")
 
 
-def test_cookies_of_others_on_a_response_that_is_given_are_not_overwritten():
+async def test_cookies_of_others_on_a_response_that_is_given_are_not_overwritten():
     """sets other cookies before and after the session's on one response object — all of them arrive (Starlette)."""
     sessions = Sessions()
     response = Response()
     response.set_cookie("consent", "no")
 
-    async def serve() -> None:
-        scope = scope_of()
-        await sessions.set_session_data(scope, response, {"a": 1})
-        await sessions.renew_session(scope, response)
-        response.set_cookie("factor", "due")
-
-    asyncio.run(serve())
+    scope = scope_of()
+    await sessions.set_session_data(scope, response, {"a": 1})
+    await sessions.renew_session(scope, response)
+    response.set_cookie("factor", "due")
     names = [value.decode().partition("=")[0] for name, value in response.raw_headers if name == b"set-cookie"]
     assert sorted(names) == ["consent", "factor", "session"]
 

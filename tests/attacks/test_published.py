@@ -36,7 +36,7 @@ from server_session._tokens import Credential, Token, issue_token, read_token
 from server_session.django import csrf_exempt as django_exempt
 from server_session.flask import ServerSession
 from server_session.starlette import SessionMiddleware
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import Fields, Lifetime, Outcome, SessionStore
 from server_session.stores.file import FileSessionStore
 from tests.asgi_client import call, scope_of
 from tests.attacks.stage import (
@@ -120,8 +120,8 @@ class Spy(Watched):
         super().__init__()
         self.keys: list[str] = []
 
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
-        outcome = await super().set(key, fields, lifetime, expect)
+    async def set(self, key: str, *rest: Any) -> Outcome:
+        outcome = await super().set(key, *rest)
         if outcome is Outcome.APPLIED:
             self.keys.append(key)
         return outcome

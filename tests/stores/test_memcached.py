@@ -632,7 +632,7 @@ class TestColours:
         assert run_blocking(store.colour, None, lambda: store.get(KEY, {})) == {"a": b"1"}
         asyncio.run(refused())
 
-    def test_a_call_that_is_cancelled_mixes_up_no_answers(self, store):
+    async def test_a_call_that_is_cancelled_mixes_up_no_answers(self, store):
         drive(store.set(KEY, {"a": b"1"}, LONG))
         other = store.id()
         drive(store.set(other, {"b": b"2"}, LONG))
@@ -640,17 +640,14 @@ class TestColours:
         async def ask() -> None:
             await run_awaiting(store.colour, store.get(KEY, {}))
 
-        async def body():
-            for steps in range(30):
-                task = asyncio.create_task(ask())
-                for _ in range(steps % 6):
-                    await asyncio.sleep(0)
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-                assert await run_awaiting(store.colour, store.get(other, {})) == {"b": b"2"}
-
-        asyncio.run(body())
+        for steps in range(30):
+            task = asyncio.create_task(ask())
+            for _ in range(steps % 6):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert await run_awaiting(store.colour, store.get(other, {})) == {"b": b"2"}
 
 
 class TestSettings:

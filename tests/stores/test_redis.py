@@ -532,23 +532,20 @@ class TestLostAnswers:
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
 
-    def test_an_awaiting_client_of_any_patience_is_given_up_at_the_timeout(self, own_server):
-        async def body():
-            async with (
-                asyncio.timeout(20),
-                redis.asyncio.Redis(port=own_server.port, socket_timeout=None) as client,
-            ):
-                store = RedisSessionStore(client, timeout=0.2)
-                assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
-                os.kill(own_server.pid, signal.SIGSTOP)
-                try:
-                    with pytest.raises(StoreError):
-                        await store.get(KEY, {})
-                finally:
-                    os.kill(own_server.pid, signal.SIGCONT)
-                assert await store.get(KEY, {}) is MISSING
-
-        asyncio.run(body())
+    async def test_an_awaiting_client_of_any_patience_is_given_up_at_the_timeout(self, own_server):
+        async with (
+            asyncio.timeout(20),
+            redis.asyncio.Redis(port=own_server.port, socket_timeout=None) as client,
+        ):
+            store = RedisSessionStore(client, timeout=0.2)
+            assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+            os.kill(own_server.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(StoreError):
+                    await store.get(KEY, {})
+            finally:
+                os.kill(own_server.pid, signal.SIGCONT)
+            assert await store.get(KEY, {}) is MISSING
 
     @SINGLE
     def test_the_first_call_after_a_restart_is_answered(self, kind, own_server):
@@ -650,40 +647,34 @@ class TestClusters:
 
 class TestManyAtOnce:
     @pytest.mark.parametrize("made", ["from a URL", "from a client", "from a client with a small pool"])
-    def test_200_calls_at_once_wait_for_a_connection(self, made, redis_server):
-        async def body():
-            async with contextlib.AsyncExitStack() as stack:
-                if made == "from a URL":
-                    store = RedisSessionStore(redis_server.url, timeout=20)
-                else:
-                    limit = {"max_connections": 3} if "small" in made else {}
-                    client = await stack.enter_async_context(redis.asyncio.Redis(port=redis_server.port, **limit))
-                    store = RedisSessionStore(client, timeout=20)
-                key = store.id()
-                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-                merged = await asyncio.gather(*(store.merge(key, {f"f{n}": b""}, [], {}) for n in range(200)))
-                assert Counter(merged) == {APPLIED: 200}
-                assert len(await store.get(key, {})) == 201
+    async def test_200_calls_at_once_wait_for_a_connection(self, made, redis_server):
+        async with contextlib.AsyncExitStack() as stack:
+            if made == "from a URL":
+                store = RedisSessionStore(redis_server.url, timeout=20)
+            else:
+                limit = {"max_connections": 3} if "small" in made else {}
+                client = await stack.enter_async_context(redis.asyncio.Redis(port=redis_server.port, **limit))
+                store = RedisSessionStore(client, timeout=20)
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            merged = await asyncio.gather(*(store.merge(key, {f"f{n}": b""}, [], {}) for n in range(200)))
+            assert Counter(merged) == {APPLIED: 200}
+            assert len(await store.get(key, {})) == 201
 
-        asyncio.run(body())
-
-    def test_cancelled_calls_lose_no_connection(self, redis_server):
-        async def body():
-            async with redis.asyncio.Redis(port=redis_server.port, max_connections=3) as client:
-                store = RedisSessionStore(client)
-                key = store.id()
-                await store.set(key, {"a": b"1"}, LONG)
-                for steps in range(40):
-                    tasks = [asyncio.create_task(store.get(key, {})) for _ in range(6)]
-                    for _ in range(steps):
-                        await asyncio.sleep(0)
-                    for task in tasks[::2]:
-                        task.cancel()
-                    for answer in await asyncio.gather(*tasks, return_exceptions=True):
-                        assert isinstance(answer, asyncio.CancelledError) or answer == {"a": b"1"}
-                assert await asyncio.gather(*(store.get(key, {}) for _ in range(9))) == [{"a": b"1"}] * 9
-
-        asyncio.run(body())
+    async def test_cancelled_calls_lose_no_connection(self, redis_server):
+        async with redis.asyncio.Redis(port=redis_server.port, max_connections=3) as client:
+            store = RedisSessionStore(client)
+            key = store.id()
+            await store.set(key, {"a": b"1"}, LONG)
+            for steps in range(40):
+                tasks = [asyncio.create_task(store.get(key, {})) for _ in range(6)]
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                for task in tasks[::2]:
+                    task.cancel()
+                for answer in await asyncio.gather(*tasks, return_exceptions=True):
+                    assert isinstance(answer, asyncio.CancelledError) or answer == {"a": b"1"}
+            assert await asyncio.gather(*(store.get(key, {}) for _ in range(9))) == [{"a": b"1"}] * 9
 
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
         store = RedisSessionStore(f"{redis_server.url}?max_connections=2", timeout=20)
@@ -842,18 +833,15 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match="'colour'"):
             RedisSessionStore("redis://127.0.0.1?colour=red")
 
-    def test_options_of_a_url_reach_the_client(self, redis_server):
+    async def test_options_of_a_url_reach_the_client(self, redis_server):
         store = RedisSessionStore(f"redis://127.0.0.1:{redis_server.port}/3?client_name=shop&protocol=3")
         key = store.id()
         assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
 
-        async def on_a_loop():
-            assert await store.get(key, {}) == {"a": b"1"}
-            with plain(redis_server) as client:
-                ours = [one for one in client.client_list() if one["name"] == "shop"]
-                assert [(one["db"], one["resp"]) for one in ours] == [("3", "3")] * 2
-
-        asyncio.run(on_a_loop())
+        assert await store.get(key, {}) == {"a": b"1"}
+        with plain(redis_server) as client:
+            ours = [one for one in client.client_list() if one["name"] == "shop"]
+            assert [(one["db"], one["resp"]) for one in ours] == [("3", "3")] * 2
         store._blocking._pool.disconnect()
 
     def test_a_unix_socket_will_do(self, tmp_path_factory):
