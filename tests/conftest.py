@@ -2,34 +2,64 @@
 
 import asyncio
 import inspect
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import hypothesis
 import pytest
 
+from server_session import _tries
+from server_session.stores.file import FileSessionStore
+from server_session.stores.memcached import MemcachedSessionStore
+from server_session.stores.redis import RedisSessionStore
+from server_session.stores.sql import SQLSessionStore
+from server_session.testing import StoreContract
 from tests import servers
-from tests.parts import PARTS
+from tests.parts import PARTS, QUICK, need
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-IN_CI = os.environ.get("CI") == "true"
 
 
 def pytest_configure() -> None:
     # Told to end, pytest takes its fixtures down, and with them the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    be_patient()
+    if QUICK:
+        hypothesis.settings.register_profile("quick", max_examples=25)
+        hypothesis.settings.load_profile("quick")
+
+
+def be_patient() -> None:
+    """Let no load of the machine reach a limit: the defaults of stores, of updates and of the contract's races.
+
+    A test of a limit gives its own.
+    """
+    for store in (FileSessionStore, MemcachedSessionStore, RedisSessionStore, SQLSessionStore):
+        store.__init__.__kwdefaults__["timeout"] = PATIENCE
+    _tries.UPDATE_SECONDS = PATIENCE
+    StoreContract.patience = PATIENCE
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if QUICK:
+        config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
+        items[:] = [item for item in items if not is_left_out(item)]
     for item in items:
         # What a browser sees, or an attacker sends, does not depend on the Python that serves it.
         if "browser" in getattr(item, "fixturenames", ()) or "attacks" in item.path.parts:
             item.add_marker(pytest.mark.once)
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    """Return whether a quick run is to do without a test; what shows only while it runs is skipped by `need`."""
+    fixtures = getattr(item, "fixturenames", ())
+    other_programs = any(name == "browser" or name.endswith("_server") for name in fixtures)
+    return other_programs or any(item.get_closest_marker(name) for name in ("needs", "long"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,16 +76,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for name in marker.args:
             need(name)
-
-
-def need(name: str) -> None:
-    """Skip the test that runs now if the machine lacks a part of `tests/parts.py`; in CI fail it."""
-    part = PARTS[name]
-    if part.find() is None:
-        reason = f"{part.program} is not on this machine: apt-get install {part.package}"
-        if IN_CI:
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
 
 
 @pytest.fixture
@@ -149,11 +169,11 @@ def _serve(app: Any, settings: dict[str, Any]) -> Served:
 
     def stop() -> None:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE)
         if thread.is_alive():
             pytest.fail(f"{thread.name} did not end")
 
-    if not is_up.wait(20) or not server.started:
+    if not is_up.wait(PATIENCE) or not server.started:
         stop()
         raise RuntimeError(f"the application did not start: {thread.failure!r}") from thread.failure
     return Served(f"http://127.0.0.1:{port}", port, stop)

@@ -1,10 +1,14 @@
 """The programs beside Python that checks and tests run: where they are, and which package of Debian has them."""
 
+import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-__all__ = ["PARTS", "Part"]
+__all__ = ["PARTS", "QUICK", "Part", "need"]
+
+QUICK: Final = os.environ.get("SERVER_SESSION_QUICK") == "1"
+"""Whether this is a quick run of the tests: it starts no program of these, and tries fewer random examples."""
 
 
 class Part(NamedTuple):
@@ -39,3 +43,18 @@ PARTS: dict[str, Part] = {
         Part("shellcheck", "shellcheck"),
     )
 }
+
+
+def need(name: str) -> None:
+    """Skip the test that runs now if it is to do without a part, or the machine lacks it; in CI the latter fails it."""
+    # scripts/test asks for parts before there is a pytest.
+    import pytest
+
+    part = PARTS[name]
+    if QUICK:
+        pytest.skip("a quick run starts no other program")
+    if part.find() is None:
+        reason = f"{part.program} is not on this machine: apt-get install {part.package}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self, TypedDict
 
 from tests.parts import PARTS
+from tests.patience import PATIENCE
 
 __all__ = [
     "Server",
@@ -25,9 +26,6 @@ __all__ = [
     "start_postgresql",
     "start_redis",
 ]
-
-READY_SECONDS = 30.0
-END_SECONDS = 10.0
 
 
 class ServerError(Exception):
@@ -64,7 +62,7 @@ class Server:
     def kill(self) -> None:
         """End it at once, as a crash would; its folder stays until `stop()`."""
         self.process.kill()
-        self.process.wait(END_SECONDS)
+        self.process.wait(PATIENCE)
 
     def stop(self) -> None:
         """End it: politely, then not. Once it has ended this does nothing."""
@@ -74,7 +72,7 @@ class Server:
                 break
             self.process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(END_SECONDS)
+                self.process.wait(PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -145,7 +143,7 @@ def start_postgresql(*options: str) -> Server:
 
     def is_ready(port: int) -> bool:
         asked = [str(program.with_name("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
-        return subprocess.run(asked, check=False, timeout=END_SECONDS).returncode == 0
+        return subprocess.run(asked, check=False, timeout=PATIENCE).returncode == 0
 
     # To it SIGTERM means "when all clients have left", and SIGINT means "now".
     return _start(
@@ -206,7 +204,7 @@ def _start(
             port = free_port()
             with (folder / "log").open("ab") as log:
                 process = subprocess.Popen(
-                    command(folder, port), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_as(user)
+                    command(folder, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_in(folder, user)
                 )
             server = Server(url.format(port=port), port, process, folder, farewell)
             undo.callback(server.kill)
@@ -218,7 +216,7 @@ def _start(
 
 
 def _wait(server: Server, is_ready: Callable[[int], bool]) -> bool:
-    end = time.monotonic() + READY_SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and server.process.poll() is None:
         if is_ready(server.port):
             return True
@@ -250,17 +248,23 @@ def _user(name: str) -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
 
 
-class _Identity(TypedDict, total=False):
+class _Place(TypedDict, total=False):
+    cwd: Path
+    env: dict[str, str]
     user: int
     group: int
     extra_groups: list[int]
 
 
-def _as(user: pwd.struct_passwd | None) -> _Identity:
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+def _in(folder: Path, user: pwd.struct_passwd | None) -> _Place:
+    # The folder is the server's own; where others keep their temporary files it may not write.
+    place: _Place = {"cwd": folder, "env": {**os.environ, "TMPDIR": str(folder)}}
+    if user:
+        place |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return place
 
 
 def _prepare(command: Sequence[str], folder: Path, user: pwd.struct_passwd | None, told: bytes = b"") -> None:
-    done = subprocess.run(command, cwd=folder, input=told, capture_output=True, timeout=120, check=False, **_as(user))
+    done = subprocess.run(command, input=told, capture_output=True, timeout=PATIENCE, check=False, **_in(folder, user))
     if done.returncode:
         raise ServerError(f"{command[0]} failed:\n{done.stdout.decode()}{done.stderr.decode()}")

@@ -29,9 +29,8 @@ from server_session import (
 )
 from server_session._api import Functions
 from server_session._blocking import BlockingFunctions
-from server_session._carrier import current
-from server_session._lifecycle import Answer
-from server_session._request import AsgiRequest
+from server_session.http.carrier import current
+from server_session.http.requests import AsgiRequest
 from tests.asgi_client import scope_of
 
 FUNCTIONS = (
@@ -98,7 +97,7 @@ class Tab:
         match self.form:
             case "nothing, under a middleware":
                 current.set(self._request)
-                self.sessions.visit(self._request).answer = Answer.OPEN
+                self.sessions.exchange(self._request).serve()
                 return ()
             case "request, response":
                 return scope, self.response
@@ -114,8 +113,7 @@ class Tab:
     def _received(self) -> str | None:
         if current.get() is not None:
             # What a middleware does when the response starts.
-            visit = self.sessions.visit(self._request)
-            for name, value in self.sessions.cookie_headers(self._request, visit):
+            for name, value in self.sessions.exchange(self._request).cookie_headers():
                 self.response.headers.append(name.decode(), value.decode())
         if "set-cookie" not in self.response.headers:
             return self.cookie
@@ -295,7 +293,7 @@ def test_what_is_no_carrier_is_a_type_error_that_says_what_was_given_and_what_ca
     for carrier in ((5,), (scope_of(), 5), (None,), ([],)):
         with pytest.raises(CarrierError, match=rf"^{name} takes a request .*; '\w+' is none of these.*ASGI scope"):
             getattr(api, name)(*carrier, *last)
-    with pytest.raises(CarrierError, match=r"^object has no headers .* response object after the request$"):
+    with pytest.raises(CarrierError, match=r"^object has no headers .* response object after the request "):
         getattr(api, name)(scope_of(), object(), *last)
     with pytest.raises(CarrierError, match=r"^3 arguments for a request"):
         getattr(api, name)(scope_of(), Response(), Response(), *last)

@@ -36,12 +36,11 @@ from server_session import (
     validate_csrf_token,
 )
 from server_session._colour import pause
-from server_session._lifecycle import Answer as LifecycleAnswer
-from server_session._request import AsgiRequest
 from server_session.asgi import SessionMiddleware
+from server_session.http.requests import AsgiRequest
 from server_session.testing import YieldingStore
 from tests.asgi_client import Client, WebSocket, scope_of
-from tests.visitors import STORES, Clock, Watched, make_store
+from tests.visitors import EVERY_STORE, Clock, Watched, make_store
 
 Runner = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
@@ -58,7 +57,7 @@ def run(request: pytest.FixtureRequest) -> Runner:
     return LOOPS[request.param]
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=EVERY_STORE)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> SessionStore:
     return make_store(request.param, tmp_path, Clock())
 
@@ -826,9 +825,9 @@ def test_a_watched_websocket_is_closed_when_its_session_ends(library, how):
         if how == "log-out everywhere":
             await sessions.destroy_sessions_of("ada")
             return
-        visit = sessions.visit(AsgiRequest(scope_of(cookie=cookie)))
-        visit.answer = LifecycleAnswer.OPEN
-        assert await (visit.destroy() if how == "log-out" else visit.renew())
+        exchange = sessions.exchange(AsgiRequest.of(scope_of(cookie=cookie)))
+        exchange.serve()
+        assert await (exchange.stored.destroy() if how == "log-out" else exchange.stored.renew())
 
     got = LOOPS[library](lambda: open_and_end(sessions, end, watch=0.005))
     assert [message["type"] for message in got] == ["websocket.accept", "websocket.close"]

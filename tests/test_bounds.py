@@ -10,8 +10,8 @@ import pytest
 from starlette.responses import Response
 
 from server_session import LimitError, MemorySessionStore, Sessions
-from server_session._lifecycle import Visit
 from server_session._policy import MAX_BYTES, MAX_FIELDS, Policy
+from server_session.kernel.stored import StoredSession
 from tests.asgi_client import scope_of
 from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
 
@@ -42,15 +42,15 @@ def watched(browser: Browser) -> tuple[Browser, Watched]:
     return Browser(browser.site.with_store(store), browser.cookie), store
 
 
-def through_mapping(data: dict[str, Any]) -> Callable[[Visit], Awaitable[Any]]:
-    async def step(visit: Visit) -> None:
+def through_mapping(data: dict[str, Any]) -> Callable[[StoredSession], Awaitable[Any]]:
+    async def step(visit: StoredSession) -> None:
         (await visit.load()).update(data)
 
     return step
 
 
-def anew_through_mapping(data: dict[str, Any]) -> Callable[[Visit], Awaitable[Any]]:
-    async def step(visit: Visit) -> None:
+def anew_through_mapping(data: dict[str, Any]) -> Callable[[StoredSession], Awaitable[Any]]:
+    async def step(visit: StoredSession) -> None:
         session = await visit.load()
         session.clear()
         session.update(data)
@@ -58,7 +58,7 @@ def anew_through_mapping(data: dict[str, Any]) -> Callable[[Visit], Awaitable[An
     return step
 
 
-WRITES: dict[str, Callable[[dict[str, Any]], Callable[[Visit], Awaitable[Any]]]] = {
+WRITES: dict[str, Callable[[dict[str, Any]], Callable[[StoredSession], Awaitable[Any]]]] = {
     "set": lambda data: lambda visit: visit.merge(data),
     "update": lambda data: lambda visit: visit.update(lambda own: own.update(data)),
     "replace": lambda data: lambda visit: visit.replace(data),
@@ -143,7 +143,7 @@ async def test_a_session_that_is_too_large_can_be_made_smaller_step_by_step(brow
 
 
 async def test_a_mapping_may_take_out_and_put_in_within_the_bound(browser):
-    async def swap(visit: Visit) -> None:
+    async def swap(visit: StoredSession) -> None:
         session = await visit.load()
         del session["a"]
         session.update(of_bytes(1600, "b"))

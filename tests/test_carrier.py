@@ -19,8 +19,9 @@ from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from server_session import CarrierError
-from server_session._carrier import Carrier, current, is_carrier, resolve, serving, state_of
-from server_session._request import AsgiRequest, HeadersRequest, WsgiRequest
+from server_session.http.carrier import Carrier, current, is_carrier, resolve
+from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest, register_request
+from server_session.http.responses import MultiDictHeaders, register_response
 from tests.asgi_client import scope_of
 
 COOKIE = "session=" + "A" * 64
@@ -47,6 +48,28 @@ class Bearer:
         self.headers = {"Cookie": "session=another"}
 
 
+class Webs(Bearer):
+    """As Django's requests bear it."""
+
+
+class Enved(Bearer):
+    """As Falcon's requests bear it."""
+
+
+class Plain:
+    """A request with headers in a plain dict."""
+
+    def __init__(self) -> None:
+        self.headers = {"Cookie": COOKIE, "Host": "shop.example"}
+
+
+class Answer:
+    """A response with the standard library's headers."""
+
+    def __init__(self) -> None:
+        self.headers = Message()
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """The standard library's own handler of requests, without its socket."""
 
@@ -63,6 +86,27 @@ class Mapped(UserDict[str, Any]):
         self.headers = message_of()
 
 
+class Slotted:
+    __slots__ = ("__weakref__", "headers")
+
+    def __init__(self) -> None:
+        self.headers = {"cookie": COOKIE}
+
+
+class Closed:
+    __slots__ = ("headers",)
+
+    def __init__(self) -> None:
+        self.headers = {"cookie": COOKIE}
+
+
+register_request(Bearer, lambda given: WsgiRequest.of(given.environ))
+register_request(Enved, lambda given: WsgiRequest.of(given.env))
+register_request(Webs, lambda given: WsgiRequest.of(given.META))
+for kind in (Plain, Mapped, Slotted, Closed):
+    register_request(kind, HeadersRequest.of)
+register_response(Answer, lambda response: MultiDictHeaders(response.headers, "get_all", "add_header"))
+
 REQUESTS: dict[str, Any] = {
     "an ASGI scope": lambda: scope_of(cookie=COOKIE),
     "a WebSocket's scope": lambda: scope_of(cookie=COOKIE, type="websocket", scheme="ws"),
@@ -71,11 +115,11 @@ REQUESTS: dict[str, Any] = {
     "a Starlette connection": lambda: HTTPConnection(scope_of(cookie=COOKIE)),
     "a Starlette WebSocket": lambda: WebSocket(scope_of(cookie=COOKIE, type="websocket"), None, None),  # type: ignore[arg-type]
     "a Werkzeug request": lambda: WerkzeugRequest(environ_of()),
-    "what bears META, as Django's": lambda: Bearer("META"),
-    "what bears env, as Falcon's": lambda: Bearer("env"),
+    "what bears META, as Django's": lambda: Webs("META"),
+    "what bears env, as Falcon's": lambda: Enved("env"),
     "what bears environ, as WebOb's": lambda: Bearer("environ"),
     "what bears headers": Handler,
-    "what bears headers in a plain dict": lambda: SimpleNamespace(headers={"Cookie": COOKIE, "Host": "shop.example"}),
+    "what bears headers in a plain dict": Plain,
     "what is a mapping and bears headers": Mapped,
 }
 
@@ -91,7 +135,7 @@ def response_object(request: pytest.FixtureRequest) -> Any:
         "Starlette": Response,
         "Werkzeug": WerkzeugResponse,
         "Django": lambda: HttpResponse(b"", content_type="text/plain; charset=utf-8"),
-        "headers": lambda: SimpleNamespace(headers=Message()),
+        "headers": Answer,
     }[request.param]()
 
 
@@ -138,7 +182,7 @@ def test_flask_s_own_request_of_now_is_a_request():
     with Flask(__name__).test_request_context(headers={"Cookie": COOKIE}):
         carrier = resolve((flask_request,))
         assert list(carrier.request.cookie_headers) == [COOKIE.encode()]
-        assert state_of(carrier.request) is state_of(resolve((flask_request._get_current_object(),)).request)
+        assert carrier.request is resolve((flask_request._get_current_object(),)).request
 
 
 # --- what is none
@@ -203,7 +247,7 @@ def test_three_arguments_are_no_carrier():
 def test_nothing_is_a_carrier_only_where_a_request_is_being_served():
     with pytest.raises(CarrierError, match="no request is being served here: give the request"):
         resolve(())
-    assert serving() is None
+    assert current.get() is None
 
 
 def test_the_request_being_served_is_the_context_s_own_and_reaches_its_threads_and_tasks():
@@ -219,7 +263,7 @@ def test_the_request_being_served_is_the_context_s_own_and_reaches_its_threads_a
         return resolve(())
 
     copy_context().run(asyncio.run, scenario())
-    assert serving() is None
+    assert current.get() is None
 
 
 @pytest.mark.parametrize(
@@ -238,48 +282,34 @@ def test_requests_and_responses_are_carriers_and_not_data(request_object, respon
 
 
 def test_what_is_kept_with_a_request_is_the_same_at_each_call(request_object):
-    state = state_of(resolve((request_object,)).request)
-    assert state_of(resolve((request_object,)).request) is state
+    state = resolve((request_object,)).request
+    assert resolve((request_object,)).request is state
 
 
 def test_what_is_kept_with_a_request_is_no_other_request_s():
-    states = [state_of(resolve((make(),)).request) for make in REQUESTS.values() for _ in range(2)]
+    states = [resolve((make(),)).request for make in REQUESTS.values() for _ in range(2)]
     assert len({id(state) for state in states}) == len(states)
 
 
 def test_a_copy_of_a_scope_and_every_object_over_it_share_what_is_kept():
     scope = scope_of(cookie=COOKIE)
-    state = state_of(resolve((scope,)).request)
+    state = resolve((scope,)).request
     for one in (dict(scope), Request(scope), Request(dict(scope)), HTTPConnection({**scope, "path": "/mounted"})):
-        assert state_of(resolve((one,)).request) is state
+        assert resolve((one,)).request is state
 
 
 def test_an_environ_and_every_object_over_it_share_what_is_kept():
     environ = environ_of()
-    state = state_of(resolve((WerkzeugRequest(environ),)).request)
+    state = resolve((WerkzeugRequest(environ),)).request
     for one in (environ, dict(environ), WerkzeugRequest(environ)):
-        assert state_of(resolve((one,)).request) is state
-
-
-class Slotted:
-    __slots__ = ("__weakref__", "headers")
-
-    def __init__(self) -> None:
-        self.headers = {"cookie": COOKIE}
-
-
-class Closed:
-    __slots__ = ("headers",)
-
-    def __init__(self) -> None:
-        self.headers = {"cookie": COOKIE}
+        assert resolve((one,)).request is state
 
 
 def test_a_request_without_attributes_keeps_its_state_by_a_weak_reference():
     one, other = Slotted(), Slotted()
-    state = state_of(resolve((one,)).request)
-    assert state_of(resolve((one,)).request) is state
-    assert state_of(resolve((other,)).request) is not state
+    state = resolve((one,)).request
+    assert resolve((one,)).request is state
+    assert resolve((other,)).request is not state
 
 
 def test_a_request_with_which_nothing_can_be_kept_is_an_error_that_says_so():

@@ -18,15 +18,16 @@ import pydantic
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from server_session._codec import (
     MAX_DEPTH,
-    convert,
     decode_fields,
     decode_value,
     encode_fields,
     encode_value,
 )
+from server_session._convert import convert
 from server_session.exceptions import DataTypeError, RecordError, SerializationError
 
 PARIS = zoneinfo.ZoneInfo("Europe/Paris")
@@ -84,6 +85,7 @@ scalars: st.SearchStrategy[Any] = st.one_of(
     st.uuids(),
     st.decimals(allow_nan=False, allow_infinity=False),
     st.binary(),
+    texts.map(Markup),
 )
 hashables = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=5)
 values = st.recursive(
@@ -99,6 +101,7 @@ values = st.recursive(
 @given(values)
 @example({"$dict": {"$dict": {"$uuid": "x"}}})
 @example({"$uuid": "x", "b": 1})
+@example([{"$markup": "<script>"}, Markup("<script>")])
 @example(datetime(2026, 10, 25, 2, 30, tzinfo=PARIS, fold=1))
 @example(Decimal("-0E+999999999999999999"))
 @example([2**63 - 1, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1])
@@ -131,6 +134,7 @@ def test_a_record_is_readable_json() -> None:
             "pair": (1, "a"),
             "tags": {"b", "a"},
             "raw": b"\xff",
+            "said": Markup("<b>"),
             "large": 2**64,
             "query": {"$set": 1},
         }
@@ -145,6 +149,7 @@ def test_a_record_is_readable_json() -> None:
         b'{"$tuple":[1,"a"]}',
         b'{"$set":["a","b"]}',
         b'{"$bytes":"/w=="}',
+        b'{"$markup":"<b>"}',
         b'{"$int":"0x10000000000000000"}',
         b'{"$dict":{"$set":1}}',
     ]
@@ -219,6 +224,10 @@ class Shade(enum.StrEnum):
     RED = "red"
 
 
+class Safer(Markup):
+    __slots__ = ()
+
+
 class Text(str):
     __slots__ = ()
 
@@ -280,6 +289,7 @@ MENDABLE: list[Any] = [
     Level.HIGH,
     Shade.RED,
     Text("a"),
+    Safer("a"),
     Number(1),
     Real(1.5),
     Moment(2026, 1, 1, tzinfo=UTC),
@@ -327,6 +337,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ("\ud800", "", "lone surrogate"),
     ({"a": ["b", "\udfff"]}, "['a'][1]", "lone surrogate"),
     ({"a": {"\ud800": 1}}, "['a']['\\ud800']", "lone surrogate"),
+    ([Markup("\ud800")], "[0]", "lone surrogate"),
     ([1, {("a", "\ud800")}], "[1]{…}[1]", "lone surrogate"),
     ({"a": {"\ud800"}, 1: 2}, "['a']{…}", "lone surrogate"),
     ([datetime(2026, 1, 1, tzinfo=Offset())], "[0]", "Offset would not come back"),
@@ -436,6 +447,8 @@ HOSTILE = [
     b'{"$bytes":"/x=="}',
     b'{"$bytes":"/w"}',
     b'{"$bytes":"\xc3\xa9"}',
+    b'{"$markup":1}',
+    b'{"$markup":{"$markup":"<b>"}}',
     b'{"$tuple":{"a":1}}',
     b'{"$tuple":"a"}',
     b'{"$set":[[]]}',
@@ -456,6 +469,19 @@ def test_a_field_that_was_not_written_so_is_a_record_error_that_names_it(text: b
         decode_value("bad", text)
     with pytest.raises(RecordError, match="'bad'"):
         decode_fields({"fine": b"1", "bad": text, "last": b"[2]"})
+
+
+@pytest.mark.parametrize("text", [b'{"$markup":"<b>"}', b'[1,{"$markup":"<b>"}]'])
+def test_markup_without_its_library_is_a_record_error_that_names_both(
+    monkeypatch: pytest.MonkeyPatch, text: bytes
+) -> None:
+    monkeypatch.setitem(sys.modules, "markupsafe", None)
+    with pytest.raises(RecordError, match=r"'bad'.*markupsafe"):
+        decode_value("bad", text)
+    with pytest.raises(RecordError, match=r"'bad'.*markupsafe"):
+        decode_fields({"fine": b"1", "bad": text})
+    with pytest.raises(SerializationError, match="Markup"):
+        encode_value("key", Markup("<b>"))
 
 
 def test_a_field_cannot_reach_into_its_neighbour() -> None:

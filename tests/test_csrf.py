@@ -15,8 +15,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from server_session._csrf import CSRF, Demand, Facts, Rejection, check, is_cross_site
 from server_session._tokens import TokenState
+from server_session.csrf.policy import CSRF
+from server_session.csrf.verdict import Demand, Facts, Rejection, check, is_cross_site
 from server_session.exceptions import ConfigurationError
 
 CODES = {

@@ -43,6 +43,7 @@ from server_session.exceptions import (
     StoreError,
 )
 from server_session.testing import YieldingStore
+from tests.patience import PATIENCE
 from tests.visitors import Clock
 
 PASSWORD = "correct horse"
@@ -375,12 +376,12 @@ def threaded_server(application: Any) -> Iterator[int]:
         yield server.server_port
     finally:
         server.shutdown()
-        thread.join(20)
+        thread.join(PATIENCE)
         server.server_close()
 
 
 def get(port: int, path: str, cookie: str | None = None) -> tuple[int, str, str | None]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", path, headers={} if cookie is None else {"Cookie": f"sessionid={cookie}"})
         response = connection.getresponse()
@@ -894,6 +895,25 @@ def test_an_expiry_in_seconds_is_the_sessions_own_idle_time(ages: Ages) -> None:
         assert engine(session.session_key).load() == {}
 
 
+def test_an_expiry_goes_with_the_write_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Counted(MemorySessionStore):
+        async def get(self, *given: Any) -> Any:
+            calls.append("get")
+            return await super().get(*given)
+
+        async def merge(self, *given: Any) -> Any:
+            calls.append("merge")
+            return await super().merge(*given)
+
+    with override_settings(SERVER_SESSION={"session_store": Counted()}):
+        session = engine(saved(a=1).session_key)
+        session.set_expiry(60)
+        session.save()
+    assert calls == ["get", "merge"]
+
+
 def test_an_expiry_at_a_moment_is_moved_by_nothing(ages: Ages) -> None:
     with ages.settings(SESSION_COOKIE_AGE=100):
         session = saved(a=1)
@@ -1061,7 +1081,7 @@ def test_a_transport_of_the_projects_own_carries_the_session_with_its_age() -> N
     "changed, named",
     [
         ({"SERVER_SESSION": {"max_age": 600}}, "max_age.*SESSION_COOKIE_AGE"),
-        ({"SERVER_SESSION": {"session_stor": None}}, "session_stor:"),
+        ({"SERVER_SESSION": {"session_stor": None}}, "session_stor"),
         ({"SERVER_SESSION": "memory:"}, "SERVER_SESSION is a dict"),
         ({"SERVER_SESSION": {"cookie_handler": CookieHandler(max_age=9)}}, "SESSION_COOKIE_AGE"),
         ({"SERVER_SESSION": {"cookie_handler": "sId"}}, "cookie_handler"),
@@ -1148,7 +1168,7 @@ def test_a_store_that_is_down_is_a_503_in_every_view(path: str, cookie: bool, ki
         response = client.get(path)
         assert response.status_code == (503 if is_asked else 200)
         if is_asked:
-            assert response.headers["Cache-Control"] == "no-store"
+            assert "no-store" in response.headers["Cache-Control"]
         assert asyncio.run(ask()) == response.status_code
 
 
@@ -1181,7 +1201,7 @@ def test_an_expiry_of_django_s_lifts_no_deadline_that_a_renewal_has_set():
         session = server_session.django.SessionStore()
         session["user"] = "ada"
         session.save()
-        assert drive(session._visit.renew(life=Life(absolute=600.0)))
+        assert drive(session.stored.renew(life=Life(absolute=600.0)))
         session.set_expiry(3600)
         session.save()
         for _ in range(5):

@@ -18,8 +18,10 @@ from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
-from server_session import CSRF, FileSessionStore, MemorySessionStore, Signal, _demands, _sessions, sync
+from server_session import CSRF, FileSessionStore, MemorySessionStore, Signal, _sessions, sync
+from server_session.csrf import demands
 from server_session.exceptions import ConfigurationError, StoreError
+from server_session.exchange import steps
 from server_session.testing import YieldingStore
 
 OURS = "server_session.django.CsrfViewMiddleware"
@@ -589,13 +591,41 @@ def test_beside_a_middleware_that_blocks_requests_of_a_loop_are_checked_too(
         asyncio.run(send_on_a_loop())
 
 
+@pytest.mark.parametrize("kind", ["file", "awaiting"])
+def test_a_template_of_an_async_view_has_a_token_where_the_store_need_not_be_asked(
+    script: Any, kind: str, tmp_path: Path
+) -> None:
+    async def view(request: Any) -> Any:
+        # Whoever comes without a cookie has no session to ask for, and who was asked for is known.
+        await request.session.aget("color")
+        return renders("django", "{% csrf_token %}")(request)
+
+    async def send_twice() -> None:
+        client = AsyncClient(enforce_csrf_checks=True)
+        for _ in range(2):
+            found = TOKEN.search((await client.get("/acall")).content.decode())
+            assert found is not None
+            assert (await client.post("/asend", {found[1]: found[2]})).content == b"sent"
+
+    script(view)
+    store = FileSessionStore(tmp_path) if kind == "file" else YieldingStore(MemorySessionStore())
+    with serving(store, csrf=CSRF(mode="strict")):
+        asyncio.run(send_twice())
+
+
 def test_a_template_that_would_stall_the_loop_says_what_to_do(script: Any, tmp_path: Path) -> None:
     async def view(request: Any) -> Any:
         return renders("django", "{% csrf_token %}")(request)
 
+    async def visit() -> None:
+        client = AsyncClient()
+        await client.get("/aset/color/green")
+        with pytest.raises(Exception, match="await aget_token"):
+            await client.get("/acall")
+
     script(view)
-    with serving(FileSessionStore(tmp_path)), pytest.raises(Exception, match="await aget_token"):
-        asyncio.run(AsyncClient().get("/acall"))
+    with serving(FileSessionStore(tmp_path)):
+        asyncio.run(visit())
 
 
 # --- exempt, and more
@@ -689,7 +719,9 @@ def test_a_method_of_a_class_may_be_marked_as_django_does_it() -> None:
 def test_a_get_that_has_effects_may_ask_to_be_checked(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from server_session.django import csrf_protect
 
-    monkeypatch.setattr(_demands, "_marked_every_method", False)
+    marked: list[object] = []
+    for module in (demands, steps):
+        monkeypatch.setattr(module, "marked_every_method", marked)
     script(csrf_protect(every_method=True)(lambda _: "done"))
     client = visitor()
     assert rejection(client.get("/call", headers=CROSS_SITE)) == "csrf_site"

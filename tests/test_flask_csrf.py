@@ -18,13 +18,14 @@ from werkzeug.test import Client, EnvironBuilder, TestResponse
 
 import server_session
 from server_session import CSRF, CookieTransport, Sessions, _sessions, configure, sync
-from server_session._carrier import current
 from server_session._colour import Colour
 from server_session._signals import Signal
 from server_session.exceptions import CookieWithheldError
 from server_session.flask import CsrfRejected, ServerSession, csrf_exempt, csrf_protect
+from server_session.http.carrier import current
 from server_session.stores._base import Outcome
 from server_session.wsgi import SessionMiddleware
+from tests.patience import PATIENCE
 from tests.visitors import Watched
 
 OWN = {"Sec-Fetch-Site": "same-origin"}
@@ -721,6 +722,19 @@ def test_a_page_of_another_status_has_the_headers_too(app: Flask) -> None:
     assert_uncacheable(response)
 
 
+def test_what_the_application_s_page_for_a_refusal_writes_is_stored(app: Flask) -> None:
+    def own_page(_: CsrfRejected) -> Any:
+        flash("Your form was too old.")
+        return flask.redirect("/again")
+
+    app.register_error_handler(CsrfRejected, own_page)
+    post(app)
+    client = visitor(app)
+    assert client.post("/", headers=FOREIGN).status_code == 302
+    with client.session_transaction() as session:
+        assert session["_flashes"] == [("message", "Your form was too old.")]
+
+
 def test_a_handler_that_fails_lets_nothing_in(app: Flask) -> None:
     app.testing = False
     app.register_error_handler(403, lambda _: 1 / 0)
@@ -848,6 +862,17 @@ def test_a_session_is_founded_only_where_a_template_asks_for_the_token(app: Flas
     assert response.headers["Cache-Control"] == "private, no-store"
 
 
+def test_a_token_costs_no_call_to_the_store_beside_that_which_loads_the_session(app: Flask, store: Watched) -> None:
+    post(app)
+    client = visitor(app)
+    with client.session_transaction() as session:
+        session["name"] = "Ada"
+    store.calls.clear()
+    token = page(app, "{{ session.name }} {{ csrf_token() }} {{ csrf_token() }}", client).text.split()[1]
+    assert store.calls == ["get"]
+    assert client.post("/", data={"csrf_token": token}).text == "served"
+
+
 def test_a_macro_that_is_imported_without_context_has_them(app: Flask) -> None:
     app.jinja_loader = DictLoader({"forms.html": "{% macro form() %}<form>{{ csrf_input() }}</form>{% endmacro %}"})
     assert 'name="csrf_token"' in page(app, "{% from 'forms.html' import form %}{{ form() }}").text
@@ -933,7 +958,7 @@ def test_a_copied_request_context_sees_the_session_of_a_request_that_passed(app:
         assert flask.request.form["item"] == "1"
         thread = threading.Thread(target=work)
         thread.start()
-        thread.join(10)
+        thread.join(PATIENCE)
         return repr(seen)
 
     post(app, "/", view)

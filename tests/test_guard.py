@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from server_session import CSRF, ConfigurationError, CookieHandler, Sessions, csrf_exempt
-from server_session._refusal import forbidden
+from server_session.csrf.refusals import forbidden
+from server_session.csrf.verdict import Rejection
 from tests.attacks.stage import INTERFACES, Browser, Header, Reply, Site, victim_at
 from tests.visitors import Watched
 
@@ -139,7 +140,7 @@ def test_an_application_may_have_a_page_of_its_own_for_refusals(interface):
 
 
 def test_a_page_of_refusal_shows_nothing_of_the_request():
-    assert b"<script>" not in forbidden("csrf_origin", [b"<script>"]).body
+    assert b"<script>" not in forbidden(Rejection("csrf_origin", "<script>"), [b"<script>"]).body
 
 
 def test_a_refusal_is_signalled_and_logged_with_its_reason_and_no_secret(interface, caplog):

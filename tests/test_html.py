@@ -6,7 +6,7 @@ import jinja2
 import pytest
 from django.template import Context, Engine
 
-from server_session._html import Html, csrf_input, csrf_meta, csrf_script
+from server_session.csrf.html import Html, csrf_input, csrf_meta, csrf_script
 
 HOSTILE = (
     '"><script>alert(1)</script>',

@@ -20,14 +20,16 @@ from server_session import (
     Sessions,
     StoreError,
 )
-from server_session._lifecycle import Answer, State, Visit
 from server_session._record import AUTHENTICATED, DIGEST, MARK_SECONDS
 from server_session._tokens import Credential
+from server_session.kernel.presence import ResponseState
+from server_session.kernel.states import State
+from server_session.kernel.stored import StoredSession
 from server_session.stores._base import APPLIED, CONFLICT, Lifetime
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
-from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
+from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, over_every_store, send
 
 
 @pytest.fixture(params=STORES)
@@ -150,6 +152,7 @@ async def test_an_id_from_outside_is_never_adopted(browser):
     assert browser.cookie[:24] != "A" * 24
 
 
+@over_every_store
 async def test_two_first_writes_gathered_in_one_request_found_one_session(browser):
     visit = browser.request()
     await asyncio.gather(visit.merge({"a": 1}), visit.merge({"b": 2}), visit.update(lambda data: data.update(c=3)))
@@ -215,11 +218,13 @@ async def test_a_store_whose_ids_are_malformed_is_an_error(tmp_path):
 # --- where the cookie cannot be set
 
 
-@pytest.mark.parametrize("answer,error", [(Answer.ABSENT, NoResponseError), (Answer.STARTED, ResponseStartedError)])
+@pytest.mark.parametrize(
+    "answer,error", [(ResponseState.ABSENT, NoResponseError), (ResponseState.STARTED, ResponseStartedError)]
+)
 async def test_what_needs_a_cookie_that_cannot_be_set_is_refused_before_anything_is_written(site, answer, error):
     store = Watched(site.store)
     browser = Browser(site.with_store(store))
-    steps: list[Callable[[Visit], Awaitable[Any]]] = [
+    steps: list[Callable[[StoredSession], Awaitable[Any]]] = [
         lambda visit: visit.merge({"b": 1}),
         lambda visit: visit.csrf_token(""),
         lambda visit: visit.replace({"b": 1}),
@@ -240,14 +245,15 @@ async def test_what_needs_a_cookie_that_cannot_be_set_is_refused_before_anything
 
 async def test_a_live_session_is_written_without_a_response(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
-    assert await browser.request(Answer.ABSENT).merge({"b": 2}) is True
-    assert await browser.request(Answer.STARTED).merge({"c": 3}) is True
+    assert await browser.request(ResponseState.ABSENT).merge({"b": 2}) is True
+    assert await browser.request(ResponseState.STARTED).merge({"c": 3}) is True
     assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}
 
 
 # --- overlapping requests
 
 
+@over_every_store
 async def test_overlapping_merges_of_own_keys_all_survive(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     visits = [browser.request() for _ in range(50)]
@@ -255,6 +261,7 @@ async def test_overlapping_merges_of_own_keys_all_survive(browser):
     assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
 
 
+@over_every_store
 async def test_overlapping_mappings_of_own_keys_all_survive(browser):
     async def one(number: int) -> None:
         visit = browser.request()
@@ -268,6 +275,7 @@ async def test_overlapping_mappings_of_own_keys_all_survive(browser):
     assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
 
 
+@over_every_store
 async def test_overlapping_updates_of_one_counter_all_count(browser):
     def increment(data: dict[str, Any]) -> None:
         data["n"] = data.get("n", 0) + 1
@@ -277,6 +285,7 @@ async def test_overlapping_updates_of_one_counter_all_count(browser):
     assert await data_of(browser) == {"a": 1, "n": 50}
 
 
+@over_every_store
 async def test_an_update_that_reads_all_keys_sees_each_of_them(browser):
     def total(data: dict[str, Any]) -> None:
         data["total"] = sum(value for key, value in data.items() if key != "total")
@@ -290,6 +299,7 @@ async def test_an_update_that_reads_all_keys_sees_each_of_them(browser):
     assert (await data_of(browser))["total"] == 11
 
 
+@over_every_store
 async def test_an_update_of_one_key_is_not_disturbed_by_writes_to_others(browser):
     runs = []
 
@@ -324,6 +334,7 @@ async def test_a_change_that_returns_something_is_refused_for_it_would_be_lost(b
         await browser.request().update(lambda data: {**data, "a": 1})
 
 
+@over_every_store
 async def test_of_many_plucks_exactly_one_gets_the_value(browser):
     await send(browser, lambda visit: visit.merge({"once": "x", "a": 1}))
     got = await asyncio.gather(*(browser.request().pluck("once") for _ in range(20)))
@@ -502,6 +513,7 @@ async def test_renewal_without_a_session_and_without_data_does_nothing(browser):
     assert browser.received == []
 
 
+@over_every_store
 async def test_two_renewals_gathered_in_one_request_leave_the_browser_a_cookie_that_lives(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     visit = browser.request()
@@ -580,7 +592,7 @@ async def test_a_log_in_that_overlaps_slow_requests_keeps_its_cookie(browser):
 
 @pytest.mark.parametrize("by", ["log_in", "clear", "renew_on", "renew"])
 async def test_a_browser_that_never_got_the_answer_of_its_first_log_in_logs_in_again_with_the_old_cookie(browser, by):
-    async def log_in(visit: Visit) -> Any:
+    async def log_in(visit: StoredSession) -> Any:
         if by == "log_in":
             return await visit.replace({"user": "ada"}, "ada")
         if by == "renew":
@@ -633,17 +645,17 @@ async def test_the_same_value_again_or_a_change_inside_it_renews_nothing(browser
 # --- how long ago the user logged in
 
 
-async def mapping_sets(visit: Visit, **data: Any) -> None:
+async def mapping_sets(visit: StoredSession, **data: Any) -> None:
     (await visit.load()).update(data)
 
 
-async def mapping_starts_over(visit: Visit) -> None:
+async def mapping_starts_over(visit: StoredSession) -> None:
     session = await visit.load()
     session.clear()
     session["user"] = "ada"
 
 
-LOG_INS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+LOG_INS: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
     "log_in": lambda visit: visit.replace({"a": 1}, "ada"),
     "replace": lambda visit: visit.replace({"user": "ada"}),
     "mapping": lambda visit: mapping_sets(visit, user="ada"),
@@ -651,7 +663,7 @@ LOG_INS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
     "password": lambda visit: visit.renew(authenticated=True),
     "password and data": lambda visit: visit.renew({"b": 1}, authenticated=True),
 }
-NO_LOG_INS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+NO_LOG_INS: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
     "set": lambda visit: visit.merge({"user": "ada"}),
     "update": lambda visit: visit.update(lambda data: data.update(user="ada")),
     "reset": lambda visit: visit.replace({"user": "ada"}, in_place=True),
@@ -669,7 +681,7 @@ async def test_each_way_to_log_in_makes_the_session_fresh_for_as_long_as_is_aske
         browser.site.clock.advance(1000)
     await send(browser, LOG_INS[by])
     browser.site.clock.advance(300)
-    assert await browser.request(Answer.ABSENT).require_fresh(300) is None
+    assert await browser.request(ResponseState.ABSENT).require_fresh(300) is None
     browser.site.clock.advance(1)
     with pytest.raises(NotFreshError, match=r"logged in 301 seconds ago, .* allows 300: .* authenticated=True"):
         await browser.request().require_fresh(300)
@@ -706,7 +718,7 @@ async def test_the_same_user_written_once_more_is_no_log_in(browser):
 
 @pytest.mark.parametrize("how", ["del", "None"])
 async def test_a_mapping_that_takes_the_user_out_leaves_nobody_logged_in(browser, how):
-    async def take_out(visit: Visit) -> None:
+    async def take_out(visit: StoredSession) -> None:
         session = await visit.load()
         if how == "del":
             del session["user"]
@@ -905,7 +917,7 @@ async def test_asking_whether_a_session_lives_does_not_restart_the_idle_clock(br
 
 @pytest.mark.parametrize("end", ["destroy", "renew", "replace"])
 async def test_a_long_lived_reader_notices_that_its_session_was_ended_or_renewed(browser, end):
-    steps: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+    steps: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
         "destroy": lambda visit: visit.destroy(),
         "renew": lambda visit: visit.renew(),
         "replace": lambda visit: visit.replace({}),
@@ -1025,7 +1037,7 @@ async def test_of_several_cookies_the_one_that_lives_is_used_and_a_signal_given(
     good = Credential.parse(browser.cookie)
     junk = Credential.parse("A" * 64)
     for presented in ([junk, good], [good, junk]):
-        visit = Visit(site.policy, presented, Answer.OPEN)
+        visit = StoredSession(site.policy, presented, ResponseState.OPEN)
         assert (await visit.get())["a"] == 1
         assert await visit.merge({"b": 1}) is True
     assert await data_of(browser) == {"a": 1, "b": 1}
@@ -1037,7 +1049,7 @@ async def test_of_several_cookies_that_live_none_is_used(site):
     await send(first, lambda visit: visit.merge({"a": 1}))
     await send(second, lambda visit: visit.merge({"b": 1}))
     presented = [Credential.parse(first.cookie), Credential.parse(second.cookie)]
-    visit = Visit(site.policy, presented, Answer.OPEN)
+    visit = StoredSession(site.policy, presented, ResponseState.OPEN)
     assert await visit.get() == {}
     assert await visit.merge({"c": 1}) is True
     assert await data_of(first) == {"a": 1}
@@ -1056,7 +1068,7 @@ async def test_a_token_is_fresh_at_each_call_and_each_of_them_validates(browser)
 
 @pytest.mark.parametrize("end", ["destroy", "renew", "replace", "expire"])
 async def test_a_token_dies_with_its_session_and_with_every_renewal(browser, end):
-    steps: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+    steps: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
         "destroy": lambda visit: visit.destroy(),
         "renew": lambda visit: visit.renew(),
         "replace": lambda visit: visit.replace({}),
@@ -1183,7 +1195,7 @@ async def opened(browser: Browser) -> None:
     browser.receive(visit)
 
 
-Step = Callable[[Visit], Awaitable[Any]]
+Step = Callable[[StoredSession], Awaitable[Any]]
 STEPS: dict[str, Step] = {
     "set": lambda visit: visit.merge({"s": 1}),
     "update": lambda visit: visit.update(lambda data: data.update(n=data.get("n", 0) + 1)),

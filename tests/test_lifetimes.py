@@ -13,15 +13,17 @@ import pytest
 from starlette.responses import Response
 
 from server_session import ConfigurationError, CookieHandler, MemorySessionStore, NotFreshError, Sessions
-from server_session._lifecycle import Answer, State, Visit
 from server_session._record import LIFE, Life
 from server_session._tokens import Credential
 from server_session.asgi import SessionMiddleware
 from server_session.flask import ServerSession
+from server_session.kernel.presence import ResponseState
+from server_session.kernel.states import State
+from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
 from server_session.testing import YieldingStore
 from tests.asgi_client import call, scope_of
-from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
+from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, over_every_store, send
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -38,7 +40,7 @@ def browser(site: Site) -> Browser:
     return Browser(site)
 
 
-async def kept_for(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> float | None:
+async def kept_for(browser: Browser, step: Callable[[StoredSession], Awaitable[Any]]) -> float | None:
     """Make a request that changes the cookie, and tell for how long the browser is to keep it."""
     visit = browser.request()
     await step(visit)
@@ -52,27 +54,27 @@ async def found(browser: Browser) -> None:
     await send(browser, lambda visit: visit.merge({"a": 1}))
 
 
-def renewing(**asked: Any) -> Callable[[Visit], Awaitable[bool]]:
+def renewing(**asked: Any) -> Callable[[StoredSession], Awaitable[bool]]:
     return lambda visit: visit.renew(None, Life(**asked))
 
 
-async def writes_to_user(visit: Visit) -> None:
+async def writes_to_user(visit: StoredSession) -> None:
     (await visit.load())["user"] = "ada"
 
 
-async def clears_and_writes(visit: Visit) -> None:
+async def clears_and_writes(visit: StoredSession) -> None:
     session = await visit.load()
     session.clear()
     session["user"] = "ada"
 
 
-LATER_COOKIES: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+LATER_COOKIES: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
     "renewal": lambda visit: visit.renew(),
     "renewal with data": lambda visit: visit.renew({"b": 2}),
     "cycle_key": lambda visit: visit.renew({}),
     "renew_on": writes_to_user,
 }
-FOUNDED_ANEW: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+FOUNDED_ANEW: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
     "log_in": lambda visit: visit.replace({"user": "ada"}, "ada"),
     "replace": lambda visit: visit.replace({"a": 1}),
     "clear": clears_and_writes,
@@ -282,6 +284,7 @@ async def test_a_renewal_looks_only_where_this_request_has_not_seen_the_session(
 # --- against others
 
 
+@over_every_store
 @pytest.mark.parametrize("first", [0, 1])
 async def test_of_two_renewals_gathered_in_one_request_each_gets_what_it_asks_for(browser, first):
     await found(browser)
@@ -294,6 +297,7 @@ async def test_of_two_renewals_gathered_in_one_request_each_gets_what_it_asks_fo
     assert await data_of(browser) == {"a": 1}
 
 
+@over_every_store
 async def test_a_renewal_among_first_writes_of_one_request_keeps_what_it_asks_for(browser):
     visit = browser.request()
     life = Life(DAY, persistent=True)
@@ -496,7 +500,7 @@ async def test_a_renewal_after_the_response_started_is_refused_before_the_store_
     await found(watched)
     store.calls.clear()
     with pytest.raises(Exception, match="response has started"):
-        await watched.request(Answer.STARTED).renew(None, Life(persistent=True))
+        await watched.request(ResponseState.STARTED).renew(None, Life(persistent=True))
     assert store.calls == []
 
 

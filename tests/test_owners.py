@@ -22,16 +22,28 @@ from server_session import (
     StoreError,
     TooManySessionsError,
 )
-from server_session._lifecycle import Answer, Visit
 from server_session._owners import _key_of
 from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
-from server_session._request import AsgiRequest
 from server_session._tokens import Credential
+from server_session.adapters import HeadersRequest, register_request
+from server_session.http.requests import AsgiRequest
+from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
-from tests.visitors import STORES, Browser, Clock, Site, Watched, data_of, make_store, send
+from tests.visitors import (
+    EVERY_STORE,
+    STORES,
+    Browser,
+    Clock,
+    Site,
+    Watched,
+    data_of,
+    make_store,
+    over_every_store,
+    send,
+)
 
 
 @pytest.fixture(params=STORES)
@@ -229,6 +241,7 @@ async def test_a_request_under_way_cannot_bring_back_what_was_ended_everywhere(s
 # --- a log-in among it
 
 
+@over_every_store
 async def test_two_first_log_ins_of_an_owner_at_once_are_both_listed(site):
     browsers = await asyncio.gather(*(logged_in(site) for _ in range(5)))
     assert sorted(await ids(site)) == sorted(map(id_of, browsers))
@@ -388,14 +401,14 @@ async def last_seen(site: Site) -> datetime:
     return one.last_seen
 
 
-WRITES: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+WRITES: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
     "set": lambda visit: visit.merge({"a": 1}),
     "update": lambda visit: visit.update(lambda data: data.update(a=2)),
     "pluck": lambda visit: visit.pluck("user"),
     "reset": lambda visit: visit.replace({"a": 3}, in_place=True),
     "renew": lambda visit: visit.renew(),
 }
-READS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+READS: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
     "get": lambda visit: visit.get(),
     "load": lambda visit: visit.load(),
     "token": lambda visit: visit.csrf_token(""),
@@ -602,6 +615,7 @@ def test_a_request_object_tells_the_address_by_its_framework_s_name(name):
         headers: Mapping[str, str] = {"host": "shop.example", "user-agent": "Lynx"}
         remote: object = None
 
+    register_request(Request, HeadersRequest.of)
     request = Request()
     setattr(request, name, "203.0.113.7")
     _, devices = with_device(device_details=True)
@@ -814,6 +828,7 @@ async def living_at_each_step(site: Limited, done: asyncio.Event, owner: str = "
     return most
 
 
+@pytest.mark.parametrize("limited", EVERY_STORE, indirect=True)
 @pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
 @pytest.mark.parametrize("most", [1, 3])
 async def test_of_twenty_log_ins_at_once_never_more_live_than_are_allowed(limited, at_most, most):
@@ -990,8 +1005,9 @@ def test_a_record_that_cannot_be_read_keeps_no_other_alive_and_nobody_out(at_mos
 
 def log_in_at(sessions: Sessions) -> str:
     request = scope_of()
-    visit = sessions.visit(AsgiRequest(request))
-    visit.answer = Answer.OPEN
+    exchange = sessions.exchange(AsgiRequest.of(request))
+    exchange.serve()
+    visit = exchange.stored
     assert sessions.sync.log_in(request, "ada", {"user": "ada"})
     assert visit.cookie is not None
     assert visit.cookie.value is not None

@@ -23,7 +23,6 @@ from server_session import CSRF, MemorySessionStore, NotFreshError, Sessions, St
 from server_session._codec import encode_value
 from server_session._colour import drive
 from server_session._cookies import CookieHandler
-from server_session._lifecycle import Answer, Visit
 from server_session._owners import _key_of
 from server_session._policy import Policy
 from server_session._record import (
@@ -38,14 +37,18 @@ from server_session._record import (
     STAMP,
     Life,
 )
-from server_session._refusal import forbidden
-from server_session._request import AsgiRequest, HeadersRequest, WsgiRequest
 from server_session._tokens import Credential, TokenState, issue_token, read_token
+from server_session.csrf.refusals import forbidden
+from server_session.csrf.verdict import Rejection
+from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest
+from server_session.kernel.presence import ResponseState
+from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
+from tests.parts import QUICK
 from tests.visitors import Clock
 
-# The long form draws more.
-MANY = 5000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 100
+# The long form draws more, the quick one fewer.
+MANY = 5000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 30 if QUICK else 100
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 many = settings(max_examples=MANY, deadline=None)
@@ -151,7 +154,7 @@ ACCEPTS = st.lists(
 @many
 @given(st.sampled_from(["csrf_stale", "csrf_site"]), st.lists(ACCEPTS | st.binary(), max_size=3))
 def test_any_accept_gets_the_same_403_in_one_of_its_two_forms(code: str, accept: list[bytes]) -> None:
-    refusal = forbidden(code, accept)
+    refusal = forbidden(Rejection(code, "why"), accept)
     headers = dict(refusal.headers)
     assert refusal.status == 403
     assert headers["Content-Length"] == str(len(refusal.body))
@@ -203,7 +206,7 @@ ORIGINS = st.sampled_from([None, "https://shop.example", "http://localhost:8000"
 def application(policy: CSRF, origin: str | None) -> tuple[Sessions, str]:
     """Return an application's sessions, and the cookie of one that lives."""
     sessions = Sessions(csrf=policy, origin=origin, session_store=MemorySessionStore())
-    visit = Visit(sessions.policy, [], Answer.OPEN)
+    visit = StoredSession(sessions.policy, [], ResponseState.OPEN)
     assert drive(visit.merge({"a": 1}))
     assert visit.cookie is not None
     assert visit.cookie.value is not None
@@ -370,10 +373,10 @@ class Scene:
     cookie: str
     token: str
 
-    def visit(self) -> Visit:
+    def visit(self) -> StoredSession:
         credential = Credential.parse(self.cookie)
         assert credential is not None
-        return Visit(self.policy, [credential], Answer.OPEN)
+        return StoredSession(self.policy, [credential], ResponseState.OPEN)
 
 
 def scene(**more: Any) -> Scene:
@@ -382,7 +385,7 @@ def scene(**more: Any) -> Scene:
     settings_of: dict[str, Any] = {"renew_on": frozenset({"user"}), "now": clock, "single_use": True, **more}
     policy = Policy(store, 1800.0, 86400.0, **settings_of)
     for _ in range(2):
-        visit = Visit(policy, [], Answer.OPEN)
+        visit = StoredSession(policy, [], ResponseState.OPEN)
         assert drive(visit.replace(DATA, OWNERS_NAME))
     assert drive(visit.renew(None, Life(idle=900.0, absolute=100_000.0, persistent=True)))
     assert visit.cookie is not None

@@ -14,15 +14,17 @@ from starlette.responses import Response
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from server_session import CookieHandler, Sessions
-from server_session._request import AsgiRequest
-from server_session._response import (
+from server_session.http.requests import AsgiRequest
+from server_session.http.responses import (
     AsgiHeaders,
+    MultiDictHeaders,
     ResponseHeaders,
     WsgiHeaders,
     add_cookies,
     headers_of,
     never_store,
-    vary_on_cookie,
+    register_response,
+    vary_on,
 )
 from tests.asgi_client import scope_of
 
@@ -34,6 +36,9 @@ class Bearer:
 
     def __init__(self) -> None:
         self.headers = Message()
+
+
+register_response(Bearer, lambda response: MultiDictHeaders(response.headers, "get_all", "add_header"))
 
 
 def asgi(pairs: Pairs) -> ResponseHeaders:
@@ -132,7 +137,7 @@ def test_the_application_s_own_headers_are_not_changed_in_place():
     headers = WsgiHeaders(given), AsgiHeaders(raw)
     for one in headers:
         one.add("set-cookie", "a=1")
-        vary_on_cookie(one)
+        vary_on(one, "Cookie")
     assert headers[0].raw == [("Set-Cookie", "a=1"), ("Vary", "Accept, Cookie")]
     assert given == [("Vary", "Accept")]
     assert raw == [(b"Vary", b"Accept")]
@@ -158,9 +163,9 @@ def test_headers_that_raise_for_what_is_absent_are_read_as_well():
 
     response = Bearer()
     response.headers = Multi()  # type: ignore[assignment]
-    headers = headers_of(response)
+    headers = MultiDictHeaders(response.headers, "getall", "add")
     assert headers.all("vary") == []
-    vary_on_cookie(headers)
+    vary_on(headers, "Cookie")
     assert headers.all("vary") == ["Cookie"]
 
 
@@ -260,19 +265,19 @@ def test_a_header_of_a_transport_s_own_is_replaced_too(make):
 def test_the_cookie_joins_what_the_response_varies_on(make, given_value, result):
     headers = make([] if given_value is None else [("Vary", given_value)])
     for _ in range(2):
-        vary_on_cookie(headers)
+        vary_on(headers, "Cookie")
         assert headers.all("vary") == [result]
 
 
 def test_several_vary_headers_become_one(make_several):
     headers = make_several([("Vary", "Accept"), ("vary", "Origin, Accept-Language")])
-    vary_on_cookie(headers)
+    vary_on(headers, "Cookie")
     assert headers.all("vary") == ["Accept, Origin, Accept-Language, Cookie"]
 
 
 def test_several_vary_headers_of_which_one_has_the_cookie_stay(make_several):
     headers = make_several([("Vary", "Accept"), ("Vary", "Cookie")])
-    vary_on_cookie(headers)
+    vary_on(headers, "Cookie")
     assert headers.all("vary") == ["Accept", "Cookie"]
 
 
@@ -359,8 +364,7 @@ def answered(step: Callable[[Sessions, Any], Awaitable[Any]], cookie: bool = Tru
             await sessions.set_session_data(scope, first, {"a": 1})
             scope = scope_of(cookie=first.headers["set-cookie"].partition(";")[0])
         await step(sessions, scope)
-        request = AsgiRequest(scope)
-        sessions.answer(request, sessions.visit(request), headers)
+        sessions.exchange(AsgiRequest.of(scope)).answer(headers)
 
     asyncio.run(scenario())
     return headers

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from server_session._codec import encode_value
 from server_session._colour import drive
-from server_session._lifecycle import Visit
 from server_session._record import CREATED, DIGEST, MARK_LIFETIME, OWNER, mark_of
 from server_session._sealed import HEAD, EncryptedCodec, SealedStore, sealed
 from server_session._sessions import Sessions, configured
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential, short_digest
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
+from server_session.kernel.stored import StoredSession
 from server_session.stores._base import (
     APPLIED,
     CONFLICT,
@@ -329,7 +329,7 @@ def browser(site: Site) -> Browser:
     return Browser(site)
 
 
-async def send(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any:
+async def send(browser: Browser, step: Callable[[StoredSession], Awaitable[Any]]) -> Any:
     visit = browser.request()
     result = await step(visit)
     await visit.commit()
@@ -337,7 +337,7 @@ async def send(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any
     return result
 
 
-def request(browser: Browser, step: Callable[[Visit], Awaitable[Any]]) -> Any:
+def request(browser: Browser, step: Callable[[StoredSession], Awaitable[Any]]) -> Any:
     return drive(send(browser, step))
 
 
@@ -554,7 +554,7 @@ def set_all(data: dict[str, Any]) -> None:
     data.update(dict.fromkeys(data, 0))
 
 
-STEPS: dict[str, Callable[[Visit], Awaitable[Any]]] = {
+STEPS: dict[str, Callable[[StoredSession], Awaitable[Any]]] = {
     "get": lambda visit: visit.get(),
     "load": lambda visit: visit.load(),
     "is_alive": lambda visit: visit.is_alive(),

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from server_session import SerializationError, SessionNotLoadedError
 from server_session._codec import decode_fields, encode_fields
-from server_session._session import Changes, Session, UnloadedSession
-from server_session._tracking import ReadTracking
+from server_session.kernel.mapping import Changes, Session
+from server_session.kernel.observed import ReadTracking
+from server_session.kernel.unloaded import UnloadedSession
 
 
 def session_of(**data: Any) -> Session:
@@ -82,7 +83,7 @@ def test_clear_means_every_field_seen_or_not():
 
 def test_a_session_that_nobody_touched_is_not_even_compared(monkeypatch):
     session = session_of(a=1, nested=[1])
-    monkeypatch.setattr("server_session._session.encode_fields", None)
+    monkeypatch.setattr("server_session.kernel.mapping.encode_fields", None)
     assert session.changes() is None
 
 

@@ -3,6 +3,7 @@ import logging
 import math
 import re
 import sys
+import traceback
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -27,11 +28,11 @@ from server_session import (
     configure,
     sync,
 )
-from server_session._lifecycle import Answer
-from server_session._request import AsgiRequest
 from server_session._sessions import RENEW_ON, chosen, configured
 from server_session._tokens import Credential
 from server_session.asgi import SessionMiddleware
+from server_session.http.requests import AsgiRequest
+from server_session.kernel.presence import ResponseState
 from tests.asgi_client import scope_of
 from tests.visitors import Clock
 
@@ -187,6 +188,21 @@ def test_a_url_that_names_no_store_is_refused_and_says_which_there_are(url, says
     assert "file:" in says or "needs a directory" in says or "file, mariadb, memcached, memory" in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["_base", "_packed", "sql", "", "..file", "os"])
+def test_a_scheme_that_is_no_stores_imports_nothing(scheme):
+    with pytest.raises(ConfigurationError, match="no store is known"):
+        configure(session_store=f"{scheme}:anything")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://shop:p@ss:w0rd@db/shop", "POSTGRES+psycopg://shop:p@ss:w0rd@db/shop"]
+)
+def test_a_url_with_a_password_that_cannot_be_read_is_refused_and_shows_nothing_of_it(url):
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        configure(session_store=url)
+    assert "w0rd" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_a_url_is_not_repeated_for_it_may_hold_a_password():
     with pytest.raises(ConfigurationError) as caught:
         configure(session_store="gopher://ada:secret@shop.example/0")
@@ -319,7 +335,7 @@ def test_what_a_transport_reads_that_is_no_credential_is_no_session():
     scope = scope_of()
     scope["headers"] += [(b"x-session", b"short"), (b"x-session", b"\xff" * 64)]
     sessions = Sessions(cookie_handler=ByHeader())
-    assert sessions.visit(AsgiRequest(scope)).has_cookie is False
+    assert sessions.exchange(AsgiRequest.of(scope)).has_cookie is False
 
 
 @pytest.mark.parametrize("handler", ["sid", 5, {}, object(), MemorySessionStore(), CookieHandler])
@@ -404,11 +420,11 @@ def test_sessions_of_one_s_own_are_nothing_to_the_default():
     assert Sessions().sync.get_session_data(scope_of(cookie=cookie)) == {}
 
 
-def test_one_request_has_one_visit_of_each_sessions():
+def test_one_request_has_one_exchange_of_each_sessions():
     one, other = Sessions(), Sessions()
-    request = AsgiRequest(scope_of())
-    assert one.visit(request) is one.visit(AsgiRequest(request.slots)) is not other.visit(request)
-    assert one.visit(request).answer is Answer.ABSENT
+    request = AsgiRequest.of(scope_of())
+    assert one.exchange(request) is one.exchange(AsgiRequest.of(request.slots)) is not other.exchange(request)
+    assert one.exchange(request).stored.response is ResponseState.ABSENT
 
 
 def test_a_middleware_takes_sessions_or_settings_or_neither():
@@ -474,6 +490,7 @@ def test_an_unknown_setting_is_refused_with_what_to_write_instead(keyword, says)
 
 def test_a_missing_driver_is_named_with_the_extra_that_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "server_session.stores.redis", raising=False)
+    for name in [name for name in sys.modules if name.startswith("server_session.stores.redis")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigurationError, match=r"not installed.*\[redis\]"):
         configure(session_store="redis://127.0.0.1/0")

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server_session._lifecycle import CookieChange
 from server_session._tokens import (
-    CREDENTIAL_LENGTH,
     Credential,
     issue_token,
     junk_token,
     read_token,
     short_digest,
 )
+from server_session.kernel.presence import CookieChange
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 SELECTOR = "s" * 24
@@ -24,7 +23,7 @@ OTHERS = Credential.found(SELECTOR)
 NOW = 1_800_000_000.75
 TOKEN = issue_token(MINE, "", NOW)
 
-credentials = st.text(ALPHABET, min_size=CREDENTIAL_LENGTH, max_size=CREDENTIAL_LENGTH)
+credentials = st.text(ALPHABET, min_size=64, max_size=64)
 
 
 def verify_token(credential: Credential, scope: str, text: str) -> bool:
@@ -62,7 +61,7 @@ def test_a_cookie_of_64_characters_is_a_selector_of_24_and_a_verifier_of_40(valu
 @example("A" * 63 + "\N{FULLWIDTH DIGIT ONE}")
 @example("A" * 63 + "\ud800")
 def test_any_other_text_is_no_credential_and_never_an_error(value):
-    is_one = len(value) == CREDENTIAL_LENGTH and set(value) <= set(ALPHABET)
+    is_one = len(value) == 64 and set(value) <= set(ALPHABET)
     assert (Credential.parse(value) is not None) == is_one
 
 
@@ -85,7 +84,7 @@ def test_the_store_gets_a_digest_of_selector_and_verifier_as_json_text():
     assert MINE.verifier.encode() not in MINE.digest()
 
 
-@given(credentials, st.integers(0, CREDENTIAL_LENGTH - 1), st.sampled_from(ALPHABET))
+@given(credentials, st.integers(0, 64 - 1), st.sampled_from(ALPHABET))
 def test_a_credential_of_one_other_character_has_another_digest(value, place, character):
     changed = value[:place] + character + value[place + 1 :]
     one, other = Credential.parse(value), Credential.parse(changed)

@@ -15,7 +15,6 @@ from wsgiref.validate import validator
 import pytest
 
 from server_session import FileSessionStore, MemorySessionStore, Sessions, _sessions, configure, sync
-from server_session._carrier import current
 from server_session.exceptions import (
     CarrierError,
     ConfigurationError,
@@ -24,11 +23,10 @@ from server_session.exceptions import (
     SerializationError,
     StoreError,
 )
+from server_session.http.carrier import current
 from server_session.wsgi import SESSION, SessionMiddleware
+from tests.patience import PATIENCE
 from tests.visitors import Watched
-
-SECONDS = 60
-"""What a thread waits for another one, at most."""
 
 Environ = dict[str, Any]
 
@@ -676,7 +674,7 @@ def test_50_overlapping_requests_that_each_set_a_key_keep_50_keys(sessions: Sess
         else:
             # All have read before any has written.
             assert len(environ[SESSION]) == 1
-            meet.wait(SECONDS)
+            meet.wait(PATIENCE)
             environ[SESSION][name] = name
         return respond(start_response)
 
@@ -698,7 +696,7 @@ def test_50_overlapping_requests_that_each_add_one_make_50(sessions: Sessions) -
         if environ["PATH_INFO"] == "/":
             sync.set_session_data({"other": 0})
         else:
-            meet.wait(SECONDS)
+            meet.wait(PATIENCE)
             assert sync.update_session_data(add)
         return respond(start_response)
 
@@ -729,7 +727,7 @@ def test_a_threading_server_keeps_all_that_50_connections_write(sessions: Sessio
     def app(environ: Environ, start_response: Any) -> list[bytes]:
         name = environ["PATH_INFO"]
         if name != "/":
-            meet.wait(SECONDS)
+            meet.wait(PATIENCE)
             assert sync.update_session_data(add)
         environ[SESSION][name] = True
         return respond(start_response)
@@ -740,7 +738,7 @@ def test_a_threading_server_keeps_all_that_50_connections_write(sessions: Sessio
     thread.start()
 
     def ask(path: str, cookie: str = "") -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE)
         try:
             connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
             response = connection.getresponse()
@@ -755,7 +753,7 @@ def test_a_threading_server_keeps_all_that_50_connections_write(sessions: Sessio
             answers = list(pool.map(lambda number: ask(f"/{number}", cookie), range(50)))
     finally:
         server.shutdown()
-        thread.join(SECONDS)
+        thread.join(PATIENCE)
         server.server_close()
     assert answers == [(200, "")] * 50
     found = saved(Browser(server.get_app(), cookie.partition("=")[2]))
@@ -771,7 +769,7 @@ class Slow:
 
     def wait(self) -> None:
         self.seen.release()
-        assert self.go_on.wait(SECONDS)
+        assert self.go_on.wait(PATIENCE)
 
 
 SLOW = ("/read", "/write", "/read-function", "/write-function", "/append")
@@ -824,11 +822,11 @@ def overlap(browser: Browser, slow: Slow, path: str) -> list[Answer]:
         pending = [pool.submit(Browser(browser.app, cookie).lose, one) for one in SLOW]
         try:
             for _ in SLOW:
-                assert slow.seen.acquire(timeout=SECONDS)
+                assert slow.seen.acquire(timeout=PATIENCE)
             browser.get(path)
         finally:
             slow.go_on.set()
-        answers = [one.result(SECONDS) for one in pending]
+        answers = [one.result(PATIENCE) for one in pending]
     for answer in answers:
         # They come last: what they set is what the browser has from then on.
         if answer.cookie is not None:

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
-from server_session._csrf import CSRF
-from server_session._demands import csrf_exempt, csrf_protect
-from server_session._html import csrf_input, csrf_meta, csrf_script
 from server_session._owners import OwnedSession
 from server_session._sealed import EncryptedCodec
-from server_session._session import Session
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure
 from server_session._signals import Signal
+from server_session.csrf.demands import csrf_exempt, csrf_protect
+from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
+from server_session.csrf.policy import CSRF
 from server_session.exceptions import (
     CarrierError,
     ColourError,
@@ -37,7 +36,9 @@ from server_session.exceptions import (
     StoreFullError,
     TooManySessionsError,
 )
+from server_session.kernel.mapping import Session
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime, Outcome, SessionStore
+from server_session.stores._packed import PackedStore, Record
 from server_session.stores.memory import MemorySessionStore
 
 __all__ = [
@@ -65,6 +66,8 @@ __all__ = [
     "NotFreshError",
     "Outcome",
     "OwnedSession",
+    "PackedStore",
+    "Record",
     "RecordError",
     "ResponseStartedError",
     "SerializationError",

@@ -5,11 +5,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
-from server_session import _steps as steps
-from server_session._lifecycle import Visit
+from server_session import _verbs as verbs
 from server_session._owners import OwnedSession
 from server_session._policy import Policy
-from server_session._steps import Step
+from server_session._verbs import Verb
+from server_session.kernel.stored import StoredSession
 
 __all__ = ["Functions"]
 
@@ -19,7 +19,7 @@ Change = Callable[[dict[str, Any]], None]
 Data = Mapping[str, object]
 Duration: TypeAlias = float | timedelta
 TokenScope = tuple[str, str]
-Question: TypeAlias = Callable[[Policy, Visit | None], Coroutine[Any, Any, R]]
+Question: TypeAlias = Callable[[Policy, StoredSession | None], Coroutine[Any, Any, R]]
 
 
 class Functions:
@@ -32,7 +32,7 @@ class Functions:
     """
 
     @abstractmethod
-    async def call(self, step: Step[R], arguments: tuple[object, ...], **options: object) -> R:
+    async def call(self, verb: Verb[R], arguments: tuple[object, ...], **options: object) -> R:
         """Run one of the functions over the sessions that this object serves."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class Functions:
         msgspec Struct, attrs class or pydantic model) the data is checked and returned as that type; what does not
         fit raises `DataTypeError`, which names the field.
         """
-        return await self.call(steps.GET, carrier, as_type=as_type)
+        return await self.call(verbs.get_session_data, carrier, as_type=as_type)
 
     @overload
     async def set_session_data(self, data: Data, /) -> bool: ...
@@ -68,7 +68,7 @@ class Functions:
         the session would grow beyond its bounds, `NoResponseError` or `ResponseStartedError` where a cookie is needed
         and cannot be set.
         """
-        return await self.call(steps.SET, arguments)
+        return await self.call(verbs.set_session_data, arguments)
 
     @overload
     async def update_session_data(self, change: Change, /) -> bool: ...
@@ -83,7 +83,7 @@ class Functions:
         what it read is still so; else it is called again on fresh data, for at most 2 seconds, then `ConflictError`.
         So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
         """
-        return await self.call(steps.UPDATE, arguments)
+        return await self.call(verbs.update_session_data, arguments)
 
     @overload
     async def replace_session_data(self, data: Data, /, *, in_place: bool = False) -> bool: ...
@@ -99,7 +99,7 @@ class Functions:
         Nothing of before is kept, no owner and no age (OWASP ASVS 5.0, 7.2.4). `in_place=True` resets a form instead:
         cookie, age, owner and the tokens of other tabs stay.
         """
-        return await self.call(steps.REPLACE, arguments, in_place=in_place)
+        return await self.call(verbs.replace_session_data, arguments, in_place=in_place)
 
     @overload
     async def log_in(self, owner: str, data: Data = ..., /) -> bool: ...
@@ -115,7 +115,7 @@ class Functions:
         or `TooManySessionsError` is raised before anything is written (OWASP ASVS 5.0, 7.1.2); the session that this
         log-in replaces does not count. Returns False if all sessions of the owner were ended meanwhile.
         """
-        return await self.call(steps.LOG_IN, arguments)
+        return await self.call(verbs.log_in, arguments)
 
     @overload
     async def pluck_session_property(self, name: str, /) -> Any: ...
@@ -133,14 +133,14 @@ class Functions:
     ) -> T | None: ...
     async def pluck_session_property(self, *arguments: Any, as_type: Any = None) -> Any:
         """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
-        return await self.call(steps.PLUCK, arguments, as_type=as_type)
+        return await self.call(verbs.pluck_session_property, arguments, as_type=as_type)
 
     async def destroy_session(self, *carrier: object) -> bool:
         """End the session and expire its cookie: log-out. Return whether there was one to end.
 
         Requests of it that are still under way cannot bring it back.
         """
-        return await self.call(steps.DESTROY, carrier)
+        return await self.call(verbs.destroy_session, carrier)
 
     async def renew_session(
         self,
@@ -171,7 +171,7 @@ class Functions:
 
         """
         return await self.call(
-            steps.RENEW,
+            verbs.renew_session,
             carrier,
             data=data,
             max_age=max_age,
@@ -194,7 +194,7 @@ class Functions:
         `renew_on`, or of `renew_session(authenticated=True)`, which is what to call when the password was given again:
         the same user written once more is no change, and no log-in. Makes no session.
         """
-        await self.call(steps.REQUIRE_FRESH, arguments)
+        await self.call(verbs.require_fresh, arguments)
 
     async def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
         """Return a fresh CSRF token for a form; make a session if there is none.
@@ -202,7 +202,7 @@ class Functions:
         A token holds until the session ends or its cookie is renewed, in every tab. `scope` is the method and path of
         the one form that it is for. Over an ended session it is text that will not validate.
         """
-        return await self.call(steps.GET_TOKEN, carrier, scope=scope)
+        return await self.call(verbs.get_csrf_token, carrier, scope=scope)
 
     @overload
     async def validate_csrf_token(self, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
@@ -219,7 +219,7 @@ class Functions:
 
         A missing, empty, `None` or foreign token, and any JSON value, is False, never an error. Makes no session.
         """
-        return await self.call(steps.VALIDATE_TOKEN, arguments, scope=scope)
+        return await self.call(verbs.validate_csrf_token, arguments, scope=scope)
 
     async def sessions_of(self, owner: str, *, current: object = None) -> list[OwnedSession]:
         """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
@@ -228,7 +228,7 @@ class Functions:
         a call more), and with `device_details` configured the user agent and the address that logged in.
         `current` is a request, or True for the one that is being served; its session has `is_current`.
         """
-        return await self.ask(lambda policy, visit: steps.sessions_of(policy, owner, visit), current)
+        return await self.ask(lambda policy, current: verbs.sessions_of(policy, owner, current), current)
 
     async def destroy_sessions_of(self, owner: str, *, except_current: object = None, only: str | None = None) -> int:
         """End the sessions of an owner, "log out everywhere"; return how many were ended.
@@ -237,5 +237,5 @@ class Functions:
         `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
         """
         return await self.ask(
-            lambda policy, current: steps.destroy_sessions_of(policy, owner, only, current), except_current
+            lambda policy, current: verbs.destroy_sessions_of(policy, owner, only, current), except_current
         )

@@ -8,7 +8,7 @@ from server_session._policy import Policy
 from server_session.exceptions import LimitError
 from server_session.stores._base import Fields
 
-__all__ = ["after", "excess_of", "is_large", "require_bounds"]
+__all__ = ["excess_of", "is_large", "require_bounds"]
 
 # A write smaller than this part of a bound is not worth a look at what is there.
 _LARGE: Final = 1 / 16
@@ -16,29 +16,26 @@ _NAMED_AT_MOST: Final = 5
 _NAME_LENGTH: Final = 100
 
 
-def after(fields: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> Fields:
-    return {name: value for name, value in fields.items() if name not in removed} | {**changed}
-
-
 def is_large(policy: Policy, changed: Mapping[str, bytes]) -> bool:
-    fields = record.user_fields(changed)
-    return len(fields) > policy.max_fields * _LARGE or _bytes_of(fields) > policy.max_bytes * _LARGE
+    """Tell whether a write is worth a look at what is there."""
+    return len(changed) > policy.max_fields * _LARGE or _bytes_of(changed) > policy.max_bytes * _LARGE
 
 
-def require_bounds(
-    policy: Policy, before: Mapping[str, bytes], changed: Mapping[str, bytes], removed: Collection[str] = ()
-) -> None:
+def require_bounds(policy: Policy, before: Fields, changed: Mapping[str, bytes], removed: Collection[str] = ()) -> None:
+    """Raise `LimitError` if these changes would make a session grow beyond its bounds."""
     if excess := excess_of(policy, before, changed, removed):
         raise LimitError(f"{excess}; nothing was written. Keep it elsewhere and its id here, or raise the bound")
 
 
-def excess_of(
-    policy: Policy, before: Mapping[str, bytes], changed: Mapping[str, bytes], removed: Collection[str]
-) -> str | None:
+def excess_of(policy: Policy, before: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> str | None:
     """Say by what these changes would make a session grow beyond its bounds; `before` is what is known of it."""
+    # Most are within them even if nothing is removed, and the core's own fields count.
+    most = {**before, **changed}
+    if len(most) <= policy.max_fields and _bytes_of(most) <= policy.max_bytes:
+        return None
     news = record.user_fields(changed)
     was = record.user_fields(before)
-    will_be = after(was, news, removed)
+    will_be = {name: value for name, value in was.items() if name not in removed} | news
     fields, size = len(will_be), _bytes_of(will_be)
     # To make a session smaller is allowed, however large it is still.
     if fields > policy.max_fields and fields > len(was):
@@ -57,4 +54,6 @@ def _named(names: Collection[str], fields: Mapping[str, bytes]) -> str:
 
 
 def _bytes_of(fields: Mapping[str, bytes]) -> int:
-    return sum(len(name.encode()) + len(value) for name, value in fields.items())
+    # Names are as good as always ASCII, whose bytes need no encoding to be counted.
+    names = "".join(fields)
+    return (len(names) if names.isascii() else len(names.encode())) + sum(map(len, fields.values()))

@@ -175,9 +175,9 @@ def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutin
 
     `start` makes the coroutine; it is not called where the call is refused.
     """
-    library = running_library()
     if colour is Colour.INSTANT:
         return drive(start())
+    library = running_library()
     if library is not None:
         raise ColourError(
             f"a blocking function was called on a running {library} loop over a store that would stall it: "

@@ -11,6 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final, Never, Protocol, TypeAlias
 
+from server_session._cookie_attributes import (
+    DOMAIN,
+    DOMAIN_BYTES,
+    PATH,
+    PATH_BYTES,
+    SAME_SITE,
+    checked_domain,
+    checked_flag,
+    checked_name,
+    checked_path,
+    checked_same_site,
+    unknown_option,
+)
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError
 
@@ -21,19 +34,10 @@ Header: TypeAlias = tuple[bytes, bytes]
 """A response header: its name in lower case, and its value."""
 
 _BLANK: Final = b" \t"
-_CREDENTIAL: Final = re.compile(rb"[A-Za-z0-9_-]{64}")
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_PATH: Final = re.compile(r"/[!-:<-~]*")
-_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
 _PORT: Final = re.compile(r":[0-9]*\Z")
 
 _READ_AT_MOST: Final = 4
-_CREDENTIAL_LENGTH: Final = 64
-_PAIR_BYTES: Final = 4096
-# A browser ignores a longer attribute, and would then take another path than the one meant.
-_PATH_BYTES: Final = 1024
-_DOMAIN_BYTES: Final = 253
 # A browser keeps no cookie for longer (RFC 6265bis, 5.5).
 _LONGEST: Final = 400 * 24 * 60 * 60
 
@@ -42,23 +46,6 @@ _ELSEWHERE_PATHS: Final = 8
 # Many proxies refuse a response with more than 4 KiB of headers: who tosses cookies must not bring that about.
 _ELSEWHERE_BYTES: Final = 2048
 
-_SAME_SITE: Final = {"lax": "Lax", "strict": "Strict", "none": "None"}
-
-_HINTS: Final = {
-    "domain": "it is spelt `domain`",
-    "encode": "the value is base64url and needs no encoding",
-    "decode": "the value is base64url and needs no decoding",
-    "expires": "a fixed date would pass while the application runs; give `max_age`, and Expires is written from it",
-    "httponly": "it is spelt `http_only`",
-    "key": "it is spelt `name`",
-    "maxage": "it is spelt `max_age`, in seconds or as a timedelta",
-    "name": "it is spelt `name`",
-    "partitioned": "it is spelt `partitioned`",
-    "path": "it is spelt `path`",
-    "priority": "Priority is one browser's own and in no standard",
-    "samesite": "it is spelt `same_site`",
-    "secure": "it is spelt `secure`",
-}
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -193,18 +180,18 @@ class CookieHandler(CookieTransport):
         **unknown: Never,
     ) -> None:
         for keyword in unknown:
-            raise ConfigurationError(_unknown(keyword))
-        self.name: Final = _checked_name("session" if name is None else name)
-        self.path: Final = _checked_path(path)
-        self.domain: Final = None if domain is None else _checked_domain(domain)
-        self.http_only: Final = _checked_flag("http_only", http_only)
-        self.same_site: Final = _checked_same_site(same_site)
+            raise ConfigurationError(unknown_option(keyword))
+        self.name: Final = checked_name("session" if name is None else name)
+        self.path: Final = checked_path(path)
+        self.domain: Final = None if domain is None else checked_domain(domain)
+        self.http_only: Final = checked_flag("http_only", http_only)
+        self.same_site: Final = checked_same_site(same_site)
         self.withheld_cross_site = self.same_site != "none"
         self.max_age: Final = None if max_age is None else seconds_of("the cookie's max_age", max_age)
-        self.partitioned: Final = _checked_flag("partitioned", partitioned)
+        self.partitioned: Final = checked_flag("partitioned", partitioned)
         self._clock: Final = clock
         self._given_name: Final = name
-        self._given_secure: Final = secure if secure is None else _checked_flag("secure", secure)
+        self._given_secure: Final = secure if secure is None else checked_flag("secure", secure)
 
         # Browsers compare the prefix without regard to case; that `__Host-Http-` is a `__Host-` too is meant.
         lowered = self.name.lower()
@@ -223,6 +210,10 @@ class CookieHandler(CookieTransport):
             )
         self.secure: Final = True if self._secure_because else self._given_secure
         self._wire_name: Final = self.name.encode("ascii")
+        # What `cookie_values` finds, where it is a credential.
+        self._well_formed: Final = re.compile(
+            rb"(?:\A|;)[ \t]*%b[ \t]*=[ \t]*([A-Za-z0-9_-]{64})[ \t]*(?=;|\Z)" % re.escape(self._wire_name)
+        ).findall
 
     def _demand_of_secure(self, lowered: str) -> str | None:
         if lowered.startswith(("__secure-", "__host-", "__http-")):
@@ -289,17 +280,14 @@ class CookieHandler(CookieTransport):
 
     def read(self, request: RequestFacts) -> list[str]:
         """Return up to four well-formed credentials, in the order in which they came; never raise."""
-        found: list[str] = []
-        for value in cookie_values(request.cookie_headers, self._wire_name):
-            if not _CREDENTIAL.fullmatch(value):
-                continue
-            credential = value.decode("ascii")
-            # The same credential twice is still one visitor.
-            if credential not in found:
-                found.append(credential)
-                if len(found) == _READ_AT_MOST:
-                    break
-        return found
+        found: list[bytes] = []
+        for header in request.cookie_headers:
+            if self._wire_name in header:
+                found += self._well_formed(header)
+        if not found[1:]:
+            return [found[0].decode("ascii")] if found else []
+        # The same credential twice is still one visitor.
+        return [value.decode("ascii") for value in list(dict.fromkeys(found))[:_READ_AT_MOST]]
 
     def is_present(self, request: RequestFacts) -> bool:
         """Tell whether the request has a cookie of this name, whatever its value and however many there are."""
@@ -315,7 +303,7 @@ class CookieHandler(CookieTransport):
 
         """
         # The value stays out of the message: whoever reads the log could use it.
-        if not value.isascii() or not _CREDENTIAL.fullmatch(value.encode("ascii")):
+        if _CREDENTIAL.fullmatch(value) is None:
             raise ValueError("a session's cookie holds 64 characters of base64url, and nothing else")
         seconds = self.max_age if lifetime is None else lifetime
         if not seconds:
@@ -336,10 +324,11 @@ class CookieHandler(CookieTransport):
         Every place from which a browser could have sent one is named, to 8 domains, 8 paths and 2,048 bytes.
         """
         # A cookie with the prefix can be nowhere else, and a browser would refuse these headers.
-        if self._is_host_locked or len(cookie_values(request.cookie_headers, self._wire_name)) <= 1:
+        headers = request.cookie_headers
+        if self._is_host_locked or not headers or len(cookie_values(headers, self._wire_name)) <= 1:
             return []
         domains = [None, *_domains_of(request.host)][: _ELSEWHERE_DOMAINS + 1]
-        headers: list[Header] = []
+        rivals: list[Header] = []
         size = 0
         for path in _paths_to(request.path):
             for domain in domains:
@@ -348,9 +337,9 @@ class CookieHandler(CookieTransport):
                 header = self._header(request, "", domain, path, "; Max-Age=0")
                 size += len(header[0]) + len(header[1])
                 if size > _ELSEWHERE_BYTES:
-                    return headers
-                headers.append(header)
-        return headers
+                    return rivals
+                rivals.append(header)
+        return rivals
 
     def _header(self, request: RequestFacts, value: str, domain: str | None, path: str, age: str) -> Header:
         secure = request.scheme.lower() in ("https", "wss") if self.secure is None else self.secure
@@ -358,17 +347,17 @@ class CookieHandler(CookieTransport):
             f"{self.name}={value}"
             f"{f'; Domain={domain}' if domain else ''}; Path={path}{age}"
             f"{'; Secure' if secure else ''}{'; HttpOnly' if self.http_only else ''}"
-            f"; SameSite={_SAME_SITE[self.same_site]}{'; Partitioned' if self.partitioned else ''}"
+            f"; SameSite={SAME_SITE[self.same_site]}{'; Partitioned' if self.partitioned else ''}"
         )
         return (b"set-cookie", text.encode("ascii"))
 
 
 def _domains_of(host: str | None) -> list[str]:
     """Return the domains whose cookies reach this host, itself first; none for an address or a single label."""
-    name = _PORT.sub("", (host or "")[: _DOMAIN_BYTES + 6]).lower()
+    name = _PORT.sub("", (host or "")[: DOMAIN_BYTES + 6]).lower()
     labels = name.split(".")
     # No top-level domain begins with a digit; an IPv6 address is no domain by its colons.
-    if len(name) > _DOMAIN_BYTES or not _DOMAIN.fullmatch(name) or labels[-1][0].isdigit():
+    if len(name) > DOMAIN_BYTES or not DOMAIN.fullmatch(name) or labels[-1][0].isdigit():
         return []
     return [".".join(labels[start:]) for start in range(len(labels) - 1)]
 
@@ -378,7 +367,7 @@ def _paths_to(path: str) -> list[str]:
     paths: list[str] = []
     for prefix in _prefixes_of(path):
         # A decoded path can hold what no header may; no cookie path can be told beyond that.
-        if not _PATH.fullmatch(prefix) or len(prefix) > _PATH_BYTES or len(paths) == _ELSEWHERE_PATHS:
+        if not PATH.fullmatch(prefix) or len(prefix) > PATH_BYTES or len(paths) == _ELSEWHERE_PATHS:
             break
         if prefix not in paths:
             paths.append(prefix)
@@ -402,61 +391,3 @@ def _http_date(timestamp: float) -> str:
     now = time.gmtime(timestamp)
     clock = f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
     return f"{_DAYS[now.tm_wday]}, {now.tm_mday:02} {_MONTHS[now.tm_mon - 1]} {now.tm_year:04} {clock} GMT"
-
-
-def _unknown(keyword: str) -> str:
-    hint = _HINTS.get(keyword.replace("_", "").lower())
-    if hint is None:
-        hint = "it takes name, path, domain, secure, http_only, same_site, max_age and partitioned"
-    return f"CookieHandler has no option {keyword!r}: {hint}"
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-        raise ConfigurationError(
-            f"a cookie cannot be named {name!r}: use letters, digits and !#$%&'*+-.^_`|~ (an RFC 6265 token)"
-        )
-    if len(name) + _CREDENTIAL_LENGTH > _PAIR_BYTES:
-        raise ConfigurationError(
-            f"a cookie's name of {len(name)} bytes is too long: browsers keep {_PAIR_BYTES} bytes of name and value, "
-            f"and the value takes {_CREDENTIAL_LENGTH}"
-        )
-    return name
-
-
-def _checked_path(path: object) -> str:
-    if not isinstance(path, str) or not _PATH.fullmatch(path):
-        raise ConfigurationError(
-            f'the cookie\'s path cannot be {path!r}: it begins with "/" and is printable ASCII without blanks and ";" '
-            "(write what else it holds as %XX, as the browser does)"
-        )
-    if len(path) > _PATH_BYTES:
-        raise ConfigurationError(f"the cookie's path has {len(path)} bytes: browsers ignore one beyond {_PATH_BYTES}")
-    return path
-
-
-def _checked_domain(domain: object) -> str:
-    lowered = domain.lower().removeprefix(".") if isinstance(domain, str) and domain.isascii() else ""
-    if len(lowered) > _DOMAIN_BYTES or not _DOMAIN.fullmatch(lowered):
-        raise ConfigurationError(
-            f"the cookie's domain cannot be {domain!r}: it is a name like shop.example, without scheme, port, path "
-            "and trailing dot, in its ASCII form (xn--…); leave `domain` out for this host alone"
-        )
-    return lowered
-
-
-def _checked_flag(option: str, value: object) -> bool:
-    # A text from the environment is true even if it says "false".
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"the cookie's `{option}` is True or False, not {value!r}")
-    return value
-
-
-def _checked_same_site(same_site: object) -> str:
-    lowered = same_site.lower() if isinstance(same_site, str) else ""
-    if lowered not in _SAME_SITE:
-        raise ConfigurationError(
-            f'the cookie\'s same_site cannot be {same_site!r}: say "lax", "strict" or "none" (it is always said, '
-            "for browsers differ where it is not)"
-        )
-    return lowered

@@ -3,7 +3,6 @@
 It rests on the store's contract alone, so every store has it, and one key a call keeps it fit for a cluster.
 """
 
-import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from server_session import _record as record
+from server_session._base64url import base64url
 from server_session._codec import encode_value
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session.exceptions import ConfigurationError, RecordError, TooManySessionsError
@@ -289,4 +289,4 @@ def _number_in(index: Fields, name: str) -> float:
 
 def _key_of(owner: str) -> str:
     digest = hashlib.sha256(b"server-session owner\0" + owner.encode("utf-8", "surrogatepass")).digest()
-    return base64.urlsafe_b64encode(digest[: SessionStore.key_bytes]).decode("ascii")
+    return base64url(digest[: SessionStore.key_bytes]).decode("ascii")

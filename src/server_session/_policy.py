@@ -1,7 +1,7 @@
 """The settings that a session's life depends on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from server_session._owners import OwnerIndex
@@ -9,13 +9,23 @@ from server_session._record import AS_CONFIGURED, Life
 from server_session._signals import Signals
 from server_session.stores._base import Lifetime, SessionStore
 
-__all__ = ["MAX_BYTES", "MAX_FIELDS", "AtMaxSessions", "Policy"]
+__all__ = ["MAX_BYTES", "MAX_FIELDS", "AtMaxSessions", "Policy", "Wish"]
 
 AtMaxSessions: TypeAlias = Literal["end_oldest", "refuse"]
 """What becomes of a log-in whose owner has as many sessions as are allowed."""
 
 MAX_BYTES: Final = 1 << 20
 MAX_FIELDS: Final = 1000
+
+
+class Wish(NamedTuple):
+    """A key of the application's data whose value says how long its session lives, in a framework's own words."""
+
+    name: str
+    lifetime: Callable[[bytes | None, Lifetime], Lifetime]
+    """Returns the lifetime that a value asks for, of no later deadline: given the value as stored, `None` where it was
+    taken out, and the lifetime without it.
+    """
 
 
 class Policy(NamedTuple):
@@ -42,6 +52,7 @@ class Policy(NamedTuple):
     max_fields: int = MAX_FIELDS
     token_age: float | None = None
     single_use: bool = False
+    wish: Wish | None = None
 
     @property
     def lifetime(self) -> Lifetime:
@@ -53,6 +64,19 @@ class Policy(NamedTuple):
         absolute = self.absolute if life.absolute is None else life.absolute
         idle = self.idle if life.idle is None else life.idle
         return Lifetime(idle, None if absolute is None else absolute - age)
+
+    def lifetime_with(self, fields: Mapping[str, bytes], life: Life = AS_CONFIGURED, age: float = 0.0) -> Lifetime:
+        """Return what `lifetime_of` does, as the application's own data wishes it where a write brings these fields."""
+        lifetime = self.lifetime_of(life, age)
+        return lifetime if self.wish is None else self.wish.lifetime(fields.get(self.wish.name), lifetime)
+
+    def is_wish(self, changed: Collection[str], removed: Collection[str]) -> bool:
+        """Tell whether a write brings a wish for another lifetime, or takes one back."""
+        return self.wish is not None and (self.wish.name in changed or self.wish.name in removed)
+
+    def is_log_in(self, changed: Mapping[str, bytes], assigned: Collection[str]) -> bool:
+        """Tell whether one of the assigned keys means log-in, and has a value now."""
+        return any(changed.get(name, b"null") != b"null" for name in self.renew_on.intersection(assigned))
 
     @property
     def owners(self) -> OwnerIndex:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from server_session._base64url import base64url
 from server_session._codec import RESERVED, decode_value, encode_value
 from server_session.exceptions import RecordError
 from server_session.stores._base import Lifetime
@@ -122,7 +123,7 @@ def mark_of(now: float) -> dict[str, bytes]:
 
 def user_fields(fields: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the fields that are the user's."""
-    return {name: value for name, value in fields.items() if not name.startswith(RESERVED)}
+    return {name: fields[name] for name in fields if name[:1] != RESERVED}
 
 
 def number(value: float) -> bytes:
@@ -176,8 +177,7 @@ def _read(name: str, fields: Mapping[str, bytes], decode: Callable[[bytes], T]) 
 
 def fresh_stamp(now: float) -> bytes:
     """Return a stamp that no earlier write had, for a write at this time."""
-    parts = _STAMP_PARTS.pack(int(now) & 0xFFFFFFFF, os.urandom(5))
-    return b'"' + base64.urlsafe_b64encode(parts) + b'"'
+    return b'"' + base64url(_STAMP_PARTS.pack(int(now) & 0xFFFFFFFF, os.urandom(5))) + b'"'
 
 
 def stamped_at(fields: Mapping[str, bytes]) -> float | None:

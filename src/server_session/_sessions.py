@@ -3,28 +3,28 @@
 import copy
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, Final, Never, TypedDict, TypeVar, Unpack
 
 from server_session._api import Functions, Question
 from server_session._blocking import BlockingFunctions
-from server_session._carrier import Carrier, Request, facts_of, resolve, serving, state_of
-from server_session._colour import run_awaiting, run_blocking
-from server_session._cookies import CookieHandler, CookieTransport, Header
-from server_session._csrf import CSRF, is_cross_site
+from server_session._colour import Colour, run_awaiting, run_blocking
+from server_session._cookies import CookieHandler, CookieTransport
 from server_session._durations import seconds_of
-from server_session._lifecycle import Answer, Visit
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
-from server_session._response import ResponseHeaders, add_cookies, never_store, vary_on_cookie
 from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals
-from server_session._steps import Step
-from server_session._tokens import Credential
 from server_session._urls import open_store
+from server_session._verbs import Verb
+from server_session.csrf.policy import CSRF
 from server_session.exceptions import ConfigurationError, NotConfiguredError
+from server_session.exchange import Exchange
+from server_session.http.carrier import Carrier, resolve, serving
+from server_session.http.requests import Request
+from server_session.kernel.stored import StoredSession
 from server_session.stores._base import SessionStore
 from server_session.stores.memory import MemorySessionStore
 
@@ -115,7 +115,11 @@ class Sessions(Functions):
     ) -> None:
         for keyword in unknown:
             raise ConfigurationError(_unknown(keyword))
+        self.base = self
+        """The sessions that these are, before a framework's own settings were applied to them."""
         self.store = _store(session_store)
+        # Whether blocking callers in worker threads must find the way back to the application's loop.
+        self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(origin)
         given = CookieHandler() if cookie_handler is None else cookie_handler
         if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in _TRANSPORT_METHODS):
@@ -176,98 +180,35 @@ class Sessions(Functions):
         """The same functions, blocking."""
         return _Blocking(lambda _: self)
 
-    def visit(self, request: Request) -> Visit:
-        """Return this request's visit: the same one for the mapping and for every function."""
-        visits = state_of(request).visits
-        visit: Visit | None = visits.get(self)
-        if visit is None:
-            presented = map(Credential.parse, self.cookie.read(request))
-            known = [one for one in presented if one is not None]
-            visit = visits[self] = Visit(self.policy, known, request=request)
-            visit.is_withheld = partial(self._is_withheld, request)
-        return visit
+    def exchange(self, request: Request) -> Exchange:
+        """Return this request's exchange: the same one for the mapping and for every function."""
+        return request.exchanges[self.base] if self.base in request.exchanges else Exchange(self, request)
 
-    def _is_withheld(self, request: Request) -> bool:
-        """Tell whether the browser may have a session's cookie that it did not send with this request."""
-        if not self.cookie.withheld_cross_site or self.cookie.is_present(request):
-            return False
-        return is_cross_site(facts_of(request, request.method, request.method, has_cookie=False), self.origins)
-
-    def cookie_headers(self, request: Request, visit: Visit) -> list[Header]:
-        """Return the headers that this visit asks to be added to the response."""
-        change = visit.cookie
-        if change is None:
-            return []
-        self._look_for_proxy(request)
-        elsewhere = self.cookie.expire_elsewhere(request)
-        if change.value is None:
-            return [*elsewhere, *self.cookie.destroy(request)]
-        return [*elsewhere, *self.cookie.write(request, change.value, visit.cookie_seconds)]
-
-    def _look_for_proxy(self, request: Request) -> None:
+    def look_for_proxy(self, request: Request) -> None:
+        """Warn once where a proxy seems to end TLS and nobody has said so."""
         # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.
-        if self._proxy_noted or self.origins or request.scheme in ("https", "wss"):
+        if self._proxy_noted or self.origins or not (said := request.header_values(b"x-forwarded-proto")):
             return
-        if any(b"https" in value.lower() for value in request.header_values(b"x-forwarded-proto")):
+        if request.scheme not in ("https", "wss") and any(b"https" in value.lower() for value in said):
             self._proxy_noted = True
             _LOG.warning(
                 "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
                 "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
             )
 
-    def answer(self, request: Request, visit: Visit, headers: ResponseHeaders) -> None:
-        """Put what this visit asks of a response into its headers."""
-        cookies = self.cookie_headers(request, visit)
-        add_cookies(headers, cookies, visit.cookies_added)
-        visit.cookies_added = cookies
-        if cookies or visit.token_given:
-            never_store(headers)
-        if visit.accessed or (visit.session is not None and visit.session.accessed):
-            vary_on_cookie(headers)
-
-    async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
-        given, rest = step.split(arguments)
-        return await self.take(step, resolve(given), rest, options)
-
-    async def take(self, step: Step[T], carrier: Carrier, rest: tuple[object, ...], options: Mapping[str, object]) -> T:
-        """Take a step in the session of this carrier's request."""
-        visit = self.begin(carrier)
-        result = await run_awaiting(self.store.colour, step.body(visit, *rest, **options))
-        self.finish(carrier, visit)
-        return result
+    async def call(self, verb: Verb[T], arguments: tuple[object, ...], **options: object) -> T:
+        carrier, rest = verb.split(arguments)
+        return await self.exchange(carrier.request).call(verb.body, carrier.response, rest, options)
 
     async def ask(self, start: Question[T], current: object = None) -> T:
         """Ask something of the store that is about no request, but may spare that of `current`."""
-        return await run_awaiting(self.store.colour, start(self.policy, self.current_visit(current)))
+        return await run_awaiting(self.store.colour, start(self.policy, self.current(current)))
 
-    def current_visit(self, current: object) -> Visit | None:
-        """Return the visit of a request, of the one being served for True, or `None` for False or `None`."""
+    def current(self, current: object) -> StoredSession | None:
+        """Return the session of a request, of the one being served for True, or `None` for False or `None`."""
         if current is None or current is False:
             return None
-        return self.visit(resolve(() if current is True else (current,)).request)
-
-    def run_blocking(self, request: Request, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine of the core for this request, blocking."""
-        return run_blocking(self.store.colour, state_of(request).home, start)
-
-    async def run_awaiting(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine of the core from an event loop."""
-        return await run_awaiting(self.store.colour, coroutine)
-
-    def begin(self, carrier: Carrier) -> Visit:
-        """Return the visit of this carrier's request, for a function to be called."""
-        visit = self.visit(carrier.request)
-        # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
-        if visit.is_answered_by_caller or visit.answer is Answer.ABSENT:
-            visit.is_answered_by_caller = True
-            visit.answer = Answer.ABSENT if carrier.response is None else Answer.OPEN
-        return visit
-
-    def finish(self, carrier: Carrier, visit: Visit) -> None:
-        """Put what a function asks of the response onto the one that was given."""
-        # Under a middleware the cookie is set when the response starts, on whatever response that is.
-        if carrier.response is not None and visit.is_answered_by_caller:
-            self.answer(carrier.request, visit, carrier.response)
+        return self.exchange(resolve(() if current is True else (current,)).request).stored
 
 
 class _Blocking(BlockingFunctions):
@@ -276,30 +217,25 @@ class _Blocking(BlockingFunctions):
     def __init__(self, sessions: Callable[[Carrier | None], Sessions]) -> None:
         self._sessions = sessions
 
-    def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
-        given, rest = step.split(arguments)
-        carrier = resolve(given)
-        sessions = self._sessions(carrier)
-        visit = sessions.begin(carrier)
-        result = sessions.run_blocking(carrier.request, partial(step.body, visit, *rest, **options))
-        sessions.finish(carrier, visit)
-        return result
+    def call(self, verb: Verb[T], arguments: tuple[object, ...], **options: object) -> T:
+        carrier, rest = verb.split(arguments)
+        exchange = self._sessions(carrier).exchange(carrier.request)
+        return exchange.blocking.call(verb.body, carrier.response, rest, options)
 
     def ask(self, start: Question[T], current: object = None) -> T:
         sessions = self._sessions(None)
         request = serving()
-        home = None if request is None else state_of(request).home
-        visit = sessions.current_visit(current)
-        return run_blocking(sessions.store.colour, home, partial(start, sessions.policy, visit))
+        home = None if request is None else request.home
+        return run_blocking(sessions.store.colour, home, partial(start, sessions.policy, sessions.current(current)))
 
 
 class _Default(Functions):
     """The awaitable functions over the default."""
 
-    async def call(self, step: Step[T], arguments: tuple[object, ...], **options: object) -> T:
-        given, rest = step.split(arguments)
-        carrier = resolve(given)
-        return await _default_for(carrier).take(step, carrier, rest, options)
+    async def call(self, verb: Verb[T], arguments: tuple[object, ...], **options: object) -> T:
+        carrier, rest = verb.split(arguments)
+        exchange = _default_for(carrier).exchange(carrier.request)
+        return await exchange.call(verb.body, carrier.response, rest, options)
 
     async def ask(self, start: Question[T], current: object = None) -> T:
         return await _default_for(None).ask(start, current)
@@ -335,10 +271,9 @@ def _default_for(carrier: Carrier | None) -> Sessions:
     They are what `configure` made, or those of the middleware that serves the request where it was not called.
     """
     request = serving() if carrier is None else carrier.request
-    served = [] if request is None else state_of(request).served
+    served: list[Sessions] = [] if request is None else request.served
     if _configured is None and served:
-        innermost: Sessions = served[-1]
-        return innermost
+        return served[-1]
     # The functions and request.session would be two sessions, and each would seem to lose what the other keeps.
     if served and _configured not in served and (carrier is None or carrier.response is None):
         raise ConfigurationError(

@@ -51,6 +51,10 @@ class Signals:
     def __init__(self, callback: Callable[[Signal], None] | None = None) -> None:
         self._callback = callback
 
+    def wants(self, event: Event) -> bool:
+        """Tell whether anybody would hear of this event."""
+        return self._callback is not None or _LOG.isEnabledFor(_LEVELS[event][0])
+
     def send(self, event: Event, session: str = "", reason: str = "", detail: str = "") -> None:
         """Tell of an event; `session` is a short digest, safe to keep, `reason` a code, `detail` is for the log."""
         level, message = _LEVELS[event]

@@ -7,11 +7,11 @@ import hmac
 import os
 import re
 import struct
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from server_session._base64url import base64url
+
 __all__ = [
-    "CREDENTIAL_LENGTH",
     "Credential",
     "Token",
     "TokenState",
@@ -23,7 +23,6 @@ __all__ = [
 
 _SELECTOR_LENGTH: Final = 24
 _VERIFIER_BYTES: Final = 30
-CREDENTIAL_LENGTH: Final = 64
 
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
 _SELECTOR = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)
@@ -34,11 +33,15 @@ _TOKEN_LENGTH: Final = 70
 _CSRF_KEY: Final = b"server-session csrf token"
 
 
-class Credential(NamedTuple):
+class Credential:
     """A cookie's value, in its two parts: who is meant, and the proof."""
 
-    selector: str
-    verifier: str
+    __slots__ = ("_digest", "selector", "verifier")
+
+    def __init__(self, selector: str, verifier: str) -> None:
+        self.selector: Final = selector
+        self.verifier: Final = verifier
+        self._digest: bytes | None = None
 
     @classmethod
     def parse(cls, value: str) -> "Credential | None":
@@ -55,7 +58,13 @@ class Credential(NamedTuple):
         """
         if _SELECTOR.fullmatch(selector) is None:
             raise ValueError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
-        return cls(selector, base64.urlsafe_b64encode(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
+        return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Credential) and hmac.compare_digest(self.value, other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.selector)
 
     def __repr__(self) -> str:
         # Whoever reads a traceback with its variables could use it.
@@ -69,7 +78,10 @@ class Credential(NamedTuple):
     def digest(self) -> bytes:
         """Return what the store keeps of it: SHA-256 of selector and verifier, as JSON text."""
         # A reader of the store holds no credential: the digest does not lead back to the verifier.
-        return b'"' + _base64url(hashlib.sha256(self.value.encode("ascii")).digest()) + b'"'
+        if self._digest is None:
+            digest = hashlib.sha256((self.selector + self.verifier).encode("ascii")).digest()
+            self._digest = b'"' + base64url(digest) + b'"'
+        return self._digest
 
 
 def short_digest(selector: str) -> str:
@@ -85,7 +97,7 @@ def issue_token(credential: Credential, scope: str, now: float) -> str:
     # Fresh random bytes at each call, and the tag over them: no two tokens share what BREACH could compare.
     # No XOR pad: whoever holds one token could make others of it.
     nonce = _NONCE.pack(int(now) & 0xFFFFFFFF, os.urandom(16))
-    return _base64url(nonce + _tag(credential, scope, nonce)).decode("ascii")
+    return base64url(nonce + _tag(credential, scope, nonce)).decode("ascii")
 
 
 class TokenState(enum.Enum):
@@ -128,14 +140,14 @@ def read_token(text: str) -> Token | None:
         raw = base64.b64decode(text.encode("ascii") + b"==", altchars=b"-_", validate=True)
     except ValueError:
         return None
-    if not hmac.compare_digest(_base64url(raw), text.encode("ascii")):
+    if not hmac.compare_digest(base64url(raw), text.encode("ascii")):
         return None
     return Token(raw[: _NONCE.size], raw[_NONCE.size :])
 
 
-def junk_token(random_bytes: Callable[[int], bytes] = os.urandom) -> str:
+def junk_token() -> str:
     """Return text of a token's form that will not validate."""
-    return _base64url(random_bytes(_NONCE.size + _TAG_BYTES)).decode("ascii")
+    return base64url(os.urandom(_NONCE.size + _TAG_BYTES)).decode("ascii")
 
 
 def _tag(credential: Credential, scope: str, nonce: bytes) -> bytes:
@@ -143,7 +155,3 @@ def _tag(credential: Credential, scope: str, nonce: bytes) -> bytes:
     secret = hmac.digest(credential.verifier.encode("ascii"), _CSRF_KEY, "sha256")
     name = scope.encode("utf-8", "surrogatepass")
     return hmac.digest(secret, struct.pack(">I", len(name)) + name + nonce, "sha256")
-
-
-def _base64url(raw: bytes) -> bytes:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")

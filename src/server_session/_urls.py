@@ -1,60 +1,31 @@
-"""Stores by URL. Each store's module, and so its driver, is imported when its URL is asked for."""
+"""Stores by URL. A store's module, and so its driver, is imported when its URL is asked for.
+
+The scheme names the module in `server_session.stores`; its store is made by its class's `from_url`, or by the class of
+the URL itself.
+"""
 
 import importlib
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple
+import pkgutil
+from collections.abc import Callable
+from typing import Any, Final
 
+from server_session import stores
 from server_session.exceptions import ConfigurationError
 from server_session.stores._base import SessionStore
 
 __all__ = ["open_store"]
 
-
-class _Place(NamedTuple):
-    module: str
-    store: str
-    arguments: Callable[[str], tuple[str, ...]]
-    settings: Mapping[str, bool] = MappingProxyType({})
-
-
-def _nothing(url: str) -> tuple[str, ...]:  # noqa: ARG001 - as the others take it
-    return ()
-
-
-def _directory(url: str) -> tuple[str, ...]:
-    # Late, for every import of the library would pay for it.
-    from urllib.parse import unquote
-
-    directory = unquote(url.partition(":")[2].removeprefix("//"))
-    if not directory:
-        raise ConfigurationError("the URL file: needs a directory, as in file:/var/lib/shop/sessions")
-    return (directory,)
-
-
-def _whole(url: str) -> tuple[str, ...]:
-    return (url,)
-
-
-_REDIS: Final = _Place("redis", "RedisSessionStore", _whole)
-# Who gives a URL has asked for a store in one line, and gets its table with it.
-_SQL: Final = _Place("sql", "SQLSessionStore", _whole, MappingProxyType({"create_table": True}))
-_STORES: Final[dict[str, _Place]] = {
-    "memory": _Place("memory", "MemorySessionStore", _nothing),
-    "file": _Place("file", "FileSessionStore", _directory),
-    "redis": _REDIS,
-    "rediss": _REDIS,
-    "unix": _REDIS,
-    "memcached": _Place("memcached", "MemcachedSessionStore", _whole),
-    "sqlite": _SQL,
-    "postgresql": _SQL,
-    "postgres": _SQL,
-    "mysql": _SQL,
-    "mariadb": _SQL,
+# Schemes that are not the name of their module: that name, and the extra of this distribution with the driver.
+_NO_SCHEME: Final = {"sql"}
+_OTHER_SCHEMES: Final = {
+    "rediss": ("redis", "redis"),
+    "unix": ("redis", "redis"),
+    "sqlite": ("sql", "sql"),
+    "postgresql": ("sql", "postgresql"),
+    "postgres": ("sql", "postgresql"),
+    "mysql": ("sql", "mysql"),
+    "mariadb": ("sql", "mysql"),
 }
-
-
-_EXTRAS: Final = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql"}
 
 
 def open_store(url: str) -> SessionStore:
@@ -64,23 +35,33 @@ def open_store(url: str) -> SessionStore:
     """
     scheme, colon, _ = url.partition(":")
     kind = scheme.partition("+")[0].lower()
-    place = _STORES.get(kind)
     if not colon and "/" in url:
         raise ConfigurationError(f"session_store={url!r} is no URL: for a directory write 'file:{url}'")
-    if not colon or place is None:
+    schemes = _schemes()
+    if not colon or kind not in schemes:
         # A URL may hold a password, so only its scheme is repeated.
         raise ConfigurationError(
             f"no store is known for the URL scheme {scheme if colon else '(none)'!r}: "
-            f"use one of {', '.join(sorted(_STORES))}, or give a store object"
+            f"use one of {', '.join(schemes)}, or give a store object"
         )
-    if kind == "postgres":
-        url = "postgresql" + url[len(kind) :]
+    module, extra = _OTHER_SCHEMES.get(kind, (kind, kind))
     try:
-        module = importlib.import_module(f"server_session.stores.{place.module}")
-        make: Callable[..., SessionStore] = getattr(module, place.store)
-        return make(*place.arguments(url), **place.settings)
+        return _maker(f"{stores.__name__}.{module}")(url)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the store for {scheme}: needs {error.name!r}, which is not installed: it comes with the extra "
-            f"[{_EXTRAS.get(kind, place.module)}] of server-session"
+            f"[{extra}] of server-session"
         ) from error
+
+
+def _schemes() -> list[str]:
+    public = {found.name for found in pkgutil.iter_modules(stores.__path__) if not found.name.startswith("_")}
+    return sorted((public - _NO_SCHEME) | _OTHER_SCHEMES.keys())
+
+
+def _maker(name: str) -> Callable[[str], SessionStore]:
+    module = importlib.import_module(name)
+    named: list[Any] = [getattr(module, public) for public in module.__all__]
+    (store,) = (each for each in named if isinstance(each, type) and issubclass(each, SessionStore))
+    make: Callable[[str], SessionStore] = getattr(store, "from_url", store)
+    return make

@@ -6,19 +6,19 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
 
-from server_session._body import read_asgi_token
-from server_session._carrier import current, state_of
 from server_session._colour import beside, home, pause
 from server_session._durations import seconds_of
-from server_session._guard import guard_of
-from server_session._lifecycle import Answer, State, Visit
-from server_session._refusal import Refusal, unavailable, withheld
-from server_session._request import AsgiRequest
-from server_session._response import AsgiHeaders
-from server_session._routes import endpoint_in
-from server_session._session import Session, UnloadedSession
 from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.http.body import AsgiBody
+from server_session.http.carrier import current
+from server_session.http.requests import AsgiRequest
+from server_session.http.responses import AsgiHeaders
+from server_session.http.routes import endpoint_in
+from server_session.kernel.mapping import Session
+from server_session.kernel.states import State
+from server_session.kernel.unloaded import UnloadedSession
 
 __all__ = ["SessionMiddleware"]
 
@@ -49,6 +49,8 @@ class SessionMiddleware:
         watch: seconds or a timedelta between two questions to the store whether the session of an open WebSocket
             still lives. One that was ended or renewed is closed with 1008; so is, with 1013, one whose store fails
             twice in a row. By default nobody asks.
+        endpoint: returns the function or class that will serve a scope, `None` where it is not known. By default it is
+            asked of the routers of Starlette and FastAPI.
         settings: the keywords of `configure`, for sessions of this application's own.
 
     A request that another site may have forged is a response 403 (see `CSRF`). Which endpoint will serve it is known
@@ -64,115 +66,96 @@ class SessionMiddleware:
         sessions: Sessions | None = None,
         autoload: bool | Callable[[Scope], bool] = True,
         watch: float | timedelta | None = None,
+        endpoint: Callable[[Scope], object] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
         self.app = app
+        self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)
-        self._autoload = autoload
+        self.autoload = autoload
         self._watch = None if watch is None else seconds_of("watch", watch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] != "http" and scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
-        connection = _Connection(self._sessions or configured(), scope, send)
-        token = current.set(connection.request)
+        connection = _Connection(self, self._sessions or configured(), scope, send)
+        token = current.set(connection.exchange.request)
         try:
-            served = connection.serve(
-                self.app,
-                receive,
-                autoload=self._autoload,
-                endpoint=lambda: endpoint_in(self.app, scope),
-            )
             if self._watch is not None and scope["type"] == "websocket":
-                served = beside(served, connection.watch(self._watch))
-            await served
+                await beside(connection.serve(receive), connection.watch(self._watch))
+            else:
+                await connection.serve(receive)
         finally:
             current.reset(token)
 
+    def endpoint_of(self, scope: Scope) -> object:
+        """Return the endpoint that will serve a request, `None` where it is not known."""
+        return endpoint_in(self.app, scope) if self._endpoint is None else self._endpoint(scope)
+
 
 class _Connection:
-    def __init__(self, sessions: Sessions, scope: Scope, send: Send) -> None:
-        self._sessions = sessions
+    """One connection of ASGI's: its exchange, and the messages that start and end the response."""
+
+    def __init__(self, middleware: SessionMiddleware, sessions: Sessions, scope: Scope, send: Send) -> None:
+        self._middleware = middleware
         self._scope = scope
         self._send = send
         self._started = False
         self._closed = False
         self._cut_off = False
-        self._is_mapped = False
-        self.request = AsgiRequest(scope)
-        state = state_of(self.request)
-        state.home = home()
-        state.served.append(sessions)
-        self._visit: Visit = sessions.visit(self.request)
-        self._visit.answer = Answer.OPEN
+        request = AsgiRequest.of(scope)
+        if request.slots is not scope:
+            request.see(scope)
+        if sessions.needs_home:
+            request.home = home()
+        self.exchange = sessions.exchange(request)
+        self.exchange.serve()
 
-    async def serve(
-        self,
-        app: Application,
-        receive: Receive,
-        *,
-        autoload: bool | Callable[[Scope], bool],
-        endpoint: Callable[[], object],
-    ) -> None:
-        try:
-            receive, refusal = await self._check(receive, endpoint)
+    async def serve(self, receive: Receive) -> None:
+        exchange, middleware, scope = self.exchange, self._middleware, self._scope
+        method = scope["method"] if "method" in scope else "GET"  # noqa: SIM401 - each request comes by here
+        if exchange.may_be_forged(method):
+            body = AsgiBody(receive)
+            refusal = await exchange.check(body, endpoint=lambda: middleware.endpoint_of(scope))
+            receive = body.receive
             if refusal is not None:
                 await self._refuse(refusal)
                 return
-            wanted = autoload(self._scope) if callable(autoload) else autoload
-            if wanted or not self._visit.has_cookie:
-                await self._load()
+        try:
+            wanted = middleware.autoload
+            if wanted is True or not exchange.stored.has_cookie or (wanted and wanted(scope)):
+                scope["session"] = await exchange.load()
             else:
-                self._scope["session"] = UnloadedSession(self._load)
+                scope["session"] = UnloadedSession(self._load)
             try:
-                await app(self._scope, receive, self._start)
+                await middleware.app(scope, receive, self._start)
             finally:
-                if self._started:
+                if self._started and exchange.is_pending:
                     # What a streamed body, a background task or a WebSocket has changed since the start.
-                    await self._sessions.run_awaiting(self._visit.commit())
-        except StoreError as error:
+                    await exchange.commit_late()
+        except (StoreError, CookieWithheldError) as error:
             if self._started:
                 raise
-            _LOG.error("a request was answered with 503, for the session store failed: %s", error)
-            await self._refuse(unavailable())
-        except CookieWithheldError as error:
-            if self._started:
-                raise
-            _LOG.warning("a request was answered with 403: %s", error)
-            await self._refuse(withheld(self.request.header_values(b"accept")))
-
-    async def _check(self, receive: Receive, endpoint: Callable[[], object]) -> tuple[Receive, Refusal | None]:
-        """Return the receive to go on with, and the answer to a request that another site may have forged."""
-        guard = guard_of(self._sessions, self.request, endpoint)
-        if guard is None:
-            return receive, None
-        if guard.needs_token:
-            token = guard.token_in_header()
-            if token is None:
-                token, receive = await read_asgi_token(receive, guard.content_type, guard.field)
-            await self._sessions.run_awaiting(guard.weigh(self._visit, token))
-        rejection = guard.conclude(self._visit)
-        return receive, None if rejection is None else guard.refusal(rejection)
+            await self._refuse(exchange.refuse(error))
 
     async def _load(self) -> Session:
-        session = await self._sessions.run_awaiting(self._visit.load())
-        self._scope["session"] = session
-        self._is_mapped = True
+        session = self._scope["session"] = await self.exchange.load()
         return session
 
     async def watch(self, seconds: float) -> None:
         """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1)."""
+        exchange = self.exchange
         failures = 0
         was_live = False
         while not self._closed:
             await pause(seconds)
             if not self._started:
                 continue
-            was_live |= self._visit.state is State.LIVE
+            was_live |= exchange.stored.state is State.LIVE
             try:
-                alive = await self._sessions.run_awaiting(self._visit.is_alive())
+                alive = await exchange.run(exchange.stored.is_alive())
                 failures = 0
             except Exception:  # noqa: BLE001 - a driver's own error closes the socket too
                 # Whatever it is, a socket that nobody watches any more must not stay open.
@@ -194,31 +177,33 @@ class _Connection:
         if self._cut_off:
             # The application may not know yet. What it sends goes nowhere, as with a visitor who has left.
             return
-        if message["type"] in _STARTS and not self._started:
-            # Saved before the browser can hear of it, and whatever the status.
-            await self._sessions.run_awaiting(self._visit.commit())
-            headers = AsgiHeaders(message.get("headers", ()))
-            # C code can look at a mapping past its methods; where the framework does not say who asked for it, any did.
-            self._visit.accessed |= self._is_mapped and "app" not in self._scope
-            self._sessions.answer(self.request, self._visit, headers)
-            message["headers"] = headers.raw
+        kind, exchange = message["type"], self.exchange
+        if kind in _STARTS and not self._started:
+            if exchange.is_pending:
+                # Saved before the browser can hear of it, and whatever the status.
+                await exchange.commit_late()
+            # C code can look at a mapping past its methods; where no framework says who asked for it, any did.
+            if exchange.has_answer or ("app" not in self._scope and exchange.stored.session is not None):
+                headers = AsgiHeaders(message.get("headers", ()))
+                exchange.write_headers(headers)
+                message["headers"] = headers.raw
             self._started = True
-            self._visit.answer = Answer.STARTED
-        elif message["type"] == "websocket.close":
+            exchange.started()
+        elif kind == "websocket.close":
             self._closed = True
             if not self._started:
                 # Turned away: no header of ours can reach the browser.
-                self._visit.answer = Answer.STARTED
-            await self._sessions.run_awaiting(self._visit.commit())
+                exchange.started()
+            if exchange.is_pending:
+                await exchange.commit_late()
         await self._send(message)
 
     async def _refuse(self, refusal: Refusal) -> None:
         self._started = True
         if self._scope["type"] == "websocket":
             # Before the handshake is answered this is a 403 to the browser.
-            await self._send(
-                {"type": "websocket.close", "code": _CLOSE_CODES[refusal.status], "reason": refusal.phrase}
-            )
+            code = _CLOSE_CODES[refusal.status]
+            await self._send({"type": "websocket.close", "code": code, "reason": refusal.phrase})
             return
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in refusal.headers]
         await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers})

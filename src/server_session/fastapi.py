@@ -15,8 +15,8 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
-from server_session._session import Session
 from server_session._sessions import DEFAULT
+from server_session.kernel.mapping import Session
 from server_session.starlette import SessionMiddleware, csrf_exempt, csrf_protect, load_session
 
 __all__ = ["CsrfToken", "CurrentSession", "SessionAs", "SessionMiddleware", "csrf_exempt", "csrf_protect"]

@@ -20,6 +20,7 @@ from server_session._colour import drive
 from server_session._signals import Signal
 from server_session.stores._base import SessionStore
 from tests.asgi_client import call
+from tests.patience import PATIENCE
 from tests.visitors import Clock, make_store
 
 HOST = "shop.example"
@@ -370,7 +371,7 @@ class Gate:
     def wait(self) -> None:
         """Wait; for endpoints."""
         self._reached.set()
-        assert self._opened.wait(10), "nobody opened the gate"
+        assert self._opened.wait(PATIENCE), "nobody opened the gate"
 
     @contextmanager
     def holding(self, send: Callable[[], Reply]) -> Iterator[Future[Reply]]:
@@ -378,7 +379,7 @@ class Gate:
         with ThreadPoolExecutor(1) as thread:
             slow = thread.submit(send)
             try:
-                assert self._reached.wait(10), slow.result(1)
+                assert self._reached.wait(PATIENCE), slow.result(1)
                 yield slow
             finally:
                 self._opened.set()
@@ -387,4 +388,4 @@ class Gate:
 def meanwhile(send: Callable[[], Any]) -> None:
     """Send other requests from within a request that is under way, whose thread's loop is taken."""
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(send).result(10)
+        thread.submit(send).result(PATIENCE)

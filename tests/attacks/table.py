@@ -34,7 +34,7 @@ def attacks() -> Iterator[Attack]:
         if path.name == "test_table.py":
             continue
         for node in ast.parse(path.read_text("utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 said = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
                 does, dash, follows = said.partition(" — ")
                 if not dash:

@@ -18,6 +18,7 @@ from server_session.stores._base import Fields, Outcome, SessionStore
 from server_session.stores.redis import RedisSessionStore
 from tests.asgi_client import call, scope_of
 from tests.attacks.stage import INTERFACES, Browser, Gate, Reply, Request, Site, timed_site, victim_at
+from tests.patience import PATIENCE
 from tests.visitors import Clock, Watched, make_store
 
 OVERLAPPING = 50
@@ -44,7 +45,7 @@ def at_once(site: Site, requests: list[tuple[str, list[tuple[str, str]], bytes]]
         together = threading.Barrier(len(requests))
 
         def post(path: str, headers: list[tuple[str, str]], body: bytes) -> Reply:
-            together.wait(20)
+            together.wait(PATIENCE)
             return site.send("POST", path, *headers, cookie=cookie, body=body)
 
         with ThreadPoolExecutor(len(requests)) as threads:

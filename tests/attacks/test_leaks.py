@@ -22,9 +22,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server_session import CSRF, Sessions
-from server_session._lazy import LazySession
-from server_session._session import Session
 from server_session.flask import ServerSession
+from server_session.kernel.mapping import Session
+from server_session.kernel.unloaded import LazySession
 from server_session.starlette import SessionMiddleware
 from tests.asgi_client import WebSocket, scope_of
 from tests.attacks.stage import HOST, INTERFACES, Browser, Endpoint, Header, Reply, Request, Site, timed_site, victim_at

@@ -30,11 +30,12 @@ from tests.attacks.stage import (
     timed_site,
     victim_at,
 )
+from tests.parts import QUICK
 from tests.visitors import Watched
 
 both = pytest.mark.parametrize("interface", INTERFACES)
 
-VISITORS = 1_000_000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 20_000
+VISITORS = 1_000_000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 2_000 if QUICK else 20_000
 DAY = 86400.0
 MOMENTS = 20
 

@@ -52,6 +52,7 @@ from tests.attacks.stage import (
     timed_site,
     victim_at,
 )
+from tests.patience import PATIENCE
 from tests.visitors import Watched
 
 ORIGIN = f"https://{HOST}"
@@ -610,12 +611,12 @@ def wsgiref(app: Any) -> Iterator[int]:
         yield server.server_port
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(PATIENCE)
         server.server_close()
 
 
 def over_socket(port: int, method: str, path: str, *headers: tuple[str, str | bytes], body: bytes = b"") -> Reply:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     for name, value in [("Host", HOST), *headers, ("Content-Length", str(len(body)))]:
         connection.putheader(name, value)

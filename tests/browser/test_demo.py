@@ -18,11 +18,12 @@ from examples.demo.devices import device_of
 from examples.demo.settings import place_of
 from examples.demo.shop import create_shop
 from tests import servers
+from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "oolong"
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 class Demo(NamedTuple):
@@ -40,16 +41,13 @@ def served(*options: str) -> Iterator[Demo]:
         [sys.executable, "-m", "examples.demo", *ports, *options], cwd=ROOT, start_new_session=True
     )
     try:
-        end = time.monotonic() + 60
-        while not (answers(port) and answers(partner_port)):
-            assert process.poll() is None, "the demo ended at once"
-            assert time.monotonic() < end, "the demo did not start"
-            time.sleep(0.05)
+        wait_until(lambda: process.poll() is not None or (answers(port) and answers(partner_port)))
+        assert process.poll() is None, "the demo ended at once"
         yield Demo(f"http://127.0.0.1:{port}", f"http://localhost:{partner_port}", f"http://127.0.0.1:{partner_port}")
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

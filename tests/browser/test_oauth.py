@@ -16,11 +16,12 @@ from starlette.routing import Route
 
 from server_session.starlette import SessionMiddleware
 from tests.browser.provider import CLIENT_ID, CLIENT_SECRET, Provider
+from tests.patience import PATIENCE
 
 OURS = Middleware(SessionMiddleware, session_store="memory:")
 STARLETTES = Middleware(StarletteSessionMiddleware, secret_key="for the tests")
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 def client_app(provider: str, middleware: Middleware) -> Starlette:

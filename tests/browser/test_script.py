@@ -12,8 +12,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from server_session import CSRF, Sessions
-from server_session._html import csrf_input, csrf_meta, csrf_script
 from server_session.asgi import SessionMiddleware
+from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
 from tests import servers
 
 NONCE = "r4nd0m"

@@ -2,6 +2,8 @@
 
 import os
 
+from tests.patience import PATIENCE
+
 SECRET_KEY = "a test's own"
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
@@ -40,7 +42,7 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ["DJANGO_SITE_DATABASE"],
         "TEST": {"NAME": os.environ["DJANGO_SITE_DATABASE"]},
-        "OPTIONS": {"timeout": 20},
+        "OPTIONS": {"timeout": PATIENCE},
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -13,6 +13,7 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt as djangos_csrf_exempt
 
 from server_session.django import csrf_exempt, csrf_protect, ensure_csrf_cookie
+from tests.patience import PATIENCE
 
 script: Callable[..., Any] = dict
 gate = threading.Barrier(1)
@@ -39,13 +40,13 @@ async def aset_key(request: HttpRequest, key: str, value: str) -> HttpResponse:
 
 def meet(request: HttpRequest, key: str) -> HttpResponse:
     request.session[key] = key
-    gate.wait(20)
+    gate.wait(PATIENCE)
     return HttpResponse("met")
 
 
 async def ameet(request: HttpRequest, key: str) -> HttpResponse:
     await request.session.aset(key, key)
-    await asyncio.wait_for(awaiting_gate.wait(), 20)
+    await asyncio.wait_for(awaiting_gate.wait(), PATIENCE)
     return HttpResponse("met")
 
 

@@ -35,6 +35,7 @@ from server_session.stores.memcached import MemcachedSessionStore
 from server_session.testing import StoreContract, YieldingStore
 from tests import servers
 from tests.parts import PARTS
+from tests.patience import PATIENCE, wait_until
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -298,7 +299,9 @@ class TestSwaps:
         assert drive(store.get(KEY, {})) == {"a": b"3"}
 
     def test_a_write_that_always_meets_others_gives_up_and_says_so(self, memcached_server):
-        with over(memcached_server, timeout=0.05) as store:
+        # The limit of a client that is given is its own: the store's counts the tries.
+        client = PooledClient(("127.0.0.1", memcached_server.port), timeout=PATIENCE, connect_timeout=PATIENCE)
+        with contextlib.closing(MemcachedSessionStore(client, timeout=0.05)) as store:
             drive(store.set(KEY, {"a": b"0"}, LONG, {}))
             drive(store.set(KEY, {"a": b"0"}, LONG))
             interfere(store, lambda other: drive(other.merge(KEY, {"a": os.urandom(4)}, [], {})), times=10_000)
@@ -313,6 +316,7 @@ class TestSwaps:
         with pytest.raises(ValueError, match="without fields"):
             drive(store.merge(KEY, {}, ["a"], {}))
 
+    @pytest.mark.needs("memcached")
     def test_a_server_without_compare_and_swap_is_refused(self):
         with servers.start_memcached("-C") as server, over(server) as store:
             assert drive(store.set(KEY, {"a": b"1"}, LONG)) is APPLIED
@@ -327,7 +331,7 @@ class TestExpiry:
         seconds = days * DAY
         drive(store.set(KEY, {"a": b"1"}, Lifetime(seconds)))
         assert drive(store.get(KEY, {})) == {"a": b"1"}
-        assert seconds - 30 < seconds_left(plain, NAME) <= seconds + 6
+        assert seconds - 100 < seconds_left(plain, NAME) <= seconds + 6
 
     @pytest.mark.parametrize("seconds", [100 * 365 * DAY, 1e12, 1e300, float("inf")])
     def test_a_lifetime_past_the_servers_numbers_is_the_records_own(self, seconds, store, plain):
@@ -336,12 +340,12 @@ class TestExpiry:
         assert seconds_left(plain, NAME) == -1
 
     def test_the_servers_expiry_follows_touches_and_lifetimes(self, store, clock, plain):
-        drive(store.set(KEY, {"a": b"1"}, Lifetime(100, 40 * DAY)))
-        assert 95 < seconds_left(plain, NAME) <= 105
+        drive(store.set(KEY, {"a": b"1"}, Lifetime(1000, 40 * DAY)))
+        assert 900 < seconds_left(plain, NAME) <= 1005
         drive(store.merge(KEY, {}, [], {}, Lifetime(31 * DAY)))
-        assert seconds_left(plain, NAME) > 31 * DAY - 10
-        drive(store.merge(KEY, {}, [], {}, Lifetime(50)))
-        assert 45 < seconds_left(plain, NAME) <= 55
+        assert seconds_left(plain, NAME) > 31 * DAY - 100
+        drive(store.merge(KEY, {}, [], {}, Lifetime(500)))
+        assert 400 < seconds_left(plain, NAME) <= 505
 
     def test_the_server_never_drops_a_record_before_its_end(self):
         for now in (0.0, 0.001, 0.5, 0.999, 1e9, 1.7e9 + 0.4):
@@ -355,13 +359,11 @@ class TestExpiry:
         with over(memcached_server) as store:
             key = store.id()
             drive(store.set(key, {"a": b"1"}, Lifetime(0.2)))
-            give_up = time.monotonic() + 20
-            while plain.get(f"session:{key}") is not None:
-                assert time.monotonic() < give_up
-                time.sleep(0.05)
+            wait_until(lambda: plain.get(f"session:{key}") is None)
 
 
 class TestLimits:
+    @pytest.mark.needs("memcached")
     def test_a_session_larger_than_an_item_is_a_clear_error_and_the_old_one_stays(self):
         with servers.start_memcached("-I", "1m") as server, over(server) as store:
             drive(store.set(KEY, {"a": b"1"}, LONG))
@@ -375,6 +377,7 @@ class TestLimits:
                 assert drive(store.get(KEY, {})) == {"a": b"1"}
             assert drive(store.merge(KEY, {"b": b"x" * 900_000}, [], {})) is APPLIED
 
+    @pytest.mark.needs("memcached")
     def test_memcached_that_may_not_evict_refuses_new_sessions_and_keeps_the_old(self):
         with servers.start_memcached("-I", "1m", "-m", "2", "-M") as server, over(server) as store:
             kept = []
@@ -389,6 +392,7 @@ class TestLimits:
                 drive(store.set(kept[0], {"a": b"y" * 10_000}, LONG, {}))
             assert all(drive(store.get(key, {}, touch=False)) == {"a": b"x" * 10_000} for key in kept)
 
+    @pytest.mark.needs("memcached")
     def test_an_evicted_session_is_missing_and_nothing_else_happens(self):
         with (
             servers.start_memcached("-I", "1m", "-m", "2") as server,
@@ -460,10 +464,11 @@ class TestFailure:
 
     def test_another_sessions_answer_is_an_error(self):
         with Mute(b"VALUE session:another 0 1 7\r\nx\r\nEND\r\n") as mute:
-            store = MemcachedSessionStore(mute.url, timeout=0.2)
+            store = MemcachedSessionStore(mute.url)
             with pytest.raises(StoreError, match="not memcached's"):
                 drive(store.get(KEY, {}))
 
+    @pytest.mark.needs("memcached")
     def test_after_a_restart_the_first_call_works_whatever_it_is(self):
         with servers.start_memcached() as server, over(server) as store:
             for make in (
@@ -519,7 +524,7 @@ class TestFailure:
     def test_a_client_that_gives_back_something_else_than_bytes_is_noticed(self, memcached_server, plain):
         plain.set(NAME, b"1")
         address = ("127.0.0.1", memcached_server.port)
-        client = PooledClient(address, timeout=2, connect_timeout=2, deserializer=lambda *_: object())
+        client = PooledClient(address, timeout=PATIENCE, connect_timeout=PATIENCE, deserializer=lambda *_: object())
         with pytest.raises(RecordError, match="serde"):
             drive(MemcachedSessionStore(client).get(KEY, {}))
         client.close()
@@ -543,7 +548,7 @@ class TestConnections:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE)
         assert answers == [APPLIED] * 8
         assert len(drive(store.get(KEY, {}))) == 9
         pool = store._connections._pool
@@ -551,7 +556,8 @@ class TestConnections:
         assert 1 <= len(pool.free) <= 8
 
     def test_a_clients_pool_that_is_too_small_says_so(self, memcached_server):
-        client = PooledClient(("127.0.0.1", memcached_server.port), timeout=2, connect_timeout=2, max_pool_size=1)
+        limits = {"timeout": PATIENCE, "connect_timeout": PATIENCE}
+        client = PooledClient(("127.0.0.1", memcached_server.port), max_pool_size=1, **limits)
         store = MemcachedSessionStore(client)
         with store._connections.take(), pytest.raises(StoreError, match="max_pool_size"):
             drive(store.get(KEY, {}))
@@ -599,17 +605,14 @@ class TestConnections:
             path = Path(folder, "a socket")
             process = subprocess.Popen([str(PARTS["memcached"].find()), "-s", path, "-u", "root"])
             try:
-                give_up = time.monotonic() + 20
-                while not path.exists():
-                    assert time.monotonic() < give_up
-                    time.sleep(0.02)
+                wait_until(path.exists)
                 store = open_store(f"memcached://{quote(str(path))}")
                 assert drive(store.set(KEY, {"a": b"1"}, LONG)) is APPLIED
                 assert drive(store.get(KEY, {})) == {"a": b"1"}
                 store.close()
             finally:
                 process.kill()
-                process.wait(10)
+                process.wait(PATIENCE)
 
 
 class TestColours:
@@ -711,13 +714,13 @@ class TestSettings:
             MemcachedSessionStore("memcached://127.0.0.1", prefix=prefix)
 
     def test_a_clients_own_prefix_counts(self):
-        client = PooledClient("127.0.0.1", timeout=2, connect_timeout=2, key_prefix=b"x" * 200)
+        client = PooledClient("127.0.0.1", timeout=PATIENCE, connect_timeout=PATIENCE, key_prefix=b"x" * 200)
         with pytest.raises(ConfigurationError, match="up to 26 visible characters"):
             MemcachedSessionStore(client, prefix="p" * 27)
         MemcachedSessionStore(client, prefix="p" * 26)
 
     def test_a_client_that_would_hide_errors_or_wait_forever_is_refused(self):
-        limits = {"timeout": 2, "connect_timeout": 2}
+        limits = {"timeout": PATIENCE, "connect_timeout": PATIENCE}
         with pytest.raises(ConfigurationError, match="ignore_exc"):
             MemcachedSessionStore(PooledClient("127.0.0.1", ignore_exc=True, **limits))
         for name in limits:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from sqlalchemy import Engine, MetaData, create_engine, event, inspect, text
+from sqlalchemy import Engine, MetaData, create_engine, event, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from server_session._colour import Colour, drive
@@ -20,6 +21,7 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.testing import StoreContract
 from tests import servers
+from tests.patience import wait_until
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -368,9 +370,10 @@ from concurrent.futures import ThreadPoolExecutor
 from server_session._colour import Colour, drive, pause
 from server_session.stores._base import APPLIED
 from server_session.stores.sql import SQLSessionStore
+from tests.patience import wait_until
 
 url, key, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-store = SQLSessionStore(url, timeout=30)
+store = SQLSessionStore(url, timeout=120)
 
 async def one(n):
     assert await store.merge(key, {f"own {n}": b"1"}, [f"old {n}"], {"keep": b"k"}) is APPLIED
@@ -395,6 +398,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.long
 def test_fifty_writers_of_four_processes_lose_nothing(url: str) -> None:
     key = SQLSessionStore(url).id()
 
@@ -436,10 +440,10 @@ def test_fifty_writers_of_four_processes_lose_nothing(url: str) -> None:
 
 def test_a_forked_process_makes_connections_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(store: SQLSessionStore) -> None:
-        parents = store._source.engine()
-        assert store._source.engine() is parents
+        parents = store._source._own.get()
+        assert store._source._own.get() is parents
         monkeypatch.setattr(os, "getpid", lambda: 0)
-        assert store._source.engine() is not parents
+        assert store._source._own.get() is not parents
         parents.dispose()
 
     run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db"), body)
@@ -453,7 +457,7 @@ def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Se
 
     for _ in range(2):
         assert asyncio.run(ask()) is MISSING
-        assert store._source._leases == {}
+        assert store._source._loops._kept == {}
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
@@ -472,10 +476,7 @@ def test_a_dead_connection_of_the_pool_is_replaced(driver: str, request: pytest.
             lambda: store.set(store.id(), {"a": b"1"}, LIFE),
             lambda: store.destroy(key),
         ):
-            engine = store._source.engine()
-            engine = await engine if asyncio.iscoroutine(engine) else engine
-            synchronous = getattr(engine, "sync_engine", engine)
-            end_sessions(synchronous.url)
+            end_sessions(make_url(url))
             assert await call() not in (MISSING, CONFLICT, False)
 
     run(SQLSessionStore(url, create_table=True, timeout=20), body)
@@ -541,7 +542,11 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
 
     async def body(store: SQLSessionStore) -> None:
         key = store.id()
-        await store.set(key, {"a": b"1"}, LIFE)
+        # A busy machine may take longer than the limit: the connection that it was made over is wanted, not the time.
+        while True:
+            with suppress(StoreError):
+                await store.set(key, {"a": b"1"}, LIFE)
+                break
         pids = family(server.pid)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -565,11 +570,10 @@ def family(pid: int) -> list[int]:
 
 
 def wait_until_stopped(pids: list[int]) -> None:
-    end = time.monotonic() + 10
-    for pid in pids:
-        while not all(" (stopped)" in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+    def is_stopped(task: Path) -> bool:
+        return " (stopped)" in (task / "status").read_text()
+
+    wait_until(lambda: all(is_stopped(task) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()))
 
 
 @pytest.mark.parametrize("driver", NETWORKED)
@@ -655,6 +659,22 @@ def test_a_damaged_row_is_an_error_and_no_absent_session(tmp_path: Path) -> None
 def test_sqlite_in_memory_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="MemorySessionStore"):
         SQLSessionStore(url)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_a_url_whose_password_has_reserved_characters_is_refused_and_nothing_of_it_shown(driver: str) -> None:
+    with pytest.raises(ConfigurationError, match="write reserved characters as %XX") as refused:
+        SQLSessionStore(f"postgresql+{driver}://shop:p@ss:w0rd@db/shop")
+    shown = "".join(traceback.format_exception(refused.value)).partition("ConfigurationError")[2]
+    assert "w0rd" not in shown
+    assert "ss:" not in shown
+    assert refused.value.__suppress_context__
+
+
+def test_an_awaiting_driver_without_greenlet_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "greenlet", None)
+    with pytest.raises(ConfigurationError, match=r"not installed .*greenlet"):
+        SQLSessionStore(f"sqlite+aiosqlite:///{tmp_path}/sessions.db")
 
 
 @pytest.mark.parametrize(

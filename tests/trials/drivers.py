@@ -19,10 +19,10 @@ from server_session._colour import pause
 from server_session.stores._base import Expect, Lifetime, Outcome, SessionStore
 from server_session.testing import YieldingStore
 from tests import servers
+from tests.patience import PATIENCE
 
 __all__ = ["BROKEN", "DRIVERS", "STARTS", "Driver"]
 
-PATIENCE = 20.0
 """Seconds that a call may take: trials are about order, and run on busy machines."""
 
 Opening = AbstractAsyncContextManager[SessionStore]
@@ -174,7 +174,7 @@ def cluster() -> Iterator[str]:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
         for node, bus in zip(nodes, buses, strict=True):
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        end = time.monotonic() + servers.READY_SECONDS
+        end = time.monotonic() + PATIENCE
         while not all(_is_joined(client, len(nodes)) for client in clients):
             if time.monotonic() > end:
                 raise servers.ServerError("the nodes of a Redis Cluster did not find each other")

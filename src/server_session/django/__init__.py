@@ -19,16 +19,18 @@ that is set wins over the `cookie_handler`; Secure follows the origin unless `SE
 https origin and no name given the cookie is `__Host-session`, and `settings.SESSION_COOKIE_NAME` says so from then on.
 """
 
+from django.contrib.sessions.backends.base import CreateError, UpdateError
+
+from server_session.csrf.demands import csrf_exempt
 from server_session.django._csrf import (
     CsrfViewMiddleware,
     aget_token,
     csrf,
-    csrf_exempt,
     csrf_protect,
     ensure_csrf_cookie,
     get_token,
 )
-from server_session.django._session import CreateError, SessionMiddleware, SessionStore, UpdateError
+from server_session.django._session import SessionMiddleware, SessionStore
 
 __all__ = [
     "CreateError",

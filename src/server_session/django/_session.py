@@ -1,35 +1,51 @@
 """`request.session`: Django's session engine, and the middleware that serves it."""
 
-import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import cached_property, partial, wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
-from django.http import FileResponse, HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.module_loading import import_string
 
-from server_session._carrier import Request, current, resolve, serving, state_of
 from server_session._colour import home, run_awaiting, run_blocking
-from server_session._lifecycle import Answer, State, Visit
-from server_session._refusal import Refusal, unavailable, withheld
-from server_session._response import headers_of
-from server_session._session import Session
-from server_session._sessions import Sessions
 from server_session._tokens import Credential
+from server_session.csrf.refusals import Refusal
 from server_session.django._project import EXPIRY, PROJECT
 from server_session.exceptions import ConfigurationError, CookieWithheldError, StoreError
+from server_session.exchange import Exchange
+from server_session.exchange.streams import StreamedBody, astreamed
+from server_session.http.carrier import current, resolve
+from server_session.http.requests import Request, request_of
+from server_session.http.responses import DjangoHeaders
+from server_session.kernel.mapping import Session
+from server_session.kernel.presence import ResponseState
+from server_session.kernel.states import State
+from server_session.kernel.stored import StoredSession
 
-__all__ = ["CreateError", "SessionMiddleware", "SessionStore", "UpdateError", "answer_of", "instead_of", "session_of"]
+__all__ = ["SessionMiddleware", "SessionStore", "answer_of", "exchange_of", "instead_of", "session_of"]
 
 T = TypeVar("T")
-
-_LOG: Final = logging.getLogger("server_session")
+P = ParamSpec("P")
 
 _SERVER_ERROR: Final = 500
+
+
+def _in_both_colours(body: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> tuple[Any, Any]:
+    """Return the engine's method that has this body, blocking, and its twin that awaits."""
+
+    @wraps(body)
+    def blocking(self: "SessionStore", *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(partial(body, self, *args, **kwargs))
+
+    @wraps(body)
+    async def awaiting(self: "SessionStore", *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.arun(body(self, *args, **kwargs))
+
+    return blocking, awaiting
 
 
 class SessionStore(SessionBase):
@@ -45,273 +61,213 @@ class SessionStore(SessionBase):
 
     """
 
+    accessed = modified = False
+    exchange: Exchange | None = None
+    failure: StoreError | CookieWithheldError | None = None
+
     def __init__(self, session_key: str | None = None) -> None:
-        self._sessions: Sessions = PROJECT.sessions()
-        self._request: Request | None = None
-        self.failure: StoreError | CookieWithheldError | None = None
-        super().__init__(session_key)
+        # Not Django's own, which would look for a serializer at each request.
+        self._sessions = PROJECT.sessions()
+        self._key = session_key
 
     def bind(self, request: Request) -> None:
         """Be the session of this request, that of the functions too."""
-        self._request = request
-        self._visit = self._sessions.visit(request)
-        self._visit.answer = Answer.OPEN
+        if self._sessions.needs_home and request.home is None:
+            request.home = home()
+        self.exchange = self._sessions.exchange(request)
+        self.exchange.serve()
+
+    @cached_property
+    def stored(self) -> StoredSession:
+        """The session as the store has it."""
+        return self._stored_of(self._key) if self.exchange is None else self.exchange.stored
+
+    # What Django's `encode` and `decode` write with: the sessions here have a codec of their own.
+    serializer = property(lambda _: import_string(settings.SESSION_SERIALIZER))
 
     # --- what Django keeps in attributes
 
-    @property
-    def session_key(self) -> str | None:
-        """The cookie's value, or `None` where there is no session."""
-        credential = self._visit.credential
+    def _get_session_key(self) -> str | None:
+        """Return the cookie's value, or `None` where there is no session."""
+        credential = self.stored.credential
         return None if credential is None else credential.value
 
-    @property
-    def _session_key(self) -> str | None:
-        return self.session_key
+    def _set_session_key(self, value: str | None) -> None:
+        self.stored = self._stored_of(value)
 
-    @_session_key.setter
-    def _session_key(self, value: str | None) -> None:
-        self._visit = self._visit_of(value)
+    session_key = property(_get_session_key)  # pyright: ignore[reportIncompatibleMethodOverride]
+    _session_key = property(_get_session_key, _set_session_key)  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def _get_session(self, no_load: bool = False) -> Session:  # noqa: ARG002 - nothing here is saved unseen
-        self.accessed = True
-        session = self._visit.session
-        return self._run(self._visit.load) if session is None else session
+        session = self.run(self.stored.load) if self.stored.session is None else self.stored.session
+        self.accessed = session.accessed = True
+        return session
 
     async def _aget_session(self, no_load: bool = False) -> Session:  # noqa: ARG002 - likewise
-        self.accessed = True
-        session = self._visit.session
-        return await self._await(self._visit.load()) if session is None else session
+        session = await self.arun(self.stored.load()) if self.stored.session is None else self.stored.session
+        self.accessed = session.accessed = True
+        return session
 
     _session = property(_get_session)
 
     def is_empty(self) -> bool:
         """Tell whether there is neither a key nor any data."""
-        return not self.session_key and not self._visit.session
+        return not self.session_key and not self.stored.session
 
     def clear(self) -> None:
         """Drop every field, seen or not. Left empty the session is destroyed, written to again it is founded anew."""
-        visit = self._visit
-        if visit.session is None:
-            # Not worth a call to the store: nothing of it stays.
-            visit.session = Session()
-            visit.session.bind(visit.commit, visit.is_alive)
-        visit.session.clear()
-        self.accessed = True
-        self.modified = True
+        # Not worth a call to the store: nothing of it stays.
+        self.stored.clear()
+        self.accessed = self.modified = True
 
-    # --- what an engine must do, in both colours
+    # --- what an engine must do
 
-    def load(self) -> dict[str, Any]:
+    async def _load(self) -> dict[str, Any]:
         """Return the session's data; `{}` if there is none."""
         # What the store has, without what this request has not stored yet.
-        return self._run(self._visit_of(self.session_key).get)
+        return await self._stored_of(self.session_key).get()
 
-    async def aload(self) -> dict[str, Any]:
-        """Do what `load` does."""
-        return await self._await(self._visit_of(self.session_key).get())
-
-    def exists(self, session_key: str | None) -> bool:
+    async def _exists(self, session_key: str | None) -> bool:
         """Tell whether the session of this key lives."""
-        return self._run(self._visit_of(session_key).is_alive)
+        return await self._stored_of(session_key).is_alive()
 
-    async def aexists(self, session_key: str | None) -> bool:
-        """Do what `exists` does."""
-        return await self._await(self._visit_of(session_key).is_alive())
-
-    def create(self) -> None:
+    async def _create(self) -> None:
         """Found a session, with the data at hand."""
-        self._run(self._create)
+        session = self.stored.session
+        await self.stored.replace({} if session is None else session.copy())
+        self.modified = True
 
-    async def acreate(self) -> None:
-        """Do what `create` does."""
-        await self._await(self._create())
-
-    def save(self, must_create: bool = False) -> None:
+    async def _save(self, must_create: bool = False) -> None:
         """Store what has changed; found the session if there is none.
 
         Raises `UpdateError` if it ended meanwhile, `CreateError` if it must be created and is there.
         """
-        self._run(partial(self._save, must_create=must_create))
+        stored = self.stored
+        if must_create and await stored.is_alive():
+            raise CreateError
+        was_loaded = stored.session is not None
+        changes = (await stored.load()).changes()
+        if not await stored.commit_changes(changes):
+            raise UpdateError
+        if changes is None and was_loaded and not await stored.is_alive() and stored.state is State.OVER:
+            raise UpdateError
+        is_ended = changes is not None and changes.cleared and not changes.changed
+        if stored.state in (State.NONE, State.REFUSED) and not is_ended:
+            await stored.replace({})
 
-    async def asave(self, must_create: bool = False) -> None:
-        """Do what `save` does."""
-        await self._await(self._save(must_create=must_create))
-
-    def delete(self, session_key: str | None = None) -> None:
+    async def _delete(self, session_key: str | None = None) -> None:
         """End the session of this key, by default this one."""
-        self._run(partial(self._delete, session_key))
+        await (self.stored if session_key is None else self._stored_of(session_key)).destroy()
 
-    async def adelete(self, session_key: str | None = None) -> None:
-        """Do what `delete` does."""
-        await self._await(self._delete(session_key))
-
-    def flush(self) -> None:
+    async def _flush(self) -> None:
         """End the session, and forget its data and its key."""
-        self._run(self._flush)
+        await self.stored.destroy()
+        self.accessed = self.modified = True
 
-    async def aflush(self) -> None:
-        """Do what `flush` does."""
-        await self._await(self._flush())
-
-    def cycle_key(self) -> None:
+    async def _cycle_key(self) -> None:
         """Give the session a new key, and keep its data."""
-        self._run(self._cycle_key)
+        await self.stored.load()
+        # With data, if only none: it founds a session where there is none.
+        await self.stored.renew({})
+        self.accessed = self.modified = True
 
-    async def acycle_key(self) -> None:
-        """Do what `cycle_key` does."""
-        await self._await(self._cycle_key())
+    load, aload = _in_both_colours(_load)
+    exists, aexists = _in_both_colours(_exists)
+    create, acreate = _in_both_colours(_create)
+    save, asave = _in_both_colours(_save)
+    delete, adelete = _in_both_colours(_delete)
+    flush, aflush = _in_both_colours(_flush)
+    cycle_key, acycle_key = _in_both_colours(_cycle_key)
 
     @classmethod
     def clear_expired(cls) -> None:
         """Delete expired sessions, where the store does not do so by itself."""
-        run_blocking(PROJECT.sessions().store.colour, _home(None), _delete_expired)
+        session = cls()
+        session.run(session._delete_expired)
 
     @classmethod
     async def aclear_expired(cls) -> None:
         """Do what `clear_expired` does."""
-        await run_awaiting(PROJECT.sessions().store.colour, _delete_expired())
+        session = cls()
+        await session.arun(session._delete_expired())
 
-    # --- their bodies
+    async def _delete_expired(self) -> None:
+        delete: Callable[[], Coroutine[Any, Any, int]] | None = getattr(self._sessions.store, "delete_expired", None)
+        while delete is not None and await delete():
+            pass
 
-    async def _create(self) -> None:
-        session = self._visit.session
-        await self._visit.replace({} if session is None else session.copy())
-        self.modified = True
-
-    async def _save(self, *, must_create: bool) -> None:
-        visit = self._visit
-        if must_create and await visit.is_alive():
-            raise CreateError
-        was_loaded = visit.session is not None
-        session = await visit.load()
-        changes = session.changes()
-        if not await visit.commit():
-            raise UpdateError
-        if changes is None and was_loaded and not await visit.is_alive() and visit.state is State.OVER:
-            raise UpdateError
-        is_ended = changes is not None and changes.cleared and not changes.changed
-        if visit.state in (State.NONE, State.REFUSED) and not is_ended:
-            await visit.replace({})
-
-    async def _delete(self, session_key: str | None) -> None:
-        await (self._visit if session_key is None else self._visit_of(session_key)).destroy()
-
-    async def _flush(self) -> None:
-        await self._visit.destroy()
-        self.accessed = True
-        self.modified = True
-
-    async def _cycle_key(self) -> None:
-        await self._visit.load()
-        # With data, if only none: it founds a session where there is none.
-        await self._visit.renew({})
-        self.accessed = True
-        self.modified = True
-
-    async def _conclude(self, *, keep: bool) -> None:
-        visit = self._visit
-        # What changed inside a value is seen without `modified = True`.
-        changed = visit.session is not None and visit.session.modified
-        if keep and (changed or self.modified or settings.SESSION_SAVE_EVERY_REQUEST):
-            await self._keep()
-        visit.accessed |= self.accessed
-        if visit.cookie is not None and visit.cookie.value is not None:
-            expiry = dict.get(await visit.load(), EXPIRY)
-            at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
-            visit.cookie_seconds = 0 if at_close else self.get_expiry_age(expiry=expiry)
-
-    async def _keep(self) -> None:
-        visit = self._visit
-        if visit.session is None:
-            await visit.load()
-        if self.is_empty():
-            return
-        try:
-            await self._save(must_create=False)
-        except UpdateError:
-            # It ended meanwhile: the write is dropped, a signal was given, and the browser keeps what it has.
-            return
-        # The browser's clock starts anew, as Django has it; only for a cookie that the store has just said holds.
-        visit.send_cookie_again(visit.cookie_seconds)
-
-    # --- what the middlewares do
-
-    @property
-    def visit(self) -> Visit:
-        """The request's dealings with its session."""
-        return self._visit
-
-    def ask(self, question: Callable[[Visit], Coroutine[Any, Any, T]]) -> T:
-        """Return what a coroutine of the core finds out about this session."""
-        return self._run(partial(question, self._visit))
-
-    async def aask(self, question: Callable[[Visit], Coroutine[Any, Any, T]]) -> T:
-        """Do what `ask` does."""
-        return await self._await(question(self._visit))
+    # --- at the end of a request
 
     def conclude(self, *, keep: bool) -> None:
         """Store what the request changed (if it is to be kept), and choose how long the browser keeps the cookie."""
-        self._run(partial(self._conclude, keep=keep))
+        self._choose_age(again=keep and self._is_to_keep() and self.run(self._keep))
 
     async def aconclude(self, *, keep: bool) -> None:
         """Do what `conclude` does."""
-        await self._await(self._conclude(keep=keep))
+        self._choose_age(again=keep and self._is_to_keep() and await self.arun(self._keep()))
 
-    def answer(self, response: HttpResponseBase) -> None:
-        """Put the cookie, and what caches must know, into the response to the request."""
-        if self._request is not None:
-            self._sessions.answer(self._request, self._visit, headers_of(response))
-        # Who still has the response in hand (a middleware further out) can give it to the functions.
-        self._visit.answer = Answer.STARTED if response.streaming else Answer.ABSENT
+    def _is_to_keep(self) -> bool:
+        # What changed inside a value is seen without `modified = True`.
+        return self.modified or PROJECT.saves_every_request or self.exchange is None or self.exchange.is_pending
 
-    def stream(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Return a body in which the functions know their request, and whose changes are stored at its end."""
-        while True:
-            with self.serving():
-                chunk = next(chunks, None)
-            if chunk is None:
-                break
-            yield chunk
-        self._run(self._visit.commit)
+    async def _keep(self) -> bool:
+        """Store what changed; return whether the browser's clock starts anew, as Django has it."""
+        stored, session = self.stored, self.stored.session
+        changes = None if session is None else session.changes()
+        if not await stored.commit_changes(changes):
+            # It ended meanwhile: the write is dropped, a signal was given, and the browser keeps what it has.
+            return False
+        if changes is not None or not (self.modified or PROJECT.saves_every_request):
+            return changes is not None
+        # Only a cookie that the store has just said holds is sent again.
+        await (stored.load() if session is None else stored.is_alive())
+        return True
 
-    async def astream(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        """Do what `stream` does."""
-        ahead = aiter(chunks)
-        while True:
-            with self.serving():
-                chunk = await anext(ahead, None)
-            if chunk is None:
-                break
-            yield chunk
-        await self._await(self._visit.commit())
+    def _choose_age(self, *, again: bool) -> None:
+        exchange = self.exchange
+        if exchange is None or not exchange.is_asked:
+            return
+        change = self.stored.cookie
+        if again or (change is not None and change.value is not None):
+            expiry = self.stored.seen_value(EXPIRY)
+            at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
+            age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
+            exchange.keep_cookie(0 if at_close else age, again=again)
 
-    @contextmanager
-    def serving(self) -> Generator[None]:
-        """Let the functions know the request."""
-        token = current.set(self._request)
+    def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of the core to its end."""
+        request = current.get() if self.exchange is None else self.exchange.request
         try:
-            yield
-        finally:
-            current.reset(token)
-
-    def _visit_of(self, session_key: str | None) -> Visit:
-        credential = Credential.parse(session_key) if isinstance(session_key, str) else None
-        return Visit(self._sessions.policy, [] if credential is None else [credential], Answer.OPEN)
-
-    def _run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        try:
-            return run_blocking(self._sessions.store.colour, _home(self._request), start)
+            return run_blocking(self._sessions.store.colour, None if request is None else request.home, start)
         except (StoreError, CookieWithheldError) as error:
             self.failure = error
             raise
 
-    async def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Do what `run` does, on an event loop."""
         try:
             return await run_awaiting(self._sessions.store.colour, coroutine)
         except (StoreError, CookieWithheldError) as error:
             self.failure = error
             raise
+
+    def _stored_of(self, session_key: str | None) -> StoredSession:
+        credential = Credential.parse(session_key) if isinstance(session_key, str) else None
+        return StoredSession(self._sessions.policy, [] if credential is None else [credential], ResponseState.OPEN)
+
+
+def session_of(request: HttpRequest) -> SessionStore:
+    """Return `request.session` as what it is.
+
+    Raises `ConfigurationError` where this package's `SessionMiddleware` does not serve the request.
+    """
+    session = getattr(request, "session", None)
+    if not isinstance(session, SessionStore):
+        raise ConfigurationError(
+            "request.session is not server_session's: 'server_session.django.SessionMiddleware' belongs into "
+            "MIDDLEWARE, before whatever needs the session"
+        )
+    return session
 
 
 class SessionMiddleware(DjangoSessionMiddleware):
@@ -342,34 +298,29 @@ class SessionMiddleware(DjangoSessionMiddleware):
         if self.async_mode:
             return self.__acall__(request)
         self.process_request(request)
-        with session_of(request).serving():
+        with exchange_of(request).serving():
             response: Any = self.get_response(request)
             return self.process_response(request, response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """Serve one request, on the event loop."""
         self.process_request(request)
-        with session_of(request).serving():
-            answered: Any = self.get_response(request)
-            response: HttpResponseBase = await answered
+        with exchange_of(request).serving():
+            response: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]
             session = getattr(request, "session", None)
             if not isinstance(session, SessionStore):
                 return response
             try:
-                await session.aconclude(keep=_is_to_be_kept(response))
+                await session.aconclude(keep=response.status_code < _SERVER_ERROR)
             except (StoreError, CookieWithheldError) as error:
                 response = instead_of(error, request)
             return _answered(session, request, response)
 
     def process_request(self, request: HttpRequest) -> None:
         """Give the request its session, without a call to the store."""
-        carried = resolve((request,)).request
-        state = state_of(carried)
-        state.home = state.home or home()
-        # What came: a middleware further in may let a field of the form override it.
-        state.wire_method = state.wire_method or carried.method
+        # What came is noted here: a middleware further in may let a field of the form override the method.
         session: Any = self.SessionStore()
-        session.bind(carried)
+        session.bind(request_of(request))
         request.session = session
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> Any:
@@ -378,7 +329,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
         if not isinstance(session, SessionStore):
             return response
         try:
-            session.conclude(keep=_is_to_be_kept(response))
+            session.conclude(keep=response.status_code < _SERVER_ERROR)
         except (StoreError, CookieWithheldError) as error:
             response = instead_of(error, request)
         return _answered(session, request, response)
@@ -388,18 +339,9 @@ class SessionMiddleware(DjangoSessionMiddleware):
         return instead_of(exception, request) if isinstance(exception, StoreError | CookieWithheldError) else None
 
 
-def session_of(request: HttpRequest) -> SessionStore:
-    """Return `request.session` as what it is.
-
-    Raises `ConfigurationError` where this package's `SessionMiddleware` does not serve the request.
-    """
-    session = getattr(request, "session", None)
-    if not isinstance(session, SessionStore):
-        raise ConfigurationError(
-            "request.session is not server_session's: 'server_session.django.SessionMiddleware' belongs into "
-            "MIDDLEWARE, before whatever needs the session"
-        )
-    return session
+def exchange_of(request: HttpRequest) -> Exchange:
+    """Return the exchange that this request is; raises what `session_of` does."""
+    return session_of(request).exchange or PROJECT.sessions().exchange(resolve((request,)).request)
 
 
 def answer_of(refusal: Refusal) -> HttpResponse:
@@ -408,36 +350,28 @@ def answer_of(refusal: Refusal) -> HttpResponse:
 
 
 def instead_of(error: StoreError | CookieWithheldError, request: HttpRequest) -> HttpResponse:
-    """Return what is answered where the session cannot be had, and log why."""
-    if isinstance(error, CookieWithheldError):
-        _LOG.warning("a request was answered with 403: %s", error)
-        return answer_of(withheld(resolve((request,)).request.header_values(b"accept")))
-    _LOG.error("a request was answered with 503, for the session store failed: %s", error)
-    return answer_of(unavailable())
-
-
-def _is_to_be_kept(response: HttpResponseBase) -> bool:
-    return response.status_code < _SERVER_ERROR
+    """Return what is answered where the session cannot be had."""
+    return answer_of(PROJECT.sessions().exchange(resolve((request,)).request).refuse(error))
 
 
 def _answered(session: SessionStore, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Return the response with the cookie, and with what caches must know."""
     if session.failure is not None and response.status_code == _SERVER_ERROR:
         # Raised where Django asks nobody what to answer: in a middleware further in.
         response = instead_of(session.failure, request)
-    session.answer(response)
+    exchange = session.exchange
+    if exchange is None:
+        return response
+    if exchange.has_answer:
+        exchange.write_headers(DjangoHeaders(response))
+    if not response.streaming:
+        # Who still has the response in hand (a middleware further out) can give it to the functions.
+        exchange.release()
+        return response
+    exchange.started()
     if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
-        chunks: Any = response.streaming_content
-        response.streaming_content = session.astream(chunks) if response.is_async else session.stream(chunks)
+        body: Any = response.streaming_content
+        response.streaming_content = (
+            astreamed(body, exchange) if response.is_async else StreamedBody(body, exchange.blocking)
+        )
     return response
-
-
-def _home(request: Request | None) -> Any:
-    carried = serving() if request is None else request
-    return None if carried is None else state_of(carried).home
-
-
-async def _delete_expired() -> None:
-    delete: Callable[[], Coroutine[Any, Any, int]] | None = getattr(PROJECT.sessions().store, "delete_expired", None)
-    if delete is not None:
-        while await delete():
-            pass

@@ -4,12 +4,12 @@ A record is a mapping of field names to bytes, with a lifetime. The store knows 
 Every rule of sessions (renewal, log-out, single use, read-modify-write) follows from `expect`, in the core.
 """
 
-import base64
 import enum
 import os
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Final, Literal, NamedTuple, TypeAlias
 
+from server_session._base64url import base64url
 from server_session._colour import Colour
 
 __all__ = ["APPLIED", "CONFLICT", "MISSING", "Colour", "Expect", "Fields", "Lifetime", "Outcome", "SessionStore"]
@@ -82,7 +82,7 @@ class SessionStore:
 
     def id(self) -> str:
         """Return a fresh key: 24 characters of base64url, 144 bits from the system's source of randomness."""
-        return base64.urlsafe_b64encode(os.urandom(self.key_bytes)).decode("ascii")
+        return base64url(os.urandom(self.key_bytes)).decode("ascii")
 
     async def get(
         self, key: str, expect: Expect, touch: bool = True

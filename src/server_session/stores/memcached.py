@@ -3,34 +3,23 @@
 import contextlib
 import itertools
 import math
-import os
 import random
 import select
 import socket
-import threading
 import time
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Generator
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import msgspec
 from pymemcache.client.base import PooledClient  # type: ignore[import-untyped]
 from pymemcache.exceptions import MemcacheError, MemcacheServerError  # type: ignore[import-untyped]
 
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, LimitError, RecordError, StoreError, StoreFullError
-from server_session.stores._base import (
-    APPLIED,
-    CONFLICT,
-    MISSING,
-    Colour,
-    Expect,
-    Fields,
-    Lifetime,
-    Outcome,
-    SessionStore,
-)
+from server_session.stores._base import Colour, Outcome
+from server_session.stores._clients import ClientOfProcess
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
 
 __all__ = ["MemcachedSessionStore"]
 
@@ -43,42 +32,12 @@ _LAST_MOMENT: Final = 2**31 - 1
 # Its clock ticks once a second, or later on a busy machine: an expiry in n seconds may come well before.
 _TICK: Final = 2
 
-# The part of the idle time that a touch must be worth for a read to write it.
-_WORTH: Final = 0.1
-
 # Seconds by which those who met may wait before they try again, for each try, and at most.
 _STEP_BACK: Final = 0.001
 _LONGEST_STEP_BACK: Final = 0.02
 
 
-class _Record(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A record as it is stored. Moments are unix time, `inf` where there is no deadline."""
-
-    idle: float
-    deadline: float
-    expires: float
-    fields: Fields
-
-    @staticmethod
-    def begin(fields: Fields, lifetime: Lifetime, now: float) -> "_Record":
-        deadline = math.inf if lifetime.remaining is None else now + lifetime.remaining
-        return _Record(lifetime.idle, deadline, min(now + lifetime.idle, deadline), fields)
-
-    def touch(self, now: float) -> "_Record":
-        expires = max(self.expires, min(now + self.idle, self.deadline))
-        return _Record(self.idle, self.deadline, expires, self.fields)
-
-    def holds(self, expect: Expect) -> bool:
-        return all(self.fields.get(name) == value for name, value in expect.items())
-
-
-_Refusal: TypeAlias = Literal[Outcome.MISSING, Outcome.CONFLICT]
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(_Record).decode
-
-
-class MemcachedSessionStore(SessionStore):
+class MemcachedSessionStore(PackedStore):
     """Keeps sessions in one memcached server (1.4.2 or newer).
 
     **memcached is a cache.** When its memory is full it evicts what was used least, sessions that have not expired
@@ -107,7 +66,7 @@ class MemcachedSessionStore(SessionStore):
         prefix: What each key begins with: up to 226 visible characters of ASCII.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds that a write tries while others write the same session; of the client of a URL also the limit
-            of each wait, to connect and for an answer.
+            of each wait for the server, to connect and for an answer. Nobody waits for a place in its pool.
         clock: Returns the present as unix time in seconds.
 
     Raises:
@@ -115,6 +74,7 @@ class MemcachedSessionStore(SessionStore):
     """
 
     colour = Colour.BLOCKS
+    least_touch = TENTH
     evicts = True
 
     def __init__(
@@ -136,116 +96,41 @@ class MemcachedSessionStore(SessionStore):
         self._clock = clock
         self._connections = _Connections(pooled.client_pool)
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
-        """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
-
-        def change(record: _Record | None, now: float) -> _Record | _Refusal:
-            if record is None:
-                return MISSING
-            if not record.holds(expect):
-                return CONFLICT
-            touched = record.touch(now)
-            worth = touched.expires - record.expires > record.idle * _WORTH
-            return touched if touch and worth else record
-
-        found = self._swap(key, change)
-        return found.fields if isinstance(found, _Record) else found
-
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
-        """Write the whole record anew; see `SessionStore.set`."""
-        if not fields:
-            raise ValueError("set was given no fields: a record has at least one")
-
-        def change(record: _Record | None, now: float) -> _Record | _Refusal:
-            if expect is None:
-                if record is not None:
-                    return CONFLICT
-            elif record is None:
-                return MISSING
-            elif not record.holds(expect):
-                return CONFLICT
-            return _Record.begin(fields, lifetime, now)
-
-        return _outcome(self._swap(key, change, is_new=expect is None))
-
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
-        gone = frozenset(removed)
-
-        def change(record: _Record | None, now: float) -> _Record | _Refusal:
-            if record is None:
-                return MISSING
-            if not record.holds(expect):
-                return CONFLICT
-            fields = {name: value for name, value in record.fields.items() if name not in gone} | dict(changed)
-            if not fields:
-                raise ValueError("merge would leave a record without fields: destroy it, or leave a field in it")
-            if lifetime is not None:
-                return _Record.begin(fields, lifetime, now)
-            return msgspec.structs.replace(record.touch(now), fields=fields)
-
-        return _outcome(self._swap(key, change))
-
-    async def destroy(self, key: str) -> bool:
-        """Drop the record; return whether there was one. See `SessionStore.destroy`."""
-        name = self._name(key)
-        with self._connections.take() as connection:
-            found, _ = _ask(connection.gets, name)
-            # An expired record is left to memcached: a new one may be there by now.
-            if _live(found, self._clock()) is None:
-                return False
-            return bool(_ask(connection.delete, name, noreply=False))
-
-    def close(self) -> None:
-        """Close all connections. The store can be used on, and then makes new ones."""
-        self._connections.close()
-
-    def _name(self, key: str) -> bytes:
-        return self._prefix + key.encode()
-
-    def _swap(
-        self,
-        key: str,
-        change: Callable[[_Record | None, float], _Record | _Refusal],
-        is_new: bool = False,
-    ) -> _Record | _Refusal:
-        """Read the record, let `change` say what it becomes, and write that if nobody wrote meanwhile; else again.
-
-        Returned is the record as it stands then, or the refusal. `is_new` saves the first read where likely there is
-        none.
-        """
-        name = self._name(key)
+    async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
+        """Let `change` say what becomes of the record; see `PackedStore.swap`."""
+        name = self._prefix + key.encode()
         give_up = time.monotonic() + self._timeout
         with self._connections.take() as connection:
-            for tries in itertools.count(1):
-                found, token = (None, None) if is_new and tries == 1 else _ask(connection.gets, name)
+            for tries in itertools.count():
+                # A new session needs no look first: to add it fails where there is one.
+                is_known = likely is not Likely.FOUNDS or tries > 0
+                found, token = _ask(connection.gets, name) if is_known else (None, None)
                 now = self._clock()
                 record = _live(found, now)
-                changed = change(record, now)
-                if changed is record or not isinstance(changed, _Record):
-                    return changed
+                decision = change(record, now)
+                changed: Record | Outcome | None = decision
+                if changed is record or isinstance(changed, Outcome):
+                    return decision
                 if self._write(connection, name, changed, now, token):
-                    return changed
+                    return decision
                 if time.monotonic() > give_up:
                     break
-                longest = min((tries - 1) * _STEP_BACK, _LONGEST_STEP_BACK)
-                time.sleep(random.uniform(0, longest))  # noqa: S311 - it only spreads the contenders
+                longest = min(tries * _STEP_BACK, _LONGEST_STEP_BACK)
+                time.sleep(random.uniform(0, longest))  # noqa: S311, ASYNC251 - to spread contenders; it blocks
         raise StoreError(
             f"others wrote the same session without a pause for {self._timeout:g} seconds; nothing was written: "
             "try again, or give the store a longer timeout"
         )
 
-    def _write(self, connection: Any, name: bytes, record: _Record, now: float, token: bytes | None) -> bool:
-        packed, expiry = _pack(record), _expiry(record.expires, now)
+    def close(self) -> None:
+        """Close all connections. The store can be used on, and then makes new ones."""
+        self._connections.close()
+
+    def _write(self, connection: Any, name: bytes, record: Record | None, now: float, token: bytes | None) -> bool:
+        if record is None:
+            # What somebody wrote meanwhile is dropped with it.
+            return bool(_ask(connection.delete, name, noreply=False))
+        packed, expiry = record.pack(), _expiry(record.expires, now)
         if token is None:
             return bool(_ask(connection.add, name, packed, expiry, noreply=False))
         if token == b"0":
@@ -258,14 +143,12 @@ class _Connections:
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
-        self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._own = ClientOfProcess(lambda: pool, lambda parents: parents.clear())
 
     @contextlib.contextmanager
     def take(self) -> Generator[Any, None, None]:
-        self._leave_the_parents()
         try:
-            connection = self._pool.get()
+            connection = self._own.get().get()
         except RuntimeError as error:
             raise StoreError(
                 "no free connection to memcached: give the client a larger max_pool_size, or none"
@@ -287,15 +170,6 @@ class _Connections:
 
     def close(self) -> None:
         self._pool.clear()
-
-    def _leave_the_parents(self) -> None:
-        """After a fork, have connections of this process's own: over one that two use, answers go astray."""
-        if self._process == os.getpid():
-            return
-        with self._lock:
-            if self._process != os.getpid():
-                self._pool.clear()
-                self._process = os.getpid()
 
 
 def _has_ended(connection: socket.socket) -> bool:
@@ -332,18 +206,15 @@ def _refusal(error: MemcacheServerError) -> LimitError | StoreError:
     return StoreError(f"memcached refused the call: {type(error).__name__}")
 
 
-def _live(found: object, now: float) -> _Record | None:
+def _live(found: Any, now: float) -> Record | None:
     if found is None:
         return None
     try:
-        record = _unpack(found)  # type: ignore[arg-type]  # what a client's own serde returns may be anything
-    except (msgspec.DecodeError, TypeError) as error:
+        record = Record.unpack(found)
+    except (RecordError, TypeError) as error:
+        # What a client's own serde returns may be anything.
         raise RecordError("the key holds no session: another program wrote it, or the client's serde") from error
     return record if record.expires > now else None
-
-
-def _outcome(changed: _Record | _Refusal) -> Outcome:
-    return APPLIED if isinstance(changed, _Record) else changed
 
 
 def _expiry(expires: float, now: float) -> int:

@@ -34,6 +34,8 @@ def timed(body: Body) -> Callable[[Stage], None]:
                 # No check comes nearer than one `second` to a border, so a shorter delay explains nothing.
                 if attempt == 4 or time.monotonic() - begun - self._advanced < self.second:
                     raise
+                # It may stall again.
+                self.second *= 2
             else:
                 return
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.parts import PARTS
+from tests.patience import PATIENCE
 
 PUPPETEER = Path(sys.prefix) / "node_modules/puppeteer-core/lib/puppeteer/puppeteer-core.js"
 
@@ -145,7 +146,7 @@ def launched(name: str) -> Iterator[Browser]:
             assert process.stdin is not None
             process.stdin.close()
             try:
-                process.wait(20)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 # Puppeteer then ends the browser before itself.
                 process.terminate()

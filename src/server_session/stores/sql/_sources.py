@@ -1,9 +1,9 @@
 """Where a store's connections come from: the engine it was given, or those it makes from a URL."""
 
 import asyncio
-import os
+import importlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 from server_session._colour import running_library
 from server_session.exceptions import ColourError, ConfigurationError
 from server_session.stores._base import Colour
+from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores.sql._dialects import family_of
 from server_session.stores.sql._limits import LIMITS, connect_with_limit
 
@@ -33,7 +34,10 @@ class Source:
     """Where connections come from."""
 
     colour: Colour
-    dialect: str
+
+    def __init__(self, dialect: str, is_given: bool) -> None:
+        self.dialect = dialect
+        self._is_given = is_given
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:
         """Run the step over a connection; if it awaits, by this moment of the monotonic clock."""
@@ -41,29 +45,46 @@ class Source:
 
     def finish(self, connection: Connection) -> None:
         """End what one statement may have left open."""
-        # An application's listener may have begun a transaction, autocommit notwithstanding.
-        connection.commit()
+        # An application's listener may have begun a transaction, autocommit notwithstanding. Where there is none
+        # nothing is open, and MySQL's drivers would ask the server all the same.
+        if self._is_given:
+            connection.commit()
 
     async def close(self) -> None:
         """Close the connections; an engine that was given is its owner's to close."""
+        raise NotImplementedError
 
 
 class _Blocking(Source):
     colour = Colour.BLOCKS
 
-    def engine(self) -> Engine:
-        raise NotImplementedError
+    def __init__(self, make: Callable[[], Engine], is_given: bool = False) -> None:
+        self._own = ClientOfProcess(make, lambda parents: None if is_given else parents.dispose(close=False))
+        super().__init__(self._own.get().dialect.name, is_given)
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:  # noqa: ARG002 - the driver has the limits
-        with self.engine().connect() as connection:
+        with self._own.get().connect() as connection:
             return step(connection)
+
+    async def close(self) -> None:
+        if not self._is_given:
+            self._own.get().dispose()
 
 
 class _Awaiting(Source):
     colour = Colour.AWAITS
 
-    async def engine(self) -> AsyncEngine:
-        raise NotImplementedError
+    def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
+        # Made, and mostly dropped, so that a driver that is not there is missed now; greenlet SQLAlchemy itself misses
+        # at the first call alone.
+        made = make()
+        importlib.import_module("greenlet")
+        super().__init__(made.dialect.name, is_given)
+        self._given = made if is_given else None
+        self._loops = ClientOfEachLoop(make, AsyncEngine.dispose)
+
+    async def close(self) -> None:
+        await self._loops.close()
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:
         if running_library() == "trio":
@@ -71,7 +92,7 @@ class _Awaiting(Source):
                 "SQLAlchemy's awaiting engines run under asyncio alone: "
                 "under trio give the store a blocking engine, or a URL with a blocking driver"
             )
-        engine = await self.engine()
+        engine = self._given or await self._loops.get()
         has_begun = False
 
         async def whole() -> T:
@@ -103,128 +124,65 @@ def _take(task: "asyncio.Future[Any]") -> None:
         task.exception()
 
 
-class _GivenBlocking(_Blocking):
-    def __init__(self, engine: Engine) -> None:
-        _refuse_memory(type(engine.pool))
-        self.dialect = engine.dialect.name
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-
-    def engine(self) -> Engine:
-        return self._engine
-
-
-class _GivenAwaiting(_Awaiting):
-    def __init__(self, engine: AsyncEngine) -> None:
-        _refuse_memory(type(engine.pool))
-        self.dialect = engine.dialect.name
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-
-    async def engine(self) -> AsyncEngine:
-        return self._engine
-
-
-class _Made(Source):
-    def __init__(self, url: URL, dialect: str, settings: dict[str, Any]) -> None:
-        self.dialect = dialect
-        self._url = url
-        self._settings = settings
-
-    def finish(self, connection: Connection) -> None:
-        # In autocommit nothing is open, and MySQL's drivers would ask the server all the same.
-        pass
-
-
-class _MadeBlocking(_Made, _Blocking):
-    def __init__(self, url: URL, dialect: str, settings: dict[str, Any]) -> None:
-        super().__init__(url, dialect, settings)
-        self._make()
-
-    def _make(self) -> None:
-        self._engine = create_engine(self._url, **self._settings)
-        self._process = os.getpid()
-        if self._engine.driver == "psycopg":
-            event.listen(self._engine, "do_connect", connect_with_limit(self._settings["pool_timeout"]))
-
-    def engine(self) -> Engine:
-        # A forked process must not speak through its parent's connections.
-        if self._process != os.getpid():
-            self._engine.dispose(close=False)
-            self._make()
-        return self._engine
-
-    async def close(self) -> None:
-        self._engine.dispose()
-
-
-class _MadeAwaiting(_Made, _Awaiting):
-    def __init__(self, url: URL, dialect: str, settings: dict[str, Any]) -> None:
-        super().__init__(url, dialect, settings)
-        self._leases: dict[asyncio.AbstractEventLoop, tuple[AsyncEngine, AsyncGenerator[AsyncEngine, None]]] = {}
-        # Made and dropped, so that a driver that is not there is missed now.
-        create_async_engine(url, **settings)
-
-    async def engine(self) -> AsyncEngine:
-        loop = asyncio.get_running_loop()
-        held = self._leases.get(loop)
-        if held is None:
-            for closed in [other for other in self._leases if other.is_closed()]:
-                self._leases.pop(closed, None)
-            lease = self._lease(loop)
-            held = self._leases[loop] = (await anext(lease), lease)
-        return held[0]
-
-    async def _lease(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[AsyncEngine, None]:
-        # A loop ends its generators before it is closed, and this one its connections.
-        engine = create_async_engine(self._url, **self._settings)
-        try:
-            yield engine
-        finally:
-            self._leases.pop(loop, None)
-            await engine.dispose()
-
-    async def close(self) -> None:
-        held = self._leases.get(asyncio.get_running_loop())
-        if held is not None:
-            await held[1].aclose()
-
-
 def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Source:
     """Return the source for what a store was given."""
     if isinstance(engine, AsyncEngine):
-        return _GivenAwaiting(engine)
+        _refuse_memory(type(engine.pool))
+        awaiting = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return _Awaiting(lambda: awaiting, is_given=True)
     if isinstance(engine, Engine):
-        return _GivenBlocking(engine)
-    return _from_url(engine, timeout)
-
-
-def _from_url(given: URL | str, timeout: float) -> Source:
+        _refuse_memory(type(engine.pool))
+        blocking = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return _Blocking(lambda: blocking, is_given=True)
     try:
-        url = make_url(given)
+        url = make_url(engine)
         spoken = cast("type[DefaultDialect]", url.get_dialect())
-        family_of(spoken.name)
-        _refuse_memory(spoken.get_pool_class(url))
-        limits = LIMITS.get(spoken.driver)
-        settings: dict[str, Any] = {
-            "isolation_level": "AUTOCOMMIT",
-            "skip_autocommit_rollback": True,
-            "hide_parameters": True,
-            # Without an overflow, whose connections are made and closed again at each call of a rush.
-            "pool_size": _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS,
-            "max_overflow": 0,
-            "pool_timeout": timeout,
-            "connect_args": limits(timeout) if limits else {},
-        }
-        return (_MadeAwaiting if spoken.is_async else _MadeBlocking)(url, spoken.name, settings)
-    except ArgumentError as error:
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    except (ArgumentError, ValueError):
+        # What SQLAlchemy and Python say of it may quote the password.
         raise ConfigurationError(
             "the URL of the session database cannot be read: it looks like postgresql+asyncpg://user@host/database, "
-            "mysql+pymysql://user:password@host/database or sqlite:///file.db"
-        ) from error
+            "mysql+pymysql://user:password@host/database or sqlite:///file.db; in a user and password write reserved "
+            "characters as %XX"
+        ) from None
+    family_of(spoken.name)
+    _refuse_memory(spoken.get_pool_class(url))
+    settings = _settings(spoken, timeout)
+    try:
+        if spoken.is_async:
+            return _Awaiting(lambda: create_async_engine(url, **settings))
+        return _Blocking(lambda: _blocking_engine(url, settings))
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
-            "or [mysql] of server-session, SQLite's aiosqlite with none"
-        ) from error
+        raise _missing(error) from error
+
+
+def _settings(spoken: type[DefaultDialect], timeout: float) -> dict[str, Any]:
+    limits = LIMITS.get(spoken.driver)
+    return {
+        "isolation_level": "AUTOCOMMIT",
+        "skip_autocommit_rollback": True,
+        "hide_parameters": True,
+        # Without an overflow, whose connections are made and closed again at each call of a rush.
+        "pool_size": _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS,
+        "max_overflow": 0,
+        "pool_timeout": timeout,
+        "connect_args": limits(timeout) if limits else {},
+    }
+
+
+def _blocking_engine(url: URL, settings: dict[str, Any]) -> Engine:
+    engine = create_engine(url, **settings)
+    if engine.driver == "psycopg":
+        event.listen(engine, "do_connect", connect_with_limit(settings["pool_timeout"]))
+    return engine
+
+
+def _missing(error: ModuleNotFoundError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
+        "or [mysql] of server-session, SQLite's aiosqlite with none"
+    )
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

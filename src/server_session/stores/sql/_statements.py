@@ -1,7 +1,10 @@
 """What is said to the database, and how it is sent."""
 
+import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -18,12 +21,25 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
-from server_session.exceptions import StoreError
+from server_session.exceptions import RecordError, StoreError
+from server_session.stores._base import Fields
+from server_session.stores._packed import Record
 from server_session.stores.sql._dialects import BEGIN, SERVER_TIME
 from server_session.stores.sql._errors import hint_of
-from server_session.stores.sql._rows import Seen
 
-__all__ = ["Statements", "begin", "look", "send"]
+__all__ = ["Row", "Statements", "begin", "look", "pack", "send"]
+
+pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Fields).decode
+
+
+class Row(NamedTuple):
+    """A row as it was read."""
+
+    stamp: int
+    now: float
+    record: Record | None
+    """`None` if it has expired."""
 
 
 class Statements:
@@ -87,10 +103,21 @@ def _insert_unless_there(table: Table, family: str) -> Insert:
     return adding.execution_options(preserve_rowcount=True)
 
 
-def look(connection: Connection, read: Executable, key: str) -> Seen | None:
-    """Read a row."""
+def look(connection: Connection, read: Executable, key: str) -> Row | None:
+    """Read a row. Raises `RecordError` if it cannot be read."""
     row = connection.execute(read, {"key": key}).one_or_none()
-    return None if row is None else Seen(*row)
+    if row is None:
+        return None
+    stamp, idle, deadline, expires, now, data = row
+    if expires <= now:
+        return Row(stamp, now, None)
+    try:
+        fields = _unpack(data)
+    except msgspec.MsgspecError as error:
+        raise RecordError(
+            "the row of a session cannot be read: its data was damaged, or written by something else"
+        ) from error
+    return Row(stamp, now, Record(idle, math.inf if deadline is None else deadline, expires, fields))
 
 
 def send(connection: Connection, statement: Executable | str, parameters: Mapping[str, object] | None) -> bool:

@@ -1,13 +1,16 @@
 """The store over its table: each call tried until it was made, refused, or its time is over."""
 
 import itertools
+import math
 import random
+import re
+import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, MetaData
 from sqlalchemy.engine import URL
@@ -17,26 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from server_session._colour import pause
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, StoreError
-from server_session.stores._base import (
-    APPLIED,
-    CONFLICT,
-    MISSING,
-    Expect,
-    Fields,
-    Lifetime,
-    Outcome,
-    SessionStore,
-)
+from server_session.stores._base import Outcome
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
 from server_session.stores.sql._dialects import family_of
 from server_session.stores.sql._errors import explain, is_passing, lacks_table
-from server_session.stores.sql._rows import fresh_stamp, holds, pack
 from server_session.stores.sql._sources import source_of
-from server_session.stores.sql._statements import Statements, begin, look, send
+from server_session.stores.sql._statements import Row, Statements, begin, look, pack, send
 from server_session.stores.sql._table import TABLE, session_table
 
 __all__ = ["SQLSessionStore"]
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 _WRITES_A_SWEEP: Final = 50
 _ROWS_A_SWEEP: Final = 100
@@ -47,11 +41,13 @@ _MOST_ROWS_A_SWEEP: Final = 10_000
 _MOST_TRIES: Final = 30
 _LONGEST_PAUSE: Final = 0.1
 
-Work: TypeAlias = Callable[[Connection, Executable], T | None]
+_SHORT_SCHEME: Final = re.compile(r"\Apostgres(?=[+:])", re.IGNORECASE)
+
+Work: TypeAlias = Callable[[Connection, Executable], R | None]
 """One try of a call: given a connection and the statement that reads a row. `None` for a race that was lost."""
 
 
-class SQLSessionStore(SessionStore):
+class SQLSessionStore(PackedStore):
     """Keeps sessions in a table of SQLite, PostgreSQL, MySQL (8 or newer) or MariaDB.
 
     ```python
@@ -77,11 +73,12 @@ class SQLSessionStore(SessionStore):
     **Expired rows.** Every 50th write deletes at most 100 of them, by their keys. Where almost nobody writes call
     `delete_expired` now and then.
 
-    **Limits of time.** An awaiting call ends within `timeout` seconds whatever the database does. A blocking call of a
-    store made from a URL waits at most so long for a connection of the pool, to connect, and for each answer; where the
-    store was given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for
-    ever. An awaiting call that is cancelled lets a statement that has begun finish, within the same limit, so its
-    connection goes back to the pool whole.
+    **Limits of time.** An awaiting call ends within `timeout` seconds whatever the database does, the wait for a place
+    in the pool included: give more where a rush of calls is to queue on a busy machine. A blocking call of a store made
+    from a URL waits at most so long for a connection of the pool, to connect, and for each answer; where the store was
+    given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for ever. An
+    awaiting call that is cancelled lets a statement that has begun finish, within the same limit, so its connection
+    goes back to the pool whole.
 
     **Settings.** Given an engine, the store uses its connections in autocommit. MySQL's drivers make more round trips
     to switch to it and back, unless the engine was made with `isolation_level="AUTOCOMMIT"` and
@@ -102,6 +99,8 @@ class SQLSessionStore(SessionStore):
         ConfigurationError: The URL cannot be read, its driver is not installed, the database is another one, or it
             is SQLite in memory, where each thread would see sessions of its own.
     """
+
+    least_touch = TENTH
 
     def __init__(
         self,
@@ -125,51 +124,43 @@ class SQLSessionStore(SessionStore):
         # Its start is left to chance, so that hosts do not sweep at once.
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
-        """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
-        say = self._statements
+    @classmethod
+    def from_url(cls, url: str) -> "SQLSessionStore":
+        """Return the store of a URL, which makes its table: who gives a URL has asked for a store in one line."""
+        return cls(_SHORT_SCHEME.sub("postgresql", url), create_table=True)
 
-        def work(
-            connection: Connection, read: Executable
-        ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT] | None:
+    async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
+        """Let `change` say what becomes of the record; see `PackedStore.swap`."""
+        fresh = _fresh_stamp()
+
+        def found(connection: Connection) -> tuple[T] | None:
+            # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
+            decision = change(None, 0.0)
+            begun: Record | Outcome | None = decision
+            if isinstance(begun, Record) and not self._add(connection, key, begun, fresh):
+                return None
+            return (decision,)
+
+        def work(connection: Connection, read: Executable) -> tuple[T] | None:
+            if likely is Likely.FOUNDS and (done := found(connection)):
+                return done
             row = look(connection, read, key)
-            if row is None or row.is_over:
-                return MISSING
-            fields = row.fields()
-            if not holds(expect, fields):
-                return CONFLICT
-            if touch and row.touched - row.expires > row.idle / 10:
-                moved = {"key": key, "seen": row.stamp, "fresh": fresh_stamp(), "until": row.touched}
-                return fields if send(connection, say.touch, moved) else None
-            return fields
+            if row is not None and row.stamp == fresh:
+                # The row of an earlier try, whose answer was lost.
+                return (change(None, 0.0),)
+            if row is None or row.record is None:
+                if row is not None and likely is Likely.FOUNDS:
+                    connection.execute(self._statements.drop_expired, {"key": key})
+                return found(connection)
+            decision = change(row.record, row.now)
+            return (decision,) if self._make(connection, key, row, decision) else None
 
-        return await self._run(work)
-
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
-        """Write the whole record anew; see `SessionStore.set`."""
-        if expect is None:
-            return await self._found(key, pack(fields), lifetime)
-        return await self._rewrite(key, expect, lambda _: fields, lifetime)
-
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        """Write the `changed` fields, drop the `removed` ones, and touch the record; see `SessionStore.merge`."""
-
-        def change(fields: Fields) -> Fields:
-            fields.update(changed)
-            for name in removed:
-                fields.pop(name, None)
-            return fields
-
-        return await self._rewrite(key, expect, change, lifetime)
+        (decision,) = await self._run(work)
+        if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
+            # The write was made, and that is what the caller asked for.
+            with suppress(StoreError):
+                await self.delete_expired(_ROWS_A_SWEEP)
+        return decision
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; see `SessionStore.destroy`."""
@@ -219,63 +210,26 @@ class SQLSessionStore(SessionStore):
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
         await self._source.close()
 
-    # A record founded where there is none.
-    async def _found(self, key: str, packed: bytes, lifetime: Lifetime) -> Outcome:
+    def _add(self, connection: Connection, key: str, begun: Record, fresh: int) -> bool:
+        row = {"packed": pack(begun.fields), "fresh": fresh, "seconds": begun.idle}
+        times = {"remaining": _null_if_never(begun.deadline), "lasts": begun.expires}
+        return connection.execute(self._statements.add, {"key": key, **row, **times}).rowcount == 1
+
+    def _make(self, connection: Connection, key: str, row: Row, changed: Record | Outcome | None) -> bool:
+        """Write what became of the record in its row; `False` where somebody has written meanwhile."""
         say = self._statements
-        fresh = fresh_stamp()
-        lasts = lifetime.idle if lifetime.remaining is None else min(lifetime.idle, lifetime.remaining)
-        row = {"packed": packed, "fresh": fresh, "seconds": lifetime.idle, "remaining": lifetime.remaining}
+        if changed is row.record or isinstance(changed, Outcome):
+            return True
+        if changed is None:
+            # What somebody wrote meanwhile is dropped with it.
+            return send(connection, say.drop, {"key": key})
+        moved = {"key": key, "seen": row.stamp, "fresh": _fresh_stamp(), "until": changed.expires}
+        if row.record is not None and changed.fields is row.record.fields:
+            return send(connection, say.touch, moved)
+        times = {"seconds": changed.idle, "ends": _null_if_never(changed.deadline)}
+        return send(connection, say.write, {**moved, **times, "packed": pack(changed.fields)})
 
-        def work(connection: Connection, read: Executable) -> Outcome | None:
-            if connection.execute(say.add, {"key": key, "lasts": lasts, **row}).rowcount == 1:
-                return APPLIED
-            there = look(connection, read, key)
-            if there is None:
-                return None
-            # The row of an earlier try, whose answer was lost.
-            if there.stamp == fresh:
-                return APPLIED
-            if not there.is_over:
-                return CONFLICT
-            connection.execute(say.drop_expired, {"key": key})
-            return None
-
-        return await self._run_write(work)
-
-    # A record that is there, read and written back.
-    async def _rewrite(
-        self, key: str, expect: Expect, change: Callable[[Fields], Fields], lifetime: Lifetime | None
-    ) -> Outcome:
-        say = self._statements
-
-        def work(connection: Connection, read: Executable) -> Outcome | None:
-            row = look(connection, read, key)
-            if row is None or row.is_over:
-                return MISSING
-            fields = row.fields()
-            if not holds(expect, fields):
-                return CONFLICT
-            written = {"packed": pack(change(fields)), "key": key, "seen": row.stamp, "fresh": fresh_stamp()}
-            if lifetime is None:
-                times = {"seconds": row.idle, "ends": row.deadline, "until": row.touched}
-            else:
-                ends = None if lifetime.remaining is None else row.now + lifetime.remaining
-                soonest = row.now + lifetime.idle
-                until = soonest if ends is None else min(soonest, ends)
-                times = {"seconds": lifetime.idle, "ends": ends, "until": until}
-            return APPLIED if send(connection, say.write, {**written, **times}) else None
-
-        return await self._run_write(work)
-
-    async def _run_write(self, work: Work[Outcome]) -> Outcome:
-        outcome = await self._run(work)
-        if outcome is APPLIED and next(self._writes) % _WRITES_A_SWEEP == 0:
-            # The write was made, and that is what the caller asked for.
-            with suppress(StoreError):
-                await self.delete_expired(_ROWS_A_SWEEP)
-        return outcome
-
-    async def _run(self, work: Work[T], *, in_transaction: bool = True) -> T:
+    async def _run(self, work: Work[R], *, in_transaction: bool = True) -> R:
         try:
             return await self._try(work, may_lock=in_transaction)
         except (SQLAlchemyError, OSError) as error:
@@ -285,7 +239,7 @@ class SQLSessionStore(SessionStore):
             explained = explain(error, table=self._table.name, dialect=self._source.dialect, timeout=self._timeout)
             raise StoreError(explained) from error
 
-    async def _try(self, work: Work[T], *, may_lock: bool) -> T:
+    async def _try(self, work: Work[R], *, may_lock: bool) -> R:
         end = time.monotonic() + self._timeout
         may_make_table = self._makes_table
         may_lose = True
@@ -314,7 +268,7 @@ class SQLSessionStore(SessionStore):
                 await pause(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - no secret
         raise StoreError(f"a session was written by others for {self._timeout:g} s: nothing was written by this call")
 
-    def _step(self, connection: Connection, *, work: Work[T], locks: bool) -> T | None:
+    def _step(self, connection: Connection, *, work: Work[R], locks: bool) -> R | None:
         say = self._statements
         if not locks:
             answer = work(connection, say.read)
@@ -329,3 +283,12 @@ class SQLSessionStore(SessionStore):
             connection.invalidate()
             raise
         return answer
+
+
+def _fresh_stamp() -> int:
+    # Not from `random`: forked processes would draw the same numbers, and take each other's writes for their own.
+    return secrets.randbits(63)
+
+
+def _null_if_never(moment: float) -> float | None:
+    return None if moment == math.inf else moment

@@ -1,7 +1,7 @@
 """What a session asks of a response's headers: its cookie, beside others', and that no cache mixes visitors up."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from server_session._cookies import Header
@@ -9,12 +9,15 @@ from server_session.exceptions import CarrierError
 
 __all__ = [
     "AsgiHeaders",
+    "MultiDictHeaders",
     "ResponseHeaders",
     "WsgiHeaders",
     "add_cookies",
     "headers_of",
+    "is_response",
     "never_store",
-    "vary_on_cookie",
+    "register_response",
+    "vary_on",
 ]
 
 _LOG: Final = logging.getLogger("server_session")
@@ -34,8 +37,15 @@ _CDN_HEADERS: Final = (
 )
 
 
+_WIRE_NAMES: Final = {name: name.encode("ascii") for name in ("set-cookie", "cache-control", "vary")}
+
+
 class ResponseHeaders(Protocol):
     """A response's headers, as far as a session changes them. Names in lower case."""
+
+    def names(self) -> Collection[str]:
+        """Return the names of the headers that are there."""
+        ...
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header, in order."""
@@ -54,7 +64,14 @@ class AsgiHeaders(ResponseHeaders):
     """The `headers` of an ASGI message."""
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self.raw: list[tuple[bytes, bytes]] = [(name, value) for name, value in headers]
+        self.raw: list[tuple[bytes, bytes]] = list(map(tuple, headers))  # type: ignore[arg-type]
+        self._names: list[str] | None = None
+
+    def names(self) -> Collection[str]:
+        """Return the names of the headers that are there."""
+        if self._names is None:
+            self._names = b"\n".join(dict(self.raw)).decode("latin-1").lower().split("\n")
+        return self._names
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header."""
@@ -63,12 +80,16 @@ class AsgiHeaders(ResponseHeaders):
 
     def add(self, name: str, value: str) -> None:
         """Add a header."""
-        self.raw.append((name.encode("latin-1"), value.encode("latin-1")))
+        wire = _WIRE_NAMES[name] if name in _WIRE_NAMES else name.encode("latin-1")
+        self.raw += [(wire, value.encode("latin-1"))]
+        if self._names is not None:
+            self._names += [name]
 
     def drop(self, name: str) -> None:
         """Remove every header of this name."""
         wanted = name.encode("latin-1")
         self.raw = [(key, value) for key, value in self.raw if key.lower() != wanted]
+        self._names = None
 
 
 class WsgiHeaders(ResponseHeaders):
@@ -76,6 +97,10 @@ class WsgiHeaders(ResponseHeaders):
 
     def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
         self.raw = list(headers)
+
+    def names(self) -> Collection[str]:
+        """Return the names of the headers that are there."""
+        return "\n".join([name for name, _ in self.raw]).lower().split("\n")
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header."""
@@ -90,13 +115,24 @@ class WsgiHeaders(ResponseHeaders):
         self.raw = [(key, value) for key, value in self.raw if key.lower() != name]
 
 
-class _MultiDictHeaders(ResponseHeaders):
-    """The `headers` of a response object that can hold a name several times."""
+class MultiDictHeaders(ResponseHeaders):
+    """The `headers` of a response object that can hold a name several times.
+
+    Args:
+        headers: the mapping.
+        several: the name of its method that returns all values of a name.
+        add: the name of its method that adds a value beside others.
+
+    """
 
     def __init__(self, headers: Any, several: str, add: str) -> None:
         self._headers = headers
         self._several: Callable[[str], Iterable[str] | None] = getattr(headers, several)
         self._add: Callable[[str, str], object] = getattr(headers, add)
+
+    def names(self) -> Collection[str]:
+        """Return the names of the headers that are there."""
+        return [name.lower() for name in self._headers.keys()]  # noqa: SIM118 - not all of them are mappings
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header."""
@@ -115,11 +151,15 @@ class _MultiDictHeaders(ResponseHeaders):
             del self._headers[name]
 
 
-class _DjangoHeaders(ResponseHeaders):
+class DjangoHeaders(ResponseHeaders):
     """Django's response: its cookies stand apart from its headers."""
 
     def __init__(self, response: Any) -> None:
         self._response = response
+
+    def names(self) -> Collection[str]:
+        """Return the names of the headers that are there."""
+        return [name.lower() for name in self._response.headers]
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header."""
@@ -134,7 +174,7 @@ class _DjangoHeaders(ResponseHeaders):
             self._response.headers[name] = value
             return
         # Late, for http.cookies is a part of every import's cost and only Django has cookies of its kind.
-        from server_session._morsel import RawMorsel
+        from server_session.http.morsel import RawMorsel
 
         morsel = RawMorsel(value)
         # Several cookies of one name, on other domains and paths, need keys of their own.
@@ -151,27 +191,67 @@ class _DjangoHeaders(ResponseHeaders):
             del self._response.headers[name]
 
 
+def _multi_dict(several: str, add: str) -> Callable[[Any], ResponseHeaders]:
+    return lambda response: MultiDictHeaders(response.headers, several, add)
+
+
+# By name, for none of these is imported before its framework is; a subclass is known by its base.
+_KNOWN: Final[Mapping[str, Callable[[Any], ResponseHeaders]]] = {
+    "starlette.responses.Response": _multi_dict("getlist", "append"),
+    "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
+    "django.http.response.HttpResponseBase": DjangoHeaders,
+    "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
+    "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
+    "webob.response.Response": _multi_dict("getall", "add"),
+}
+
+_makers: dict[type, Callable[[Any], ResponseHeaders] | None] = {}
+
+
+def register_response(kind: type, headers: Callable[[Any], ResponseHeaders]) -> None:
+    """Say how the headers of a framework's response objects of this type, and of its subclasses, are set.
+
+    Args:
+        kind: the type.
+        headers: returns the headers of a response, as a `ResponseHeaders`; `MultiDictHeaders` is one over most.
+
+    """
+    for known in [one for one in _makers if issubclass(one, kind)]:
+        del _makers[known]
+    _registered[kind] = headers
+
+
+_registered: dict[type, Callable[[Any], ResponseHeaders]] = {}
+
+
+def _maker_of(kind: type) -> Callable[[Any], ResponseHeaders] | None:
+    if kind not in _makers:
+        found = (_registered.get(base) or _KNOWN.get(f"{base.__module__}.{base.__qualname__}") for base in kind.__mro__)
+        _makers[kind] = next((one for one in found if one is not None), None)
+    return _makers[kind]
+
+
+def is_response(given: Any) -> bool:
+    """Tell whether this is a response whose headers can be set."""
+    return _maker_of(given.__class__) is not None
+
+
 def headers_of(response: Any) -> ResponseHeaders:
     """Return the headers of a framework's response object; raises `CarrierError` if it has none that can be set."""
-    headers = getattr(response, "headers", None)
-    if hasattr(response, "cookies") and hasattr(response, "set_signed_cookie"):
-        return _DjangoHeaders(response)
-    if headers is not None:
-        for several in ("getall", "getlist", "get_list", "get_all"):
-            for add in ("append", "add", "add_header"):
-                if callable(getattr(headers, several, None)) and callable(getattr(headers, add, None)):
-                    return _MultiDictHeaders(headers, several, add)
-    raise CarrierError(
-        f"{type(response).__name__} has no headers that a cookie can be added to: "
-        "give the framework's response object after the request"
-    )
+    make = _maker_of(response.__class__)
+    if make is None:
+        raise CarrierError(
+            f"{type(response).__name__} has no headers that a cookie can be added to: "
+            "give the framework's response object after the request "
+            "(server_session.adapters.register_response says how those of another framework are set)"
+        )
+    return make(response)
 
 
-def add_cookies(headers: ResponseHeaders, cookies: Iterable[Header], before: Iterable[Header] = ()) -> None:
+def add_cookies(headers: ResponseHeaders, cookies: Iterable[Header], before: Collection[Header] = ()) -> None:
     """Add Set-Cookie headers beside others', in the place of those that this session added `before`."""
-    old = {(name, value) for name, value in before}
-    if old:
-        _take_back(headers, old)
+    if before:
+        _take_back(headers, set(before))
     for name, value in cookies:
         headers.add(name.decode("latin-1"), value.decode("latin-1"))
 
@@ -186,18 +266,26 @@ def _take_back(headers: ResponseHeaders, old: set[Header]) -> None:
                 headers.add(name, value)
 
 
-def vary_on_cookie(headers: ResponseHeaders) -> None:
-    """Say that the response depends on the cookie (RFC 9110, 12.5.5)."""
-    values = headers.all("vary")
-    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
-    if "*" in names or any(name.lower() == "cookie" for name in names):
+def vary_on(headers: ResponseHeaders, *names: str) -> None:
+    """Say that the response depends on these headers of the request (RFC 9110, 12.5.5)."""
+    if "vary" not in headers.names():
+        headers.add("vary", ", ".join(names) if names[1:] else names[0])
         return
-    headers.drop("vary")
-    headers.add("vary", ", ".join([*names, "Cookie"]))
+    there = [name.strip() for value in headers.all("vary") for name in value.split(",") if name.strip()]
+    known = {name.lower() for name in there}
+    more = [name for name in names if name.lower() not in known]
+    if more and "*" not in known:
+        headers.drop("vary")
+        headers.add("vary", ", ".join([*there, *more]))
 
 
 def never_store(headers: ResponseHeaders) -> None:
     """Say that no cache may keep the response (RFC 9111, 5.2.2.5): it carries a cookie or a token of one visitor."""
+    there = headers.names()
+    cdn = [name for name in _CDN_HEADERS if name in there]
+    if "cache-control" not in there and not cdn:
+        headers.add("cache-control", "private, no-store")
+        return
     directives = [
         directive.strip()
         for value in headers.all("cache-control")
@@ -205,7 +293,6 @@ def never_store(headers: ResponseHeaders) -> None:
         if directive.strip()
     ]
     names = {directive.partition("=")[0].strip().lower() for directive in directives}
-    cdn = [name for name in _CDN_HEADERS if headers.all(name)]
     if (public := names & _PUBLIC) or cdn:
         _LOG.warning(
             "a response that carries a session's cookie or token was marked for shared caches (%s): taken out",

@@ -1,11 +1,42 @@
-"""The mapping of a blocking application: loaded at its first touch."""
+"""What stands for a mapping that was not loaded yet: one loads when it is awaited, the other when it is touched."""
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
+from copy import deepcopy
 from typing import Any, Self
 
-from server_session._session import Session
+from server_session.exceptions import SessionNotLoadedError
+from server_session.kernel.mapping import Session
 
-__all__ = ["LazySession"]
+__all__ = ["LazySession", "UnloadedSession"]
+
+
+class UnloadedSession:
+    """Stands for a session that was not asked for yet (`autoload=False`). It is no dict, and never looks empty."""
+
+    def __init__(self, load: Callable[[], Coroutine[Any, Any, Session]]) -> None:
+        self._load = load
+
+    async def load(self) -> Session:
+        """Load the session, put it in this object's place, and return it."""
+        return await self._load()
+
+    def _refuse(self, *_: object) -> Any:
+        raise SessionNotLoadedError(
+            "this session is not loaded (autoload=False): write `session = await request.session.load()`, "
+            "or use the functions, such as `await get_session_data(request)`"
+        )
+
+    __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = __bool__ = __eq__ = __or__ = _refuse
+    __ior__ = __reversed__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _DICT_NAMES:
+            self._refuse()
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+
+_DICT_NAMES = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
 
 class LazySession(MutableMapping[str, Any]):
@@ -50,6 +81,10 @@ class LazySession(MutableMapping[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the key's value, or `default`."""
+        return self.loaded().get(key, default)
+
     def clear(self) -> None:
         """Drop every field, seen or not."""
         self.loaded().clear()
@@ -59,6 +94,9 @@ class LazySession(MutableMapping[str, Any]):
         return self.loaded().copy()
 
     __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return deepcopy(self.copy(), memo)
 
     def __or__(self, other: Any) -> dict[str, Any]:
         return self.loaded().copy() | other  # type: ignore[no-any-return]
@@ -75,8 +113,13 @@ class LazySession(MutableMapping[str, Any]):
 
     @property
     def accessed(self) -> bool:
-        """Whether anything was read or written."""
+        """Whether anything was read or written. Setting it has no effect: a look is seen by itself."""
         return self._session is not None and self._session.accessed
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        # Flask sets it where somebody names `flask.session`, which need not be a look at it.
+        pass
 
     @property
     def modified(self) -> bool:

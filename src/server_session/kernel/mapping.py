@@ -1,27 +1,39 @@
-"""The request's mapping: a dict that records what is done to it."""
+"""The request's mapping: a dict that records what is read of it and what is done to it."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol, Self
 
-from server_session._codec import decode_fields, encode_fields
-from server_session._observed import ObservedDict
+import msgspec
+
+from server_session._codec import RESERVED, decode_fields, encode_fields, encode_value
 from server_session._record import is_same
 from server_session.exceptions import SessionNotLoadedError
+from server_session.kernel.observed import ObservedDict
 
-__all__ = ["Changes", "Session", "UnloadedSession"]
+__all__ = ["Changes", "Session"]
 
 _ABSENT: Any = object()
 
 
-class Changes(NamedTuple):
+class Changes(msgspec.Struct, frozen=True):
     """What a commit has to store."""
 
     changed: dict[str, bytes]
-    removed: frozenset[str]
+    removed: Collection[str]
     cleared: bool
     """Every field goes, seen or not; `changed` is all that there is afterwards."""
-    assigned: frozenset[str]
+    assigned: Collection[str]
     """The changed names to which a value was assigned, as opposed to a change inside the value that stands."""
+    moment: int
+    """How many assignments and removals there had been: what came later is not in here."""
+
+
+class _Stored(Protocol):
+    """The stored session that a mapping is of."""
+
+    async def commit(self) -> bool: ...
+
+    async def is_alive(self) -> bool: ...
 
 
 class Session(ObservedDict):
@@ -31,21 +43,19 @@ class Session(ObservedDict):
     (`session["cart"].append(…)`) counts.
     """
 
-    accessed: bool
-    """Whether anything was read or written; the response then varies on the cookie."""
-
-    def __init__(self, fields: Mapping[str, bytes] | None = None) -> None:
-        self._stored: dict[str, bytes] = dict(fields or {})
-        self._assigned: set[str] = set()
+    def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
+        # What the store holds of the user's fields, as this mapping last heard.
+        stored_fields = {name: fields[name] for name in fields if name[:1] != RESERVED} if fields else {}
+        if stored_fields:
+            dict.update(self, decode_fields(stored_fields))
+        self.read = set()
+        self._stored = stored_fields
+        self._of = stored
+        # By name, the moment of its last assignment.
+        self._assigned: dict[str, int] = {}
+        self._moment = 0
         self._removed: set[str] = set()
         self._cleared = False
-        # Names whose values were handed out: only these can have changed inside.
-        self._shown: set[object] = set()
-        self._all_shown = False
-        self._save: Callable[[], Coroutine[Any, Any, bool]] | None = None
-        self._ask: Callable[[], Coroutine[Any, Any, bool]] | None = None
-        self.accessed = False
-        super().__init__(decode_fields(self._stored) if self._stored else {})
 
     # --- what a request does to its session
 
@@ -55,16 +65,16 @@ class Session(ObservedDict):
         Without it the mapping is stored before the response starts and again when the application returns.
         Raises `StoreError`, `SerializationError`, and `ResponseStartedError` where a new cookie comes too late.
         """
-        if self._save is None:
+        if self._of is None:
             raise SessionNotLoadedError("this session belongs to no request: there is nowhere to save it")
-        return await self._save()
+        return await self._of.commit()
 
     async def is_alive(self) -> bool:
         """Ask the store whether the session still lives: not destroyed, not renewed elsewhere, not expired.
 
         For whoever holds it long: a WebSocket, a stream. The question does not restart the idle clock.
         """
-        return self._ask is not None and await self._ask()
+        return self._of is not None and await self._of.is_alive()
 
     def mark_modified(self) -> None:
         """Note that the session was written to, as Starlette's own session does; what changed is seen by itself."""
@@ -83,12 +93,18 @@ class Session(ObservedDict):
     def modified(self, value: bool) -> None:  # noqa: ARG002 - what it is set to changes nothing
         self.accessed = True
 
-    # --- what the lifecycle asks of it
+    # --- what a commit asks of it
 
-    def bind(self, save: Callable[[], Coroutine[Any, Any, bool]], ask: Callable[[], Coroutine[Any, Any, bool]]) -> None:
-        """Say how to store this session, and how to ask whether it lives."""
-        self._save = save
-        self._ask = ask
+    @property
+    def may_differ(self) -> bool:
+        """Whether anything was written, or handed out that can have changed inside."""
+        if self._assigned or self._removed or self._cleared:
+            return True
+        stored = self._stored
+        for name in stored if self.read_values else self.read:  # noqa: SIM110 - each request comes by here
+            if name in stored and stored[name][:1] in b"[{":
+                return True
+        return False
 
     def changes(self) -> Changes | None:
         """Return what is not yet stored, or `None`.
@@ -98,22 +114,26 @@ class Session(ObservedDict):
         if not self.accessed:
             return None
         if self._cleared:
-            return Changes(encode_fields(self.plain()), frozenset(), True, frozenset(dict.keys(self)))
-        candidates = self._assigned | {
+            return Changes(encode_fields(self.plain()), (), True, frozenset(dict.keys(self)), self._moment)
+        stored, assigned = self._stored, self._assigned
+        changed: dict[str, bytes] = {}
+        if assigned:
+            encoded = encode_fields({name: value for name, value in dict.items(self) if name in assigned})
+            for name, value in encoded.items():
+                # To assign what is stored already is no assignment; what then changes inside it is a change inside.
+                if name in stored and stored[name] == value:
+                    del assigned[name]
+                else:
+                    changed[name] = value
+        for name in stored if self.read_values else self.read:
             # Only a container can have changed inside, and only JSON's containers are stored as one.
-            name
-            for name, stored in self._stored.items()
-            if stored[:1] in b"[{" and (self._all_shown or name in self._shown) and dict.__contains__(self, name)
-        }
-        if not candidates and not self._removed:
-            return None
-        encoded = encode_fields({name: value for name, value in dict.items(self) if name in candidates})
-        changed = {name: value for name, value in encoded.items() if not is_same(name, self._stored.get(name), value)}
-        # To assign what is stored already is no assignment; what then changes inside it is a change inside.
-        self._assigned &= changed.keys()
+            if name in stored and stored[name][:1] in b"[{" and name not in assigned and name not in self._removed:
+                value = encode_value(name, dict.__getitem__(self, name))
+                if value != stored[name] and not is_same(name, stored[name], value):
+                    changed[name] = value
         if not changed and not self._removed:
             return None
-        return Changes(changed, frozenset(self._removed), False, frozenset(self._assigned))
+        return Changes(changed, frozenset(self._removed), False, frozenset(assigned), self._moment)
 
     def settle(self, changes: Changes) -> None:
         """Note that these changes are stored (or were refused for good)."""
@@ -124,8 +144,15 @@ class Session(ObservedDict):
         for name in changes.removed:
             self._stored.pop(name, None)
         # What was written while the store was at work is not stored yet.
-        self._assigned -= {name for name, value in changes.changed.items() if self._holds(name, value)}
-        self._removed = {name for name in self._stored if not dict.__contains__(self, name)}
+        if self._moment == changes.moment:
+            self._assigned.clear()
+            if self._removed:
+                self._removed.clear()
+        else:
+            self._assigned = {name: moment for name, moment in self._assigned.items() if moment > changes.moment}
+            self._removed = self._stored.keys() - dict.keys(self)
+
+    # --- what the functions of the request ask of it
 
     def absorb(self, fields: Mapping[str, bytes]) -> None:
         """Bring in what the store holds now, beneath what is not yet stored.
@@ -148,20 +175,20 @@ class Session(ObservedDict):
                 dict.pop(self, name, None)
             self._removed.discard(name)
         self._stored = dict(fields)
-        self._assigned -= news.keys()
+        for name in news:
+            self._assigned.pop(name, None)
 
     def accept(self, changed: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
         """Bring in what a function of this request has just stored; it supersedes what was not yet stored."""
+        # A value that has not changed stays the object that it is.
         news = {name: value for name, value in changed.items() if not self._holds(name, value)}
         dict.update(self, decode_fields(news))
         self._stored.update(changed)
-        self._assigned -= changed.keys()
-        self._removed -= changed.keys()
+        self._forget(changed)
         for name in removed:
             dict.pop(self, name, None)
             self._stored.pop(name, None)
-            self._assigned.discard(name)
-            self._removed.discard(name)
+        self._forget(removed)
 
     def restart(self, fields: Mapping[str, bytes]) -> None:
         """Become the mapping of a session with just these fields, all stored."""
@@ -182,27 +209,34 @@ class Session(ObservedDict):
         return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
     def _holds(self, name: str, value: bytes) -> bool:
-        if not dict.__contains__(self, name):
-            return False
-        return encode_fields({name: dict.__getitem__(self, name)})[name] == value
+        # What was never handed out cannot have changed inside.
+        is_as_stored = self.read_values or name in self.read or name in self._assigned
+        if not is_as_stored and self._stored.get(name) == value:
+            return True
+        return dict.__contains__(self, name) and encode_value(name, dict.__getitem__(self, name)) == value
 
-    def _wrote(self, name: str) -> None:
-        # Who assigned the value may hold it and change it after it was stored.
-        self._shown.add(name)
-        self.accessed = True
-        self._assigned.add(name)
-        self._removed.discard(name)
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._assigned.pop(name, None)
+            self._removed.discard(name)
 
     def _dropped(self, name: str) -> None:
-        self._assigned.discard(name)
+        self._moment += 1
+        self._assigned.pop(name, None)
         if name in self._stored:
             self._removed.add(name)
 
     # --- dict's writes
 
     def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        self._wrote(key)
+        self.accessed = True
+        dict.__setitem__(self, key, value)
+        # Who assigned the value may hold it and change it after it was stored.
+        self.read.add(key)
+        self._moment += 1
+        self._assigned[key] = self._moment
+        if self._removed:
+            self._removed.discard(key)
 
     def __delitem__(self, key: str) -> None:
         self.accessed = True
@@ -211,7 +245,6 @@ class Session(ObservedDict):
 
     def pop(self, key: str, default: Any = _ABSENT, /) -> Any:
         """Remove the key and return its value, or `default`; `KeyError` if neither is there."""
-        self.accessed = True
         if key not in self:
             if default is _ABSENT:
                 raise KeyError(key)
@@ -233,6 +266,7 @@ class Session(ObservedDict):
         Left empty at the commit the session is destroyed; written to again it is founded anew, under a new cookie.
         """
         self.accessed = True
+        self._moment += 1
         self._cleared = True
         self._assigned.clear()
         self._removed.clear()
@@ -240,57 +274,21 @@ class Session(ObservedDict):
 
     def setdefault(self, key: str, default: Any = None, /) -> Any:
         """Return the key's value, after setting it to `default` if it is absent."""
-        self.accessed = True
         if key not in self:
             self[key] = default
         return self[key]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set many keys, as `dict.update` does."""
-        for key, value in dict(*args, **kwargs).items():
-            self[key] = value
+        news = dict(*args, **kwargs)
+        dict.update(self, news)
+        self.accessed = True
+        self.read.update(news)
+        self._moment += 1
+        self._assigned.update(dict.fromkeys(news, self._moment))
+        if self._removed:
+            self._removed.difference_update(news)
 
     def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
         self.update(other)
         return self
-
-    # --- dict's reads: each of them makes the response vary on the cookie
-
-    def _on_read(self, key: object) -> None:
-        self.accessed = True
-        self._shown.add(key)
-
-    def _on_read_names(self) -> None:
-        self.accessed = True
-
-    def _on_read_values(self) -> None:
-        self.accessed = self._all_shown = True
-
-
-class UnloadedSession:
-    """Stands for a session that was not asked for yet (`autoload=False`). It is no dict, and never looks empty."""
-
-    def __init__(self, load: Callable[[], Coroutine[Any, Any, Session]]) -> None:
-        self._load = load
-
-    async def load(self) -> Session:
-        """Load the session, put it in this object's place, and return it."""
-        return await self._load()
-
-    def _refuse(self, *_: object) -> Any:
-        raise SessionNotLoadedError(
-            "this session is not loaded (autoload=False): write `session = await request.session.load()`, "
-            "or use the functions, such as `await get_session_data(request)`"
-        )
-
-    __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = __bool__ = __eq__ = __or__ = _refuse
-    __ior__ = __reversed__ = _refuse
-    __hash__ = None  # type: ignore[assignment]
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _DICT_NAMES:
-            self._refuse()
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-
-_DICT_NAMES = frozenset(name for name in dir(dict) if not name.startswith("_"))

@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from server_session._csrf import CSRF, NOTHING_MORE, Demand
+from server_session.csrf.policy import CSRF
+from server_session.csrf.verdict import NOTHING_MORE, Demand
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["asks_for_safe_methods", "csrf_exempt", "csrf_protect", "demand_of"]
+__all__ = ["csrf_exempt", "csrf_protect", "demand_of", "marked_every_method"]
 
 E = TypeVar("E", bound=Callable[..., Any])
 
 _MARK: Final = "__server_session_csrf__"
-_marked_every_method = False
+
+marked_every_method: Final[list[object]] = []
+"""The endpoints that want their GET to be checked: while there is none, no GET's endpoint is looked for."""
 
 
 def csrf_exempt(endpoint: E) -> E:
@@ -40,16 +43,17 @@ def csrf_protect(
             `get_csrf_token(request, scope=("POST", "/transfer"))`.
 
     """
-    global _marked_every_method  # noqa: PLW0603 - whether any endpoint of the process asks for it
     demand = Demand(strict=strict, every_method=every_method, anonymous=anonymous, scoped=scoped)
     if demand == NOTHING_MORE:
         raise ConfigurationError("csrf_protect() asks for nothing: give strict, every_method, anonymous or scoped")
-    _marked_every_method |= every_method
     return partial(_mark, demand=demand)
 
 
 def demand_of(endpoint: object, method: str, policy: CSRF) -> Demand:
-    """Return what the endpoint that will serve a request of this method asks; `None` is an endpoint not known."""
+    """Return what the endpoint that will serve a request of this method asks; `None` is an endpoint not known.
+
+    A tuple is the endpoint, and what it is grouped in: Flask's blueprints.
+    """
     faces = list(_faces(endpoint, method.lower()))
     marks: list[Demand] = [mark for face in faces if isinstance(mark := getattr(face, _MARK, None), Demand)]
     named = policy.protect_anonymous
@@ -65,13 +69,12 @@ def demand_of(endpoint: object, method: str, policy: CSRF) -> Demand:
     return asked._replace(anonymous=True) if named is True else asked
 
 
-def asks_for_safe_methods() -> bool:
-    """Tell whether there is any endpoint that wants its GET to be checked."""
-    return _marked_every_method
-
-
 def _faces(endpoint: object, verb: str) -> Iterator[object]:
     """Yield the endpoint, and what stands behind it: the class of a class's view, and its method."""
+    if isinstance(endpoint, tuple):
+        for one in endpoint:
+            yield from _faces(one, verb)
+        return
     while endpoint is not None:
         yield endpoint
         for name in ("view_class", "cls"):
@@ -106,4 +109,6 @@ def _mark(endpoint: E, demand: Demand) -> E:
         raise ConfigurationError(
             f"{endpoint!r} cannot be marked: mark the function or the class, as its outermost decorator"
         ) from None
+    if demand.every_method:
+        marked_every_method.append(endpoint)
     return endpoint

@@ -1,15 +1,13 @@
-"""Sessions in Redis or Valkey: a hash a session, one key and one command a call."""
+"""The store, and its ways to a server."""
 
 import asyncio
-import contextlib
 import hashlib
 import importlib.resources
-import inspect
 import math
-from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from datetime import timedelta
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
 
 import redis
 import redis.asyncio
@@ -32,26 +30,24 @@ from server_session.stores._base import (
     Outcome,
     SessionStore,
 )
+from server_session.stores.redis._pipeline import Pipeline, packed
 
 __all__ = ["Client", "RedisSessionStore"]
 
 Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
 """The clients that a store can be given. What a Sentinel's `master_for` returns is a `Redis`."""
 
-_Argument: TypeAlias = bytes | str | int
-
 _OUTCOMES: Final = {0: MISSING, 1: APPLIED, 2: CONFLICT}
 
-_SCRIPT: Final = importlib.resources.files("server_session.stores").joinpath("redis.lua").read_bytes()
+_SCRIPT: Final = importlib.resources.files("server_session.stores.redis").joinpath("redis.lua").read_bytes()
 # The name that Redis gives a script; nothing is kept secret by it.
-_SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
+_SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
 
-# The asynchronous pool of redis-py 8.1.0 gives out connections that have ended, if they speak RESP3. One that is
-# disconnected connects anew when it sends.
-_LOOKS_AGAIN: Final = hasattr(redis.asyncio.Connection, "can_read")
-
-# Connections of a store made from a URL, for each loop and for all threads; `?max_connections=` in the URL wins.
+# Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
 _CONNECTIONS: Final = 50
+
+# How many limits a caller that blocks waits for one of them to be free.
+_PATIENCE: Final = 10
 
 
 class RedisSessionStore(SessionStore):
@@ -66,8 +62,10 @@ class RedisSessionStore(SessionStore):
     it is noticed beforehand and made anew; by redis-py's asynchronous client of a Cluster alone it is not, so there a
     write that meets one is a `StoreError`.
 
-    Made from a URL it serves both colours: callers that block share a client, and each event loop has one of its own,
-    closed with the loop. Calls wait for a free connection.
+    Made from a URL it serves both colours. Callers that block share 50 connections (`max_connections`) and wait for a
+    free one. The calls of an event loop share one, closed with the loop; what is called in one turn of the loop is sent
+    in one piece. A given asynchronous client gives one of its connections up for that; by that of a Cluster each call
+    takes one.
 
     Redis evicts sessions when its memory is full, unless its `maxmemory-policy` is `noeviction`: then it refuses
     writes, which is a `StoreError`. A user under access control needs these commands on the prefix: `+eval +evalsha
@@ -78,10 +76,10 @@ class RedisSessionStore(SessionStore):
             `master_for`; or a URL (`redis://`, `rediss://`, `unix://`) with redis-py's options in its query.
         prefix: What each key begins with.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
-        timeout: Seconds after which a call that awaits is given up, its wait for a free connection included; of the
-            blocking client of a URL, the limit of each wait (for a free connection, to connect, for the answer).
-            A blocking client that is given has limits of its own: its pool's, its `socket_timeout`, and its `retry`
-            while it connects.
+        timeout: Seconds for the server to answer, from the moment that a call is sent, and again to connect where that
+            is needed: what waits in this process for its turn does not use them up. Callers that block wait ten times
+            as long for a free connection. A blocking client that is given has limits of its own: its pool's, its
+            `socket_timeout`, and its `retry` while it connects.
         blocking: With a URL, do without redis-py's asyncio client: calls that await take a worker thread each. trio
             needs this.
 
@@ -104,32 +102,42 @@ class RedisSessionStore(SessionStore):
             raise ConfigurationError("blocking=True belongs to a URL: a client blocks or awaits by its class")
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = prefix.encode()
-        self._blocking: _Route | None = None
-        self._awaiting: _Route | None = None
+        self._blocking: _BlockingServer | _BlockingCluster | None = None
+        self._awaiting: _AwaitingServer | _AwaitingCluster | None = None
+        encoding: Any = client
         match client:
             case str():
                 self.colour = Colour.BLOCKS if blocking else Colour.EITHER
-                self._blocking = _PoolRoute(_blocking_pool(client, timeout))
-                self._awaiting = None if blocking else _RouteOfEachLoop(client, timeout)
+                waits = {"max_connections": _CONNECTIONS, "timeout": _PATIENCE * timeout}
+                encoding = _pool(redis.BlockingConnectionPool, redis.retry.Retry, client, timeout, **waits)
+                self._blocking = _BlockingServer(encoding)
+                if not blocking:
+                    make = partial(_pool, redis.asyncio.ConnectionPool, redis.asyncio.retry.Retry, client, timeout)
+                    self._awaiting = _AwaitingServer(make, timeout)
             case redis.Redis():
-                self.colour, self._blocking = Colour.BLOCKS, _PoolRoute(client.connection_pool)
+                self.colour, self._blocking = Colour.BLOCKS, _BlockingServer(client.connection_pool)
             case redis.RedisCluster():
-                self.colour, self._blocking = Colour.BLOCKS, _ClusterRoute(client)
+                self.colour, self._blocking = Colour.BLOCKS, _BlockingCluster(client)
             case redis.asyncio.Redis():
-                self.colour, self._awaiting = Colour.AWAITS, _PoolRoute(client.connection_pool, timeout)
+                self.colour, self._awaiting = Colour.AWAITS, _AwaitingServer(lambda: client.connection_pool, timeout)
             case redis.asyncio.RedisCluster():
-                self.colour, self._awaiting = Colour.AWAITS, _ClusterRoute(client, timeout)
+                self.colour, self._awaiting = Colour.AWAITS, _AwaitingCluster(client, timeout)
             case _:
                 raise ConfigurationError(
                     f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
                     "of `redis` or `redis.asyncio`"
                 )
+        if encoding.get_encoder().decode_responses:
+            raise ConfigurationError(
+                "the client decodes its answers, and a session's fields are bytes: make it without "
+                "decode_responses=True"
+            )
 
     async def get(
         self, key: str, expect: Expect, touch: bool = True
     ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
-        call = ("get", *_expected(expect), int(touch))
+        call = (b"get", *_expected(expect), b"1" if touch else b"0")
         try:
             answer = await self._run(key, *call)
         except StoreError as error:
@@ -148,8 +156,8 @@ class RedisSessionStore(SessionStore):
         """Write the whole record anew; see `SessionStore.set`."""
         record = (*_milliseconds(lifetime), *_pairs(fields))
         if expect is None:
-            return _outcome(await self._run(key, "create", *record))
-        return _outcome(await self._run(key, "replace", *_expected(expect), *record))
+            return _outcome(await self._run(key, b"create", *record))
+        return _outcome(await self._run(key, b"replace", *_expected(expect), *record))
 
     async def merge(
         self,
@@ -161,25 +169,27 @@ class RedisSessionStore(SessionStore):
     ) -> Outcome:
         """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
         writes = (*_milliseconds(lifetime), *_pairs(changed), *_names(removed))
-        return _outcome(await self._run(key, "merge", *_expected(expect), *writes))
+        return _outcome(await self._run(key, b"merge", *_expected(expect), *writes))
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. See `SessionStore.destroy`."""
         name = self._prefix + key.encode()
-        return bool(await self._send(name, "UNLINK", name))
+        return bool(await self._send(name, b"UNLINK", name))
 
-    async def _run(self, key: str, *call: _Argument) -> Any:
+    async def _run(self, key: str, *call: bytes) -> Any:
         name = self._prefix + key.encode()
         try:
-            return await self._send(name, "EVALSHA", _SCRIPT_NAME, 1, name, *call)
+            return await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, *call)
         except NoScriptError:
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
-            return await self._send(name, "EVAL", _SCRIPT, 1, name, *call)
+            return await self._send(name, b"EVAL", _SCRIPT, b"1", name, *call)
 
-    async def _send(self, name: bytes, *command: _Argument) -> Any:
-        route = self._route()
+    async def _send(self, name: bytes, *command: bytes) -> Any:
         try:
-            return await route.send(name, *command)
+            if self._blocking is not None and (self._awaiting is None or is_driven()):
+                return self._blocking.send(name, command)
+            if self._awaiting is not None and running_library() == "asyncio":
+                return await self._awaiting.send(name, command)
         except NoScriptError:
             raise
         except ResponseError as error:
@@ -194,85 +204,37 @@ class RedisSessionStore(SessionStore):
                 "redis-py's asynchronous client serves one event loop, and this one was used on another: make the "
                 "store of a URL, which has a client for each loop"
             ) from error
-
-    def _route(self) -> "_Route":
-        if self._blocking is not None and (self._awaiting is None or is_driven()):
-            return self._blocking
-        if self._awaiting is None or running_library() != "asyncio":
-            raise ColourError(
-                "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL "
-                "with `blocking=True`, or of a blocking client, which is then called in worker threads"
-            )
-        return self._awaiting
+        raise ColourError(
+            "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL "
+            "with `blocking=True`, or of a blocking client, which is then called in worker threads"
+        )
 
 
-class _Route(Protocol):
-    """A way to the server: one command, one answer. Nothing is sent twice."""
+class _BlockingServer:
+    """A way to one server, or to the one that a Sentinel names, for callers that block. Nothing is sent twice."""
 
-    async def send(self, name: bytes, /, *command: _Argument) -> Any: ...
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def send(self, _name: bytes, command: tuple[bytes, ...]) -> Any:
+        # Not the client's `execute_command`, which sends a command again when its answer was lost.
+        connection = self._pool.get_connection()
+        try:
+            connection.send_packed_command([packed(command)])
+            return connection.read_response()
+        finally:
+            self._pool.release(connection)
 
 
-class _PoolRoute:
-    """Through a pool of connections: to one server, or to the one that a Sentinel names.
+class _AwaitingServer:
+    """The same for callers that await. Each event loop has a pipeline, made at its first call and closed with it."""
 
-    With a `timeout` the pool is an asynchronous one.
-    """
-
-    def __init__(self, pool: Any, timeout: float | None = None) -> None:
-        _refuse_decoding(pool.get_encoder())
+    def __init__(self, pool: Callable[[], Any], timeout: float) -> None:
         self._pool = pool
         self._timeout = timeout
-        # redis.asyncio's own pool raises at once where no connection is left. Whoever waits here finds one.
-        self._gate = _limit(None) if timeout is None else asyncio.Semaphore(pool.max_connections)
+        self._kept: dict[asyncio.AbstractEventLoop, tuple[Pipeline, AsyncGenerator[Pipeline, None]]] = {}
 
-    async def send(self, _name: bytes, /, *command: _Argument) -> Any:
-        # Not the client's `execute_command`, which sends a command again when its answer was lost.
-        async with _limit(self._timeout), self._gate:
-            connection = await _settled(self._pool.get_connection())
-            try:
-                if _LOOKS_AGAIN and self._timeout is not None and await connection.can_read():
-                    await connection.disconnect(nowait=True)
-                await _settled(connection.send_command(*command))
-                return await _settled(connection.read_response())
-            finally:
-                await _settled(self._pool.release(connection))
-
-
-class _ClusterRoute:
-    """Through a client of a Cluster: to the node that has the key.
-
-    With a `timeout` the client is an asynchronous one.
-    """
-
-    def __init__(self, client: Any, timeout: float | None = None) -> None:
-        _refuse_decoding(client.get_encoder())
-        self._client = client
-        self._timeout = timeout
-
-    async def send(self, name: bytes, /, *command: _Argument) -> Any:
-        async with _limit(self._timeout):
-            if self._timeout is not None:
-                await self._client.initialize()
-            # Where it is told the node the client follows a slot that has moved, but sends nothing again whose answer
-            # was lost.
-            try:
-                node = self._client.get_node_from_key(name)
-            except SlotNotCoveredError:
-                # The client itself looks anew only when a node has answered, and here there is none to ask.
-                await _settled(self._client.nodes_manager.initialize())
-                node = self._client.get_node_from_key(name)
-            return await _settled(self._client.execute_command(*command, target_nodes=node))
-
-
-class _RouteOfEachLoop:
-    """Through a pool of the event loop's own, made at the first call on it and closed when it ends."""
-
-    def __init__(self, url: str, timeout: float) -> None:
-        self._url = url
-        self._timeout = timeout
-        self._kept: dict[asyncio.AbstractEventLoop, tuple[_PoolRoute, AsyncGenerator[_PoolRoute, None]]] = {}
-
-    async def send(self, name: bytes, /, *command: _Argument) -> Any:
+    async def send(self, _name: bytes, command: tuple[bytes, ...]) -> Any:
         loop = asyncio.get_running_loop()
         kept = self._kept.get(loop)
         if kept is None:
@@ -281,37 +243,59 @@ class _RouteOfEachLoop:
                 self._kept.pop(closed, None)
             lasting = self._last(loop)
             kept = self._kept[loop] = await anext(lasting), lasting
-        return await kept[0].send(name, *command)
+        return await kept[0].call(packed(command))
 
     # A generator: a loop that is ended as `asyncio.run` does it closes those that began on it.
-    async def _last(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[_PoolRoute, None]:
-        pool = _awaiting_pool(self._url, self._timeout)
+    async def _last(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Pipeline, None]:
+        pipeline = Pipeline(self._pool(), self._timeout)
         try:
-            yield _PoolRoute(pool, self._timeout)
+            yield pipeline
         finally:
             self._kept.pop(loop, None)
-            await pool.disconnect()
+            await pipeline.close()
 
 
-def _blocking_pool(url: str, timeout: float) -> Any:
-    return _pool(redis.BlockingConnectionPool, url, timeout, retry=redis.retry.Retry(NoBackoff(), 0), timeout=timeout)
+class _BlockingCluster:
+    """A way to the node of a Cluster that has the key, for callers that block."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def send(self, name: bytes, command: tuple[bytes, ...]) -> Any:
+        # Where it is told the node the client follows a slot that has moved, but sends nothing again whose answer
+        # was lost.
+        try:
+            node = self._client.get_node_from_key(name)
+        except SlotNotCoveredError:
+            # The client itself looks anew only when a node has answered, and here there is none to ask.
+            self._client.nodes_manager.initialize()
+            node = self._client.get_node_from_key(name)
+        return self._client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
 
 
-def _awaiting_pool(url: str, timeout: float) -> Any:
-    return _pool(redis.asyncio.ConnectionPool, url, timeout, retry=redis.asyncio.retry.Retry(NoBackoff(), 0))
+class _AwaitingCluster:
+    """The same for callers that await."""
+
+    def __init__(self, client: Any, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+
+    async def send(self, name: bytes, command: tuple[bytes, ...]) -> Any:
+        async with asyncio.timeout(self._timeout):
+            await self._client.initialize()
+            try:
+                node = self._client.get_node_from_key(name)
+            except SlotNotCoveredError:
+                await self._client.nodes_manager.initialize()
+                node = self._client.get_node_from_key(name)
+            return await self._client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
 
 
-def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
+def _pool(kind: Any, retry: Any, url: str, limit: float, **options: Any) -> Any:
+    once = retry(NoBackoff(), 0)
     try:
         # RESP2 says all that is said here.
-        pool = kind.from_url(
-            url,
-            protocol=2,
-            max_connections=_CONNECTIONS,
-            socket_timeout=limit,
-            socket_connect_timeout=limit,
-            **options,
-        )
+        pool = kind.from_url(url, protocol=2, socket_timeout=limit, socket_connect_timeout=limit, retry=once, **options)
         # Made, but not connected: what else the URL asks for is only looked at here.
         pool.connection_class(**pool.connection_kwargs)
     except TypeError as error:
@@ -323,21 +307,6 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
             "rediss:// for TLS, or unix://path; in a user and password write reserved characters as %XX"
         ) from None
     return pool
-
-
-def _refuse_decoding(encoder: Any) -> None:
-    if encoder.decode_responses:
-        raise ConfigurationError(
-            "the client decodes its answers, and a session's fields are bytes: make it without decode_responses=True"
-        )
-
-
-def _limit(seconds: float | None) -> AbstractAsyncContextManager[object]:
-    return contextlib.nullcontext() if seconds is None else asyncio.timeout(seconds)
-
-
-async def _settled(answer: Any) -> Any:
-    return await answer if inspect.isawaitable(answer) else answer
 
 
 def _refusal(error: ResponseError) -> StoreError:
@@ -355,27 +324,25 @@ def _outcome(answer: int) -> Outcome:
         raise RecordError("the key holds a hash that is no session: another program wrote it") from None
 
 
-def _expected(expect: Expect) -> list[_Argument]:
-    return [
-        *_pairs({name: value for name, value in expect.items() if value is not None}),
-        *_names([name for name, value in expect.items() if value is None]),
-    ]
+def _expected(expect: Expect) -> list[bytes]:
+    present = {name: value for name, value in expect.items() if value is not None}
+    return [*_pairs(present), *_names([name for name in expect if name not in present])]
 
 
-def _pairs(fields: Mapping[str, bytes]) -> list[_Argument]:
-    return [2 * len(fields), *(part for name, value in fields.items() for part in (name.encode(), value))]
+def _pairs(fields: Mapping[str, bytes]) -> list[bytes]:
+    return [b"%d" % (2 * len(fields)), *[part for name, value in fields.items() for part in (name.encode(), value)]]
 
 
-def _names(names: Collection[str]) -> list[_Argument]:
-    return [len(names), *(name.encode() for name in names)]
+def _names(names: Collection[str]) -> list[bytes]:
+    return [b"%d" % len(names), *[name.encode() for name in names]]
 
 
-def _milliseconds(lifetime: Lifetime | None) -> tuple[_Argument, _Argument]:
+def _milliseconds(lifetime: Lifetime | None) -> tuple[bytes, bytes]:
     if lifetime is None:
-        return "", ""
-    return _whole(lifetime.idle), "" if lifetime.remaining is None else _whole(lifetime.remaining)
+        return b"", b""
+    return _whole(lifetime.idle), b"" if lifetime.remaining is None else _whole(lifetime.remaining)
 
 
-def _whole(seconds: float) -> int:
+def _whole(seconds: float) -> bytes:
     # Within what Redis takes for an expiry: a script that failed there would have written the fields before.
-    return math.ceil(min(max(seconds, 0.0), 1e12) * 1000)
+    return b"%d" % math.ceil(min(max(seconds, 0.0), 1e12) * 1000)

@@ -5,6 +5,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from server_session.csrf.verdict import Rejection
+from server_session.exceptions import CookieWithheldError, SessionError, StoreError
+
 __all__ = ["REJECTION_HEADER", "Refusal", "forbidden", "unavailable", "withheld"]
 
 REJECTION_HEADER: Final = "CSRF-Rejection"
@@ -30,30 +33,36 @@ class Refusal(NamedTuple):
     phrase: str
     headers: list[tuple[str, str]]
     body: bytes
+    rejection: Rejection | None = None
+    """Why the request is refused with 403; `code` is stable and safe to show, `reason` is for the log."""
+    error: SessionError | None = None
+    """What the session could not be had for."""
 
 
-def unavailable() -> Refusal:
+def unavailable(error: StoreError) -> Refusal:
     """Return the answer of an application whose store fails."""
-    return _refusal(503, "Service Unavailable", "text/plain", "Sessions are unavailable now. Try again later.\n", {})
+    text = "Sessions are unavailable now. Try again later.\n"
+    return _refusal(503, "Service Unavailable", "text/plain", text, {})._replace(error=error)
 
 
-def forbidden(code: str, accept: Sequence[bytes], page: Callable[[str], str] | None = None) -> Refusal:
+def forbidden(rejection: Rejection, accept: Sequence[bytes], page: Callable[[str], str] | None = None) -> Refusal:
     """Return the answer to a request that another site may have forged, in HTML or JSON as `Accept` would have it.
 
     `page` returns the HTML for a code, in the place of a plain page.
     """
+    code = rejection.code
     said = _SAID.get(code, _SAID_ELSE)
     more = {"Vary": "Origin, Sec-Fetch-Site", REJECTION_HEADER: code}
     if _prefers_json(accept):
         text = msgspec.json.encode({"error": code, "detail": said}).decode() + "\n"
-        return _refusal(403, "Forbidden", "application/json", text, more)
+        return _refusal(403, "Forbidden", "application/json", text, more)._replace(rejection=rejection)
     html = _PAGE.format(said=said, code=code) if page is None else page(code)
-    return _refusal(403, "Forbidden", "text/html", html, more)
+    return _refusal(403, "Forbidden", "text/html", html, more)._replace(rejection=rejection)
 
 
-def withheld(accept: Sequence[bytes]) -> Refusal:
+def withheld(error: CookieWithheldError, accept: Sequence[bytes]) -> Refusal:
     """Return the answer to a request of another site's that would have founded a session."""
-    return forbidden("cookie_withheld", accept)
+    return forbidden(Rejection("cookie_withheld", str(error)), accept)._replace(error=error)
 
 
 def _refusal(status: int, phrase: str, kind: str, text: str, more: dict[str, str]) -> Refusal:

@@ -1,0 +1,303 @@
+"""What an exchange does at once, in whichever colour: its request, the headers of its response, its refusals."""
+
+import logging
+from typing import Final, Protocol
+
+from server_session._cookies import CookieTransport, Header
+from server_session._policy import Policy
+from server_session._tokens import Credential, junk_token
+from server_session.csrf.demands import demand_of, marked_every_method
+from server_session.csrf.guard import Endpoint, Guard, facts_of
+from server_session.csrf.policy import CSRF, SAFE_METHODS
+from server_session.csrf.refusals import REJECTION_HEADER, Refusal, forbidden, unavailable, withheld
+from server_session.csrf.verdict import Demand, is_cross_site
+from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.http.body import token_in
+from server_session.http.carrier import Serving, current
+from server_session.http.requests import Request
+from server_session.http.responses import ResponseHeaders, add_cookies, never_store, vary_on
+from server_session.kernel.presence import ResponseState
+from server_session.kernel.states import State
+from server_session.kernel.stored import StoredSession
+from server_session.stores._base import SessionStore
+
+__all__ = ["Served", "Steps"]
+
+_LOG: Final = logging.getLogger("server_session")
+
+
+class Served(Protocol):
+    """What an exchange needs of the `Sessions` that it is of."""
+
+    @property
+    def base(self) -> object:
+        """The sessions that it was adapted from, or itself: these have one exchange with each request."""
+        ...
+
+    @property
+    def policy(self) -> Policy: ...  # noqa: D102 - as `Sessions` has them
+
+    @property
+    def store(self) -> SessionStore: ...  # noqa: D102
+
+    @property
+    def cookie(self) -> CookieTransport: ...  # noqa: D102
+
+    @property
+    def origins(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def csrf(self) -> CSRF | None: ...  # noqa: D102
+
+    def look_for_proxy(self, request: Request) -> None:
+        """Warn once where a proxy seems to end TLS and nobody has said so."""
+        ...
+
+
+class Steps:
+    """The steps of an exchange that are the same in both colours, and what is known of it.
+
+    `refusal` is what was answered in the application's place, if the request was refused, and `demand` what the
+    endpoint asked of the check, if there was anything to check.
+    """
+
+    def __init__(self, sessions: Served, request: Request) -> None:
+        self.sessions = sessions
+        self.request = request
+        self.refusal: Refusal | None = None
+        self.demand: Demand | None = None
+        # The method as which it has passed the check.
+        self._passed_as: str | None = None
+        self._stored: StoredSession | None = None
+        self._response = ResponseState.ABSENT
+        self._is_served = False
+        self._cookies: list[Header] = []
+        request.exchanges[sessions.base] = self
+
+    @property
+    def stored(self) -> StoredSession:
+        """The session as the store has it, made when it is first asked for."""
+        if self._stored is None:
+            sessions, request = self.sessions, self.request
+            presented: list[Credential] = []
+            for value in sessions.cookie.read(request):
+                if (credential := Credential.parse(value)) is not None:
+                    presented = [*presented, credential]
+            self._stored = StoredSession(sessions.policy, presented, self._response, request, self._is_withheld)
+        return self._stored
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything was asked of the session; else there is nothing to store, and nothing to answer."""
+        return self._stored is not None
+
+    @property
+    def created(self) -> bool:
+        """Whether this request founded the session that it has."""
+        return self.stored.created
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the request brought no session that lives; true to what was asked of the store so far."""
+        return not self.stored.has_cookie or self.stored.state is not State.LIVE
+
+    @property
+    def has_cookie(self) -> bool:
+        """Whether the request brought a well-formed cookie."""
+        return self.stored.has_cookie
+
+    # --- the beginning
+
+    def serve(self, *, found: bool = False) -> None:
+        """Say that an adapter serves this request: a cookie can be set until it answers.
+
+        Said again it is that another response takes the place of the one that was answered. With `found` it is the
+        framework that tells which request it serves, by `find_request_by`; without, `serving` does.
+        """
+        if not self._is_served:
+            self._is_served = True
+            self.request.served = [*self.request.served, self.sessions.base]
+        self._response = ResponseState.OPEN
+        if self._stored is not None:
+            self._stored.response = ResponseState.OPEN
+        if found and (outer := current.get()) is not self.request:
+            self.request.within = outer
+
+    def serving(self) -> Serving:
+        """Let the functions know the request without being given it, within `with`."""
+        return Serving(self.request)
+
+    # --- the check
+
+    def may_be_forged(self, method: str) -> bool:
+        """Tell whether a request of this method, as the view sees it, has to be checked."""
+        policy, request = self.sessions.csrf, self.request
+        # Most requests by far are plain GETs: nothing is looked up for them.
+        is_plain = method == "GET" == request.wire_method and not request.is_websocket and not marked_every_method
+        return policy is not None and not (is_plain and policy.lets_get)
+
+    def _guard(self, endpoint: Endpoint, method: str | None) -> Guard | None:
+        seen = self.request.method if method is None else method
+        policy = self.sessions.csrf
+        if policy is None or not self.may_be_forged(seen):
+            return None
+        demand = demand_of(endpoint(), seen, policy)
+        if self.demand is not None and seen == self._passed_as and demand.is_met_by(self.demand):
+            return None
+        self.demand, self._passed_as = demand, None
+        has_cookie = self.sessions.cookie.is_present(self.request)
+        return Guard(policy, self.sessions.origins, self.request, demand, seen, has_cookie=has_cookie)
+
+    @property
+    def _csrf_limit(self) -> int:
+        return 0 if self.sessions.csrf is None else self.sessions.csrf.body_limit
+
+    def _token_in(self, guard: Guard, body: bytes, is_whole: bool) -> str | None:
+        field = "" if self.sessions.csrf is None else self.sessions.csrf.field
+        return token_in(guard.content_type, body, field, is_whole=is_whole)
+
+    def _concluded(self, guard: Guard) -> Refusal | None:
+        rejection = guard.rejection(self.stored, self.sessions.policy.signals)
+        if rejection is None:
+            self._passed_as = guard.method
+        else:
+            page = None if self.sessions.csrf is None else self.sessions.csrf.page
+            self.refusal = forbidden(rejection, self.request.header_values(b"accept"), page)
+        return self.refusal
+
+    def _is_withheld(self) -> bool:
+        """Tell whether the browser may have a session's cookie that it did not send with this request."""
+        cookie, request = self.sessions.cookie, self.request
+        if request.wire_method in SAFE_METHODS:
+            # With these the cookie comes (RFC 6265bis, 5.2, "Lax").
+            return False
+        if not cookie.withheld_cross_site or cookie.is_present(request):
+            return False
+        return is_cross_site(facts_of(request, request.method, request.method, has_cookie=False), self.sessions.origins)
+
+    # --- the session
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is anything to store, as far as can be told without a look into what was handed out."""
+        stored = self._stored
+        if stored is None:
+            return False
+        session = stored.session
+        if session is not None and session.accessed and session.may_differ:
+            return True
+        return stored.owes_session or stored.was_interrupted
+
+    # --- the answer
+
+    def keep_cookie(self, seconds: float | None, *, again: bool = False) -> None:
+        """Say for how many seconds the browser keeps the cookie: 0 is until it closes, `None` as the transport has it.
+
+        With `again` it is set once more, if the one that the browser has is known to hold.
+        """
+        if again:
+            self.stored.send_cookie_again(seconds)
+        else:
+            self.stored.cookie_seconds = seconds
+
+    def refuse(self, error: StoreError | CookieWithheldError) -> Refusal:
+        """Return what is answered where the session cannot be had: 503, or 403; and log why.
+
+        What the mapping has not stored is given up: what was answered so is not stored after all.
+        """
+        if self.refusal is not None and self.refusal.error is error:
+            return self.refusal
+        self.stored.abandon()
+        if isinstance(error, CookieWithheldError):
+            _LOG.warning("a request was answered with 403: %s", error)
+            self.refusal = withheld(error, self.request.header_values(b"accept"))
+        else:
+            _LOG.error("a request was answered with 503, for the session store failed: %s", error)
+            self.refusal = unavailable(error)
+        return self.refusal
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the response's headers are to be changed."""
+        stored = self._stored
+        if stored is None or self.refusal is not None:
+            return self.refusal is not None
+        return stored.accessed or stored.token_given or (stored.session is not None and stored.session.accessed)
+
+    def answer(self, headers: ResponseHeaders, *, varies: bool = False, starts: bool = True) -> None:
+        """Put the cookie, and what caches must know, into the response's headers; with `starts` they are then sent.
+
+        With `varies` the response depends on the session, whatever was asked of it so far. Where the request was
+        refused, the response is the application's own page that says so: it gets the headers that ours has.
+        """
+        if varies or self.has_answer:
+            self.write_headers(headers)
+        if starts:
+            self.started()
+
+    def write_headers(self, headers: ResponseHeaders) -> None:
+        """Put the cookie, and what caches must know, into a response that depends on the session."""
+        stored = self._stored or self.stored
+        cookies = [] if stored.cookie is None else self.cookie_headers()
+        if cookies or self._cookies:
+            add_cookies(headers, cookies, self._cookies)
+            self._cookies = cookies
+        if cookies or stored.token_given or self.refusal is not None:
+            never_store(headers)
+        if self.refusal is None or self.refusal.rejection is None:
+            vary_on(headers, "Cookie")
+        else:
+            headers.drop(REJECTION_HEADER.lower())
+            headers.add(REJECTION_HEADER.lower(), self.refusal.rejection.code)
+            vary_on(headers, "Cookie", "Origin", "Sec-Fetch-Site")
+
+    def started(self) -> None:
+        """Say that the response's headers have been sent: a new cookie is an error from now on."""
+        self._response = ResponseState.STARTED
+        if self._stored is not None:
+            self._stored.response = ResponseState.STARTED
+
+    def release(self) -> None:
+        """Say that the adapter is done with a response that can still be changed, by whoever gives it to a function."""
+        self._is_served = False
+        self._respond(ResponseState.ABSENT)
+
+    def _respond(self, state: ResponseState) -> None:
+        self._response = state
+        if self._stored is not None:
+            self._stored.response = state
+
+    def cookie_headers(self) -> list[Header]:
+        """Return the headers that set or expire the cookie; none where the browser keeps what it has."""
+        stored, cookie, request = self._stored or self.stored, self.sessions.cookie, self.request
+        change = stored.cookie
+        if change is None:
+            return []
+        self.sessions.look_for_proxy(request)
+        elsewhere = cookie.expire_elsewhere(request)
+        if change.value is None:
+            return [*elsewhere, *cookie.destroy(request)]
+        return [*elsewhere, *cookie.write(request, change.value, stored.cookie_seconds)]
+
+    # --- tokens and functions
+
+    def csrf_token(self, scope: str = "") -> str:
+        """Return a fresh token for a form, without asking the store; on a page that refuses the request, mere text.
+
+        Where there is no session the commit founds one. Raises `ColourError` where the store has to be asked.
+        """
+        # The page that says so may have a form: it gets no session, and its token will not pass.
+        return junk_token() if self.refusal is not None else self.stored.csrf_token_now(scope)
+
+    def begin_call(self, response: ResponseHeaders | None) -> StoredSession:
+        """Return the session for one of the functions, called with this response or none."""
+        # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
+        if not self._is_served:
+            self._respond(ResponseState.ABSENT if response is None else ResponseState.OPEN)
+        return self.stored
+
+    def end_call(self, response: ResponseHeaders | None) -> None:
+        """Put what a function asks of the response onto the one that was given."""
+        # Under a middleware the cookie is set when the response starts, on whatever response that is.
+        if response is not None and not self._is_served:
+            self.answer(response, starts=False)

@@ -1,0 +1,50 @@
+"""A body that is sent in pieces, after the response has started."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any
+
+from server_session.exchange import BlockingExchange, Exchange
+
+__all__ = ["StreamedBody", "astreamed"]
+
+
+class StreamedBody(Iterator[Any]):
+    """A streamed body, in which the functions know their request, and whose changes are stored at its end."""
+
+    def __init__(self, body: Iterable[Any], blocking: BlockingExchange) -> None:
+        self._body = body
+        self._chunks = iter(body)
+        self._blocking = blocking
+        self._exchange = blocking.exchange
+
+    def __next__(self) -> Any:
+        with self._exchange.serving():
+            try:
+                return next(self._chunks)
+            except StopIteration:
+                self._blocking.commit_late()
+                raise
+
+    def close(self) -> None:
+        """End it, be it whole or not."""
+        with self._exchange.serving():
+            try:
+                if callable(close := getattr(self._body, "close", None)):
+                    close()
+            finally:
+                self._blocking.commit_late()
+
+
+async def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
+    """Return a streamed body that is awaited, as `StreamedBody` is one that blocks."""
+    chunks = aiter(body)
+    try:
+        while True:
+            with exchange.serving():
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    break
+            yield chunk
+    finally:
+        await exchange.commit_late()

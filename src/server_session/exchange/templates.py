@@ -1,0 +1,43 @@
+"""What templates call for the request that is being served: its token, and the elements that bear it."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from server_session._verbs import scope_of
+from server_session.csrf.html import Html, csrf_input, csrf_meta, csrf_script
+from server_session.csrf.policy import CSRF
+from server_session.exchange import BlockingExchange, Exchange
+
+__all__ = ["template_functions"]
+
+TokenScope: TypeAlias = tuple[str, str]
+
+# Where nothing is checked its elements have the usual names.
+_NO_POLICY: Final = CSRF()
+
+
+def template_functions(exchange_of: Callable[[], Exchange | BlockingExchange]) -> Mapping[str, Callable[..., str]]:
+    """Return `csrf_token(scope)`, `csrf_input(scope)`, `csrf_meta(scope)` and `csrf_script(nonce)`, by their names.
+
+    A token founds a session, so none is made before a template asks for it.
+
+    Args:
+        exchange_of: finds the exchange of the request that is being served: its `blocking` one where it may ask the
+            store; of the other it is an error (`ColourError`) to need a token for which the store has to be asked.
+
+    """
+
+    def token(scope: TokenScope | None = None) -> str:
+        return exchange_of().csrf_token(scope_of(scope))
+
+    def field(scope: TokenScope | None = None) -> Html:
+        return csrf_input(token(scope), policy().field)
+
+    def meta(scope: TokenScope | None = None) -> Html:
+        named = policy()
+        return csrf_meta(token(scope), named.header, named.field, single_use=named.single_use)
+
+    def policy() -> CSRF:
+        return exchange_of().sessions.csrf or _NO_POLICY
+
+    return {"csrf_token": token, "csrf_input": field, "csrf_meta": meta, "csrf_script": csrf_script}

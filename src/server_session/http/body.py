@@ -1,0 +1,315 @@
+"""The CSRF token in a request's body, and the body read up to a limit and left whole for the application."""
+
+import functools
+import io
+import re
+import sys
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["AsgiBody", "BytesBody", "WsgiBody", "can_bear_token", "read_asgi", "read_wsgi", "token_in"]
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+# Given a body, a field's name, and whether the body is whole, finds the field's value.
+Find: TypeAlias = Callable[[bytes, str, bool], bytes | None]
+
+# A token is 70 characters. What is much longer is none.
+_LONGEST_TOKEN: Final = 256
+# A body is looked through on the event loop: whatever its bytes, so much of it is looked at, and no more. Other parsers
+# take no more fields either (Django, Starlette, Werkzeug).
+_MOST_FIELDS: Final = 1000
+_MOST_HEADERS: Final = 8
+_LONGEST_HEAD: Final = 8 * 1024
+
+# RFC 9110, 5.6.2.
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_JSON = re.compile(rb"application/json|%b/%b\+json" % (_TOKEN, _TOKEN))
+# RFC 2046, 5.1.1: within quotes it may have what no token has.
+_BOUNDARY: Final = rb"(?:([0-9A-Za-z'+_\-.]{1,70})|\"([0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?])\")"
+# RFC 9110, 5.6.6. No two of its ways to go on begin alike: it takes linear time.
+_OTHERS: Final = rb"(?:;[ \t]*(?:(?!boundary)%b=(?:%b|\"[^\"\\]*\")[ \t]*)?)*" % (_TOKEN, _TOKEN)
+_MULTIPART = re.compile(
+    rb"multipart/form-data[ \t]*%b;[ \t]*boundary=%b[ \t]*%b" % (_OTHERS, _BOUNDARY, _OTHERS), re.IGNORECASE
+)
+_HEADER = re.compile(rb"(%b):([^\r\n\0]*)" % _TOKEN)
+# Browsers escape nothing by a backslash (WHATWG HTML, 4.10.21.8), and parsers differ about one.
+_DISPOSITION = re.compile(rb"form-data[ \t]*;[ \t]*name=(?:(%b)|\"([^\"\\]*)\")(?:[ \t]*;)?" % _TOKEN, re.IGNORECASE)
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+_TEXT: Final = msgspec.json.Decoder(str)
+# MsgspecError is a ValueError in newer msgspec only. RecursionError is the decoder's own bound on depth.
+_UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError)
+
+
+def can_bear_token(content_type: bytes | None) -> bool:
+    """Tell whether a body of this `Content-Type` is looked into: forms (urlencoded, `multipart/form-data`) and JSON."""
+    return _find_for(content_type) is not None
+
+
+def token_in(content_type: bytes | None, body: bytes, field: str, *, is_whole: bool = True) -> str | None:
+    """Return the token in a body that has been read. Without I/O; no bytes make it raise.
+
+    Of several fields with the name the first counts (in JSON the last, as every decoder has it). Nothing is looked for
+    beyond the first 1,000 fields of a form. The `Content-Type`'s charset does not count: the body is UTF-8.
+
+    Args:
+        content_type: the request's; `None` where it has none, or several.
+        body: the body, or its beginning.
+        field: the name of the field that bears the token.
+        is_whole: whether that is all of the body. If not, a form's fields count that ended before, and in JSON none.
+
+    Returns:
+        The token as it was sent, or `None` if none was found.
+
+    """
+    find = _find_for(content_type)
+    value = None if find is None else find(body, field, is_whole)
+    return None if value is None or len(value) > _LONGEST_TOKEN else value.decode("utf-8", "replace")
+
+
+async def read_asgi(receive: Receive, limit: int) -> tuple[bytes, bool, Receive]:
+    """Read an ASGI request's body, until it ends or a message brings more than the limit.
+
+    Args:
+        receive: the server's.
+        limit: how many bytes are wanted, at most; with 0 nothing is read.
+
+    Returns:
+        The body's bytes up to the limit; whether they are all of it, which they are not if the client has hung up; and
+        the `receive` for the application: it gives all that was read, and then goes on with the server's.
+
+    """
+    if limit <= 0:
+        return b"", False, receive
+    # One buffer, not the messages: a body that trickles in by single bytes costs no more than another.
+    buffer = io.BytesIO()
+    more = True
+    left: list[Message] = []
+    while more and buffer.tell() <= limit:
+        message = await receive()
+        if message["type"] != "http.request":
+            left.append(message)
+            break
+        buffer.write(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = buffer.getvalue()
+    if body or not left:
+        left.append({"type": "http.request", "body": body, "more_body": more})
+
+    async def replay() -> Message:
+        return left.pop() if left else await receive()
+
+    return body[:limit], not more and len(body) <= limit, replay
+
+
+def read_wsgi(environ: MutableMapping[str, Any], limit: int) -> tuple[bytes, bool]:
+    """Read a WSGI request's body (PEP 3333), until it ends or exceeds the limit.
+
+    Where something had to be read, `environ["wsgi.input"]` is then a stream that gives it again, and goes on with the
+    server's.
+
+    Args:
+        environ: the request's.
+        limit: how many bytes are wanted, at most; with 0 nothing is read.
+
+    Returns:
+        The body's bytes up to the limit, and whether they are all of it, which they are not if the client has hung up.
+
+    """
+    length = _length(environ)
+    if limit <= 0 or length == 0:
+        return b"", length == 0
+    stream = environ["wsgi.input"]
+    end = sys.maxsize if length is None or environ.get("wsgi.input_terminated") else length
+    # The byte after the limit shows that there are more.
+    wanted = min(end, limit + 1)
+    body = bytearray()
+    try:
+        while len(body) < wanted and (piece := stream.read(wanted - len(body))):
+            body += piece
+    finally:
+        environ["wsgi.input"] = io.BufferedReader(_Input(bytes(body), stream, end - len(body)))
+    # A body that ends before its length was cut off.
+    return bytes(body[:limit]), len(body) <= limit and length in (None, len(body))
+
+
+# Asked twice of each request, and most of an application's have one of a few.
+class AsgiBody:
+    """The body of an ASGI request: a stream. `receive` is what the application gets: it gives again what was read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        """Return what `read_asgi` reads."""
+        body, is_whole, self.receive = await read_asgi(self.receive, limit)
+        return body, is_whole
+
+
+class WsgiBody:
+    """The body of a WSGI request: a stream, which the environ then gives again."""
+
+    def __init__(self, environ: MutableMapping[str, Any]) -> None:
+        self._environ = environ
+
+    def read(self, limit: int) -> tuple[bytes, bool]:
+        """Return what `read_wsgi` reads."""
+        return read_wsgi(self._environ, limit)
+
+
+class BytesBody:
+    """A body that has been read already."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def read(self, limit: int) -> tuple[bytes, bool]:
+        """Return the first so many bytes, and whether these are all."""
+        return self._body[:limit], len(self._body) <= limit
+
+
+@functools.lru_cache(maxsize=16)
+def _find_for(content_type: bytes | None) -> Find | None:
+    """Return how the field is found in a body of this `Content-Type`; `None` where it is not looked for."""
+    content_type = content_type or b""
+    kind = _word(content_type)
+    if kind == b"application/x-www-form-urlencoded":
+        return _in_pairs
+    if match := _MULTIPART.fullmatch(content_type):
+        return functools.partial(_in_parts, match[1] or match[2])
+    return _in_json if _JSON.fullmatch(kind) else None
+
+
+def _word(value: bytes) -> bytes:
+    """Return a header's value without its parameters."""
+    return value.partition(b";")[0].strip(b" \t").lower()
+
+
+def _in_pairs(body: bytes, field: str, is_whole: bool) -> bytes | None:
+    """Find the first pair of the name (WHATWG URL, 5.1): `;` separates nothing, `+` is a space."""
+    name = field.encode()
+    pairs = body.split(b"&", _MOST_FIELDS)
+    if not is_whole or len(pairs) > _MOST_FIELDS:
+        # Cut off, or all that is too much.
+        del pairs[-1]
+    for pair in pairs:
+        key, _, value = pair.partition(b"=")
+        # Percent-encoded, a byte is three.
+        if len(name) <= len(key) <= 3 * len(name) and _unquoted(key) == name:
+            return _unquoted(value[: 3 * _LONGEST_TOKEN + 1])
+    return None
+
+
+def _unquoted(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def _in_json(body: bytes, field: str, is_whole: bool) -> bytes | None:
+    """Find the text at the top object's key. JSON can be read only whole."""
+    if not is_whole:
+        return None
+    try:
+        text: str = _TEXT.decode(_json_decoder(field).decode(body).value)
+    except _UNREADABLE:
+        return None
+    return text.encode()
+
+
+@functools.lru_cache(maxsize=8)
+def _json_decoder(field: str) -> "msgspec.json.Decoder[Any]":
+    """Return a decoder of objects that makes nothing of their other keys and values, for these may be many."""
+    member = ("value", msgspec.Raw, msgspec.field(name=field, default=msgspec.Raw()))
+    return msgspec.json.Decoder(msgspec.defstruct("Body", [member]))
+
+
+def _in_parts(boundary: bytes, body: bytes, field: str, _is_whole: bool) -> bytes | None:
+    """Find the first part that is a plain field of the name (RFC 7578)."""
+    name = field.encode()
+    for head, value in islice(_parts(body, b"--" + boundary), _MOST_FIELDS):
+        if name in head and _is_field(head, name):
+            return value
+    return None
+
+
+def _parts(body: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give each whole part's head and value, until the form ends or parsers differ about what a part is.
+
+    They differ about other preambles than an empty line (which test clients send), a delimiter that does not stand
+    alone in its line, and a part that has no empty line after its head. No browser's form has them.
+    """
+    body = body.removeprefix(b"\r\n")
+    if not body.startswith(delimiter):
+        return
+    start = len(delimiter)
+    while body.startswith(b"\r\n", start):
+        blank = body.find(b"\r\n\r\n", start, start + _LONGEST_HEAD)
+        end = body.find(delimiter, start)
+        after = end + len(delimiter)
+        is_part = 0 <= blank <= end - 6 and body.startswith(b"\r\n", end - 2)
+        if not is_part or not body.startswith((b"\r\n", b"--"), after):
+            return
+        yield body[start + 2 : blank], body[blank + 4 : end - 2]
+        start = after
+
+
+def _is_field(head: bytes, name: bytes) -> bool:
+    """Tell whether a part is a plain field of this name, by its headers."""
+    # A header twice, another parameter than the name, an escaped name, an encoding, a multipart in the part: parsers
+    # differ about them, and no browser's form has them. Such a part is no field, nor is a file.
+    headers: dict[bytes, bytes] = {}
+    for line in head.split(b"\r\n", _MOST_HEADERS - 1):
+        match = _HEADER.fullmatch(line)
+        if match is None or match[1].lower() in headers:
+            return False
+        headers[match[1].lower()] = match[2].strip(b" \t")
+    disposition = _DISPOSITION.fullmatch(headers.get(b"content-disposition", b""))
+    return (
+        disposition is not None
+        and name in disposition.groups()
+        and _word(headers.get(b"content-type", b"text/plain")) == b"text/plain"
+        and _word(headers.get(b"content-transfer-encoding", b"binary")) in {b"7bit", b"8bit", b"binary"}
+    )
+
+
+def _length(environ: MutableMapping[str, Any]) -> int | None:
+    """Return the body's length in bytes, or `None` where it lasts until the server's stream ends."""
+    text = environ.get("CONTENT_LENGTH")
+    if not text:
+        return None if environ.get("wsgi.input_terminated") else 0
+    return int(text) if _LENGTH.fullmatch(text) else 0
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Input(io.RawIOBase):
+    """What was read of the server's stream, and after it the stream itself."""
+
+    def __init__(self, body: bytes, stream: _Readable, left: int) -> None:
+        super().__init__()
+        self._body = io.BytesIO(body)
+        self._stream = stream
+        self._left = left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        with memoryview(buffer).cast("B") as view:
+            count = self._body.readinto(view)
+            # Past the length a server's stream may wait for ever (PEP 3333).
+            if count == 0 and self._left:
+                piece = self._stream.read(min(len(view), self._left))
+                count = len(piece)
+                view[:count] = piece
+                self._left -= count
+            return count

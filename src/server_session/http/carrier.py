@@ -1,0 +1,115 @@
+"""The carrier: whatever a caller has in hand of the request, and what can be read from and set on it."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
+
+from server_session.exceptions import CarrierError
+from server_session.http.requests import Request, is_request, request_of
+from server_session.http.responses import ResponseHeaders, headers_of, is_response
+
+__all__ = ["Carrier", "Serving", "current", "find_request_by", "is_carrier", "resolve", "serving"]
+
+current: ContextVar[Request | None] = ContextVar("server_session_request", default=None)
+"""The request that a middleware is serving now."""
+
+_finders: Final[list[Callable[[], Request | None]]] = []
+
+_CONTEXTS: Final = (("req", "res"), ("request", "response"))
+
+
+def find_request_by(find: Callable[[], Request | None]) -> None:
+    """Say how a framework that knows by itself which request it is serving tells it, `None` outside of any.
+
+    What it tells counts where we serve it, and where no middleware serves another within it: the request says `within`
+    which one it is served.
+    """
+    _finders.append(find)
+
+
+class Serving:
+    """Lets the functions know a request without being given it, while this is entered."""
+
+    __slots__ = ("_request", "_token")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._token = current.set(self._request)
+
+    def __exit__(self, *_: object) -> None:
+        current.reset(self._token)
+
+
+def serving() -> Request | None:
+    """Return the request that is being served here, `None` where there is none."""
+    innermost = current.get()
+    for find in _finders:
+        request = find()
+        if request is not None and request.served and request.within is innermost:
+            return request
+    return innermost
+
+
+class Carrier(NamedTuple):
+    """A request, and the response's headers where a response was given."""
+
+    request: Request
+    response: ResponseHeaders | None = None
+
+
+def resolve(given: tuple[object, ...]) -> Carrier:
+    """Return the carrier that the positional arguments make: none, a request, a request and a response, a context.
+
+    Raises `CarrierError`, which says what was given and what can be.
+    """
+    match given:
+        case ():
+            return Carrier(_current())
+        case (one,):
+            return _from_one(one)
+        case (request, response):
+            return Carrier(_request(request), headers_of(response))
+        case _:
+            raise CarrierError(f"{len(given)} arguments for a request: {_WHAT_CAN_BE}")
+
+
+def _current() -> Request:
+    request = serving()
+    if request is None:
+        raise CarrierError(
+            "no request is being served here: give the request, or let the application serve sessions "
+            "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
+        )
+    return request
+
+
+def _from_one(one: Any) -> Carrier:
+    request = request_of(one)
+    if request is not None:
+        return Carrier(request)
+    for request_name, response_name in _CONTEXTS:
+        if hasattr(one, request_name) and hasattr(one, response_name):
+            response = getattr(one, response_name)
+            return Carrier(_request(getattr(one, request_name)), None if response is None else headers_of(response))
+    return Carrier(_request(one))
+
+
+def is_carrier(value: Any) -> bool:
+    """Tell whether this could be a request, a response or a context, and not data, a name or a token."""
+    return is_request(value) or is_response(value) or any(hasattr(value, request) for request, _ in _CONTEXTS)
+
+
+_WHAT_CAN_BE: Final = (
+    "give nothing (under SessionMiddleware), a request, a request and a response, or a context with "
+    ".req/.res or .request/.response; a request is an ASGI scope, a WSGI environ, or a framework's request object "
+    "(server_session.adapters.register_request says how those of another framework are read)"
+)
+
+
+def _request(given: Any) -> Request:
+    request = request_of(given)
+    if request is None:
+        raise CarrierError(f"{type(given).__name__!r} is no request that can be read: {_WHAT_CAN_BE}")
+    return request

@@ -1,0 +1,116 @@
+"""The request's mapping beside the store: how it is loaded, brought up to date, and committed.
+
+The fourth of the six layers of a `StoredSession`.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from server_session._codec import decode_value
+from server_session._record import AUTHENTICATED, user_fields
+from server_session.kernel.mapping import Changes, Session
+from server_session.kernel.states import State
+from server_session.kernel.writing import Writing
+from server_session.stores._base import Fields
+
+__all__ = ["Mapped"]
+
+
+class Mapped(Writing):
+    """The mapping of one request's session.
+
+    `owes_session` says that the commit has to found a session where there is none, for a token was given of it.
+    """
+
+    owes_session = False
+
+    async def load(self) -> Session:
+        """Load the request's mapping, once."""
+        if self.session is None:
+            fields = await self._look()
+            if self.session is None:
+                self.session = Session(fields, self)
+        return self.session
+
+    def mapping(self) -> Session:
+        """Return the mapping as it is; an empty one, without asking the store, where it was not loaded."""
+        if self.session is None:
+            self.session = Session({}, self)
+        return self.session
+
+    def clear(self) -> None:
+        """Drop every field of the mapping, seen or not; they are not asked for before."""
+        self._map({}).clear()
+
+    def abandon(self) -> None:
+        """Give up what the mapping has not stored."""
+        self.accessed |= self.session is not None and self.session.accessed
+        self.session = None
+        self.owes_session = False
+
+    async def commit(self) -> bool:
+        """Store what the mapping has not stored yet, and the session that a token was promised of."""
+        session = self.session
+        return await self.commit_changes(None if session is None else session.changes())
+
+    async def commit_changes(self, changes: Changes | None) -> bool:
+        """Do what `commit` does, for whoever has just asked the mapping what has changed."""
+        if self.was_interrupted:
+            await self._recover()
+        session = self.session
+        applied = True
+        if session is not None and changes is not None:
+            applied = await self._commit(changes)
+            session.settle(changes)
+        if self.owes_session:
+            self.owes_session = False
+            if self._state in (State.NONE, State.REFUSED):
+                await self._found({})
+        return applied
+
+    async def _commit(self, changes: Changes) -> bool:
+        if changes.cleared:
+            if changes.changed:
+                return await self._found_anew(changes.changed, keep_mapping=True)
+            await self.destroy()
+            return True
+        changed, assigned = changes.changed, changes.assigned
+        if self._policy.renew_on.isdisjoint(assigned):
+            return await self._merge(changed, changes.removed, assigned)
+        own = {AUTHENTICATED: self._now()} if self._policy.is_log_in(changed, assigned) else {}
+        if self._changes_cookie(changes):
+            return await self._renew(changed, changes.removed, own)
+        return await self._merge({**changed, **own}, changes.removed, assigned)
+
+    def _logs_in(self) -> bool:
+        """Tell whether the mapping holds a log-in that is not stored yet, with which the cookie changes."""
+        changes = None if self.session is None else self.session.changes()
+        return changes is not None and self._changes_cookie(changes)
+
+    def _changes_cookie(self, changes: Changes) -> bool:
+        # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
+        return changes.cleared or (not self._policy.renew_on.isdisjoint(changes.assigned) and not self._is_unheard)
+
+    def seen_value(self, name: str) -> Any:
+        """Return a field's value as this request last saw or wrote the record; `None` where it did not."""
+        seen = self._seen
+        return None if seen is None or name not in seen else decode_value(name, seen[name])
+
+    def _map(self, fields: Fields) -> Session:
+        if self.session is None:
+            self.session = Session(fields, self)
+        return self.session
+
+    def _accept(self, changed: Mapping[str, bytes], removed: Collection[str] = ()) -> bool:
+        """Bring what a function has just stored into the mapping."""
+        if self.session is not None:
+            self.session.accept(changed, removed)
+        return True
+
+    def _seen_by_request(self, fields: Fields | None) -> Fields:
+        """Return the user's fields of a record as this request sees them, and bring them into the mapping."""
+        stored = user_fields(fields or {})
+        if self.session is None:
+            return stored
+        self.session.absorb(stored)
+        return self.session.overlay(stored)

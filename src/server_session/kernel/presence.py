@@ -1,0 +1,328 @@
+"""Which session a request has: its credentials, what the store says of them, and the state that follows.
+
+The lowest of the six layers of a `StoredSession`. It asks the store, and writes nothing but a stamp.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from server_session import _record as record
+from server_session._cookies import RequestFacts
+from server_session._policy import Policy
+from server_session._record import DIGEST, ENDED, OWNER, STAMP
+from server_session._signals import Event
+from server_session._tokens import Credential, short_digest
+from server_session.exceptions import NoResponseError, ResponseStartedError, StoreError
+from server_session.kernel.mapping import Session
+from server_session.kernel.states import AFTER, Finding, State
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
+
+__all__ = ["CookieChange", "Presence", "ResponseState"]
+
+_SEEN_SECONDS: Final = 60.0
+
+
+class ResponseState(enum.Enum):
+    """Whether a cookie can still reach the browser."""
+
+    OPEN = "open"
+    ABSENT = "absent"
+    STARTED = "started"
+
+
+class CookieChange(msgspec.Struct, frozen=True):
+    """What the response must do to the cookie: set it to a credential's value, or expire it."""
+
+    value: str | None
+
+    def __repr__(self) -> str:
+        # As a credential, it shows nothing of it.
+        return "<cookie set>" if self.value else "<cookie expired>"
+
+
+class Presence:
+    """One request's knowledge of its session.
+
+    `accessed` tells whether anything was asked or written, `cookie` what the response must do to the cookie, `session`
+    is the mapping if it was loaded.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        presented: list[Credential],
+        response: ResponseState = ResponseState.ABSENT,
+        request: RequestFacts | None = None,
+        is_withheld: Callable[[], bool] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._store = policy.store
+        self._request = request
+        self._is_withheld = is_withheld
+        self._presented = presented
+        self.has_cookie = presented != []
+        """Whether the request brought a well-formed cookie."""
+        self._is_ambiguous = presented[1:] != []
+        self._credential: Credential | None = presented[0] if presented else None
+        self._state = State.UNASKED if presented else State.NONE
+        self._seen_live = False
+        # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
+        self._seen: Fields | None = None
+        self._dropped = False
+        # Credentials that a call under way, or one that was cancelled, may have written to the store.
+        self._founding: Credential | None = None
+        self._swapping: dict[bytes, Credential] = {}
+        self.was_interrupted = False
+        self._cookie_seconds: float | None = None
+        self.response = response
+        self.session: Session | None = None
+        self.cookie: CookieChange | None = None
+        self.accessed = False
+        self.created = False
+        """Whether this request founded the session that it has."""
+
+    @property
+    def state(self) -> State:
+        """What this request knows of its session."""
+        return self._state
+
+    @property
+    def credential(self) -> Credential | None:
+        """The credential of the session, or the one that is not yet looked up; `None` where there is no session."""
+        return self._credential if self._state is State.LIVE or self._state is State.UNASKED else None
+
+    @property
+    def has_several_cookies(self) -> bool:
+        """Whether the request brought several different cookies of the name."""
+        return len(self._presented) > 1
+
+    @property
+    def cookie_seconds(self) -> float | None:
+        """For how many seconds the browser keeps the cookie; 0 is until it closes, `None` as the transport has it."""
+        if self._seen is None or record.LIFE not in self._seen:
+            return self._cookie_seconds
+        life = record.life_of(self._seen)
+        if life.persistent is None:
+            return self._cookie_seconds
+        idle, remaining = self._policy.lifetime_of(life, self._age(self._seen))
+        # To the deadline, so that it need not be sent again while the session slides.
+        return (idle if remaining is None else max(remaining, 1.0)) if life.persistent else 0.0
+
+    @cookie_seconds.setter
+    def cookie_seconds(self, seconds: float | None) -> None:
+        # What a renewal asked for this very session comes before what a framework has for all.
+        self._cookie_seconds = seconds
+
+    def send_cookie_again(self, seconds: float | None) -> None:
+        """Set the cookie that the browser has once more, if it is known to hold, for this many seconds.
+
+        0 is until the browser closes, `None` as the transport has it.
+        """
+        self._cookie_seconds = seconds
+        # One of several stays as it is, for what is set goes to one place and there may be two.
+        if self.cookie is None and self._state is State.LIVE and self._credential and not self.has_several_cookies:
+            self._change_cookie(CookieChange(self._credential.value))
+
+    async def is_alive(self) -> bool:
+        """Ask the store whether the session lives, without a touch."""
+        self.accessed = True
+        return await self._look(touch=False) is not None
+
+    async def living_selector(self) -> str | None:
+        """Return the selector of the session, if it lives."""
+        return self._credential.selector if await self.is_alive() and self._credential else None
+
+    # --- asking
+
+    async def _look(self, *, touch: bool = True, to_write: bool = False) -> Fields | None:
+        """Return the record of the session, `None` where there is none; a read of an owner's is noted in it."""
+        while True:
+            credential = await self._chosen() if self._is_ambiguous else self._credential
+            if credential is None or (self._state is not State.LIVE and self._state is not State.UNASKED):
+                return None
+            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
+            if answer is not MISSING and answer is not CONFLICT:
+                self._seen_live = True
+                if self._state is State.UNASKED:
+                    self._state, _ = AFTER[State.UNASKED, Finding.HELD]
+                if self._credential is credential:
+                    self._seen = answer
+                if touch and not to_write and OWNER in answer:
+                    return await self._note_read(credential, answer)
+                return answer
+            if self._credential is credential:
+                await self._learn(credential, answer)
+
+    async def _note_read(self, credential: Credential, fields: Fields) -> Fields:
+        """Renew the stamp of an owner's session after a read, once a minute: it tells when the session was seen."""
+        seen, now = record.stamped_at(fields), self._policy.now()
+        if seen is not None and abs(now - seen) <= _SEEN_SECONDS:
+            return fields
+        stamp = {STAMP: record.fresh_stamp(now)}
+        expect = {STAMP: fields.get(STAMP), DIGEST: credential.digest()}
+        try:
+            outcome = await self._store.merge(credential.selector, stamp, (), expect)
+        except StoreError:
+            # The read is what was asked for, and it was made.
+            return fields
+        return {**fields, **stamp} if outcome is APPLIED else fields
+
+    async def _inspect(self, credential: Credential) -> Fields | None:
+        """Look at a record that is not as expected, without a touch."""
+        answer = await self._store.get(credential.selector, {}, False)
+        return None if isinstance(answer, Outcome) else answer
+
+    async def _holds(self, credential: Credential) -> Fields | None:
+        """Return the record if this credential opens it, without a touch."""
+        answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, False)
+        return None if isinstance(answer, Outcome) else answer
+
+    # --- what an answer means
+
+    async def _learn(self, credential: Credential, outcome: Outcome) -> None:
+        """Find out what it means that the session is not as expected."""
+        fields = None if outcome is MISSING else await self._inspect(credential)
+        if self._credential is not credential or (self._state, Finding.GONE) not in AFTER:
+            # Another call of this request has learnt it, or gone on, meanwhile.
+            return
+        digest = None if fields is None else fields.get(DIGEST)
+        if fields is not None and digest in self._swapping:
+            # A renewal of this very request, applied and not yet heard of.
+            self._have(self._swapping[digest], fields, Finding.RECOVERED)
+            return
+        if digest == credential.digest():
+            raise StoreError("the store said CONFLICT to an expectation that its record meets")
+        event = self._move(self._find(credential, fields))
+        self._seen = None if self._state is State.OVER else self._seen
+        self._signal(event, credential)
+
+    def _find(self, credential: Credential, fields: Fields | None) -> Finding:
+        if fields is None:
+            return Finding.GONE
+        if ENDED in fields:
+            return Finding.ENDED
+        return Finding.SWAPPED if self._was_swapped(credential, fields) else Finding.FOREIGN
+
+    def _was_swapped(self, credential: Credential, fields: Fields) -> bool:
+        return DIGEST in fields and record.was_former(fields, credential.digest(), self._policy.now())
+
+    def _move(self, finding: Finding) -> Event | None:
+        self._state, event = AFTER[self._state, finding]
+        return event
+
+    def _is_live(self) -> None:
+        self._seen_live = True
+        if self._state is State.UNASKED:
+            self._move(Finding.HELD)
+
+    def _have(self, credential: Credential, fields: Fields | None, finding: Finding) -> None:
+        """Go on with a credential of this request's own making, of which the browser is to hear."""
+        if self._swapping:
+            self._swapping.pop(credential.digest(), None)
+        self._founding = None
+        event = self._move(finding)
+        self.created = finding is Finding.FOUNDED or (self.created and finding is Finding.RENEWED)
+        self._credential = credential
+        self._seen = fields
+        self._seen_live = True
+        self._dropped = False
+        self.accessed = True
+        self.cookie = CookieChange(credential.value)
+        self._signal(event, credential)
+
+    def _has_ended(self, credential: Credential) -> bool:
+        """Note that this request ended the session of a credential."""
+        if self._credential is credential:
+            self._move(Finding.DESTROYED)
+            self._credential = None
+            self._seen = None
+            self.created = False
+            self._change_cookie(CookieChange(None))
+        self._signal("destroyed", credential)
+        return True
+
+    def _drop(self) -> bool:
+        """Give up a write to a session that ended meanwhile: once said, in one signal and one line."""
+        if not self._dropped and self._credential is not None:
+            self._dropped = True
+            self._signal("write_dropped", self._credential)
+        return False
+
+    # --- several cookies of the name, and calls that were cancelled
+
+    async def _chosen(self) -> Credential | None:
+        """Return the credential to ask about, after choosing among several cookies: the one that lives, if one does."""
+        if self._state is not State.UNASKED or self._seen_live:
+            return self.credential
+        self._signal("several_cookies", self._presented[0])
+        living: list[Credential] = []
+        over: Credential | None = None
+        for credential in self._presented:
+            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, False)
+            if not isinstance(answer, Outcome):
+                living.append(credential)
+            elif answer is CONFLICT:
+                finding = self._find(credential, await self._inspect(credential))
+                over = credential if finding in (Finding.ENDED, Finding.SWAPPED) else over
+        if self._state is State.UNASKED and not self._seen_live:
+            if len(living) == 1:
+                self._credential = living[0]
+                self._is_live()
+            elif not living and over is not None:
+                self._credential = over
+                self._move(Finding.ENDED)
+            else:
+                self._move(Finding.AMBIGUOUS)
+        return self.credential
+
+    async def _recover(self) -> None:
+        """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""
+        founding, self._founding = self._founding, None
+        if founding is not None and self._credential is not founding:
+            fields = await self._holds(founding)
+            if fields is not None:
+                self._have(founding, fields, Finding.RECOVERED)
+        if self._swapping:
+            await self._look(touch=False)
+        self._swapping.clear()
+        self.was_interrupted = False
+
+    # --- the cookie
+
+    @property
+    def _is_unheard(self) -> bool:
+        """Whether the credential is this request's own, which no browser has yet.
+
+        To renew it again would shield nobody, and forget the digest by which late writes of before are told.
+        """
+        return self.response is not ResponseState.STARTED and self._credential not in self._presented
+
+    def _change_cookie(self, change: CookieChange) -> None:
+        self.accessed = True
+        self.cookie = change
+
+    def _require_response(self) -> None:
+        if self.response is ResponseState.STARTED:
+            raise ResponseStartedError(
+                "this write needs a new cookie, and the response has started: write before the first byte is sent "
+                "(in a WebSocket: before accept)"
+            )
+        if self.response is ResponseState.ABSENT:
+            raise NoResponseError(
+                "this write needs a cookie, and there is no response to set it on: "
+                "pass the response after the request, or let the application serve sessions "
+                "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
+            )
+
+    def _age(self, fields: Fields) -> float:
+        created = record.time_of(fields, record.CREATED)
+        # It was rounded, and a clock may be set back: no deadline comes to lie further off by that.
+        return max(0.0, self._policy.now() - created)
+
+    def _signal(self, event: Event | None, credential: Credential) -> None:
+        signals = self._policy.signals
+        if event is not None and signals.wants(event):
+            signals.send(event, short_digest(credential.selector))

@@ -1,0 +1,74 @@
+"""What one request knows of its session: five states, and the table of every transition between them.
+
+Everything that moves a request from one state to another is in `AFTER`.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from server_session._signals import Event
+
+__all__ = ["AFTER", "Finding", "State"]
+
+
+class State(enum.StrEnum):
+    """What one request knows of its session."""
+
+    NONE = "none"
+    """There is no session."""
+    UNASKED = "unasked"
+    """A cookie that was not yet looked up."""
+    LIVE = "live"
+    """The store holds the session, and the cookie's verifier holds."""
+    REFUSED = "refused"
+    """The store holds a record, and the cookie's verifier does not hold."""
+    OVER = "over"
+    """It ended, or its cookie was swapped, within the minute; or it went after this request saw it live."""
+
+
+class Finding(enum.StrEnum):
+    """What came of a call to the store, or of a request's own deed."""
+
+    HELD = "held"
+    """The record is there, and its digest is the cookie's."""
+    GONE = "gone"
+    """There is no record."""
+    ENDED = "ended"
+    """The mark of an ended session."""
+    SWAPPED = "swapped"
+    """Another digest, and the cookie's was swapped out within the minute."""
+    FOREIGN = "foreign"
+    """Another digest, and nothing is known of the cookie's."""
+    AMBIGUOUS = "ambiguous"
+    """Several cookies of the name, of which not exactly one lives: which of them is meant nobody can say."""
+    FOUNDED = "founded"
+    """This request founded the session."""
+    RENEWED = "renewed"
+    """This request swapped its cookie."""
+    RECOVERED = "recovered"
+    """A call of this request that was cancelled had founded it, or swapped its cookie."""
+    DESTROYED = "destroyed"
+    """This request ended it."""
+
+
+Transition: TypeAlias = tuple[State, Event | None]
+
+# What is not here cannot happen: nothing is asked about in NONE, REFUSED and OVER.
+AFTER: Final[Mapping[tuple[State, Finding], Transition]] = {
+    (State.UNASKED, Finding.HELD): (State.LIVE, None),
+    (State.UNASKED, Finding.GONE): (State.NONE, "unknown"),
+    (State.UNASKED, Finding.ENDED): (State.OVER, None),
+    (State.UNASKED, Finding.SWAPPED): (State.OVER, None),
+    (State.UNASKED, Finding.FOREIGN): (State.REFUSED, "refused"),
+    (State.UNASKED, Finding.AMBIGUOUS): (State.NONE, None),
+    (State.LIVE, Finding.HELD): (State.LIVE, None),
+    (State.LIVE, Finding.GONE): (State.OVER, "expired"),
+    (State.LIVE, Finding.ENDED): (State.OVER, None),
+    (State.LIVE, Finding.SWAPPED): (State.OVER, None),
+    (State.LIVE, Finding.FOREIGN): (State.OVER, None),
+    **{(state, Finding.FOUNDED): (State.LIVE, "created") for state in State},
+    **{(state, Finding.RENEWED): (State.LIVE, "renewed") for state in State},
+    **{(state, Finding.RECOVERED): (State.LIVE, None) for state in State},
+    **{(state, Finding.DESTROYED): (State.NONE, "destroyed") for state in State},
+}

@@ -1,0 +1,78 @@
+"""Clients that belong to one process, or to one event loop, and are made there."""
+
+import os
+import sys
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["ClientOfEachLoop", "ClientOfProcess"]
+
+C = TypeVar("C")
+
+
+class ClientOfProcess(Generic[C]):
+    """A client of this process. One that forked makes its own: over connections that two use, answers go astray.
+
+    Args:
+        make: Makes a client; called at once, and in each process that comes of a fork.
+        leave: Parts with the parent's client, in the child, without a word over its connections.
+    """
+
+    def __init__(self, make: Callable[[], C], leave: Callable[[C], None]) -> None:
+        self._make = make
+        self._leave = leave
+        self._lock = threading.Lock()
+        self._client = make()
+        self._process = os.getpid()
+
+    def get(self) -> C:
+        """Return this process's client."""
+        if self._process != os.getpid():
+            with self._lock:
+                if self._process != os.getpid():
+                    self._leave(self._client)
+                    self._client = self._make()
+                    self._process = os.getpid()
+        return self._client
+
+
+class ClientOfEachLoop(Generic[C]):
+    """A client of each event loop of asyncio, made at the first call on it and closed when the loop ends.
+
+    Args:
+        make: Makes a client, on the loop that it is for.
+        close: Closes it, there.
+    """
+
+    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]]) -> None:
+        self._make = make
+        self._close = close
+        self._kept: dict[Any, tuple[C, AsyncGenerator[C, None]]] = {}
+
+    async def get(self) -> C:
+        """Return the client of the running loop."""
+        loop = sys.modules["asyncio"].get_running_loop()
+        kept = self._kept.get(loop)
+        if kept is None:
+            # Loops that were closed by hand end no generators.
+            for closed in [other for other in list(self._kept) if other.is_closed()]:
+                self._kept.pop(closed, None)
+            lasting = self._last(loop)
+            kept = self._kept[loop] = await anext(lasting), lasting
+        return kept[0]
+
+    async def close(self) -> None:
+        """Close the client of the running loop, if there is one. The next call makes another."""
+        kept = self._kept.get(sys.modules["asyncio"].get_running_loop())
+        if kept is not None:
+            await kept[1].aclose()
+
+    # A generator: a loop that is ended as `asyncio.run` does it closes those that began on it.
+    async def _last(self, loop: object) -> AsyncGenerator[C, None]:
+        client = self._make()
+        try:
+            yield client
+        finally:
+            self._kept.pop(loop, None)
+            await self._close(client)

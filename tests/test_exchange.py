@@ -1,0 +1,216 @@
+"""The steps of one request, each by itself."""
+
+import logging
+from typing import Any
+
+import pytest
+from werkzeug.test import create_environ
+
+from server_session import CookieHandler, Sessions
+from server_session.adapters import Exchange, StreamedBody, WsgiHeaders, WsgiRequest, csrf_exempt, csrf_protect
+from server_session.exceptions import ResponseStartedError, StoreError
+from server_session.exchange import steps
+from server_session.http.carrier import current
+from tests.visitors import Watched
+
+
+class Reading(CookieHandler):
+    """A cookie that counts how often it is read."""
+
+    reads = 0
+
+    def read(self, request: Any) -> list[str]:
+        Reading.reads += 1
+        return super().read(request)
+
+
+@pytest.fixture
+def store() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def sessions(store: Watched) -> Sessions:
+    return Sessions(session_store=store)
+
+
+def exchange_of(sessions: Sessions, **headers: str) -> Exchange:
+    exchange = sessions.exchange(WsgiRequest.of(create_environ(headers=headers)))
+    exchange.serve()
+    return exchange
+
+
+def answer(exchange: Exchange, *given: tuple[str, str], **options: Any) -> dict[str, str]:
+    """Return the headers of the response."""
+    headers = WsgiHeaders(given)
+    exchange.answer(headers, **options)
+    return dict(headers.raw)
+
+
+def test_what_a_request_does_not_ask_for_is_not_made(store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other tests may have marked endpoints whose GET is checked.
+    monkeypatch.setattr(steps, "marked_every_method", [])
+    exchange = exchange_of(Sessions(session_store=store, cookie_handler=Reading()), Cookie="session=x")
+    Reading.reads = 0
+    assert not exchange.may_be_forged("GET")
+    assert exchange.blocking.check() is None
+    assert exchange.blocking.commit() is None
+    assert answer(exchange) == {}
+    assert (exchange.is_asked, Reading.reads, store.calls) == (False, 0, [])
+    exchange.blocking.load()
+    exchange.blocking.load()
+    assert (exchange.is_asked, Reading.reads) == (True, 1)
+
+
+def test_a_session_that_is_first_asked_for_after_the_start_gets_no_cookie(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    answer(exchange)
+    exchange.blocking.load()["a"] = 1
+    with pytest.raises(ResponseStartedError):
+        exchange.blocking.commit_late()
+
+
+def test_another_response_may_take_the_place_of_one_that_was_answered(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    exchange.blocking.load()["a"] = 1
+    assert exchange.blocking.commit() is None
+    (cookie,) = (value for name, value in answer(exchange).items() if name == "Set-Cookie")
+    exchange.serve()
+    assert answer(exchange)["Set-Cookie"] == cookie
+    assert exchange.request.served == [sessions]
+
+
+def test_the_same_error_is_answered_once_however_often_it_is_given(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = exchange_of(sessions)
+    error = StoreError("down")
+    with caplog.at_level(logging.ERROR):
+        assert exchange.refuse(error) is exchange.refuse(error)
+    assert len(caplog.records) == 1
+    assert exchange.refuse(StoreError("down again")) is exchange.refusal
+    assert len(caplog.records) == 2
+
+
+def test_an_application_s_page_for_a_refusal_gets_the_headers_of_ours(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    exchange.refuse(StoreError("down"))
+    assert answer(exchange, ("Cache-Control", "public"))["Cache-Control"] == "private, no-store"
+    forged = sessions.exchange(WsgiRequest.of(create_environ(method="POST", headers={"Sec-Fetch-Site": "cross-site"})))
+    assert forged.blocking.check() is not None
+    headers = answer(forged, ("Vary", "Accept"), ("CSRF-Rejection", "csrf_other"), ("CDN-Cache-Control", "max-age=9"))
+    assert headers == {
+        "Vary": "Accept, Cookie, Origin, Sec-Fetch-Site",
+        "Csrf-Rejection": "csrf_site",
+        "Cache-Control": "private, no-store",
+    }
+
+
+def posted(sessions: Sessions, **headers: str) -> Exchange:
+    exchange = sessions.exchange(WsgiRequest.of(create_environ(method="POST", headers=headers)))
+    exchange.serve()
+    return exchange
+
+
+def test_a_request_that_has_passed_is_asked_again_only_by_who_asks_more(sessions: Sessions) -> None:
+    exchange = posted(sessions, **{"Sec-Fetch-Site": "same-origin"})
+    sought: list[None] = []
+    assert exchange.blocking.check() is None
+    assert exchange.blocking.check(find=lambda: sought.append(None)) is None
+    asked = exchange.blocking.check(endpoint=lambda: strict, find=lambda: sought.append(None))
+    assert asked is not None
+    assert sought == [None]
+
+
+def test_what_was_refused_or_not_decided_has_not_passed(sessions: Sessions) -> None:
+    def fail() -> None:
+        raise ValueError("too many fields")
+
+    refused = posted(sessions, **{"Sec-Fetch-Site": "cross-site"})
+    assert refused.blocking.check() is not None
+    assert refused.blocking.check() is not None
+    undecided = posted(sessions, **{"Sec-Fetch-Site": "same-origin"})
+    for _ in range(2):
+        with pytest.raises(ValueError, match="too many"):
+            undecided.blocking.check(endpoint=lambda: strict, find=fail)
+    exempt = posted(sessions, **{"Sec-Fetch-Site": "cross-site"})
+    assert exempt.blocking.check(endpoint=lambda: hook) is None
+    assert exempt.blocking.check() is not None
+
+
+@csrf_protect(strict=True)
+def strict() -> None: ...
+
+
+@csrf_exempt
+def hook() -> None: ...
+
+
+def test_what_is_written_after_a_refusal_is_stored_as_ever(sessions: Sessions, store: Watched) -> None:
+    first = exchange_of(sessions)
+    first.blocking.load()["a"] = 1
+    assert first.blocking.commit() is None
+    cookie = answer(first)["Set-Cookie"].partition(";")[0]
+    exchange = exchange_of(sessions, Cookie=cookie)
+    exchange.refuse(StoreError("down"))
+    store.calls.clear()
+    exchange.blocking.load()["a"] = 2
+    assert exchange.blocking.commit() is None
+    assert exchange_of(sessions, Cookie=cookie).blocking.load() == {"a": 2}
+
+
+def test_a_response_may_vary_on_a_session_that_was_not_asked_yet(sessions: Sessions) -> None:
+    assert answer(exchange_of(sessions), varies=True) == {"Vary": "Cookie"}
+
+
+def test_how_long_the_browser_keeps_the_cookie_is_the_adapter_s_to_say(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    exchange.blocking.load()["a"] = 1
+    assert exchange.blocking.commit() is None
+    exchange.keep_cookie(60)
+    cookie = answer(exchange)["Set-Cookie"]
+    assert "Max-Age=60" in cookie
+    later = exchange_of(sessions, Cookie=cookie.partition(";")[0])
+    later.blocking.load()
+    later.keep_cookie(90)
+    assert "Set-Cookie" not in answer(later)
+    later.keep_cookie(90, again=True)
+    assert "Max-Age=90" in answer(later)["Set-Cookie"]
+
+
+def test_sessions_with_a_framework_s_settings_are_the_same_session(sessions: Sessions) -> None:
+    adapted = sessions.adapted(60, {"name": "shop"})
+    request = WsgiRequest.of(create_environ())
+    exchange = adapted.exchange(request)
+    exchange.serve()
+    assert sessions.exchange(request) is exchange
+    assert request.served == [sessions]
+    assert sessions.sync.set_session_data(request.slots, {"a": 1})
+    assert answer(exchange)["Set-Cookie"].startswith("shop=")
+
+
+def test_a_streamed_body_knows_its_request_and_stores_what_it_changes(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    session = exchange.blocking.load()
+    session["n"] = 0
+    assert exchange.blocking.commit() is None
+    cookie = answer(exchange)["Set-Cookie"].partition(";")[0]
+
+    def chunks() -> Any:
+        try:
+            for _ in range(3):
+                assert current.get() is exchange.request
+                session["n"] += 1
+                yield b"x"
+        finally:
+            session["ended"] = current.get() is exchange.request
+
+    whole = StreamedBody(chunks(), exchange.blocking)
+    assert next(whole) == b"x"
+    assert current.get() is None
+    assert list(whole) == [b"x"] * 2
+    assert exchange_of(sessions, Cookie=cookie).blocking.load() == {"n": 3, "ended": True}
+    cut = StreamedBody(chunks(), exchange.blocking)
+    next(cut)
+    cut.close()
+    assert exchange_of(sessions, Cookie=cookie).blocking.load() == {"n": 4, "ended": True}
