@@ -1,66 +1,83 @@
-"""What a million sessions cost in MemorySessionStore: bytes, microseconds, and the longest call.
+"""What sessions cost in MemorySessionStore: bytes, microseconds, and the longest call, at each number of sessions.
 
-Run `python bench/memory.py [sessions]`. Each part runs in a process of its own, garbage collector on, with a full
-collection every 50,000 calls. Sessions carry 300 bytes of data, in 1 or 10 fields, beside the core's own three fields.
-A longest call is given by the clock on the wall and by the time that the thread itself ran: on a busy machine the
-former holds the time of others too, which is what the empty loop shows.
+`python -m bench.memory [SESSIONS …]`. Each number has a process of its own, with the garbage collector on and a full
+collection every 50,000 calls. Sessions carry 300 bytes of data in ten fields, beside the core's own three. A longest
+call is given by the time that the thread itself ran, and by the clock on the wall, which on a busy machine holds the
+time of others too: the empty coroutine shows how much. Beside it stands a plain dict of dicts under a lock.
 """
 
 import argparse
 import base64
 import gc
+import json
 import os
 import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from server_session._colour import drive
-from server_session.stores._base import APPLIED, Lifetime
-from server_session.stores.memory import MemorySessionStore
+from bench.processes import ROOT, environment
+from server_session import APPLIED, Lifetime, MemorySessionStore
+
+Figures = dict[str, Any]
 
 LIFETIME = Lifetime(1800.0, 30 * 86_400.0)
 COLLECT_EVERY = 50_000
 KEY_BYTES = 24
 UNKNOWN = "A" * KEY_BYTES
+FIELDS = 10
+DATA_BYTES = 300
+MOST_CALLS = 200_000
+MOST_PLAIN = 100_000
 
 
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def driven(call: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a coroutine returns that never waits."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the memory store waited for something")
+
+
 class Stopwatch:
-    """Times each of many calls, and full collections between them, and keeps the longest."""
+    """Times each of many calls, and full collections between them; keeps the sum and the longest."""
 
     def __init__(self) -> None:
         self.calls = 0
-        self.wall = self.ran = self.collection = self.collection_ran = 0
+        self.wall = self.ran = self.sum = self.collection = 0
 
     def time(self, call: Coroutine[Any, Any, Any]) -> Any:
-        ran, wall = time.thread_time_ns(), time.perf_counter_ns()
-        result = drive(call)
-        wall, ran = time.perf_counter_ns() - wall, time.thread_time_ns() - ran
+        wall, ran = time.perf_counter_ns(), time.thread_time_ns()
+        result = driven(call)
+        ran, wall = time.thread_time_ns() - ran, time.perf_counter_ns() - wall
         self.wall, self.ran = max(self.wall, wall), max(self.ran, ran)
+        self.sum += ran
         self.calls += 1
         if self.calls % COLLECT_EVERY == 0:
             self.collect()
         return result
 
     def collect(self) -> None:
-        ran, wall = time.thread_time_ns(), time.perf_counter_ns()
+        ran = time.thread_time_ns()
         gc.collect()
-        self.collection = max(self.collection, time.perf_counter_ns() - wall)
-        self.collection_ran = max(self.collection_ran, time.thread_time_ns() - ran)
+        self.collection = max(self.collection, time.thread_time_ns() - ran)
 
-    def __str__(self) -> str:
-        return (
-            f"longest call {self.wall / 1e6:6.2f} ms ({self.ran / 1e6:5.2f} of its own), "
-            f"longest gc.collect() {self.collection / 1e6:6.2f} ms ({self.collection_ran / 1e6:5.2f})"
-        )
+    def mean_us(self, empty: "Stopwatch") -> float:
+        """Return the microseconds of a call, as the thread itself ran, less those of timing it."""
+        return round((self.sum / self.calls - empty.sum / empty.calls) / 1e3, 1)
+
+    def longest(self) -> Figures:
+        """Return the longest call, in milliseconds."""
+        return {"own_ms": round(self.ran / 1e6, 2), "wall_ms": round(self.wall / 1e6, 2)}
 
 
 class Clock:
@@ -84,8 +101,8 @@ class Keys:
         return self[random.randrange(self._number)]
 
 
-def fields(count: int) -> dict[str, bytes]:
-    data = {f"field{n}": os.urandom(150 // count).hex().encode() for n in range(count)}
+def fields() -> dict[str, bytes]:
+    data = {f"field{n}": os.urandom(DATA_BYTES // FIELDS // 2).hex().encode() for n in range(FIELDS)}
     return {
         "\0digest": b'"' + base64.urlsafe_b64encode(os.urandom(33))[:43] + b'"',
         "\0created": b"1800000000.123456789",
@@ -98,164 +115,167 @@ async def nothing() -> None:
     pass
 
 
-def bench_empty(sessions: int) -> None:
-    """Print what the machine itself does to an empty loop, as long as the longest part."""
-    watch = Stopwatch()
-    for _ in range(3 * sessions):
-        watch.time(nothing())
-    watch.collect()
-    print(f"empty loop                 {watch}")
-
-
-def bench_store(sessions: int, count: int) -> None:
-    """Print what sessions cost as they come, are read and written, come and expire, and expire all."""
-    clock, keys, new = Clock(), Keys(sessions), Keys(sessions)
-    store = MemorySessionStore(clock=clock)
-    drive(store.get(UNKNOWN, {}))
-    gc.collect()
-    before = resident()
-
-    def held() -> str:
-        stats = store.stats()
-        grown = resident() - before
-        text = f"{stats.sessions:>9,} sessions, RSS {grown / 1e6:6.1f} MB, stats() {stats.bytes / 1e6:6.1f} MB"
-        if not stats.sessions:
-            return text
-        return f"{text}, {grown / stats.sessions:.0f} RSS and {stats.bytes / stats.sessions:.0f} stats() bytes each"
-
-    print(f"{sessions:,} sessions of 300 bytes in {count} field(s)")
-    watch = Stopwatch()
-    for n in range(sessions):
-        clock.now += 1500 / sessions
-        assert watch.time(store.set(keys[n], fields(count), LIFETIME)) is APPLIED
-    print(f"  come                     {watch}\n    {held()}")
-
-    watch = Stopwatch()
-    for _ in range(sessions // 2):
-        clock.now += 200 / sessions
-        key = keys.any()
-        record = watch.time(store.get(key, {}))
-        assert watch.time(store.merge(key, {"field0": record["field0"] + b"+"}, (), {})) is APPLIED
-    print(f"  read and grow by a byte  {watch}\n    {held()}")
-
-    # As many again come, in the time that the first expire in: what is swept in time does not add up.
-    watch, most = Stopwatch(), 0
-    clock.now += 100
-    for n in range(sessions):
-        clock.now += 1800 / sessions
-        watch.time(store.set(new[n], fields(count), LIFETIME))
-        most = max(most, store.stats().sessions)
-    print(f"  come while others expire {watch}\n    {held()}, at most {most:,} at once")
-
-    # Nine of ten expire, everywhere in memory, as calls go on; then the last.
-    watch = Stopwatch()
-    for n in range(0, sessions, 10):
-        drive(store.merge(new[n], {}, (), {}, Lifetime(86_400.0)))
-    clock.now += 2000
-    print(f"  idle since all but a tenth have expired\n    {held()}")
-    while store.stats().sessions > sessions // 10:
-        watch.time(store.get(UNKNOWN, {}))
-    print(f"  swept                    {watch}\n    {held()} after {watch.calls:,} calls")
-    for _ in range(sessions // 5):
-        watch.time(store.get(UNKNOWN, {}))
-    print(f"  gathered                 {watch}\n    {held()} after {watch.calls:,} calls")
-    clock.now += 90_000
-    watch = Stopwatch()
-    while store.stats().sessions:
-        watch.time(store.get(UNKNOWN, {}))
-    print(f"  the last expire          {watch}\n    {held()} after {watch.calls:,} calls")
-
-
 class PlainStore:
-    """What the packed store is measured against: a dict of dicts, a lock, the same coroutines and nothing else."""
+    """What the memory store is measured against: a dict of dicts, a lock, the same coroutines and nothing else."""
 
     def __init__(self) -> None:
         self._records: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
-    async def set(self, key: str, fields: dict[str, bytes], lifetime: Lifetime) -> object:
+    async def set(self, key: str, fields: Mapping[str, bytes], lifetime: Lifetime) -> object:
         with self._lock:
             now = time.monotonic()
             self._records[key] = {"fields": dict(fields), "idle": lifetime.idle, "expires": now + lifetime.idle}
             return APPLIED
 
-    async def get(self, key: str, expect: dict[str, bytes]) -> object:
+    async def get(self, key: str, expect: Mapping[str, bytes]) -> object:
         with self._lock:
-            now = time.monotonic()
-            record = self._records.get(key)
-            if record is None or record["expires"] <= now:
-                return None
-            if any(record["fields"].get(name) != value for name, value in expect.items()):
-                return None
-            record["expires"] = now + record["idle"]
-            return dict(record["fields"])
+            record = self._found(key, expect)
+            return None if record is None else dict(record["fields"])
 
-    async def merge(self, key: str, changed: dict[str, bytes], removed: tuple[str], expect: dict[str, bytes]) -> object:
+    async def merge(
+        self, key: str, changed: Mapping[str, bytes], removed: tuple[str, ...], expect: Mapping[str, bytes]
+    ) -> object:
         with self._lock:
-            now = time.monotonic()
-            record = self._records.get(key)
-            if record is None or record["expires"] <= now:
-                return None
-            if any(record["fields"].get(name) != value for name, value in expect.items()):
+            record = self._found(key, expect)
+            if record is None:
                 return None
             record["fields"].update(changed)
             for name in removed:
                 record["fields"].pop(name, None)
-            record["expires"] = now + record["idle"]
             return APPLIED
 
+    def _found(self, key: str, expect: Mapping[str, bytes]) -> dict[str, Any] | None:
+        now = time.monotonic()
+        record = self._records.get(key)
+        if record is None or record["expires"] <= now:
+            return None
+        if any(record["fields"].get(name) != value for name, value in expect.items()):
+            return None
+        record["expires"] = now + record["idle"]
+        return record
 
-def bench_speed(sessions: int, count: int) -> None:
-    """Print the microseconds of a call, beside those of the plain store."""
-    number = min(sessions, 100_000)
-    keys = Keys(number)
-    order = [random.randrange(number) for _ in range(number)]
-    records = [fields(count) for _ in range(1000)]
+
+def bench_empty(calls: int) -> Stopwatch:
+    """Return what timing costs, and what the machine does to a loop of nothing."""
+    watch = Stopwatch()
+    for _ in range(calls):
+        watch.time(nothing())
+    return watch
+
+
+def bench_store(number: int) -> Figures:
+    """Return the figures of the memory store: as sessions come, are read and grow, and as all have expired at once."""
+    clock, keys, records = Clock(), Keys(number), [fields() for _ in range(1000)]
     expects = [{"\0digest": record["\0digest"]} for record in records]
-    value = {"field0": b"v" * (300 // count)}
+    calls = min(number, MOST_CALLS)
+    empty = bench_empty(calls)
+    store = MemorySessionStore(clock=clock)
+    driven(store.get(UNKNOWN, {}))
+    gc.collect()
+    before = resident()
+    come = Stopwatch()
+    for n in range(number):
+        clock.now += 1500 / number
+        assert come.time(store.set(keys[n], records[n % 1000], LIFETIME)) is APPLIED
+    grown, stats = resident() - before, store.stats()
+    assert stats.sessions == number
+    read, write = Stopwatch(), Stopwatch()
+    for _ in range(calls):
+        n = random.randrange(number)
+        record = read.time(store.get(keys[n], expects[n % 1000]))
+        # By a byte longer.
+        assert write.time(store.merge(keys[n], {"field0": record["field0"] + b"+"}, (), {})) is APPLIED
+    # As many come as expire.
+    clock.now = max(clock.now, LIFETIME.idle)
+    new, beside = Keys(calls), Stopwatch()
+    for n in range(calls):
+        clock.now += 1500 / number
+        beside.time(store.set(new[n], records[n % 1000], LIFETIME))
+    clock.now += 2000
+    expired = Stopwatch()
+    while store.stats().sessions and expired.calls < MOST_CALLS:
+        expired.time(store.get(UNKNOWN, {}))
+    return {
+        "set_us": come.mean_us(empty),
+        "get_us": read.mean_us(empty),
+        "merge_us": write.mean_us(empty),
+        "rss_bytes": round(grown / number),
+        "stats_bytes": round(stats.bytes / number),
+        "longest": {
+            "set": come.longest(),
+            "get": read.longest(),
+            "merge": write.longest(),
+            "set while others expire": beside.longest(),
+            "get while all expire": expired.longest(),
+            "nothing": empty.longest(),
+        },
+        "expired": {"calls": expired.calls, "left": store.stats().sessions, "rss_left": resident() - before},
+    }
 
-    def measure(name: str, store: Any) -> None:
-        def mean(call: Callable[[int], Coroutine[Any, Any, Any]]) -> float:
-            begun = time.thread_time_ns()
-            for n in range(number):
-                drive(call(n))
-            return (time.thread_time_ns() - begun) / number / 1e3
 
-        before = resident()
-        new = mean(lambda n: store.set(keys[n], {**records[n % 1000]}, LIFETIME))
-        each = (resident() - before) / number
-        read = mean(lambda n: store.get(keys[order[n]], expects[order[n] % 1000]))
-        write = mean(lambda n: store.merge(keys[order[n]], value, (), {}))
-        empty = mean(lambda _: nothing())
-        print(
-            f"{name:18} {count:2} field(s): set {new:4.1f} µs, get {read:4.1f}, merge {write:4.1f} of the thread's own "
-            f"(an empty coroutine {empty:.1f}), {each:.0f} bytes each"
-        )
+def bench_plain(number: int) -> Figures:
+    """Return the figures of a plain dict of dicts."""
+    keys, records, store = Keys(number), [fields() for _ in range(1000)], PlainStore()
+    calls = min(number, MOST_CALLS)
+    empty, come, read, write = bench_empty(calls), Stopwatch(), Stopwatch(), Stopwatch()
+    before = resident()
+    for n in range(number):
+        # Each has bytes of its own.
+        record = {name: bytes(bytearray(value)) for name, value in records[n % 1000].items()}
+        come.time(store.set(keys[n], record, LIFETIME))
+    grown = resident() - before
+    for _ in range(calls):
+        n = random.randrange(number)
+        record = read.time(store.get(keys[n], {"\0digest": records[n % 1000]["\0digest"]}))
+        write.time(store.merge(keys[n], {"field0": record["field0"] + b"+"}, (), {}))
+    return {
+        "set_us": come.mean_us(empty),
+        "get_us": read.mean_us(empty),
+        "merge_us": write.mean_us(empty),
+        "rss_bytes": round(grown / number),
+    }
 
-    measure("MemorySessionStore", MemorySessionStore())
-    measure("dict of dicts", PlainStore())
+
+PARTS: dict[str, Callable[[int], Figures]] = {"store": bench_store, "plain": bench_plain}
 
 
-PARTS: dict[str, Callable[[int], None]] = {
-    "empty": bench_empty,
-    "one": lambda sessions: bench_store(sessions, 1),
-    "ten": lambda sessions: bench_store(sessions, 10),
-    "speed-one": lambda sessions: bench_speed(sessions, 1),
-    "speed-ten": lambda sessions: bench_speed(sessions, 10),
-}
+def measure(sizes: tuple[int, ...], most_seconds: float, say: Callable[[str], None]) -> Figures:
+    """Return the figures for each number of sessions; one that would take longer than that is named with a reason."""
+    measured: Figures = {}
+    seconds = 0.0
+    last = 1
+    for size in sizes:
+        if (expected := seconds * size / last) > most_seconds:
+            measured[str(size)] = {"left_out": f"left out, for it would have taken about {expected / 60:.0f} minutes"}
+            continue
+        begun = time.monotonic()
+        figures = _in_a_process("store", size)
+        seconds, last = time.monotonic() - begun, size
+        measured[str(size)] = {"store": figures}
+        if size <= MOST_PLAIN:
+            measured[str(size)]["plain"] = _in_a_process("plain", size)
+        say(f"    {size:,} sessions: {figures['rss_bytes']} bytes each, get {figures['get_us']} µs, {seconds:.0f} s")
+    return measured
+
+
+def _in_a_process(part: str, size: int) -> Figures:
+    command = [sys.executable, "-m", "bench.memory", str(size), "--part", part]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, check=True)
+    figures: Figures = json.loads(done.stdout)
+    return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sessions", type=int, nargs="?", default=1_000_000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sessions", type=int, nargs="*", default=[1_000_000])
     parser.add_argument("--part", choices=PARTS)
     arguments = parser.parse_args()
     if arguments.part:
-        PARTS[arguments.part](arguments.sessions)
+        print(json.dumps(PARTS[arguments.part](arguments.sessions[0])))
         return
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
-    for part in PARTS:
-        subprocess.run([sys.executable, __file__, str(arguments.sessions), "--part", part], check=True)
+    print(json.dumps(measure(tuple(arguments.sessions), 3600, lambda _: None), indent=2))
 
 
 if __name__ == "__main__":

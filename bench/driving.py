@@ -1,0 +1,240 @@
+"""How requests are made of an application without a server between: one by one, several at once, and counted.
+
+A response that is not 200 is a `WrongAnswerError`: a figure is worth nothing if what it measures went wrong.
+"""
+
+import asyncio
+import cProfile
+import pstats
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from bench.asking import Answer, Ask
+
+Function = tuple[str, int, str]
+"""A function: its file, the line it begins at, and its name, as `pstats` has them."""
+Edge = tuple[Function, Function]
+"""A caller, and what it calls."""
+NOBODY: Function = ("~", 0, "(the event loop)")
+
+
+class WrongAnswerError(Exception):
+    """A request that is measured was not answered as it should be."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a request calls: the calls of each function by each of its callers."""
+
+    edges: Mapping[Edge, float]
+
+    @property
+    def calls(self) -> float:
+        """All of them."""
+        return sum(self.edges.values())
+
+    def __sub__(self, other: "Count") -> "Count":
+        """Return what this calls beyond the other."""
+        edges = Counter(self.edges)
+        edges.subtract(other.edges)
+        return Count(edges)
+
+    def functions(self) -> dict[Function, dict[Function, float]]:
+        """Return each function with its callers, the most called first."""
+        functions: dict[Function, dict[Function, float]] = {}
+        for (caller, function), calls in self.edges.items():
+            if round(calls, 2):
+                functions.setdefault(function, {})[caller] = calls
+        return dict(sorted(functions.items(), key=lambda item: (-sum(item[1].values()), item[0])))
+
+
+def count_of(profile: cProfile.Profile, requests: int) -> Count:
+    """Return what one of the requests called that were made under a profile."""
+    edges: Counter[Edge] = Counter()
+    for function, (_, calls, _, _, callers) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        known = {caller: figures[0] for caller, figures in callers.items()}
+        known[NOBODY] = calls - sum(known.values())
+        edges.update({(caller, function): made / requests for caller, made in known.items()})
+    return Count(edges)
+
+
+class Driver(ABC):
+    """Makes requests of one application."""
+
+    @abstractmethod
+    def ask(self, request: Ask) -> Answer:
+        """Make one request, and return whatever is answered."""
+
+    @abstractmethod
+    def time(self, requests: Sequence[Ask], at_once: int = 1) -> float:
+        """Make requests, so many at once, and return the seconds that they took together."""
+
+    @abstractmethod
+    def count(self, requests: Sequence[Ask]) -> Count:
+        """Make requests one by one, and return what one of them calls, on the average."""
+
+
+class AwaitingDriver(Driver):
+    """Makes requests of an application that awaits, on one event loop."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    @abstractmethod
+    def prepared(self, request: Ask) -> Any:
+        """Return a request as the application takes it."""
+
+    @abstractmethod
+    async def made(self, prepared: Any) -> Any:
+        """Make a request, and return the response as the application gives it."""
+
+    @abstractmethod
+    def answer(self, response: Any) -> Answer:
+        """Return a response as what it is."""
+
+    @abstractmethod
+    def status(self, response: Any) -> int:
+        """Return a response's status."""
+
+    def ask(self, request: Ask) -> Answer:
+        return self.answer(self._runner.run(self.made(self.prepared(request))))
+
+    def time(self, requests: Sequence[Ask], at_once: int = 1) -> float:
+        prepared = [self.prepared(request) for request in requests]
+        seconds, responses = self._runner.run(self._timed(prepared, at_once))
+        check({self.status(response) for response in responses}, requests)
+        return seconds
+
+    def count(self, requests: Sequence[Ask]) -> Count:
+        prepared = [self.prepared(request) for request in requests]
+        profile = cProfile.Profile()
+        responses = self._runner.run(self._profiled(prepared, profile))
+        check({self.status(response) for response in responses}, requests)
+        return count_of(profile, len(requests))
+
+    async def _timed(self, prepared: Sequence[Any], at_once: int) -> tuple[float, list[Any]]:
+        begun = time.perf_counter()
+        if at_once == 1:
+            responses = [await self.made(request) for request in prepared]
+        else:
+            shares = await asyncio.gather(*(self._each(prepared[n::at_once]) for n in range(at_once)))
+            responses = [response for share in shares for response in share]
+        return time.perf_counter() - begun, responses
+
+    async def _each(self, prepared: Sequence[Any]) -> list[Any]:
+        return [await self.made(request) for request in prepared]
+
+    async def _profiled(self, prepared: Sequence[Any], profile: cProfile.Profile) -> list[Any]:
+        profile.enable()
+        responses = [await self.made(request) for request in prepared]
+        profile.disable()
+        return responses
+
+
+class AsgiDriver(AwaitingDriver):
+    """Makes requests of an ASGI application; some paths may have one each, lest the place of a route count."""
+
+    def __init__(self, app: Any, apart: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.app = app
+        self.apart = dict(apart or {})
+
+    def prepared(self, request: Ask) -> Any:
+        return self.apart.get(request.path, self.app), request.scope()
+
+    async def made(self, prepared: Any) -> Any:
+        app, scope = prepared
+        messages: list[Any] = []
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        await app(scope, receive, send)
+        return messages
+
+    def answer(self, response: Any) -> Answer:
+        start, *rest = response
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"])
+        return Answer(start["status"], headers, b"".join(message.get("body", b"") for message in rest).decode())
+
+    def status(self, response: Any) -> int:
+        status: int = response[0]["status"]
+        return status
+
+
+_NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def receive() -> dict[str, Any]:
+    """Return a body of nothing, as ASGI's `receive` does."""
+    return _NO_BODY
+
+
+class WsgiDriver(Driver):
+    """Makes requests of a WSGI application, several at once in threads."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._pool: ThreadPoolExecutor | None = None
+
+    def ask(self, request: Ask) -> Answer:
+        status, headers, body = ask_wsgi(self.app, request.environ())
+        return Answer(int(status.partition(" ")[0]), tuple(headers), body.decode())
+
+    def time(self, requests: Sequence[Ask], at_once: int = 1) -> float:
+        environs = [request.environ() for request in requests]
+        if at_once == 1:
+            begun = time.perf_counter()
+            responses = self._each(environs)
+            seconds = time.perf_counter() - begun
+        else:
+            self._pool = self._pool or ThreadPoolExecutor(at_once)
+            shares = [environs[n::at_once] for n in range(at_once)]
+            begun = time.perf_counter()
+            answered = list(self._pool.map(self._each, shares))
+            seconds = time.perf_counter() - begun
+            responses = [response for share in answered for response in share]
+        check({int(response[0].partition(" ")[0]) for response in responses}, requests)
+        return seconds
+
+    def count(self, requests: Sequence[Ask]) -> Count:
+        environs = [request.environ() for request in requests]
+        profile = cProfile.Profile()
+        profile.enable()
+        responses = [ask_wsgi(self.app, environ) for environ in environs]
+        profile.disable()
+        check({int(response[0].partition(" ")[0]) for response in responses}, requests)
+        return count_of(profile, len(requests))
+
+    def _each(self, environs: Sequence[dict[str, Any]]) -> list[Any]:
+        return [ask_wsgi(self.app, environ) for environ in environs]
+
+
+def ask_wsgi(app: Any, environ: dict[str, Any]) -> list[Any]:
+    """Make a request, and return the status line, the headers and the whole body of the response."""
+    response: list[Any] = []
+    written: list[bytes] = []
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:  # noqa: ARG001 - WSGI's signature
+        response[:] = status, headers
+        return written.append
+
+    body: Any = app(environ, start_response)
+    try:
+        response.append(b"".join((*written, *body)))
+    finally:
+        if close := getattr(body, "close", None):
+            close()
+    return response
+
+
+def check(statuses: set[int], requests: Sequence[Ask]) -> None:
+    """Raise a `WrongAnswerError` unless all were answered with 200."""
+    if statuses != {200}:
+        request = requests[0]
+        raise WrongAnswerError(f"{request.method} {request.path} was answered with {sorted(statuses)}")
