@@ -26,8 +26,9 @@ ON_EACH_PYTHON: Final = (
     *(f"tests/test_{name}.py" for name in ("readme", "sealed", "session", "sessions", "testing", "wsgi")),
     *(f"tests/test_{name}.py" for name in ("django", "fastapi", "flask", "starlette")),
 )
-# No two of these share a file; `tests` are all others.
+# No two of these share a file, for one leaves out what another names within its folder; `tests` are all others.
 GROUPS: Final = {
+    "databases": "tests/stores/test_sql.py",
     "stores": "tests/stores",
     "trials": "tests/trials",
     "browsers": "tests/browser",
@@ -115,8 +116,11 @@ def static_checks(python: str) -> dict[str, Command]:
 def groups(pytest: Command, *left_out: str) -> dict[str, Command]:
     """Return the tests in groups, for runs at once; those that take longest come first."""
     apart = {name: folder for name, folder in GROUPS.items() if name not in left_out}
-    ignored = (f"--ignore={folder}" for folder in GROUPS.values())
-    commands: dict[str, Command] = {name: (*pytest, *BESIDE, folder) for name, folder in apart.items()}
+    ignored = tuple(f"--ignore={folder}" for folder in GROUPS.values())
+    commands: dict[str, Command] = {
+        name: (*pytest, *BESIDE, folder, *(ignore for ignore in ignored if f"={folder}/" in ignore))
+        for name, folder in apart.items()
+    }
     commands["tests"] = (*pytest, *ignored)
     return commands
 
