@@ -21,6 +21,7 @@ from server_session._tokens import short_digest
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, Expect, Fields, Lifetime, Outcome, SessionStore
 from server_session.stores._over import StoreOver
+from server_session.stores._packed import holds
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -286,7 +287,7 @@ class SealedStore(StoreOver):
             if isinstance(stored, Outcome):
                 return stored
             plain = self._open(key, stored)
-            if any(plain.get(name) != value for name, value in expect.items()):
+            if not holds(plain, expect):
                 return CONFLICT
             names = (HEAD if name in _IN_HEAD else name for name in expect)
             outcome = await act(stored, plain, {name: stored.get(name) for name in names})

@@ -40,7 +40,7 @@ class Mapped(Writing):
 
     def clear(self) -> None:
         """Drop every field of the mapping, seen or not; they are not asked for before."""
-        self._map({}).clear()
+        self.mapping().clear()
 
     def abandon(self) -> None:
         """Give up what the mapping has not stored."""

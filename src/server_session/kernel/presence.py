@@ -65,6 +65,7 @@ class Presence:
         self._presented = presented
         self.has_cookie = presented != []
         """Whether the request brought a well-formed cookie."""
+        # Several different cookies of the name: one has to be chosen before anything is asked.
         self._is_ambiguous = presented[1:] != []
         self._credential: Credential | None = presented[0] if presented else None
         self._state = State.UNASKED if presented else State.NONE
@@ -95,11 +96,6 @@ class Presence:
         return self._credential if self._state is State.LIVE or self._state is State.UNASKED else None
 
     @property
-    def has_several_cookies(self) -> bool:
-        """Whether the request brought several different cookies of the name."""
-        return len(self._presented) > 1
-
-    @property
     def cookie_seconds(self) -> float | None:
         """For how many seconds the browser keeps the cookie; 0 is until it closes, `None` as the transport has it."""
         if self._seen is None or record.LIFE not in self._seen:
@@ -123,7 +119,7 @@ class Presence:
         """
         self._cookie_seconds = seconds
         # One of several stays as it is, for what is set goes to one place and there may be two.
-        if self.cookie is None and self._state is State.LIVE and self._credential and not self.has_several_cookies:
+        if self.cookie is None and self._state is State.LIVE and self._credential and not self._is_ambiguous:
             self._change_cookie(CookieChange(self._credential.value))
 
     async def is_alive(self) -> bool:
