@@ -192,7 +192,8 @@ class Functions:
         For what needs the password again: to change it, or the address, or to pay (OWASP ASVS 5.0, 7.5.1 to 7.5.3).
         The time is that of the last `log_in`, of a `replace_session_data` or a write of the mapping that sets a key of
         `renew_on`, or of `renew_session(authenticated=True)`, which is what to call when the password was given again:
-        the same user written once more is no change, and no log-in. Makes no session.
+        the same user written once more is no change, and no log-in. A write of another user, or of none, by whichever
+        function, takes the time out. Makes no session.
         """
         await self.call(verbs.require_fresh, arguments)
 
