@@ -26,7 +26,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.wrappers import Request as WerkzeugRequest
 
 from server_session._colour import drive
-from server_session.http.body import Receive, can_bear_token, read_asgi, read_wsgi, token_in
+from server_session.http.body import AsgiBody, Receive, WsgiBody, can_bear_token, token_in
 
 TOKEN = "aZ09-_" + "k" * 64
 FIELD = "csrf_token"
@@ -48,6 +48,17 @@ LOOPS = {"asyncio": asyncio.run, "trio": lambda coroutine: trio.run(lambda: coro
 
 def search(content_type: str, body: bytes, name: str = FIELD, *, is_whole: bool = True) -> str | None:
     return token_in(content_type.encode("latin-1"), body, name, is_whole=is_whole)
+
+
+async def read_asgi(receive: Receive, limit: int) -> tuple[bytes, bool, Receive]:
+    """Return what is read of an ASGI request's body, whether that is all, and the application's `receive`."""
+    body = AsgiBody(receive)
+    first, is_whole = await body.read(limit)
+    return first, is_whole, body.receive
+
+
+def read_wsgi(environ: dict[str, Any], limit: int) -> tuple[bytes, bool]:
+    return WsgiBody(environ).read(limit)
 
 
 async def asgi(receive: Receive, content_type: str, limit: int = LIMIT) -> tuple[str | None, Receive]:

@@ -345,6 +345,13 @@ def test_every_value_of_a_header_is_read_whatever_the_framework_calls_it(method)
     assert absent.host is None
 
 
+@pytest.mark.parametrize("name", ["origin", "Origin"])
+def test_a_header_that_is_empty_is_there_in_whichever_case_its_name_is(name):
+    request = HeadersRequest(SimpleNamespace(headers={name: ""}), {})
+    assert list(request.header_values(b"origin")) == [b""]
+    assert list(request.header_values(b"referer")) == []
+
+
 def test_two_cookie_headers_of_a_scope_are_read_in_order_and_as_bytes():
     scope = scope_of()
     scope["headers"] += [(b"cookie", b"a=\xff"), (b"x-cookie", b"b=1"), (b"cookie", b"c=\xc3\xa9")]

@@ -66,12 +66,9 @@ class StandIn:
     def __init__(self) -> None:
         self.ran = 0
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def __call__(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         self.ran += 1
         return drive(coroutine)
-
-    def is_here(self) -> bool:
-        return False
 
 
 # --- a coroutine that never suspends
@@ -228,24 +225,6 @@ def test_a_worker_thread_runs_a_coroutine_at_home_and_gets_its_result_or_its_err
         return result
 
     assert LOOPS[library](scenario) == (threading.get_ident(), False, library)
-
-
-def test_a_home_knows_whether_this_thread_is_the_one_that_runs_it(library):
-    places = []
-
-    async def elsewhere() -> Any:
-        return places[0].is_here()
-
-    async def scenario() -> Any:
-        place = home()
-        assert place is not None
-        places.append(place)
-        return place.is_here(), await IN_THREAD[library](place.is_here)
-
-    assert LOOPS[library](scenario) == (True, False)
-    assert not places[0].is_here()
-    # Another loop is not that home, be it of the same library or of the other.
-    assert [run(elsewhere) for run in LOOPS.values()] == [False, False]
 
 
 # --- waiting

@@ -454,6 +454,15 @@ def test_binding_keeps_every_attribute_and_leaves_the_handler_as_it_was() -> Non
     assert (plain.name, plain.secure) == ("session", None)
 
 
+def test_binding_keeps_what_an_application_s_own_handler_does_and_has() -> None:
+    transport = SignedCookie()
+    transport.key = b"another key"
+    bound = transport.bind(origin_is_https=True)
+    assert isinstance(bound, SignedCookie)
+    assert bound.sign(GOOD) == transport.sign(GOOD) != SignedCookie().sign(GOOD)
+    assert (bound.name, transport.name) == ("__Host-session", "session")
+
+
 def test_secure_false_and_an_https_origin_contradict_each_other() -> None:
     with pytest.raises(ConfigurationError, match="secure=False and the origin is https"):
         CookieHandler(secure=False).bind(origin_is_https=True)

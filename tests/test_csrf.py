@@ -3,11 +3,12 @@ r"""The check of requests, as a table whose verdicts are written by hand, then a
 A row is a request, "->" and its verdict. Words with a capital are headers, one for each line that comes (a "␣" is a
 blank, a "…" 8,000 letters, \udcXX the raw byte XX); `GET>POST` is a GET on the wire that the endpoint sees as a POST;
 `Host` is shop.example unless it is given, and "-" is none. `own` are the configured origins, `trust`, `mode` and `safe`
-the policy, `but` what the endpoint demands, `token` what is known of the token (missing unless it is given).
+the policy, `but` what the endpoint asks; `socket` is the opening of a WebSocket, `upgrade` a request that says it is
+one, `token` what is known of the token (missing unless it is given).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from server_session._tokens import TokenState
 from server_session.csrf.policy import CSRF
-from server_session.csrf.verdict import Demand, Facts, Rejection, check, is_cross_site
+from server_session.csrf.verdict import Protection, Rejection, check, is_cross_site
 from server_session.exceptions import ConfigurationError
 
 CODES = {
@@ -41,15 +42,56 @@ class Row(NamedTuple):
         return f"{self.step}: {self.request}"
 
 
+class Facts(NamedTuple):
+    """What a request says of itself, read as the check reads a request."""
+
+    method: str
+    seen_method: str
+    origin: Sequence[bytes] = ()
+    site: Sequence[bytes] = ()
+    fetch_mode: Sequence[bytes] = ()
+    fetch_dest: Sequence[bytes] = ()
+    referer: Sequence[bytes] = ()
+    host: str | None = None
+    scheme: str = "http"
+    authorization: Sequence[bytes] = ()
+    has_cookie: bool = False
+    is_websocket: bool = False
+    is_http: bool = True
+
+    @property
+    def wire_method(self) -> str:
+        return self.method
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return {
+            b"origin": self.origin,
+            b"sec-fetch-site": self.site,
+            b"sec-fetch-mode": self.fetch_mode,
+            b"sec-fetch-dest": self.fetch_dest,
+            b"referer": self.referer,
+            b"authorization": self.authorization,
+        }[name]
+
+
 class Case(NamedTuple):
     facts: Facts
     policy: CSRF
     own: tuple[str, ...]
-    demand: Demand
+    asked: Protection
     token: TokenState
 
     def check(self) -> Rejection | None:
-        return check(self.facts, self.policy, self.own, self.demand, self.token)
+        facts: Any = self.facts
+        return check(
+            facts,
+            facts.seen_method,
+            self.policy,
+            self.own,
+            self.asked,
+            self.token,
+            has_cookie=facts.has_cookie,
+        )
 
 
 def rows(step: str, common: str, text: str) -> Iterator[Row]:
@@ -72,7 +114,9 @@ def case_of(request: str) -> Case:
             headers[name].append(value.encode("utf-8", "surrogateescape"))
         else:
             said[name] = value
-    assert said.keys() <= {"own", "trust", "mode", "safe", "but", "token", "cookie", "socket", "tls"}, request
+    assert said.keys() <= {*("own", "trust", "mode", "safe", "but", "token", "cookie", "socket", "upgrade", "tls")}, (
+        request
+    )
     (host,) = headers["Host"] or [b"shop.example"]
     facts = Facts(
         method=method,
@@ -83,10 +127,11 @@ def case_of(request: str) -> Case:
         fetch_dest=headers["Dest"],
         referer=headers["Referer"],
         host=None if host == b"-" else host.decode("latin-1"),
-        is_secure="tls" in said,
+        scheme="https" if "tls" in said else "http",
         authorization=headers["Authorization"],
         has_cookie="cookie" in said,
-        is_handshake="socket" in said,
+        is_websocket="socket" in said or "upgrade" in said,
+        is_http="socket" not in said,
     )
     policy: dict[str, Any] = {"mode": said.get("mode")}
     if "trust" in said:
@@ -97,7 +142,7 @@ def case_of(request: str) -> Case:
         facts,
         CSRF(**policy),
         tuple(said["own"].split(",")) if "own" in said else (),
-        Demand(**dict.fromkeys(said["but"].split(","), True)) if "but" in said else Demand(),
+        Protection(**dict.fromkeys(said["but"].split(","), True)) if "but" in said else Protection(),
         TokenState(said.get("token", "missing")),
     )
 
@@ -975,6 +1020,44 @@ SOCKET = [
     ),
 ]
 
+UPGRADE = [
+    *rows(
+        "a WebSocket's handshake, that of an endpoint which asks for more",
+        "socket own=https://shop.example",
+        """
+        GET Origin=https://evil.test but=every_method                               -> csrf_origin
+        GET Site=cross-site but=every_method                                        -> csrf_site
+        GET Origin=https://evil.test safe=HEAD                                      -> csrf_origin
+        GET Origin=https://shop.example but=every_method,strict                     -> pass
+        GET Origin=https://shop.example but=every_method,strict cookie              -> pass
+        """,
+    ),
+    *rows(
+        "a GET of HTTP with the header of a handshake, where more is asked than of a GET",
+        "upgrade own=https://shop.example trust=https://pay.example",
+        """
+        GET      Origin=https://evil.test but=every_method                          -> csrf_origin
+        GET      Origin=https://evil.test but=every_method,strict                   -> csrf_origin
+        GET      Origin=https://evil.test but=every_method,strict token=valid       -> csrf_origin
+        GET      Site=cross-site but=every_method                                   -> csrf_site
+        GET      Site=cross-site safe=HEAD,OPTIONS                                  -> csrf_site
+        GET      Origin=https://shop.example Origin=https://shop.example safe=HEAD  -> csrf_header
+        GET      Origin=https://evil.test safe=HEAD                                 -> csrf_origin
+        GET      but=every_method,strict                                            -> csrf_token_missing
+        GET      Origin=https://shop.example but=every_method,strict                -> csrf_token_missing
+        GET      Origin=https://shop.example but=every_method,strict cookie         -> csrf_token_missing
+        GET      Origin=https://pay.example but=every_method,scoped cookie          -> csrf_token_missing
+        GET      Origin=https://shop.example safe=HEAD mode=strict cookie           -> csrf_token_missing
+        GET      Origin=https://shop.example but=every_method cookie                -> pass
+        GET      Origin=https://shop.example but=every_method,strict token=valid    -> pass
+        GET>POST Origin=https://evil.test                                           -> csrf_origin
+        GET>POST Site=cross-site cookie Origin=https://shop.example                 -> csrf_site
+        GET>POST Origin=https://shop.example mode=strict                            -> csrf_token_missing
+        GET>HEAD Site=cross-site                                                    -> csrf_site
+        """,
+    ),
+]
+
 TABLE = [
     *EXEMPT,
     *METHODS,
@@ -988,7 +1071,11 @@ TABLE = [
     *COOKIE,
     *TOKEN,
     *SOCKET,
+    *UPGRADE,
 ]
+
+# What opens a WebSocket is convicted by the same, over whatever it comes.
+UPGRADED = [row._replace(request=row.request.replace("socket", "upgrade")) for row in SOCKET]
 
 
 TLS = [
@@ -1018,7 +1105,7 @@ TLS = [
 ]
 
 
-@pytest.mark.parametrize("row", [*TABLE, *TLS], ids=str)
+@pytest.mark.parametrize("row", [*TABLE, *UPGRADED, *TLS], ids=str)
 def test_each_request_has_the_verdict_that_the_table_gives_it(row):
     rejection = case_of(row.request).check()
     assert (rejection.code if rejection else "pass") == row.verdict
@@ -1143,17 +1230,18 @@ facts_of_any = st.builds(
     host=hosts,
     authorization=lines(authorization_lines),
     has_cookie=st.booleans(),
-    is_handshake=st.booleans(),
-)
+    is_websocket=st.booleans(),
+    is_http=st.booleans(),
+).map(lambda facts: facts._replace(is_websocket=facts.is_websocket or not facts.is_http))
 policies = st.builds(
     CSRF,
     st.sampled_from(["layered", "strict", "report"]),
     trusted_origins=st.sampled_from([(), ("https://pay.example",)]),
 )
 owns = st.sampled_from([(), ("https://shop.example",), ("https://shop.example", "https://www.shop.example")])
-demands = st.builds(Demand, *[st.booleans()] * 5)
+asks = st.builds(Protection, *[st.booleans()] * 5)
 tokens = st.sampled_from(TokenState)
-cases = st.builds(Case, facts_of_any, policies, owns, demands, tokens)
+cases = st.builds(Case, facts_of_any, policies, owns, asks, tokens)
 
 # At most one line of each, of what browsers send: most of these get past step 3.
 plausible = st.builds(
@@ -1168,10 +1256,9 @@ plausible = st.builds(
     host=hosts,
     authorization=lines(authorization_lines, 1),
     has_cookie=st.booleans(),
-    is_handshake=st.just(False),
 )
 plausible_cases = st.builds(
-    Case, plausible, policies, owns, demands.map(lambda demand: demand._replace(exempt=False)), tokens
+    Case, plausible, policies, owns, asks.map(lambda asked: asked._replace(exempt=False)), tokens
 )
 
 
@@ -1188,7 +1275,7 @@ def test_any_bytes_in_any_header_get_a_verdict_whose_reason_is_one_plain_line(ca
 @given(st.data())
 def test_bytes_of_one_header_alone_raise_nothing(name, data):
     facts = Facts("POST", "POST", host="shop.example", has_cookie=True)
-    case = Case(facts._replace(**{name: [data.draw(st.binary())]}), CSRF(), (), Demand(), TokenState.UNREAD)
+    case = Case(facts._replace(**{name: [data.draw(st.binary())]}), CSRF(), (), Protection(), TokenState.UNREAD)
     case.check()
 
 
@@ -1228,6 +1315,17 @@ def test_a_head_that_a_header_convicts_does_not_pass(case):
 
 
 @given(cases | plausible_cases)
+@example(case_of("GET but=every_method own=https://shop.example Origin=https://evil.test"))
+@example(case_of("GET but=every_method,strict own=https://shop.example Origin=https://shop.example"))
+def test_a_header_that_asks_for_a_websocket_lets_nothing_pass_that_was_refused_without_it(case):
+    def upgraded(case: Case, is_websocket: bool) -> Case:
+        return case._replace(facts=case.facts._replace(is_websocket=is_websocket, is_http=True))
+
+    if upgraded(case, is_websocket=False).check() is not None:
+        assert upgraded(case, is_websocket=True).check() is not None
+
+
+@given(cases | plausible_cases)
 def test_a_cookie_turns_no_rejection_into_a_pass(case):
     without = case._replace(facts=case.facts._replace(has_cookie=False))
     if without.check() is not None:
@@ -1249,8 +1347,8 @@ def test_a_token_that_is_not_valid_is_worth_no_more_than_none(case, state):
 
 @given(cases | plausible_cases)
 def test_an_endpoint_that_demands_more_lets_nothing_pass_that_was_refused(case):
-    if case._replace(demand=Demand()).check() is not None:
-        more = case._replace(demand=case.demand._replace(exempt=False))
+    if case._replace(asked=Protection()).check() is not None:
+        more = case._replace(asked=case.asked._replace(exempt=False))
         assert more.check() is not None
 
 
@@ -1272,8 +1370,8 @@ def test_an_unsafe_request_of_an_origin_neither_own_nor_trusted_does_not_pass(ca
 
 @given(cases, st.sampled_from(["https://evil.test", "https://pay.example", "http://shop.example", "null"]))
 def test_a_handshake_with_the_cookie_of_an_origin_neither_own_nor_trusted_does_not_pass(case, origin):
-    assume(case.own and not case.demand.exempt and origin not in case.policy.trusted_origins)
-    facts = case.facts._replace(origin=[origin.encode()], has_cookie=True, is_handshake=True)
+    assume(case.own and not case.asked.exempt and origin not in case.policy.trusted_origins)
+    facts = case.facts._replace(origin=[origin.encode()], has_cookie=True, is_websocket=True)
     assert case._replace(facts=facts).check() is not None
 
 

@@ -19,7 +19,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 from server_session import CSRF, FileSessionStore, MemorySessionStore, Signal, _sessions, sync
-from server_session.csrf import demands
+from server_session.csrf import decorators
 from server_session.exceptions import ConfigurationError, StoreError
 from server_session.exchange import steps
 from server_session.testing import YieldingStore
@@ -720,12 +720,28 @@ def test_a_get_that_has_effects_may_ask_to_be_checked(script: Any, monkeypatch: 
     from server_session.django import csrf_protect
 
     marked: list[object] = []
-    for module in (demands, steps):
+    for module in (decorators, steps):
         monkeypatch.setattr(module, "marked_every_method", marked)
     script(csrf_protect(every_method=True)(lambda _: "done"))
     client = visitor()
     assert rejection(client.get("/call", headers=CROSS_SITE)) == "csrf_site"
     assert client.get("/call", headers=OWN).json() == "done"
+
+
+def test_the_header_of_a_websocket_takes_no_get_past_what_its_view_asks(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from server_session.django import csrf_protect
+
+    marked: list[object] = []
+    for module in (decorators, steps):
+        monkeypatch.setattr(module, "marked_every_method", marked)
+    script(csrf_protect(every_method=True, strict=True)(lambda _: "done"))
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    for client in (visitor(), Client(enforce_csrf_checks=True)):
+        assert rejection(client.get("/call", headers={**upgrade, "Origin": "https://evil.example"})) == "csrf_origin"
+        own = {**upgrade, **OWN, "Origin": "http://testserver"}
+        assert rejection(client.get("/call", headers=own)) == "csrf_token_missing"
 
 
 def test_what_the_middleware_did_not_see_that_a_view_asks_is_asked_when_it_is_called(script: Any) -> None:

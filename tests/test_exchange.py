@@ -8,7 +8,7 @@ from werkzeug.test import create_environ
 
 from server_session import CookieHandler, Sessions
 from server_session.adapters import Exchange, StreamedBody, WsgiHeaders, WsgiRequest, csrf_exempt, csrf_protect
-from server_session.exceptions import ResponseStartedError, StoreError
+from server_session.exceptions import CookieWithheldError, ResponseStartedError, StoreError
 from server_session.exchange import steps
 from server_session.http.carrier import current
 from tests.visitors import Watched
@@ -104,6 +104,17 @@ def test_an_application_s_page_for_a_refusal_gets_the_headers_of_ours(sessions: 
         "Csrf-Rejection": "csrf_site",
         "Cache-Control": "private, no-store",
     }
+
+
+def test_a_method_that_an_override_makes_safe_brings_no_cookie_that_was_withheld() -> None:
+    environ = create_environ(method="POST", headers={"Sec-Fetch-Site": "cross-site"})
+    exchange = Sessions(csrf=None).exchange(WsgiRequest.of(environ))
+    exchange.serve()
+    environ["REQUEST_METHOD"] = "GET"
+    exchange.blocking.load()["a"] = 1
+    refusal = exchange.blocking.commit()
+    assert refusal is not None
+    assert (refusal.status, type(refusal.error)) == (403, CookieWithheldError)
 
 
 def posted(sessions: Sessions, **headers: str) -> Exchange:

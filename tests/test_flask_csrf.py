@@ -533,6 +533,16 @@ def test_a_get_that_has_effects_may_ask_to_be_checked(app: Flask) -> None:
     assert client.get("/token", headers=FOREIGN).status_code == 200
 
 
+def test_the_header_of_a_websocket_takes_no_get_past_what_its_view_asks(app: Flask) -> None:
+    post(app, "/out", csrf_protect(every_method=True, strict=True)(lambda: "served"))
+    # Without "Connection: Upgrade" Werkzeug takes it for a GET like any other.
+    upgrade = {"Upgrade": "websocket"}
+    own = {**upgrade, **OWN, "Origin": "http://localhost"}
+    for one in (visitor(app), app.test_client()):
+        assert code(one.get("/out", headers={**upgrade, "Origin": "https://evil.example"})) == "csrf_origin"
+        assert code(one.get("/out", headers=own)) == "csrf_token_missing"
+
+
 def test_a_log_in_may_ask_to_be_checked_without_a_cookie() -> None:
     def log_in() -> str:
         return "served"

@@ -770,7 +770,9 @@ async def test_one_that_is_about_to_live_counts_for_a_minute(limited, at_most):
     else:
         await logged_in(limited)
         # The mark is what its founding would meet now.
-        assert await limited.store.set("n" * 24, {"user": b"1"}, limited.policy.lifetime, None) is (Outcome.CONFLICT)
+        assert await limited.store.set("n" * 24, {"user": b"1"}, limited.policy.lifetime_of(), None) is (
+            Outcome.CONFLICT
+        )
     limited.clock.advance(2)
     if at_most == "refuse":
         await logged_in(limited)
@@ -788,9 +790,10 @@ async def test_a_log_in_that_dies_after_it_ended_the_oldest_leaves_none_that_liv
     with pytest.raises(StoreError):
         await log_in(visitor)
     assert visitor.received == []
+    left = await listed(limited)
     living = await ids(limited)
     assert len(living) == 2
-    assert set(living) < await listed(limited)
+    assert set(living) < left
     await logged_in(limited)
     assert len(await ids(limited)) == 3
 
@@ -814,6 +817,82 @@ async def test_without_a_bound_a_log_in_costs_an_owner_one_call_and_the_first_on
     store.calls.clear()
     await logged_in(site)
     assert store.calls == ["merge", "set"]
+
+
+async def test_within_a_bound_a_log_in_looks_at_no_other_session(limited):
+    store = NotTidying(limited.store)
+    watched = limited.with_store(store)
+
+    await logged_in(watched)
+    await logged_in(watched)
+    store.calls.clear()
+    await logged_in(watched)
+    assert store.calls == ["look", "merge", "set"]
+
+
+# --- where no bound is set
+
+
+async def test_without_a_bound_an_owner_s_list_does_not_grow_for_ever_and_the_oldest_end(monkeypatch):
+    monkeypatch.setattr("server_session._owners._MOST_LISTED", 20)
+    clock = Clock()
+    site = Site(Tidying(clock=clock), clock)
+
+    browsers = []
+    for _ in range(50):
+        browsers.append(await logged_in(site))
+        clock.advance(1)
+    assert await ids(site) == [id_of(one) for one in browsers[30:]]
+    assert await listed(site) == {id_of(one) for one in browsers[30:]}
+    assert [await data_of(one) for one in browsers[:30]] == [{}] * 30
+    assert site.events.count("destroyed") == 30
+
+
+async def test_about_one_log_in_in_sixteen_finds_that_the_list_is_too_long(monkeypatch):
+    monkeypatch.setattr("server_session._owners._MOST_LISTED", 20)
+    clock = Clock()
+    site = Site(MemorySessionStore(clock=clock), clock)
+
+    for _ in range(400):
+        await logged_in(site)
+    # 200 log-ins in a row without one of them have odds of 1 to 10^5.
+    assert 20 <= len(await ids(site)) < 220
+
+
+async def test_the_number_of_an_owner_s_sessions_makes_no_log_in_dearer():
+    clock = Clock()
+    store = Watched(Tidying(clock=clock))
+    site = Site(store, clock)
+
+    for _ in range(200):
+        await logged_in(site)
+    store.calls.clear()
+    await logged_in(site)
+    assert len(store.calls) <= 64 + 3
+
+
+async def test_a_list_that_grew_too_long_is_cut_in_steps(monkeypatch):
+    clock = Clock()
+    site = Site(Tidying(clock=clock), clock)
+
+    for _ in range(150):
+        await logged_in(site)
+    monkeypatch.setattr("server_session._owners._MOST_LISTED", 20)
+    assert [len(await ids(site)) for _ in range(4) if await logged_in(site)] == [87, 24, 20, 20]
+
+
+async def test_the_entries_of_sessions_that_are_gone_leave_the_list_though_older_ones_live_on():
+    clock = Clock()
+    site = Site(Tidying(clock=clock), clock)
+
+    for _ in range(100):
+        await logged_in(site)
+    clock.advance(1)
+    browser = Browser(site)
+    for _ in range(200):
+        await send(browser, lambda visit: visit.replace({"user": "ada"}, "ada"))
+    assert len(await listed(site)) < 150
+    assert len(await ids(site)) == 101
 
 
 # --- and held against each other

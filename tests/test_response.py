@@ -20,11 +20,11 @@ from server_session.http.responses import (
     MultiDictHeaders,
     ResponseHeaders,
     WsgiHeaders,
-    add_cookies,
     headers_of,
     never_store,
     register_response,
     vary_on,
+    write_answer,
 )
 from tests.asgi_client import scope_of
 
@@ -206,41 +206,75 @@ def cookies_of(*values: str) -> list[tuple[bytes, bytes]]:
 def test_a_later_cookie_takes_the_place_of_the_one_that_this_session_added_before(make):
     headers = make([])
     headers.add("set-cookie", "theme=dark")
-    add_cookies(headers, cookies_of("session=1; Path=/"))
-    add_cookies(headers, cookies_of("session=2; Path=/"), cookies_of("session=1; Path=/"))
+    write_answer(headers, cookies_of("session=1; Path=/"))
+    write_answer(headers, cookies_of("session=2; Path=/"), cookies_of("session=1; Path=/"))
     assert headers.all("set-cookie") == ["theme=dark", "session=2; Path=/"]
 
 
 def test_what_others_set_under_our_name_stays(make):
     headers = make([])
     headers.add("set-cookie", "session=theirs; Path=/")
-    add_cookies(headers, cookies_of("session=1; Path=/"))
-    add_cookies(headers, cookies_of("session=2; Path=/"), cookies_of("session=1; Path=/"))
+    write_answer(headers, cookies_of("session=1; Path=/"))
+    write_answer(headers, cookies_of("session=2; Path=/"), cookies_of("session=1; Path=/"))
     assert headers.all("set-cookie") == ["session=theirs; Path=/", "session=2; Path=/"]
 
 
 def test_the_same_cookie_again_is_still_one_and_none_takes_it_back(make):
     headers = make([])
     once = cookies_of("session=1; Path=/", "session=; Path=/b; Max-Age=0")
-    add_cookies(headers, once)
-    add_cookies(headers, once, once)
+    write_answer(headers, once)
+    write_answer(headers, once, once)
     assert headers.all("set-cookie") == [value.decode() for _, value in once]
-    add_cookies(headers, [], once)
+    write_answer(headers, [], once)
     assert headers.all("set-cookie") == []
 
 
 def test_what_is_to_be_taken_back_from_another_response_is_looked_for_in_vain(make):
     headers = make([])
     headers.add("set-cookie", "theme=dark")
-    add_cookies(headers, cookies_of("session=2"), cookies_of("session=1"))
+    write_answer(headers, cookies_of("session=2"), cookies_of("session=1"))
     assert headers.all("set-cookie") == ["theme=dark", "session=2"]
 
 
 def test_a_header_of_a_transport_s_own_is_replaced_too(make):
     headers = make([])
-    add_cookies(headers, [(b"x-session", b"1")])
-    add_cookies(headers, [(b"x-session", b"2")], [(b"x-session", b"1")])
+    write_answer(headers, [(b"x-session", b"1")])
+    write_answer(headers, [(b"x-session", b"2")], [(b"x-session", b"1")])
     assert headers.all("x-session") == ["2"]
+
+
+# --- the whole answer
+
+
+def test_an_answer_joins_what_the_application_said_of_its_response(make):
+    headers = make([("Vary", "Accept"), ("Cache-Control", "public, no-transform"), ("X-Shop", "1")])
+    write_answer(headers, cookies_of("session=1", "session=; Path=/b"), vary=b"Cookie, Origin", is_private=True)
+    assert headers.all("set-cookie") == ["session=1", "session=; Path=/b"]
+    assert headers.all("vary") == ["Accept, Cookie, Origin"]
+    assert headers.all("cache-control") == ["private, no-store, no-transform"]
+    assert headers.all("x-shop") == ["1"]
+
+
+def test_an_answer_that_bears_no_cookie_and_no_token_leaves_caching_to_the_application(make):
+    headers = make([("Cache-Control", "max-age=60")])
+    write_answer(headers)
+    assert headers.all("cache-control") == ["max-age=60"]
+    assert headers.all("vary") == ["Cookie"]
+
+
+def test_a_response_of_a_subclass_is_set_as_its_nearest_base_was_registered_last():
+    class First(Bearer):
+        pass
+
+    class Second(First):
+        pass
+
+    seen = []
+    assert headers_of(Second()).all("vary") == []
+    register_response(First, lambda response: seen.append(response) or WsgiHeaders([("Vary", "Accept")]))
+    assert headers_of(Second()).all("vary") == ["Accept"]
+    assert headers_of(Bearer()).all("vary") == []
+    assert len(seen) == 1
 
 
 # --- Vary

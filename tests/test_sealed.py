@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from server_session._codec import encode_value
 from server_session._colour import drive
 from server_session._record import CREATED, DIGEST, MARK_LIFETIME, OWNER, mark_of
-from server_session._sealed import HEAD, EncryptedCodec, SealedStore, sealed
 from server_session._sessions import Sessions, configured
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential, short_digest
@@ -33,6 +32,7 @@ from server_session.stores._base import (
     Outcome,
     SessionStore,
 )
+from server_session.stores._sealed import HEAD, EncryptedCodec, SealedStore
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import StoreContract, YieldingStore
@@ -46,9 +46,7 @@ FIELDS: Fields = {"a": b"1", "b": b"two", "empty": b"", DIGEST: b'"d"', CREATED:
 
 
 def seal(store: SessionStore, *keys: str, signals: Signals | None = None) -> SealedStore:
-    over = sealed(store, EncryptedCodec(keys or (NEW,)), signals or Signals())
-    assert isinstance(over, SealedStore)
-    return over
+    return SealedStore(store, EncryptedCodec(keys or (NEW,)), (signals or Signals()).unreadable)
 
 
 def stored_in(store: SessionStore, key: str) -> Fields:
@@ -124,13 +122,13 @@ class FoundedUnderTheOldKey(SealedStore):
 @pytest.mark.once
 class TestStoreContractMidRotation(TestSealedMemoryStoreContract):
     def over(self, store):
-        return FoundedUnderTheOldKey(store, EncryptedCodec([OLD, NEW]), Signals())
+        return FoundedUnderTheOldKey(store, EncryptedCodec([OLD, NEW]), Signals().unreadable)
 
 
 @pytest.mark.once
 class TestFileStoreContractMidRotation(TestSealedFileStoreContract):
     def over(self, store):
-        return FoundedUnderTheOldKey(store, EncryptedCodec([OLD, NEW]), Signals())
+        return FoundedUnderTheOldKey(store, EncryptedCodec([OLD, NEW]), Signals().unreadable)
 
 
 @pytest.mark.once
@@ -810,7 +808,7 @@ def test_an_openssl_without_the_cipher_is_an_error_that_says_what_to_install(mon
 
 def test_a_codec_that_is_none_is_refused():
     with pytest.raises(ConfigurationError, match=r"codec is an EncryptedCodec\(\[key\]\), not 'str'"):
-        sealed(MemorySessionStore(), NEW, Signals())  # type: ignore[arg-type]
+        SealedStore(MemorySessionStore(), NEW, Signals().unreadable)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("store", [MemorySessionStore, lambda: YieldingStore(MemorySessionStore())])

@@ -289,7 +289,7 @@ TRACKED = [
     ("|", lambda d: d | {}, set(), True),
     ("copy", copy.copy, set(), True),
     ("deepcopy", copy.deepcopy, set(), True),
-    ("popitem", lambda d: d.popitem(), set(), True),
+    ("popitem", lambda d: d.popitem(), {"b"}, True),
     ("clear", lambda d: d.clear(), set(), True),
     ("repr", repr, set(), True),
 ]

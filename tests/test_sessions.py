@@ -82,7 +82,7 @@ def test_what_configure_says_of_the_idle_time_wins_over_the_store_and_that_over_
     configured_age, store_age, idle
 ):
     sessions = configure(session_store=MemorySessionStore(max_age=store_age), max_age=configured_age)
-    assert sessions.policy.lifetime.idle == idle
+    assert sessions.policy.lifetime_of().idle == idle
 
 
 @pytest.mark.parametrize("given_age", [600, timedelta(minutes=10)])
@@ -110,7 +110,7 @@ async def test_a_session_expires_by_the_idle_time_that_won(given_age):
     ],
 )
 def test_the_deadline_is_30_days_unless_another_or_none_is_set(said, remaining):
-    assert Sessions(**said).policy.lifetime.remaining == remaining
+    assert Sessions(**said).policy.lifetime_of().remaining == remaining
 
 
 @pytest.mark.parametrize("setting", ["max_age", "absolute_max_age"])
@@ -133,7 +133,7 @@ def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name
 def test_any_positive_duration_is_a_lifetime(duration):
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     sessions = Sessions(session_store=STORE, max_age=duration, absolute_max_age=duration)
-    assert sessions.policy.lifetime == (seconds, seconds)
+    assert sessions.policy.lifetime_of() == (seconds, seconds)
 
 
 async def test_the_age_of_the_cookie_is_the_cookie_handler_s_alone():

@@ -42,6 +42,11 @@ async def leave(request: Request) -> PlainTextResponse:
     return PlainTextResponse("left")
 
 
+@csrf_protect(every_method=True, strict=True)
+async def close(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("closed")
+
+
 @csrf_protect(anonymous=True)
 async def log_in(request: Request) -> PlainTextResponse:
     return PlainTextResponse("in")
@@ -78,6 +83,7 @@ def routes() -> list[Any]:
         Route("/webhook/{name}", webhook, methods=["POST"]),
         Route("/transfer", transfer, methods=WRITES),
         Route("/leave", leave, methods=["GET"]),
+        Route("/close", close, methods=["GET"]),
         Route("/login", log_in, methods=["POST"]),
         Route("/pay/{id}", pay, methods=["POST"]),
         Route("/named", named, methods=["POST"]),
@@ -181,6 +187,17 @@ def test_a_get_that_has_effects_is_checked_like_a_post(visitor):
     assert code(visitor.send("/leave", FORGED, method="GET")) == "csrf_site"
     assert code(visitor.send("/leave", method="GET")) == "csrf_token_missing"
     assert visitor.send("/leave", OWN, method="GET").body == b"left"
+
+
+@pytest.mark.parametrize("cookie", [True, False])
+def test_the_header_of_a_websocket_takes_no_get_past_what_its_endpoint_asks(visitor, cookie):
+    upgrade = (b"upgrade", b"websocket")
+    foreign, own = (b"origin", b"https://evil.example"), (b"origin", b"http://shop.example")
+    for path in ("/leave", "/close"):
+        assert code(visitor.send(path, upgrade, foreign, method="GET", cookie=cookie)) == "csrf_origin"
+    assert code(visitor.send("/close", upgrade, own, OWN, method="GET", cookie=cookie)) == "csrf_token_missing"
+    token = (b"x-csrf-token", visitor.token())
+    assert visitor.send("/close", upgrade, own, OWN, token, method="GET").body == b"closed"
 
 
 def test_a_log_in_excuses_no_missing_cookie(visitor):

@@ -3,6 +3,7 @@ import hashlib
 import json
 import struct
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -232,3 +233,9 @@ def test_a_credential_shows_nothing_of_itself_in_a_traceback():
     assert MINE.selector not in shown
     assert MINE.verifier not in shown
     assert short_digest(MINE.selector) in shown
+
+
+def test_no_encoder_takes_a_credential_for_data():
+    with pytest.raises(TypeError):
+        msgspec.json.encode(MINE)
+    assert not hasattr(MINE, "__rich_repr__")

@@ -9,13 +9,13 @@ import pytest
 
 from server_session import StoreError
 from server_session._policy import Policy
-from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Expect, Outcome, SessionStore
 from server_session.stores._over import StoreOver
+from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
@@ -43,7 +43,9 @@ def make_store(kind: str, directory: Path, clock: Clock) -> SessionStore:
         "memory": lambda: MemorySessionStore(clock=clock),
         "yielding memory": lambda: YieldingStore(MemorySessionStore(clock=clock)),
         "file": lambda: FileSessionStore(directory, clock=clock),
-        "sealed memory": lambda: sealed(MemorySessionStore(clock=clock), EncryptedCodec([bytes(range(32))]), Signals()),
+        "sealed memory": lambda: SealedStore(
+            MemorySessionStore(clock=clock), EncryptedCodec([bytes(range(32))]), Signals().unreadable
+        ),
     }
     return make[kind]()
 

@@ -5,40 +5,21 @@ The functions here are awaitable; `server_session.sync` has the same ones blocki
 
 from typing import TYPE_CHECKING
 
+from server_session import _api, exceptions
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
 from server_session._owners import OwnedSession
-from server_session._sealed import EncryptedCodec
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure
 from server_session._signals import Signal
-from server_session.csrf.demands import csrf_exempt, csrf_protect
+from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
-from server_session.exceptions import (
-    CarrierError,
-    ColourError,
-    ConfigurationError,
-    ConflictError,
-    CookieWithheldError,
-    CsrfError,
-    DataTypeError,
-    LimitError,
-    NoResponseError,
-    NotConfiguredError,
-    NotFreshError,
-    RecordError,
-    ResponseStartedError,
-    SerializationError,
-    SessionError,
-    SessionNotLoadedError,
-    StoreError,
-    StoreFullError,
-    TooManySessionsError,
-)
+from server_session.exceptions import *  # noqa: F403 - its `__all__` is the list
 from server_session.kernel.mapping import Session
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime, Outcome, SessionStore
 from server_session.stores._packed import PackedStore, Record
+from server_session.stores._sealed import EncryptedCodec
 from server_session.stores.memory import MemorySessionStore
 
 __all__ = [
@@ -46,60 +27,30 @@ __all__ = [
     "CONFLICT",
     "CSRF",
     "MISSING",
-    "CarrierError",
     "Colour",
-    "ColourError",
-    "ConfigurationError",
-    "ConflictError",
     "CookieHandler",
     "CookieTransport",
-    "CookieWithheldError",
-    "CsrfError",
-    "DataTypeError",
     "EncryptedCodec",
     "FileSessionStore",
     "Lifetime",
-    "LimitError",
     "MemorySessionStore",
-    "NoResponseError",
-    "NotConfiguredError",
-    "NotFreshError",
     "Outcome",
     "OwnedSession",
     "PackedStore",
     "Record",
-    "RecordError",
-    "ResponseStartedError",
-    "SerializationError",
     "Session",
-    "SessionError",
-    "SessionNotLoadedError",
     "SessionStore",
     "Sessions",
     "Signal",
-    "StoreError",
-    "StoreFullError",
-    "TooManySessionsError",
     "configure",
     "csrf_exempt",
     "csrf_input",
     "csrf_meta",
     "csrf_protect",
     "csrf_script",
-    "destroy_session",
-    "destroy_sessions_of",
-    "get_csrf_token",
-    "get_session_data",
-    "log_in",
-    "pluck_session_property",
-    "renew_session",
-    "replace_session_data",
-    "require_fresh",
-    "sessions_of",
-    "set_session_data",
-    "update_session_data",
-    "validate_csrf_token",
 ]
+__all__ += _api.__all__
+__all__ += exceptions.__all__
 
 if TYPE_CHECKING:
     from server_session.stores.file import FileSessionStore

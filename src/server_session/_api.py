@@ -1,242 +1,272 @@
-"""The functions, awaitable: their signatures and what they promise. The bodies are in `_steps`."""
+"""The functions, each written once: its forms, what it promises, and its body.
 
-from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+The positional arguments before the last are the *carrier*: nothing at all (the request that the middleware is serving
+now), `request`, `request, response` (no middleware is needed), or a context object that bears `.req`/`.res` or
+`.request`/`.response`. What is no carrier raises `CarrierError`, which is a `TypeError`. A store that does not answer
+raises `StoreError`; nothing is ever taken for an empty session.
+
+A body is called with the request's session where a caller has the carrier, or with what is `Asked` of an owner's.
+Nobody calls what stands here: `_functions` makes the functions of it, in both colours.
+"""
+
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
-from server_session import _verbs as verbs
+from server_session._convert import convert
+from server_session._durations import seconds_of
 from server_session._owners import OwnedSession
-from server_session._policy import Policy
-from server_session._verbs import Verb
+from server_session._record import Life
+from server_session._verbs import Asked, about_owner, by_carrier, data_of, flag_of, owner_of, scope_of
 from server_session.kernel.stored import StoredSession
 
-__all__ = ["Functions"]
+__all__ = [
+    "destroy_session",
+    "destroy_sessions_of",
+    "get_csrf_token",
+    "get_session_data",
+    "log_in",
+    "pluck_session_property",
+    "renew_session",
+    "replace_session_data",
+    "require_fresh",
+    "sessions_of",
+    "set_session_data",
+    "update_session_data",
+    "validate_csrf_token",
+]
 
-R = TypeVar("R")
 T = TypeVar("T")
-Change = Callable[[dict[str, Any]], None]
-Data = Mapping[str, object]
+Change: TypeAlias = Callable[[dict[str, Any]], None]
+Data: TypeAlias = Mapping[str, object]
 Duration: TypeAlias = float | timedelta
-TokenScope = tuple[str, str]
-Question: TypeAlias = Callable[[Policy, StoredSession | None], Coroutine[Any, Any, R]]
+TokenScope: TypeAlias = tuple[str, str]
 
 
-class Functions:
-    """The awaitable functions.
+@overload
+async def get_session_data(*carrier: object) -> dict[str, Any]: ...
+@overload
+async def get_session_data(*carrier: object, as_type: type[T]) -> T: ...
+@by_carrier()
+async def get_session_data(session: StoredSession, *carrier: object, as_type: Any = None) -> Any:
+    """Return the session's current data; `{}` without a session.
 
-    The positional arguments before the last are the *carrier*: nothing at all (the request that the middleware is
-    serving now), `request`, `request, response` (no middleware is needed), or a context object that bears
-    `.req`/`.res` or `.request`/`.response`. What is no carrier raises `CarrierError`, which is a `TypeError`.
-    A store that does not answer raises `StoreError`; nothing is ever taken for an empty session.
+    Never creates a session or sets a cookie; restarts the idle clock. With `as_type` (a TypedDict, dataclass,
+    msgspec Struct, attrs class or pydantic model) the data is checked and returned as that type; what does not
+    fit raises `DataTypeError`, which names the field.
     """
+    data = await session.get()
+    return data if as_type is None else convert(data, as_type)
 
-    @abstractmethod
-    async def call(self, verb: Verb[R], arguments: tuple[object, ...], **options: object) -> R:
-        """Run one of the functions over the sessions that this object serves."""
-        raise NotImplementedError
 
-    @abstractmethod
-    async def ask(self, start: Question[R], current: object = None) -> R:
-        """Ask something of the store that is about no request, but may spare that of `current`."""
-        raise NotImplementedError
+@overload
+async def set_session_data(data: Data, /) -> bool: ...
+@overload
+async def set_session_data(request: object, data: Data, /) -> bool: ...
+@overload
+async def set_session_data(request: object, response: object, data: Data, /) -> bool: ...
+@by_carrier("data")
+async def set_session_data(session: StoredSession, *arguments: Any) -> bool:
+    """Merge top-level keys into the session, atomically; make a session and its cookie if there is none.
 
-    @overload
-    async def get_session_data(self, *carrier: object) -> dict[str, Any]: ...
-    @overload
-    async def get_session_data(self, *carrier: object, as_type: type[T]) -> T: ...
-    async def get_session_data(self, *carrier: object, as_type: Any = None) -> Any:
-        """Return the session's current data; `{}` without a session.
+    Overlapping calls never undo each other's keys. Returns False, and writes nothing, if the session ended
+    meanwhile. Raises `SerializationError` for a value that would not come out as it went in, `LimitError` where
+    the session would grow beyond its bounds, `NoResponseError` or `ResponseStartedError` where a cookie is needed
+    and cannot be set.
+    """
+    return await session.merge(data_of("set_session_data", *arguments))
 
-        Never creates a session or sets a cookie; restarts the idle clock. With `as_type` (a TypedDict, dataclass,
-        msgspec Struct, attrs class or pydantic model) the data is checked and returned as that type; what does not
-        fit raises `DataTypeError`, which names the field.
-        """
-        return await self.call(verbs.get_session_data, carrier, as_type=as_type)
 
-    @overload
-    async def set_session_data(self, data: Data, /) -> bool: ...
-    @overload
-    async def set_session_data(self, request: object, data: Data, /) -> bool: ...
-    @overload
-    async def set_session_data(self, request: object, response: object, data: Data, /) -> bool: ...
-    async def set_session_data(self, *arguments: Any) -> bool:
-        """Merge top-level keys into the session, atomically; make a session and its cookie if there is none.
+@overload
+async def update_session_data(change: Change, /) -> bool: ...
+@overload
+async def update_session_data(request: object, change: Change, /) -> bool: ...
+@overload
+async def update_session_data(request: object, response: object, change: Change, /) -> bool: ...
+@by_carrier("change")
+async def update_session_data(session: StoredSession, *arguments: Any) -> bool:
+    """Change the data by a function of the data: a cart, a counter.
 
-        Overlapping calls never undo each other's keys. Returns False, and writes nothing, if the session ended
-        meanwhile. Raises `SerializationError` for a value that would not come out as it went in, `LimitError` where
-        the session would grow beyond its bounds, `NoResponseError` or `ResponseStartedError` where a cookie is needed
-        and cannot be set.
-        """
-        return await self.call(verbs.set_session_data, arguments)
+    `change(data)` alters the dict that it is given and returns `None`. The keys that it changed are stored only if
+    what it read is still so; else it is called again on fresh data, for at most 2 seconds, then `ConflictError`.
+    So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
+    """
+    (change,) = arguments
+    if not callable(change):
+        raise TypeError(f"update_session_data takes a function of the data, not {type(change).__name__!r}")
+    return await session.update(change)
 
-    @overload
-    async def update_session_data(self, change: Change, /) -> bool: ...
-    @overload
-    async def update_session_data(self, request: object, change: Change, /) -> bool: ...
-    @overload
-    async def update_session_data(self, request: object, response: object, change: Change, /) -> bool: ...
-    async def update_session_data(self, *arguments: Any) -> bool:
-        """Change the data by a function of the data: a cart, a counter.
 
-        `change(data)` alters the dict that it is given and returns `None`. The keys that it changed are stored only if
-        what it read is still so; else it is called again on fresh data, for at most 2 seconds, then `ConflictError`.
-        So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
-        """
-        return await self.call(verbs.update_session_data, arguments)
+@overload
+async def replace_session_data(data: Data, /, *, in_place: bool = False) -> bool: ...
+@overload
+async def replace_session_data(request: object, data: Data, /, *, in_place: bool = False) -> bool: ...
+@overload
+async def replace_session_data(request: object, response: object, data: Data, /, *, in_place: bool = False) -> bool: ...
+@by_carrier("data")
+async def replace_session_data(session: StoredSession, *arguments: Any, in_place: bool = False) -> bool:
+    """Replace all data, for a log-in: found a session under a new cookie, and end the old one.
 
-    @overload
-    async def replace_session_data(self, data: Data, /, *, in_place: bool = False) -> bool: ...
-    @overload
-    async def replace_session_data(self, request: object, data: Data, /, *, in_place: bool = False) -> bool: ...
-    @overload
-    async def replace_session_data(
-        self, request: object, response: object, data: Data, /, *, in_place: bool = False
-    ) -> bool: ...
-    async def replace_session_data(self, *arguments: Any, in_place: bool = False) -> bool:
-        """Replace all data, for a log-in: found a session under a new cookie, and end the old one.
+    Nothing of before is kept, no owner and no age (OWASP ASVS 5.0, 7.2.4). `in_place=True` resets a form instead:
+    cookie, age, owner and the tokens of other tabs stay.
+    """
+    return await session.replace(data_of("replace_session_data", *arguments), in_place=in_place)
 
-        Nothing of before is kept, no owner and no age (OWASP ASVS 5.0, 7.2.4). `in_place=True` resets a form instead:
-        cookie, age, owner and the tokens of other tabs stay.
-        """
-        return await self.call(verbs.replace_session_data, arguments, in_place=in_place)
 
-    @overload
-    async def log_in(self, owner: str, data: Data = ..., /) -> bool: ...
-    @overload
-    async def log_in(self, request: object, owner: str, data: Data = ..., /) -> bool: ...
-    @overload
-    async def log_in(self, request: object, response: object, owner: str, data: Data = ..., /) -> bool: ...
-    async def log_in(self, *arguments: Any) -> bool:
-        """Replace all data as `replace_session_data` does, and record whose session it is and that they logged in.
+@overload
+async def log_in(owner: str, data: Data = ..., /) -> bool: ...
+@overload
+async def log_in(request: object, owner: str, data: Data = ..., /) -> bool: ...
+@overload
+async def log_in(request: object, response: object, owner: str, data: Data = ..., /) -> bool: ...
+@by_carrier("owner", "data")
+async def log_in(session: StoredSession, *arguments: Any) -> bool:
+    """Replace all data as `replace_session_data` does, and record whose session it is and that they logged in.
 
-        `owner` is the user's id as text; the data may follow it. With `device_details` configured, the user agent and
-        the address of the request are recorded too. With `max_sessions`, the owner's oldest sessions end to make room,
-        or `TooManySessionsError` is raised before anything is written (OWASP ASVS 5.0, 7.1.2); the session that this
-        log-in replaces does not count. Returns False if all sessions of the owner were ended meanwhile.
-        """
-        return await self.call(verbs.log_in, arguments)
+    `owner` is the user's id as text; the data may follow it. With `device_details` configured, the user agent and
+    the address of the request are recorded too. With `max_sessions`, the owner's oldest sessions end to make room,
+    or `TooManySessionsError` is raised before anything is written (OWASP ASVS 5.0, 7.1.2); the session that this
+    log-in replaces does not count. Returns False if all sessions of the owner were ended meanwhile.
+    """
+    owner, data, *_ = *arguments, None
+    return await session.replace(data_of("log_in", data or {}), owner_of("log_in", owner))
 
-    @overload
-    async def pluck_session_property(self, name: str, /) -> Any: ...
-    @overload
-    async def pluck_session_property(self, request: object, name: str, /) -> Any: ...
-    @overload
-    async def pluck_session_property(self, request: object, response: object, name: str, /) -> Any: ...
-    @overload
-    async def pluck_session_property(self, name: str, /, *, as_type: type[T]) -> T | None: ...
-    @overload
-    async def pluck_session_property(self, request: object, name: str, /, *, as_type: type[T]) -> T | None: ...
-    @overload
-    async def pluck_session_property(
-        self, request: object, response: object, name: str, /, *, as_type: type[T]
-    ) -> T | None: ...
-    async def pluck_session_property(self, *arguments: Any, as_type: Any = None) -> Any:
-        """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
-        return await self.call(verbs.pluck_session_property, arguments, as_type=as_type)
 
-    async def destroy_session(self, *carrier: object) -> bool:
-        """End the session and expire its cookie: log-out. Return whether there was one to end.
+@overload
+async def pluck_session_property(name: str, /) -> Any: ...
+@overload
+async def pluck_session_property(request: object, name: str, /) -> Any: ...
+@overload
+async def pluck_session_property(request: object, response: object, name: str, /) -> Any: ...
+@overload
+async def pluck_session_property(name: str, /, *, as_type: type[T]) -> T | None: ...
+@overload
+async def pluck_session_property(request: object, name: str, /, *, as_type: type[T]) -> T | None: ...
+@overload
+async def pluck_session_property(request: object, response: object, name: str, /, *, as_type: type[T]) -> T | None: ...
+@by_carrier("name")
+async def pluck_session_property(session: StoredSession, *arguments: Any, as_type: Any = None) -> Any:
+    """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
+    (name,) = arguments
+    if not isinstance(name, str):
+        raise TypeError(f"pluck_session_property takes the name of a key, not {type(name).__name__!r}")
+    value = await session.pluck(name)
+    return value if as_type is None or value is None else convert(value, as_type, name)
 
-        Requests of it that are still under way cannot bring it back.
-        """
-        return await self.call(verbs.destroy_session, carrier)
 
-    async def renew_session(
-        self,
-        *carrier: object,
-        data: Data | None = None,
-        max_age: Duration | None = None,
-        absolute_max_age: Duration | None = None,
-        persistent: bool | None = None,
-        authenticated: bool = False,
-    ) -> bool:
-        """Give the session a new cookie; call it on any change of privilege (OWASP ASVS 5.0, 7.2.4).
+@by_carrier()
+async def destroy_session(session: StoredSession, *carrier: object) -> bool:
+    """End the session and expire its cookie: log-out. Return whether there was one to end.
 
-        The old cookie is dead at once, and all else stays. "Remember me" is `log_in`, and in the same request
-        `renew_session(request, max_age=timedelta(days=30), persistent=True)`. What is given here of the session's
-        life holds through later renewals, and ends with the session: a log-in founds another.
+    Requests of it that are still under way cannot bring it back.
+    """
+    return await session.destroy()
 
-        Args:
-            *carrier: the request, as said above.
-            data: merged in the same step.
-            max_age: this session's idle time-out, in seconds or as a timedelta. The deadline stays where it was.
-            absolute_max_age: the age, counted from its founding, at which it ends; a session that is older ends now.
-            persistent: whether the browser keeps the cookie after it closes, until the session's deadline (or for its
-                idle time, where it has none); `None` leaves it as it is.
-            authenticated: whether the user has just proved who they are, for `require_fresh`.
 
-        Returns:
-            False if the session ended meanwhile, or if there is none and no data to found one with.
+@by_carrier()
+async def renew_session(  # noqa: D417 - the session is the carrier's
+    session: StoredSession,
+    *carrier: object,
+    data: Data | None = None,
+    max_age: Duration | None = None,
+    absolute_max_age: Duration | None = None,
+    persistent: bool | None = None,
+    authenticated: bool = False,
+) -> bool:
+    """Give the session a new cookie; call it on any change of privilege (OWASP ASVS 5.0, 7.2.4).
 
-        """
-        return await self.call(
-            verbs.renew_session,
-            carrier,
-            data=data,
-            max_age=max_age,
-            absolute_max_age=absolute_max_age,
-            persistent=persistent,
-            authenticated=authenticated,
-        )
+    The old cookie is dead at once, and all else stays. "Remember me" is `log_in`, and in the same request
+    `renew_session(request, max_age=timedelta(days=30), persistent=True)`. What is given here of the session's
+    life holds through later renewals, and ends with the session: a log-in founds another.
 
-    @overload
-    async def require_fresh(self, max_age: Duration, /) -> None: ...
-    @overload
-    async def require_fresh(self, request: object, max_age: Duration, /) -> None: ...
-    @overload
-    async def require_fresh(self, request: object, response: object, max_age: Duration, /) -> None: ...
-    async def require_fresh(self, *arguments: Any) -> None:
-        """Raise `NotFreshError` unless the user logged in within `max_age`, in seconds or as a timedelta.
+    Args:
+        *carrier: the request, as said above.
+        data: merged in the same step.
+        max_age: this session's idle time-out, in seconds or as a timedelta. The deadline stays where it was.
+        absolute_max_age: the age, counted from its founding, at which it ends; a session that is older ends now.
+        persistent: whether the browser keeps the cookie after it closes, until the session's deadline (or for its
+            idle time, where it has none); `None` leaves it as it is.
+        authenticated: whether the user has just proved who they are, for `require_fresh`.
 
-        For what needs the password again: to change it, or the address, or to pay (OWASP ASVS 5.0, 7.5.1 to 7.5.3).
-        The time is that of the last `log_in`, of a `replace_session_data` or a write of the mapping that sets a key of
-        `renew_on`, or of `renew_session(authenticated=True)`, which is what to call when the password was given again:
-        the same user written once more is no change, and no log-in. A write of another user, or of none, by whichever
-        function, takes the time out. Makes no session.
-        """
-        await self.call(verbs.require_fresh, arguments)
+    Returns:
+        False if the session ended meanwhile, or if there is none and no data to found one with.
 
-    async def get_csrf_token(self, *carrier: object, scope: TokenScope | None = None) -> str:
-        """Return a fresh CSRF token for a form; make a session if there is none.
+    """
+    life = Life(
+        idle=None if max_age is None else seconds_of("max_age", max_age),
+        absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
+        persistent=None if persistent is None else flag_of("persistent", persistent),
+    )
+    given = data_of("renew_session", data) if data else None
+    return await session.renew(given, life, authenticated=flag_of("authenticated", authenticated))
 
-        A token holds until the session ends or its cookie is renewed, in every tab. `scope` is the method and path of
-        the one form that it is for. Over an ended session it is text that will not validate.
-        """
-        return await self.call(verbs.get_csrf_token, carrier, scope=scope)
 
-    @overload
-    async def validate_csrf_token(self, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
-    @overload
-    async def validate_csrf_token(
-        self, request: object, token: object, /, *, scope: TokenScope | None = None
-    ) -> bool: ...
-    @overload
-    async def validate_csrf_token(
-        self, request: object, response: object, token: object, /, *, scope: TokenScope | None = None
-    ) -> bool: ...
-    async def validate_csrf_token(self, *arguments: Any, scope: TokenScope | None = None) -> bool:
-        """Tell whether a CSRF token was issued to this session, for this scope, and the session lives.
+@overload
+async def require_fresh(max_age: Duration, /) -> None: ...
+@overload
+async def require_fresh(request: object, max_age: Duration, /) -> None: ...
+@overload
+async def require_fresh(request: object, response: object, max_age: Duration, /) -> None: ...
+@by_carrier("max_age")
+async def require_fresh(session: StoredSession, *arguments: Any) -> None:
+    """Raise `NotFreshError` unless the user logged in within `max_age`, in seconds or as a timedelta.
 
-        A missing, empty, `None` or foreign token, and any JSON value, is False, never an error. Makes no session.
-        """
-        return await self.call(verbs.validate_csrf_token, arguments, scope=scope)
+    For what needs the password again: to change it, or the address, or to pay (OWASP ASVS 5.0, 7.5.1 to 7.5.3).
+    The time is that of the last `log_in`, of a `replace_session_data` or a write of the mapping that sets a key of
+    `renew_on`, or of `renew_session(authenticated=True)`, which is what to call when the password was given again:
+    the same user written once more is no change, and no log-in. A write of another user, or of none, by whichever
+    function, takes the time out. Makes no session.
+    """
+    await session.require_fresh(seconds_of("max_age", *arguments))
 
-    async def sessions_of(self, owner: str, *, current: object = None) -> list[OwnedSession]:
-        """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
 
-        Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
-        a call more), and with `device_details` configured the user agent and the address that logged in.
-        `current` is a request, or True for the one that is being served; its session has `is_current`.
-        """
-        return await self.ask(lambda policy, current: verbs.sessions_of(policy, owner, current), current)
+@by_carrier()
+async def get_csrf_token(session: StoredSession, *carrier: object, scope: TokenScope | None = None) -> str:
+    """Return a fresh CSRF token for a form; make a session if there is none.
 
-    async def destroy_sessions_of(self, owner: str, *, except_current: object = None, only: str | None = None) -> int:
-        """End the sessions of an owner, "log out everywhere"; return how many were ended.
+    A token holds until the session ends or its cookie is renewed, in every tab. `scope` is the method and path of
+    the one form that it is for. Over an ended session it is text that will not validate.
+    """
+    return await session.csrf_token(scope_of(scope))
 
-        `except_current` spares the session of a request: the request, or True for the one that is being served.
-        `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
-        """
-        return await self.ask(
-            lambda policy, current: verbs.destroy_sessions_of(policy, owner, only, current), except_current
-        )
+
+@overload
+async def validate_csrf_token(token: object, /, *, scope: TokenScope | None = None) -> bool: ...
+@overload
+async def validate_csrf_token(request: object, token: object, /, *, scope: TokenScope | None = None) -> bool: ...
+@overload
+async def validate_csrf_token(
+    request: object, response: object, token: object, /, *, scope: TokenScope | None = None
+) -> bool: ...
+@by_carrier("token")
+async def validate_csrf_token(session: StoredSession, *arguments: Any, scope: TokenScope | None = None) -> bool:
+    """Tell whether a CSRF token was issued to this session, for this scope, and the session lives.
+
+    A missing, empty, `None` or foreign token, and any JSON value, is False, never an error. Makes no session.
+    """
+    (token,) = arguments
+    return isinstance(token, str) and await session.has_csrf_token(token, scope_of(scope))
+
+
+@about_owner("current")
+async def sessions_of(asked: Asked, owner: str, *, current: object = None) -> list[OwnedSession]:
+    """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
+
+    Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
+    a call more), and with `device_details` configured the user agent and the address that logged in.
+    `current` is a request, or True for the one that is being served; its session has `is_current`.
+    """
+    return await asked.policy.owners.sessions(owner_of("sessions_of", owner), await asked.selector())
+
+
+@about_owner("except_current")
+async def destroy_sessions_of(
+    asked: Asked, owner: str, *, except_current: object = None, only: str | None = None
+) -> int:
+    """End the sessions of an owner, "log out everywhere"; return how many were ended.
+
+    `except_current` spares the session of a request: the request, or True for the one that is being served.
+    `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
+    """
+    kept = await asked.selector()
+    return await asked.policy.owners.destroy(owner_of("destroy_sessions_of", owner), only=only, but=kept)

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from server_session import _record as record
+from server_session._codec import MAX_NAME_BYTES
 from server_session._policy import Policy
+from server_session._record import user_fields
 from server_session.exceptions import LimitError
 from server_session.stores._base import Fields
 
@@ -29,12 +30,12 @@ def require_bounds(policy: Policy, before: Fields, changed: Mapping[str, bytes],
 
 def excess_of(policy: Policy, before: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> str | None:
     """Say by what these changes would make a session grow beyond its bounds; `before` is what is known of it."""
-    # Most are within them even if nothing is removed, and the core's own fields count.
-    most = {**before, **changed}
-    if len(most) <= policy.max_fields and _bytes_of(most) <= policy.max_bytes:
+    # Most are within them even if nothing is removed or written over, all names are long, and the core's fields count.
+    count = len(before) + len(changed)
+    size = count * MAX_NAME_BYTES + sum(map(len, before.values())) + sum(map(len, changed.values()))
+    if count <= policy.max_fields and size <= policy.max_bytes:
         return None
-    news = record.user_fields(changed)
-    was = record.user_fields(before)
+    news, was = user_fields(changed), user_fields(before)
     will_be = {name: value for name, value in was.items() if name not in removed} | news
     fields, size = len(will_be), _bytes_of(will_be)
     # To make a session smaller is allowed, however large it is still.
@@ -54,6 +55,4 @@ def _named(names: Collection[str], fields: Mapping[str, bytes]) -> str:
 
 
 def _bytes_of(fields: Mapping[str, bytes]) -> int:
-    # Names are as good as always ASCII, whose bytes need no encoding to be counted.
-    names = "".join(fields)
-    return (len(names) if names.isascii() else len(names.encode())) + sum(map(len, fields.values()))
+    return len("".join(fields).encode()) + sum(map(len, fields.values()))

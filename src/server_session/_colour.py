@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from server_session.exceptions import ColourError
 
@@ -43,16 +43,10 @@ class Colour(enum.Enum):
     """It has a client of each kind, and asks `is_driven` at each call which one to use."""
 
 
-class Home(Protocol):
-    """The event loop that an application runs on, reachable from its worker threads."""
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine there, block this thread until it ends, and return or raise what it does."""
-        ...
-
-    def is_here(self) -> bool:
-        """Tell whether this thread is the one that runs the loop."""
-        ...
+Home: TypeAlias = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine on the event loop of an application, blocks this worker thread until it ends, and returns or raises
+what it does.
+"""
 
 
 class _Driven(threading.local):
@@ -100,16 +94,20 @@ async def pause(seconds: float) -> None:
     """Wait, in the colour of whoever drives this coroutine."""
     if is_driven():
         time.sleep(seconds)
-    elif running_library() == "trio":
-        await sys.modules["trio"].sleep(seconds)
     else:
-        await sys.modules["asyncio"].sleep(seconds)
+        await sys.modules[running_library() or "asyncio"].sleep(seconds)
 
 
 async def beside(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, None]) -> T:
     """Run a coroutine with another beside it, which is cancelled when the first ends; return or raise what it does."""
     if running_library() == "trio":
-        return await _in_nursery(main, background)
+        # An error that left the nursery's block would come out in a group.
+        async with sys.modules["trio"].open_nursery() as nursery:
+            nursery.start_soon(_awaited, background)
+            outcome = await sys.modules["outcome"].acapture(_awaited, main)
+            nursery.cancel_scope.cancel()
+        result: T = outcome.unwrap()
+        return result
     asyncio = sys.modules["asyncio"]
     task = asyncio.ensure_future(background)
     try:
@@ -119,26 +117,9 @@ async def beside(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, N
         await asyncio.wait([task])
 
 
-async def _in_nursery(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, None]) -> T:
-    trio = sys.modules["trio"]
-    results: list[T] = []
-    errors: list[BaseException] = []
-    async with trio.open_nursery() as nursery:
-
-        async def run() -> None:
-            await background
-
-        nursery.start_soon(run)
-        try:
-            results.append(await main)
-        except trio.Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a nursery would wrap it in a group
-            errors.append(error)
-        nursery.cancel_scope.cancel()
-    if errors:
-        raise errors[0]
-    return results[0]
+async def _awaited(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine for trio, which takes functions."""
+    return await coroutine
 
 
 async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -150,7 +131,15 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
         if running_library() == "trio":
             result = await sys.modules["trio"].to_thread.run_sync(drive, coroutine)
         else:
-            result = await _in_asyncio_thread(coroutine)
+            asyncio = sys.modules["asyncio"]
+            call = asyncio.ensure_future(asyncio.to_thread(drive, coroutine))
+            try:
+                result = await asyncio.shield(call)
+            except asyncio.CancelledError:
+                # A thread cannot be stopped: what it writes is written before whoever cancelled it goes on, as under
+                # trio.
+                await asyncio.wait([call])
+                raise
     finally:
         # Cancelled before a thread took it up it ends here; one that a thread runs cannot be closed, and runs on.
         with suppress(ValueError):
@@ -158,16 +147,19 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
     return result
 
 
-async def _in_asyncio_thread(coroutine: Coroutine[Any, Any, T]) -> T:
-    asyncio = sys.modules["asyncio"]
-    call = asyncio.ensure_future(asyncio.to_thread(drive, coroutine))
-    try:
-        result: T = await asyncio.shield(call)
-    except asyncio.CancelledError:
-        # A thread cannot be stopped: what it writes is written before whoever cancelled it goes on, as under trio.
-        await asyncio.wait([call])
-        raise
-    return result
+def home() -> Home | None:
+    """Return the way to the loop that runs in this thread, for its worker threads."""
+    match running_library():
+        case "trio":
+            trio = sys.modules["trio"]
+            token = trio.lowlevel.current_trio_token()
+            return lambda coroutine: trio.from_thread.run(_awaited, coroutine, trio_token=token)
+        case "asyncio":
+            asyncio = sys.modules["asyncio"]
+            loop = asyncio._get_running_loop()
+            return lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        case _:
+            return None
 
 
 def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -190,47 +182,5 @@ def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutin
             "the store's client awaits, and there is no event loop here: give the store a blocking client, "
             "or call this in a worker thread of an application under server_session.asgi.SessionMiddleware"
         )
-    return home.run(start())
-
-
-class _AsyncioHome:
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        import asyncio
-
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def is_here(self) -> bool:
-        import asyncio
-
-        return asyncio._get_running_loop() is self._loop
-
-
-class _TrioHome:
-    def __init__(self, token: Any) -> None:
-        self._token = token
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        import trio
-
-        async def whole() -> T:
-            return await coroutine
-
-        return trio.from_thread.run(whole, trio_token=self._token)
-
-    def is_here(self) -> bool:
-        import trio
-
-        return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token
-
-
-def home() -> Home | None:
-    """Return the loop that runs in this thread, for its worker threads to come back to."""
-    library = running_library()
-    if library == "asyncio":
-        return _AsyncioHome(sys.modules["asyncio"]._get_running_loop())
-    if library == "trio":
-        return _TrioHome(sys.modules["trio"].lowlevel.current_trio_token())
-    return None
+    result: T = home(start())
+    return result

@@ -13,10 +13,7 @@ T = TypeVar("T")
 
 
 class _MisfitError(ValueError):
-    def __init__(self, place: str, reason: str) -> None:
-        super().__init__(reason)
-        self.place = place
-        self.reason = reason
+    """What a model says: the place inside its value, and the reason."""
 
 
 def _validate_by_model(kind: Any, value: object) -> object:
@@ -33,8 +30,7 @@ def _validate_by_model(kind: Any, value: object) -> object:
             raise
         first, *more = errors()
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-        reason = first["msg"] + (f" (and {len(more)} more)" if more else "")
-        raise _MisfitError(place, reason) from None
+        raise _MisfitError(place, first["msg"] + (f" (and {len(more)} more)" if more else "")) from None
     return model
 
 
@@ -62,7 +58,8 @@ def convert(value: object, as_type: type[T], where: str = "") -> T:
         place, reason = (at["place"], at["reason"]) if at else ("", str(error))
         cause = error.__cause__
         if isinstance(cause, _MisfitError):
-            place, reason = place + cause.place, cause.reason
+            inner, reason = cause.args
+            place += inner
         elif cause is None:
             reason = reason[:1].lower() + reason[1:].replace("`", "")
         if at and at["key"]:

@@ -1,105 +1,111 @@
-"""A cookie's attributes, as settings give them: what no browser would keep is refused (RFC 6265bis)."""
+"""What browsers keep of a cookie (RFC 6265bis): its attributes, checked as settings give them, and its places."""
 
 import re
+from collections.abc import Iterator
+from itertools import islice, takewhile
 from typing import Final
 
 from server_session.exceptions import ConfigurationError
 
-__all__ = [
-    "DOMAIN",
-    "DOMAIN_BYTES",
-    "PATH",
-    "PATH_BYTES",
-    "SAME_SITE",
-    "checked_domain",
-    "checked_flag",
-    "checked_name",
-    "checked_path",
-    "checked_same_site",
-    "unknown_option",
-]
+__all__ = ["OPTIONS", "domain", "flag", "name", "path", "places_of", "same_site", "unknown"]
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-PATH: Final = re.compile(r"/[!-:<-~]*")
-_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_PAIR_BYTES: Final = 4096
+OPTIONS: Final = ("name", "path", "domain", "secure", "http_only", "same_site", "max_age", "partitioned")
+
 _CREDENTIAL_LENGTH: Final = 64
+# Browsers keep 4,096 bytes of name and value.
+_NAME_BYTES: Final = 4096 - _CREDENTIAL_LENGTH
 # A browser ignores a longer attribute, and would then take another path than the one meant.
-PATH_BYTES: Final = 1024
-DOMAIN_BYTES: Final = 253
-SAME_SITE: Final = {"lax": "Lax", "strict": "Strict", "none": "None"}
+_PATH_BYTES: Final = 1024
+_DOMAIN_BYTES: Final = 253
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9!#$%&'*+.^_`|~-]{{1,{_NAME_BYTES}}}")
+_PATH: Final = re.compile(rf"/[!-:<-~]{{0,{_PATH_BYTES - 1}}}")
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_DOMAIN: Final = re.compile(rf"(?!.{{{_DOMAIN_BYTES + 1}}}){_LABEL}(?:\.{_LABEL})*")
+_PORT: Final = re.compile(r":[0-9]*\Z")
+# Of the places from which one request's cookies may have come.
+_MOST_DOMAINS: Final = 8
+_MOST_PATHS: Final = 8
 
 _HINTS: Final = {
-    "domain": "it is spelt `domain`",
     "encode": "the value is base64url and needs no encoding",
     "decode": "the value is base64url and needs no decoding",
     "expires": "a fixed date would pass while the application runs; give `max_age`, and Expires is written from it",
-    "httponly": "it is spelt `http_only`",
     "key": "it is spelt `name`",
     "maxage": "it is spelt `max_age`, in seconds or as a timedelta",
-    "name": "it is spelt `name`",
-    "partitioned": "it is spelt `partitioned`",
-    "path": "it is spelt `path`",
     "priority": "Priority is one browser's own and in no standard",
-    "samesite": "it is spelt `same_site`",
-    "secure": "it is spelt `secure`",
 }
 
 
-def unknown_option(keyword: str) -> str:
-    hint = _HINTS.get(keyword.replace("_", "").lower())
-    if hint is None:
-        hint = "it takes name, path, domain, secure, http_only, same_site, max_age and partitioned"
-    return f"CookieHandler has no option {keyword!r}: {hint}"
+def unknown(keyword: str) -> ConfigurationError:
+    """Return the error for an option that there is not."""
+    plain = keyword.replace("_", "").lower()
+    alike = [f"it is spelt `{option}`" for option in OPTIONS if option.replace("_", "") == plain]
+    hint = _HINTS.get(plain) or "".join(alike) or f"it takes {', '.join(OPTIONS)}"
+    return ConfigurationError(f"CookieHandler has no option {keyword!r}: {hint}")
 
 
-def checked_name(name: object) -> str:
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+def name(given: object) -> str:
+    """Return a cookie's name."""
+    if not isinstance(given, str) or not _NAME.fullmatch(given):
         raise ConfigurationError(
-            f"a cookie cannot be named {name!r}: use letters, digits and !#$%&'*+-.^_`|~ (an RFC 6265 token)"
+            f"a cookie cannot be named {given!r}: use letters, digits and !#$%&'*+-.^_`|~ (an RFC 6265 token), and no "
+            f"more than {_NAME_BYTES}, for browsers keep no cookie that is too long"
         )
-    if len(name) + _CREDENTIAL_LENGTH > _PAIR_BYTES:
+    return given
+
+
+def path(given: object) -> str:
+    """Return a cookie's path."""
+    if not isinstance(given, str) or not _PATH.fullmatch(given):
         raise ConfigurationError(
-            f"a cookie's name of {len(name)} bytes is too long: browsers keep {_PAIR_BYTES} bytes of name and value, "
-            f"and the value takes {_CREDENTIAL_LENGTH}"
+            f'the cookie\'s path cannot be {given!r}: it begins with "/" and is printable ASCII without blanks and ";" '
+            f"(write what else it holds as %XX, as the browser does); browsers ignore one beyond {_PATH_BYTES} bytes"
         )
-    return name
+    return given
 
 
-def checked_path(path: object) -> str:
-    if not isinstance(path, str) or not PATH.fullmatch(path):
+def domain(given: object) -> str:
+    """Return a cookie's domain, in lower case and without a leading dot."""
+    lowered = given.lower().removeprefix(".") if isinstance(given, str) and given.isascii() else ""
+    if not _DOMAIN.fullmatch(lowered):
         raise ConfigurationError(
-            f'the cookie\'s path cannot be {path!r}: it begins with "/" and is printable ASCII without blanks and ";" '
-            "(write what else it holds as %XX, as the browser does)"
-        )
-    if len(path) > PATH_BYTES:
-        raise ConfigurationError(f"the cookie's path has {len(path)} bytes: browsers ignore one beyond {PATH_BYTES}")
-    return path
-
-
-def checked_domain(domain: object) -> str:
-    lowered = domain.lower().removeprefix(".") if isinstance(domain, str) and domain.isascii() else ""
-    if len(lowered) > DOMAIN_BYTES or not DOMAIN.fullmatch(lowered):
-        raise ConfigurationError(
-            f"the cookie's domain cannot be {domain!r}: it is a name like shop.example, without scheme, port, path "
+            f"the cookie's domain cannot be {given!r}: it is a name like shop.example, without scheme, port, path "
             "and trailing dot, in its ASCII form (xn--…); leave `domain` out for this host alone"
         )
     return lowered
 
 
-def checked_flag(option: str, value: object) -> bool:
+def flag(option: str, given: object) -> bool:
+    """Return an attribute that is there or not."""
     # A text from the environment is true even if it says "false".
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"the cookie's `{option}` is True or False, not {value!r}")
-    return value
+    if not isinstance(given, bool):
+        raise ConfigurationError(f"the cookie's `{option}` is True or False, not {given!r}")
+    return given
 
 
-def checked_same_site(same_site: object) -> str:
-    lowered = same_site.lower() if isinstance(same_site, str) else ""
-    if lowered not in SAME_SITE:
+def same_site(given: object) -> str:
+    """Return a cookie's `SameSite` in lower case."""
+    lowered = given.lower() if isinstance(given, str) else ""
+    if lowered not in ("lax", "strict", "none"):
         raise ConfigurationError(
-            f'the cookie\'s same_site cannot be {same_site!r}: say "lax", "strict" or "none" (it is always said, '
+            f'the cookie\'s same_site cannot be {given!r}: say "lax", "strict" or "none" (it is always said, '
             "for browsers differ where it is not)"
         )
     return lowered
+
+
+def places_of(host: str | None, path: str) -> Iterator[tuple[str | None, str]]:
+    """Give the domains and paths from which a browser may have sent a request's cookies; `None` is the host alone."""
+    name = _PORT.sub("", (host or "")[: _DOMAIN_BYTES + 6]).lower()
+    labels = name.split(".")
+    # No top-level domain begins with a digit; an IPv6 address is no domain by its colons.
+    is_domain = _DOMAIN.fullmatch(name) is not None and not labels[-1][0].isdigit()
+    domains = [".".join(labels[start:]) for start in range(len(labels) - 1)] if is_domain else []
+    slashes = [place for place, character in enumerate(path[:_PATH_BYTES]) if character == "/" and place]
+    # To a browser `/a` and `/a/` are two cookies' paths, and both match `/a/b`.
+    ends = [end for slash in slashes[:_MOST_PATHS] for end in (slash, slash + 1)]
+    prefixes = dict.fromkeys(["/", *(path[:end] for end in ends), path])
+    # A decoded path can hold what no header may; no cookie path can be told beyond that.
+    paths = islice(takewhile(_PATH.fullmatch, prefixes), _MOST_PATHS)
+    return ((domain, prefix) for prefix in paths for domain in (None, *domains[:_MOST_DOMAINS]))

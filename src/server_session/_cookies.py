@@ -3,52 +3,33 @@
 Standards: RFC 6265bis, and draft-ietf-httpbis-layered-cookies where it adds to that (the `__Http-` prefixes).
 """
 
+import copy
 import math
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, Never, Protocol, TypeAlias
 
-from server_session._cookie_attributes import (
-    DOMAIN,
-    DOMAIN_BYTES,
-    PATH,
-    PATH_BYTES,
-    SAME_SITE,
-    checked_domain,
-    checked_flag,
-    checked_name,
-    checked_path,
-    checked_same_site,
-    unknown_option,
-)
+from server_session import _cookie_attributes as attributes
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
 
-
 Header: TypeAlias = tuple[bytes, bytes]
 """A response header: its name in lower case, and its value."""
 
 _BLANK: Final = b" \t"
-_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
-_PORT: Final = re.compile(r":[0-9]*\Z")
-
+_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}")
 _READ_AT_MOST: Final = 4
 # A browser keeps no cookie for longer (RFC 6265bis, 5.5).
 _LONGEST: Final = 400 * 24 * 60 * 60
-
-_ELSEWHERE_DOMAINS: Final = 8
-_ELSEWHERE_PATHS: Final = 8
 # Many proxies refuse a response with more than 4 KiB of headers: who tosses cookies must not bring that about.
 _ELSEWHERE_BYTES: Final = 2048
-
-
-_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_PAST: Final = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 def cookie_values(headers: Iterable[bytes], name: bytes) -> list[bytes]:
@@ -60,9 +41,7 @@ def cookie_values(headers: Iterable[bytes], name: bytes) -> list[bytes]:
     # blanks trimmed, other separators, quotes, %-escapes, another case) reads names that it never allowed.
     values: list[bytes] = []
     for header in headers:
-        if name not in header:
-            continue
-        for pair in header.split(b";"):
+        for pair in header.split(b";") if name in header else ():
             key, equals, value = pair.partition(b"=")
             if equals and key.strip(_BLANK) == name:
                 values.append(value.strip(_BLANK))
@@ -112,7 +91,6 @@ class CookieTransport(Protocol):
     @abstractmethod
     def read(self, request: RequestFacts) -> list[str]:
         """Return the credentials that the request presents, the most specific first; never raise."""
-        raise NotImplementedError
 
     @abstractmethod
     def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
@@ -120,12 +98,10 @@ class CookieTransport(Protocol):
 
         `lifetime` is in seconds, 0 for until the browser closes, `None` to leave it to the transport.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def destroy(self, request: RequestFacts) -> list[Header]:
         """Return the headers to add to the response so that the browser presents nothing from now on."""
-        raise NotImplementedError
 
     withheld_cross_site: bool = False
     """Whether browsers leave it out of a POST that another site makes (RFC 6265bis, 5.2, `Lax` and `Strict`)."""
@@ -180,49 +156,47 @@ class CookieHandler(CookieTransport):
         **unknown: Never,
     ) -> None:
         for keyword in unknown:
-            raise ConfigurationError(unknown_option(keyword))
-        self.name: Final = checked_name("session" if name is None else name)
-        self.path: Final = checked_path(path)
-        self.domain: Final = None if domain is None else checked_domain(domain)
-        self.http_only: Final = checked_flag("http_only", http_only)
-        self.same_site: Final = checked_same_site(same_site)
+            raise attributes.unknown(keyword)
+        self.name: Final = attributes.name("session" if name is None else name)
+        self.path: Final = attributes.path(path)
+        self.domain: Final = None if domain is None else attributes.domain(domain)
+        self.http_only: Final = attributes.flag("http_only", http_only)
+        self.same_site: Final = attributes.same_site(same_site)
         self.withheld_cross_site = self.same_site != "none"
         self.max_age: Final = None if max_age is None else seconds_of("the cookie's max_age", max_age)
-        self.partitioned: Final = checked_flag("partitioned", partitioned)
+        self.partitioned: Final = attributes.flag("partitioned", partitioned)
         self._clock: Final = clock
         self._given_name: Final = name
-        self._given_secure: Final = secure if secure is None else checked_flag("secure", secure)
+        self._given_secure: Final = secure if secure is None else attributes.flag("secure", secure)
 
         # Browsers compare the prefix without regard to case; that `__Host-Http-` is a `__Host-` too is meant.
         lowered = self.name.lower()
         self._is_host_locked: Final = lowered.startswith("__host-")
-        if self._is_host_locked and self.path != "/":
-            raise ConfigurationError(f'the cookie {self.name!r}: `__Host-` needs path="/", not {self.path!r}')
-        if self._is_host_locked and self.domain is not None:
-            raise ConfigurationError(f"the cookie {self.name!r}: `__Host-` allows no domain; leave `domain` out")
-        if lowered.startswith(("__http-", "__host-http-")) and not self.http_only:
-            raise ConfigurationError(f"the cookie {self.name!r}: this prefix needs http_only=True")
-
-        self._secure_because: Final = self._demand_of_secure(lowered)
-        if self._secure_because and secure is False:
-            raise ConfigurationError(
-                f"the cookie {self.name!r}: {self._secure_because} needs Secure; leave `secure` out, or set it to True"
-            )
+        demands_secure = {
+            "the prefix of its name": lowered.startswith(("__secure-", "__host-", "__http-")),
+            'same_site="none"': self.same_site == "none",
+            "`partitioned`": self.partitioned,
+        }
+        self._secure_because: Final = next((reason for reason, holds in demands_secure.items() if holds), None)
+        is_script_locked = lowered.startswith(("__http-", "__host-http-"))
+        no_browser_keeps = (
+            (self._is_host_locked and path != "/", f'`__Host-` needs path="/", not {path!r}'),
+            (self._is_host_locked and domain is not None, "`__Host-` allows no domain; leave `domain` out"),
+            (is_script_locked and not http_only, "this prefix needs http_only=True"),
+            (self._secure_because and secure is False, f"{self._secure_because} needs Secure; leave `secure` out"),
+        )
+        for holds, contradiction in no_browser_keeps:
+            if holds:
+                raise ConfigurationError(f"the cookie {self.name!r}: {contradiction}")
         self.secure: Final = True if self._secure_because else self._given_secure
         self._wire_name: Final = self.name.encode("ascii")
-        # What `cookie_values` finds, where it is a credential.
-        self._well_formed: Final = re.compile(
-            rb"(?:\A|;)[ \t]*%b[ \t]*=[ \t]*([A-Za-z0-9_-]{64})[ \t]*(?=;|\Z)" % re.escape(self._wire_name)
+        # What `cookie_values` finds, where it is a credential. Each cookie has a semicolon before it.
+        self._credentials_in: Final = re.compile(
+            rf";[ \t]*{re.escape(self.name)}[ \t]*=[ \t]*({_CREDENTIAL.pattern})[ \t]*(?![^;])"
         ).findall
-
-    def _demand_of_secure(self, lowered: str) -> str | None:
-        if lowered.startswith(("__secure-", "__host-", "__http-")):
-            return "the prefix of its name"
-        if self.same_site == "none":
-            return 'same_site="none"'
-        if self.partitioned:
-            return "`partitioned`"
-        return None
+        self._place: Final = _place(self.domain, self.path)
+        partition = "; Partitioned" if self.partitioned else ""
+        self._end: Final = f"{'; HttpOnly' if http_only else ''}; SameSite={self.same_site.title()}{partition}"
 
     @property
     def is_named(self) -> bool:
@@ -230,23 +204,13 @@ class CookieHandler(CookieTransport):
         return self._given_name is not None
 
     def __repr__(self) -> str:
-        return (
-            f"CookieHandler({self.name!r}, path={self.path!r}, domain={self.domain!r}, secure={self.secure!r}, "
-            f"http_only={self.http_only!r}, same_site={self.same_site!r}, max_age={self.max_age!r}, "
-            f"partitioned={self.partitioned!r})"
-        )
+        options = (f"{option}={getattr(self, option)!r}" for option in attributes.OPTIONS[1:])
+        return f"CookieHandler({self.name!r}, {', '.join(options)})"
 
     def bind(self, origin_is_https: bool) -> "CookieHandler":
-        """Return this handler for an application whose public origin is configured.
-
-        Raises:
-            ConfigurationError: the origin and the cookie cannot go together.
-
-        """
+        """Return the handler for this origin; raises `ConfigurationError` where the two cannot go together."""
         if origin_is_https and self._given_secure is False:
-            raise ConfigurationError(
-                f"the cookie {self.name!r} has secure=False and the origin is https: leave `secure` out"
-            )
+            raise ConfigurationError(f"the cookie {self.name!r}: secure=False and the origin is https: leave it out")
         # Browsers keep a Secure cookie from plain http only where it is loopback: who means that says secure=True.
         if not origin_is_https and self._secure_because and self._given_secure is None:
             raise ConfigurationError(
@@ -258,136 +222,77 @@ class CookieHandler(CookieTransport):
             name = "__Host-session" if self.path == "/" and self.domain is None else "__Secure-session"
         return self.replace(name=name, secure=origin_is_https if self._given_secure is None else self._given_secure)
 
-    def replace(self, **attributes: Any) -> "CookieHandler":
-        """Return a handler with some attributes in place of this one's; what was left open here stays open.
-
-        Raises:
-            ConfigurationError: an attribute, or two together, with which no browser would keep the cookie.
-
-        """
-        given: dict[str, Any] = {
-            "name": self._given_name,
-            "path": self.path,
-            "domain": self.domain,
-            "secure": self._given_secure,
-            "http_only": self.http_only,
-            "same_site": self.same_site,
-            "max_age": self.max_age,
-            "partitioned": self.partitioned,
-            "clock": self._clock,
-        }
-        return CookieHandler(**{**given, **attributes})
+    def replace(self, **given: Any) -> "CookieHandler":
+        """Return a handler with some attributes in place of this one's; what was left open here stays open."""
+        stands = {option: getattr(self, option) for option in attributes.OPTIONS}
+        stands |= {"name": self._given_name, "secure": self._given_secure, "clock": self._clock}
+        # Of the same class, with what an application's own subclass has besides.
+        other = copy.copy(self)
+        CookieHandler.__init__(other, **{**stands, **given})
+        return other
 
     def read(self, request: RequestFacts) -> list[str]:
         """Return up to four well-formed credentials, in the order in which they came; never raise."""
-        found: list[bytes] = []
+        found: list[str] = []
         for header in request.cookie_headers:
-            if self._wire_name in header:
-                found += self._well_formed(header)
-        if not found[1:]:
-            return [found[0].decode("ascii")] if found else []
+            found += self._credentials_in(";" + header.decode("latin-1"))
         # The same credential twice is still one visitor.
-        return [value.decode("ascii") for value in list(dict.fromkeys(found))[:_READ_AT_MOST]]
+        return list(dict.fromkeys(found))[:_READ_AT_MOST] if found[1:] else found
 
     def is_present(self, request: RequestFacts) -> bool:
         """Tell whether the request has a cookie of this name, whatever its value and however many there are."""
         return bool(cookie_values(request.cookie_headers, self._wire_name))
 
     def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
-        """Return the `Set-Cookie` header for a credential.
-
-        `lifetime` is in seconds; 0 is until the browser closes, `None` the handler's own `max_age`.
-
-        Raises:
-            ValueError: `value` is not 64 characters of base64url.
-
-        """
+        """Return the `Set-Cookie` header, by default of the handler's `max_age`; `ValueError` for no credential."""
         # The value stays out of the message: whoever reads the log could use it.
         if _CREDENTIAL.fullmatch(value) is None:
             raise ValueError("a session's cookie holds 64 characters of base64url, and nothing else")
-        seconds = self.max_age if lifetime is None else lifetime
-        if not seconds:
-            return [self._header(request, value, self.domain, self.path, "")]
-        # Rounded up, for Max-Age=0 would delete the cookie.
-        whole = math.ceil(min(max(seconds, 0), _LONGEST))
-        age = f"; Max-Age={whole}; Expires={_http_date(self._clock() + whole)}"
-        return [self._header(request, value, self.domain, self.path, age)]
+        age = ""
+        if seconds := self.max_age if lifetime is None else lifetime:
+            # Rounded up, for Max-Age=0 would delete the cookie.
+            whole = math.ceil(min(max(seconds, 0), _LONGEST))
+            age = f"; Max-Age={whole}; Expires={_http_date(int(self._clock()) + whole)}"
+        return [self._header(request, value, self._place, age)]
 
     def destroy(self, request: RequestFacts) -> list[Header]:
         """Return the `Set-Cookie` header that removes the cookie."""
-        return [self._header(request, "", self.domain, self.path, f"; Max-Age=0; Expires={_http_date(0)}")]
+        return [self._header(request, "", self._place, _PAST)]
 
     def expire_elsewhere(self, request: RequestFacts) -> list[Header]:
         """Return `Set-Cookie` headers that remove rivals: cookies of this name on other domains and paths.
 
-        Empty unless the request presents several. They are to be added before the header that sets the cookie.
-        Every place from which a browser could have sent one is named, to 8 domains, 8 paths and 2,048 bytes.
+        Empty unless the request presents several. Every place from which a browser could have sent one is named, to
+        8 domains, 8 paths and 2,048 bytes.
         """
         # A cookie with the prefix can be nowhere else, and a browser would refuse these headers.
         headers = request.cookie_headers
         if self._is_host_locked or not headers or len(cookie_values(headers, self._wire_name)) <= 1:
             return []
-        domains = [None, *_domains_of(request.host)][: _ELSEWHERE_DOMAINS + 1]
         rivals: list[Header] = []
         size = 0
-        for path in _paths_to(request.path):
-            for domain in domains:
-                if (domain, path) == (self.domain, self.path):
-                    continue
-                header = self._header(request, "", domain, path, "; Max-Age=0")
+        for domain, path in attributes.places_of(request.host, request.path):
+            if (domain, path) != (self.domain, self.path):
+                header = self._header(request, "", _place(domain, path), "; Max-Age=0")
                 size += len(header[0]) + len(header[1])
                 if size > _ELSEWHERE_BYTES:
-                    return rivals
+                    break
                 rivals.append(header)
         return rivals
 
-    def _header(self, request: RequestFacts, value: str, domain: str | None, path: str, age: str) -> Header:
+    def _header(self, request: RequestFacts, value: str, place: str, age: str = "") -> Header:
         secure = request.scheme.lower() in ("https", "wss") if self.secure is None else self.secure
-        text = (
-            f"{self.name}={value}"
-            f"{f'; Domain={domain}' if domain else ''}; Path={path}{age}"
-            f"{'; Secure' if secure else ''}{'; HttpOnly' if self.http_only else ''}"
-            f"; SameSite={SAME_SITE[self.same_site]}{'; Partitioned' if self.partitioned else ''}"
-        )
+        text = f"{self.name}={value}{place}{age}{'; Secure' if secure else ''}{self._end}"
         return (b"set-cookie", text.encode("ascii"))
 
 
-def _domains_of(host: str | None) -> list[str]:
-    """Return the domains whose cookies reach this host, itself first; none for an address or a single label."""
-    name = _PORT.sub("", (host or "")[: DOMAIN_BYTES + 6]).lower()
-    labels = name.split(".")
-    # No top-level domain begins with a digit; an IPv6 address is no domain by its colons.
-    if len(name) > DOMAIN_BYTES or not DOMAIN.fullmatch(name) or labels[-1][0].isdigit():
-        return []
-    return [".".join(labels[start:]) for start in range(len(labels) - 1)]
+def _place(domain: str | None, path: str) -> str:
+    return f"{f'; Domain={domain}' if domain else ''}; Path={path}"
 
 
-def _paths_to(path: str) -> list[str]:
-    """Return the cookie paths that match this path, the shortest first."""
-    paths: list[str] = []
-    for prefix in _prefixes_of(path):
-        # A decoded path can hold what no header may; no cookie path can be told beyond that.
-        if not PATH.fullmatch(prefix) or len(prefix) > PATH_BYTES or len(paths) == _ELSEWHERE_PATHS:
-            break
-        if prefix not in paths:
-            paths.append(prefix)
-    return paths
-
-
-def _prefixes_of(path: str) -> Iterator[str]:
-    yield "/"
-    slash = path.find("/", 1)
-    while slash != -1:
-        # To a browser `/a` and `/a/` are two cookies' paths, and both match `/a/b`.
-        yield path[:slash]
-        yield path[: slash + 1]
-        slash = path.find("/", slash + 1)
-    yield path
-
-
-def _http_date(timestamp: float) -> str:
+@lru_cache(16)
+def _http_date(timestamp: int) -> str:
     """Return the time as an IMF-fixdate (RFC 9110, 5.6.7)."""
-    # Not strftime, which speaks the process's locale.
-    now = time.gmtime(timestamp)
-    clock = f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
-    return f"{_DAYS[now.tm_wday]}, {now.tm_mday:02} {_MONTHS[now.tm_mon - 1]} {now.tm_year:04} {clock} GMT"
+    # The names of asctime are English; those of strftime are of the process's locale.
+    day, month, date, clock, year = time.asctime(time.gmtime(timestamp)).split()
+    return f"{day}, {int(date):02} {month} {year} {clock} GMT"

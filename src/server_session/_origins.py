@@ -16,7 +16,7 @@ _SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+.-]*)"
 _AUTHORITY: Final = r"(?P<host>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 _ORIGIN: Final = re.compile(f"{_SCHEME}://{_AUTHORITY}")
 _HOST: Final = re.compile(_AUTHORITY)
-_URL: Final = re.compile(rf"({_SCHEME}://[^/?#]*)(?:[/?#].*)?", re.IGNORECASE | re.DOTALL)
+_URL: Final = re.compile(rf"(?P<origin>{_SCHEME}://[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _HIGHEST_PORT: Final = 65535
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -33,10 +33,7 @@ def origins_of(given: str | Collection[str] | None) -> tuple[str, ...]:
 
 
 def trusted_origins_of(given: str | Collection[str] | None) -> tuple[str, ...]:
-    """Return the origins that the setting `trusted_origins` gives; they may have any scheme.
-
-    Raises `ConfigurationError` for what no browser would send.
-    """
+    """Return those that `trusted_origins` gives, of any scheme; raises likewise for what no browser would send."""
     return _each("trusted origin", given, None)
 
 
@@ -53,7 +50,7 @@ def origin_of_url(value: bytes) -> str | None:
     """Return the origin of a `Referer` header's URL, or `None` where it has none."""
     text = value.strip(b" \t").decode("latin-1")
     matched = _URL.fullmatch(text)
-    return _normal(matched[1].lower()) if matched is not None and matched[1].isascii() else None
+    return _normal(matched["origin"].lower()) if matched is not None and matched["origin"].isascii() else None
 
 
 def authority_of(origin: str) -> str:
@@ -65,44 +62,31 @@ def host_for(origin: str, host: str | None) -> str | None:
     """Return what the `Host` header says as this origin would say it, or `None` where it is no host."""
     text = (host or "").strip(" \t")
     matched = _HOST.fullmatch(text.lower()) if text.isascii() else None
-    if matched is None:
-        return None
-    return _without_default_port(origin.partition(":")[0], matched)
+    return None if matched is None else _without_default_port(origin.partition(":")[0], matched)
 
 
 def _each(setting: str, given: object, schemes: Collection[str] | None) -> tuple[str, ...]:
     if given is None:
         return ()
-    if isinstance(given, bytes) or not isinstance(given, str | Collection):
-        raise ConfigurationError(f"{setting} {given!r}: give text, as in 'https://shop.example', or several of these")
-    several = (given,) if isinstance(given, str) else tuple(given)
+    several = given if isinstance(given, Collection) and not isinstance(given, str | bytes) else (given,)
     return tuple(_checked(setting, origin, schemes) for origin in several)
 
 
 def _checked(setting: str, origin: object, schemes: Collection[str] | None) -> str:
+    url = _URL.fullmatch(origin) if isinstance(origin, str) else None
     if not isinstance(origin, str):
-        raise ConfigurationError(f"{setting} {origin!r}: give text, as in 'https://shop.example'")
-    # Late, for every import of the library would pay for it.
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(origin)
-    except ValueError as error:
-        raise ConfigurationError(f"{setting} {origin!r}: {error}") from None
-    if not parts.scheme or not parts.netloc or (schemes is not None and parts.scheme not in schemes):
-        raise ConfigurationError(f"{setting} {origin!r}: write a scheme and a host, as in 'https://shop.example'")
-    if parts.path or parts.username is not None or "?" in origin or "#" in origin:
-        raise ConfigurationError(
-            f"{setting} {origin!r}: an origin has no path, query or user (and no slash at its end)"
-        )
-    if "*" in origin:
-        raise ConfigurationError(f"{setting} {origin!r}: no pattern is trusted; name each origin")
-    normal = _normal(origin)
-    if normal is None:
-        raise ConfigurationError(
-            f"{setting} {origin!r}: write it as browsers do, in lower case and ASCII (xn--…), without blanks"
-        )
-    return normal
+        mend = "give text, as in 'https://shop.example', or several of these"
+    elif url is None or url["origin"].endswith("://") or (schemes and url["scheme"].lower() not in schemes):
+        mend = "write a scheme and a host without blanks, as in 'https://shop.example'"
+    elif url["rest"] or "@" in origin:
+        mend = "an origin has no path, query or user (and no slash at its end)"
+    elif "*" in origin:
+        mend = "no pattern is trusted; name each origin"
+    elif (normal := _normal(origin)) is not None:
+        return normal
+    else:
+        mend = "write it as browsers do, in lower case and ASCII (xn--…), without blanks; IPv6 is in brackets"
+    raise ConfigurationError(f"{setting} {origin!r}: {mend}")
 
 
 def _normal(origin: str) -> str | None:

@@ -23,18 +23,15 @@ class Wish(NamedTuple):
 
     name: str
     lifetime: Callable[[bytes | None, Lifetime], Lifetime]
-    """Returns the lifetime that a value asks for, of no later deadline: given the value as stored, `None` where it was
-    taken out, and the lifetime without it.
-    """
+    """Given the value as stored, `None` where it was taken out, and the usual lifetime: of no later deadline."""
 
 
 class Policy(NamedTuple):
     """The settings that a session's life depends on. Times in seconds.
 
     `max_bytes` and `max_fields` bound the keys and values of the application, as they are stored. A write that would
-    exceed them is refused wherever the whole session is known: where it is founded, replaced, updated or committed by
-    the mapping, and in a `set_session_data` or renewal with data of more than a sixteenth of the bound, which looks at
-    the rest first. So many small writes of keys that they never read can exceed a bound, to the first write that knows
+    exceed them is refused wherever the whole session is known, and a `set_session_data` or renewal of more than a
+    sixteenth of a bound looks at the rest first; so only many small writes can exceed it, to the first write that knows
     the whole. One that makes a session smaller is never refused.
     """
 
@@ -44,7 +41,6 @@ class Policy(NamedTuple):
     renew_on: frozenset[str] = frozenset()
     signals: Signals = Signals()
     now: Callable[[], float] = time.time
-    """Seconds since the epoch, for what is written into records."""
     max_sessions: int | None = None
     at_max_sessions: AtMaxSessions = "end_oldest"
     device_details: bool = False
@@ -54,12 +50,7 @@ class Policy(NamedTuple):
     single_use: bool = False
     wish: Wish | None = None
 
-    @property
-    def lifetime(self) -> Lifetime:
-        """The lifetime that a session is founded with."""
-        return self.lifetime_of(AS_CONFIGURED)
-
-    def lifetime_of(self, life: Life, age: float = 0.0) -> Lifetime:
+    def lifetime_of(self, life: Life = AS_CONFIGURED, age: float = 0.0) -> Lifetime:
         """Return the lifetime of a session of this age, of which renewals have asked this."""
         absolute = self.absolute if life.absolute is None else life.absolute
         idle = self.idle if life.idle is None else life.idle

@@ -6,7 +6,6 @@ They share the mapping with the user's fields, under a prefix that the codec ref
 import base64
 import os
 import re
-import struct
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
@@ -17,38 +16,6 @@ from server_session._base64url import base64url
 from server_session._codec import RESERVED, decode_value, encode_value
 from server_session.exceptions import RecordError
 from server_session.stores._base import Lifetime
-
-__all__ = [
-    "AS_CONFIGURED",
-    "AUTHENTICATED",
-    "CREATED",
-    "DEVICE",
-    "DIGEST",
-    "ENDED",
-    "FORMER",
-    "LIFE",
-    "LONGEST",
-    "MARK_LIFETIME",
-    "MARK_SECONDS",
-    "OUTSTANDING",
-    "OWNER",
-    "STAMP",
-    "Life",
-    "device_of",
-    "former_of",
-    "fresh_stamp",
-    "is_same",
-    "life_of",
-    "mark_of",
-    "number",
-    "outstanding_of",
-    "owner_of",
-    "secret_since",
-    "stamped_at",
-    "time_of",
-    "user_fields",
-    "was_former",
-]
 
 T = TypeVar("T")
 
@@ -78,8 +45,10 @@ ENDED: Final = RESERVED + "ended"
 MARK_SECONDS: Final = 60.0
 """For how long an ended session leaves its mark, and a swapped-out digest is known again."""
 
-
 MARK_LIFETIME: Final = Lifetime(MARK_SECONDS, MARK_SECONDS)
+
+# All names of users sort behind those of the core.
+_FIRST_OF_USERS: Final = chr(ord(RESERVED) + 1)
 
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -90,8 +59,7 @@ _FORMER: Final = msgspec.json.Decoder(tuple[str, float]).decode
 _LIFE: Final = msgspec.json.Decoder(tuple[float | None, float | None, bool | None]).decode
 _DEVICE: Final = msgspec.json.Decoder(tuple[str | None, str | None]).decode
 
-_STAMP_PARTS: Final = struct.Struct(">I5s")
-_STAMP_FORM: Final = re.compile(rb'"[A-Za-z0-9_-]{12}"')
+_is_stamp = re.compile(rb'"[A-Za-z0-9_-]{12}"').fullmatch
 
 
 class Life(NamedTuple):
@@ -123,12 +91,12 @@ def mark_of(now: float) -> dict[str, bytes]:
 
 def user_fields(fields: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the fields that are the user's."""
-    return {name: fields[name] for name in fields if name[:1] != RESERVED}
+    return {name: fields[name] for name in fields if name >= _FIRST_OF_USERS}
 
 
 def number(value: float) -> bytes:
     """Return a time in seconds as JSON text, to the millisecond."""
-    return repr(round(value, 3)).encode("ascii")
+    return b"%.3f" % value
 
 
 def is_same(name: str, stored: bytes | None, encoded: bytes) -> bool:
@@ -177,16 +145,13 @@ def _read(name: str, fields: Mapping[str, bytes], decode: Callable[[bytes], T]) 
 
 def fresh_stamp(now: float) -> bytes:
     """Return a stamp that no earlier write had, for a write at this time."""
-    return b'"' + base64url(_STAMP_PARTS.pack(int(now) & 0xFFFFFFFF, os.urandom(5))) + b'"'
+    return b'"' + base64url((int(now) & 0xFFFFFFFF).to_bytes(4, "big") + os.urandom(5)) + b'"'
 
 
 def stamped_at(fields: Mapping[str, bytes]) -> float | None:
     """Return the second of the record's last write, or `None` where its stamp does not tell."""
     stamp = fields.get(STAMP, b"")
-    if _STAMP_FORM.fullmatch(stamp) is None:
-        return None
-    seconds: int = _STAMP_PARTS.unpack(base64.urlsafe_b64decode(stamp[1:-1]))[0]
-    return float(seconds)
+    return float(int.from_bytes(base64.urlsafe_b64decode(stamp[1:-1])[:4], "big")) if _is_stamp(stamp) else None
 
 
 def former_of(digest: bytes, now: float) -> bytes:

@@ -5,32 +5,27 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
-from functools import cached_property, partial
-from typing import Any, Final, Never, TypedDict, TypeVar, Unpack
+from functools import cached_property
+from typing import Any, Final, TypedDict, Unpack
 
-from server_session._api import Functions, Question
-from server_session._blocking import BlockingFunctions
-from server_session._colour import Colour, run_awaiting, run_blocking
+from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
 from server_session._durations import seconds_of
+from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
-from server_session._sealed import EncryptedCodec, sealed
 from server_session._signals import Signal, Signals
 from server_session._urls import open_store
-from server_session._verbs import Verb
 from server_session.csrf.policy import CSRF
 from server_session.exceptions import ConfigurationError, NotConfiguredError
 from server_session.exchange import Exchange
-from server_session.http.carrier import Carrier, resolve, serving
+from server_session.http.carrier import Carrier, serving
 from server_session.http.requests import Request
-from server_session.kernel.stored import StoredSession
 from server_session.stores._base import SessionStore
+from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.memory import MemorySessionStore
 
 __all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "chosen", "configure", "configured"]
-
-T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("server_session")
 
@@ -77,7 +72,8 @@ class Sessions(Functions):
         csrf: which requests are refused because another site may have forged them: a `CSRF(...)`, or `None` for no
             check by the middlewares.
         codec: an `EncryptedCodec(keys)`, with which the store holds nothing that can be read, moved or forged.
-        max_sessions: how many sessions an owner may have at a time (OWASP ASVS 5.0, 7.1.2); `None` for any number.
+        max_sessions: how many sessions an owner may have at a time (OWASP ASVS 5.0, 7.1.2). By default the oldest end
+            where there are more than about 1,000.
         at_max_sessions: what a log-in beyond that does: `"end_oldest"` session of the owner, or `"refuse"` with
             `TooManySessionsError`.
         device_details: whether `log_in` records the user agent and the address, for `sessions_of`. The address is the
@@ -93,65 +89,54 @@ class Sessions(Functions):
 
     """
 
-    def __init__(
-        self,
-        *,
-        session_store: SessionStore | str | None = None,
-        cookie_handler: CookieTransport | None = None,
-        max_age: float | timedelta | None = None,
-        absolute_max_age: float | timedelta | None = ABSOLUTE_AGE,
-        origin: str | Collection[str] | None = None,
-        renew_on: Collection[str] = RENEW_ON,
-        csrf: CSRF | None = CSRF(),  # noqa: B008 - it is immutable
-        codec: EncryptedCodec | None = None,
-        max_sessions: int | None = None,
-        at_max_sessions: AtMaxSessions = "end_oldest",
-        device_details: bool = False,
-        max_bytes: int = MAX_BYTES,
-        max_fields: int = MAX_FIELDS,
-        on_signal: Callable[[Signal], None] | None = None,
-        clock: Callable[[], float] = time.time,
-        **unknown: Never,
-    ) -> None:
-        for keyword in unknown:
+    def __init__(self, **settings: Unpack[Settings]) -> None:
+        for keyword in settings.keys() - Settings.__annotations__.keys():
             raise ConfigurationError(_unknown(keyword))
         self.base = self
         """The sessions that these are, before a framework's own settings were applied to them."""
-        self.store = _store(session_store)
+        self.store = _store(settings.get("session_store"))
         # Whether blocking callers in worker threads must find the way back to the application's loop.
         self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
-        self.origins = origins_of(origin)
-        given = CookieHandler() if cookie_handler is None else cookie_handler
-        if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in _TRANSPORT_METHODS):
+        self.origins = origins_of(settings.get("origin"))
+        given = settings.get("cookie_handler")
+        if given is not None and not _has(given, _TRANSPORT_METHODS):
             raise ConfigurationError(
                 f"cookie_handler is a CookieHandler(...) or an object of a subclass of CookieTransport, not {given!r}"
             )
-        self._cookie_given = given
-        self.cookie = self._bound(given)
+        self._cookie_given = CookieHandler() if given is None else given
+        self.cookie = self._bound(self._cookie_given)
+        self.csrf = settings.get("csrf", CSRF())
+        if self.csrf is not None and not isinstance(self.csrf, CSRF):
+            raise ConfigurationError(f"csrf is a CSRF(...), or None for no check, not {self.csrf!r}")
+        self.policy = self._policy(settings)
         self._proxy_noted = False
+
+    def _policy(self, settings: Settings) -> Policy:
+        renew_on = settings.get("renew_on", RENEW_ON)
         if isinstance(renew_on, str | bytes) or not all(isinstance(key, str) for key in renew_on):
             raise ConfigurationError(f"renew_on is a collection of keys, as in ('user',), not {renew_on!r}")
+        at_max_sessions = settings.get("at_max_sessions", "end_oldest")
+        if at_max_sessions not in ("end_oldest", "refuse"):
+            raise ConfigurationError(f"at_max_sessions is 'end_oldest' or 'refuse', not {at_max_sessions!r}")
+        on_signal, clock = settings.get("on_signal"), settings.get("clock", time.time)
         for name, call in (("on_signal", on_signal), ("clock", clock)):
             if call is not None and not callable(call):
                 raise ConfigurationError(f"{name} is a function, not {call!r}")
-        if csrf is not None and not isinstance(csrf, CSRF):
-            raise ConfigurationError(f"csrf is a CSRF(...), or None for no check, not {csrf!r}")
-        self.csrf = csrf
-        if at_max_sessions not in ("end_oldest", "refuse"):
-            raise ConfigurationError(f"at_max_sessions is 'end_oldest' or 'refuse', not {at_max_sessions!r}")
-        signals = Signals(on_signal)
-        self.policy = Policy(
-            store=self.store if codec is None else sealed(self.store, codec, signals),
-            idle=self.store.max_age or IDLE_SECONDS if max_age is None else seconds_of("max_age", max_age),
-            absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
+        signals, codec, csrf = Signals(on_signal), settings.get("codec"), self.csrf
+        idle, absolute = settings.get("max_age"), settings.get("absolute_max_age", ABSOLUTE_AGE)
+        most = settings.get("max_sessions")
+        return Policy(
+            store=self.store if codec is None else SealedStore(self.store, codec, signals.unreadable),
+            idle=self.store.max_age or IDLE_SECONDS if idle is None else seconds_of("max_age", idle),
+            absolute=None if absolute is None else seconds_of("absolute_max_age", absolute),
             renew_on=frozenset(renew_on),
             signals=signals,
             now=clock,
-            max_sessions=None if max_sessions is None else _count("max_sessions", max_sessions),
+            max_sessions=None if most is None else _count("max_sessions", most),
             at_max_sessions=at_max_sessions,
-            device_details=bool(device_details),
-            max_bytes=_count("max_bytes", max_bytes),
-            max_fields=_count("max_fields", max_fields),
+            device_details=bool(settings.get("device_details")),
+            max_bytes=_count("max_bytes", settings.get("max_bytes", MAX_BYTES)),
+            max_fields=_count("max_fields", settings.get("max_fields", MAX_FIELDS)),
             token_age=None if csrf is None else csrf.token_age,
             single_use=csrf is not None and csrf.single_use,
         )
@@ -178,7 +163,11 @@ class Sessions(Functions):
     @cached_property
     def sync(self) -> BlockingFunctions:
         """The same functions, blocking."""
-        return _Blocking(lambda _: self)
+        return BlockingFunctions(self)
+
+    def sessions_for(self, carrier: Carrier | None) -> "Sessions":  # noqa: ARG002
+        """Return these, whatever the request."""
+        return self
 
     def exchange(self, request: Request) -> Exchange:
         """Return this request's exchange: the same one for the mapping and for every function."""
@@ -196,50 +185,6 @@ class Sessions(Functions):
                 "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
             )
 
-    async def call(self, verb: Verb[T], arguments: tuple[object, ...], **options: object) -> T:
-        carrier, rest = verb.split(arguments)
-        return await self.exchange(carrier.request).call(verb.body, carrier.response, rest, options)
-
-    async def ask(self, start: Question[T], current: object = None) -> T:
-        """Ask something of the store that is about no request, but may spare that of `current`."""
-        return await run_awaiting(self.store.colour, start(self.policy, self.current(current)))
-
-    def current(self, current: object) -> StoredSession | None:
-        """Return the session of a request, of the one being served for True, or `None` for False or `None`."""
-        if current is None or current is False:
-            return None
-        return self.exchange(resolve(() if current is True else (current,)).request).stored
-
-
-class _Blocking(BlockingFunctions):
-    """The blocking functions over some `Sessions`, which are asked for at each call."""
-
-    def __init__(self, sessions: Callable[[Carrier | None], Sessions]) -> None:
-        self._sessions = sessions
-
-    def call(self, verb: Verb[T], arguments: tuple[object, ...], **options: object) -> T:
-        carrier, rest = verb.split(arguments)
-        exchange = self._sessions(carrier).exchange(carrier.request)
-        return exchange.blocking.call(verb.body, carrier.response, rest, options)
-
-    def ask(self, start: Question[T], current: object = None) -> T:
-        sessions = self._sessions(None)
-        request = serving()
-        home = None if request is None else request.home
-        return run_blocking(sessions.store.colour, home, partial(start, sessions.policy, sessions.current(current)))
-
-
-class _Default(Functions):
-    """The awaitable functions over the default."""
-
-    async def call(self, verb: Verb[T], arguments: tuple[object, ...], **options: object) -> T:
-        carrier, rest = verb.split(arguments)
-        exchange = _default_for(carrier).exchange(carrier.request)
-        return await exchange.call(verb.body, carrier.response, rest, options)
-
-    async def ask(self, start: Question[T], current: object = None) -> T:
-        return await _default_for(None).ask(start, current)
-
 
 _configured: Sessions | None = None
 
@@ -251,7 +196,7 @@ def configure(**settings: Unpack[Settings]) -> Sessions:
     A second call replaces the first.
     """
     global _configured  # noqa: PLW0603 - the one default, that the functions are about
-    _configured = Sessions(**settings)  # pyright: ignore[reportArgumentType]
+    _configured = Sessions(**settings)
     return _configured
 
 
@@ -265,28 +210,10 @@ def configured() -> Sessions:
     return _configured
 
 
-def _default_for(carrier: Carrier | None) -> Sessions:
-    """Return the sessions that a module's function serves for this carrier, or for no request in particular.
-
-    They are what `configure` made, or those of the middleware that serves the request where it was not called.
-    """
-    request = serving() if carrier is None else carrier.request
-    served: list[Sessions] = [] if request is None else request.served
-    if _configured is None and served:
-        return served[-1]
-    # The functions and request.session would be two sessions, and each would seem to lose what the other keeps.
-    if served and _configured not in served and (carrier is None or carrier.response is None):
-        raise ConfigurationError(
-            "this request is served by sessions of its middleware's own, and the functions by those of configure(): "
-            "give the settings to configure() alone, or call the methods of the Sessions(...) that the middleware has"
-        )
-    return configured()
-
-
 def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
     """Return the sessions that a middleware was given, or those of the settings given; `None` for the default."""
     if sessions is None:
-        return Sessions(**settings) if settings else None  # pyright: ignore[reportArgumentType]
+        return Sessions(**settings) if settings else None
     if settings:
         raise ConfigurationError(f"give either sessions or its settings ({', '.join(settings)}), not both")
     if not isinstance(sessions, Sessions):
@@ -294,8 +221,28 @@ def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
     return sessions
 
 
+class _Default(Functions):
+    def sessions_for(self, carrier: Carrier | None) -> Sessions:
+        """Return the sessions that a module's function serves for this carrier, or for no request in particular.
+
+        They are what `configure` made, or those of the middleware that serves the request where it was not called.
+        """
+        request = serving() if carrier is None else carrier.request
+        served: list[Sessions] = [] if request is None else request.served
+        if _configured is None:
+            return served[-1] if served else configured()
+        # The functions and request.session would be two sessions, and each would seem to lose what the other keeps.
+        if served and _configured not in served and (carrier is None or carrier.response is None):
+            raise ConfigurationError(
+                "this request is served by sessions of its middleware's own, and the functions by those of "
+                "configure(): give the settings to configure() alone, or call the methods of the Sessions(...) that "
+                "the middleware has"
+            )
+        return _configured
+
+
 DEFAULT: Final = _Default()
-BLOCKING_DEFAULT: Final[BlockingFunctions] = _Blocking(_default_for)
+BLOCKING_DEFAULT: Final = BlockingFunctions(DEFAULT)
 
 
 def _store(given: SessionStore | str | None) -> SessionStore:
@@ -303,13 +250,18 @@ def _store(given: SessionStore | str | None) -> SessionStore:
         return MemorySessionStore()
     if isinstance(given, str):
         return open_store(given)
-    if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in _STORE_METHODS):
+    if not _has(given, _STORE_METHODS):
         raise ConfigurationError(
             f"session_store is a store or a store's URL, not {given!r}: a store has {', '.join(_STORE_METHODS)}"
         )
     return given
 
 
+def _has(given: object, methods: tuple[str, ...]) -> bool:
+    return not isinstance(given, type) and all(callable(getattr(given, name, None)) for name in methods)
+
+
+_STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")
 _TRANSPORT_METHODS: Final = ("read", "write", "destroy", "is_present", "expire_elsewhere", "bind")
 _HINTS: Final = {
     "secret_key": "nothing is signed, the cookie's value is random: leave it out",
@@ -332,6 +284,3 @@ def _count(setting: str, given: object) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ConfigurationError(f"{setting} is a whole number above 0, not {given!r}")
     return given
-
-
-_STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from server_session._tokens import short_digest
+
 __all__ = ["Event", "Signal", "Signals"]
 
 Event: TypeAlias = Literal[
@@ -54,6 +56,10 @@ class Signals:
     def wants(self, event: Event) -> bool:
         """Tell whether anybody would hear of this event."""
         return self._callback is not None or _LOG.isEnabledFor(_LEVELS[event][0])
+
+    def unreadable(self, selector: str, reason: str, detail: str) -> None:
+        """Tell of a record that does not open; `reason` is a code."""
+        self.send("unreadable", short_digest(selector), reason, detail)
 
     def send(self, event: Event, session: str = "", reason: str = "", detail: str = "") -> None:
         """Tell of an event; `session` is a short digest, safe to keep, `reason` a code, `detail` is for the log."""

@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-__all__ = ["TAGS_BY_NAME", "RefusedError", "Tag", "tag_of", "type_name", "why_refused"]
+__all__ = ["RefusedError", "Tag", "read_tag", "tag_of", "type_name", "why_refused"]
 
 
 class RefusedError(Exception):
-    """A value that will not be written. The places it passes on its way up are gathered, innermost first."""
+    """Why a value will not be written. The places it passes on its way up are gathered, innermost first."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.places: list[str] = []
 
 
@@ -39,22 +38,21 @@ def _zone_suffix(zone: tzinfo | None) -> str:
         if zone.tzname(None) == timezone(offset).tzname(None):
             return ""
         raise RefusedError("a datetime.timezone with a name of its own would lose it; use datetime.timezone(offset)")
-    # Who holds a ZoneInfo has imported it. A zone is kept by its key only where the key gives this very object back:
-    # two datetimes of different zone objects compare otherwise (never equal, in the hour that a clock repeats).
-    zoneinfo: Any = sys.modules.get("zoneinfo")
-    known: Any = zone
-    if zoneinfo is not None and type(known) is zoneinfo.ZoneInfo:
-        key: str | None = known.key
-        try:
-            if key is not None and zoneinfo.ZoneInfo(key) is known:
-                return f"[{key}]"
-        except (ValueError, LookupError, OSError):
-            pass
-        raise RefusedError("a ZoneInfo that its key does not lead back to; use zoneinfo.ZoneInfo(key)")
-    raise RefusedError(
-        f"a time zone of type {type_name(type(zone))} would not come back as one; "
-        "use datetime.timezone or zoneinfo.ZoneInfo"
-    )
+    from zoneinfo import ZoneInfo
+
+    if type(zone) is not ZoneInfo:
+        raise RefusedError(
+            f"a time zone of type {type_name(type(zone))} would not come back as one; "
+            "use datetime.timezone or zoneinfo.ZoneInfo"
+        )
+    # A zone is kept by its key only where the key gives this very object back: two datetimes of different zone objects
+    # compare otherwise (never equal, in the hour that a clock repeats).
+    try:
+        if zone.key is not None and ZoneInfo(zone.key) is zone:
+            return f"[{zone.key}]"
+    except (ValueError, LookupError, OSError):
+        pass
+    raise RefusedError("a ZoneInfo that its key does not lead back to; use zoneinfo.ZoneInfo(key)")
 
 
 def _write_moment(value: datetime | time) -> str:
@@ -103,7 +101,7 @@ class Tag(NamedTuple):
     read: Callable[[str], object]
 
 
-_TAGS: dict[type, Tag] = {
+_TAGS: Final[dict[type, Tag]] = {
     int: Tag("$int", hex, lambda text: int(text, 16)),
     datetime: Tag("$datetime", _write_moment, lambda text: _read_moment(datetime, text)),
     date: Tag("$date", date.isoformat, date.fromisoformat),
@@ -114,8 +112,8 @@ _TAGS: dict[type, Tag] = {
     bytes: Tag("$bytes", lambda value: base64.b64encode(value).decode("ascii"), base64.b64decode),
 }
 # Markup is text that templates insert as it is (Jinja2's and Flask's; what Flask flashes may be that).
-_MARKUP = Tag("$markup", str.__str__, _read_markup)
-TAGS_BY_NAME = {tag.name: tag for tag in (*_TAGS.values(), _MARKUP)}
+_MARKUP: Final = Tag("$markup", str.__str__, _read_markup)
+_TAGS_BY_NAME: Final = {tag.name: tag for tag in (*_TAGS.values(), _MARKUP)}
 
 
 def tag_of(kind: type) -> Tag | None:
@@ -123,33 +121,37 @@ def tag_of(kind: type) -> Tag | None:
     return _TAGS.get(kind) or (_MARKUP if kind is getattr(sys.modules.get("markupsafe"), "Markup", None) else None)
 
 
-# What is refused, and what to store in its place.
+def read_tag(name: str, text: str) -> object:
+    """Return the value that stands as this text under a tag. Raises `ValueError`, or `ImportError` for markup."""
+    tag = _TAGS_BY_NAME.get(name)
+    if tag is not None:
+        try:
+            value = tag.read(text)
+            # The readers of the standard library take many spellings. Only what would have been written is read.
+            if tag.write(value) == text:
+                return value
+        except (ValueError, ArithmeticError, LookupError, OSError, RefusedError):
+            pass
+    raise ValueError(f"a malformed tag {name[:32]!r}")
 
-_MENDS: tuple[tuple[type, str], ...] = (
-    (enum.Enum, "value.value"),
+
+# What is refused, and what to store in its place: `{}` is the type's own name.
+
+_MENDS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
+    ("value.value", (enum.Enum,)),
     # str(value) alone leaves some subclasses as they are (Django's SafeString).
-    (str, "str.__str__(value)"),
-    (int, "int(value)"),
-    (float, "float(value)"),
-    (dict, "dict(value)"),
-    (list, "list(value)"),
-    (tuple, "tuple(value)"),
-    (AbstractSet, "set(value)"),
-    (bytes, "bytes(value)"),
-    (bytearray, "bytes(value)"),
-    (memoryview, "bytes(value)"),
-    (datetime, "datetime.fromisoformat(value.isoformat())"),
-    (date, "date.fromisoformat(value.isoformat())"),
-    (time, "time.fromisoformat(value.isoformat())"),
-    (timedelta, "timedelta(value.days, value.seconds, value.microseconds)"),
-    (Decimal, "Decimal(value)"),
-    (UUID, "UUID(int=value.int)"),
-    (Mapping, "dict(value)"),
-    (msgspec.Struct, "msgspec.structs.asdict(value)"),
-    (Sequence, "list(value)"),
-    (Iterator, "list(value)"),
+    ("str.__str__(value)", (str,)),
+    ("{}(value)", (int, float, dict, list, tuple, bytes, Decimal)),
+    ("{}.fromisoformat(value.isoformat())", (datetime, date, time)),
+    ("timedelta(value.days, value.seconds, value.microseconds)", (timedelta,)),
+    ("UUID(int=value.int)", (UUID,)),
+    ("bytes(value)", (bytearray, memoryview)),
+    ("set(value)", (AbstractSet,)),
+    ("dict(value)", (Mapping,)),
+    ("msgspec.structs.asdict(value)", (msgspec.Struct,)),
+    ("list(value)", (Sequence, Iterator)),
 )
-_MENDS_BY_ATTRIBUTE = {
+_MENDS_BY_ATTRIBUTE: Final = {
     "model_dump": "value.model_dump()",
     "__dataclass_fields__": "dataclasses.asdict(value)",
     "__attrs_attrs__": "attrs.asdict(value)",
@@ -161,7 +163,7 @@ def why_refused(value: object) -> str:
     kind = type(value)
     if kind is float:
         return f"{value} is not a number that JSON has; use None"
-    mends = [mend for base, mend in _MENDS if issubclass(kind, base)]
+    mends = [mend.format(base.__name__) for mend, bases in _MENDS for base in bases if issubclass(kind, base)]
     mends += [mend for attribute, mend in _MENDS_BY_ATTRIBUTE.items() if hasattr(kind, attribute)]
     mend = mends[0] if mends else "what it is made from, or its id,"
     return f"a value of type {type_name(kind)} would not come back as one; store {mend} instead"

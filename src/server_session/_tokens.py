@@ -6,47 +6,41 @@ import hashlib
 import hmac
 import os
 import re
-import struct
 from typing import Final, NamedTuple
 
 from server_session._base64url import base64url
 
-__all__ = [
-    "Credential",
-    "Token",
-    "TokenState",
-    "issue_token",
-    "junk_token",
-    "read_token",
-    "short_digest",
-]
+__all__ = ["Credential", "Token", "TokenState", "issue_token", "junk_token", "read_token", "short_digest"]
 
 _SELECTOR_LENGTH: Final = 24
 _VERIFIER_BYTES: Final = 30
-
-_CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
-_SELECTOR = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)
-
-_NONCE: Final = struct.Struct(">I16s")
+_TIME_BYTES: Final = 4
+_NONCE_BYTES: Final = _TIME_BYTES + 16
 _TAG_BYTES: Final = hashlib.sha256().digest_size
-_TOKEN_LENGTH: Final = 70
 _CSRF_KEY: Final = b"server-session csrf token"
+
+_is_credential = re.compile(r"[A-Za-z0-9_-]{64}").fullmatch
+_is_selector = re.compile(r"[A-Za-z0-9_-]{24}").fullmatch
+# Of the sixteen spellings of the same bytes only the one that is issued: four bits of the last character are nobody's.
+_is_token = re.compile(r"[A-Za-z0-9_-]{69}[AQgw]").fullmatch
 
 
 class Credential:
     """A cookie's value, in its two parts: who is meant, and the proof."""
 
-    __slots__ = ("_digest", "selector", "verifier")
+    # No struct and no tuple: encoders and tracebacks would show its parts.
+    __slots__ = ("_csrf_secret", "_digest", "selector", "verifier")
 
     def __init__(self, selector: str, verifier: str) -> None:
-        self.selector: Final = selector
-        self.verifier: Final = verifier
+        self.selector = selector
+        self.verifier = verifier
         self._digest: bytes | None = None
+        self._csrf_secret: bytes | None = None
 
     @classmethod
     def parse(cls, value: str) -> "Credential | None":
         """Return the parts of a cookie's value, or `None` unless it is 64 characters of base64url."""
-        if _CREDENTIAL.fullmatch(value) is None:
+        if _is_credential(value) is None:
             return None
         return cls(value[:_SELECTOR_LENGTH], value[_SELECTOR_LENGTH:])
 
@@ -56,7 +50,7 @@ class Credential:
 
         Raises `ValueError` for a selector that is not 24 characters of base64url.
         """
-        if _SELECTOR.fullmatch(selector) is None:
+        if _is_selector(selector) is None:
             raise ValueError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
         return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
 
@@ -79,9 +73,15 @@ class Credential:
         """Return what the store keeps of it: SHA-256 of selector and verifier, as JSON text."""
         # A reader of the store holds no credential: the digest does not lead back to the verifier.
         if self._digest is None:
-            digest = hashlib.sha256((self.selector + self.verifier).encode("ascii")).digest()
-            self._digest = b'"' + base64url(digest) + b'"'
+            self._digest = b'"' + base64url(hashlib.sha256((self.selector + self.verifier).encode()).digest()) + b'"'
         return self._digest
+
+    def csrf_secret(self) -> bytes:
+        """Return the key of its CSRF tokens: of the verifier, so they die at log-in, log-out and every renewal."""
+        if self._csrf_secret is None:
+            # To name the algorithm by its constructor spares looking it up, half of the time.
+            self._csrf_secret = hmac.digest(self.verifier.encode(), _CSRF_KEY, hashlib.sha256)
+        return self._csrf_secret
 
 
 def short_digest(selector: str) -> str:
@@ -96,7 +96,7 @@ def issue_token(credential: Credential, scope: str, now: float) -> str:
     """
     # Fresh random bytes at each call, and the tag over them: no two tokens share what BREACH could compare.
     # No XOR pad: whoever holds one token could make others of it.
-    nonce = _NONCE.pack(int(now) & 0xFFFFFFFF, os.urandom(16))
+    nonce = (int(now) & 0xFFFFFFFF).to_bytes(_TIME_BYTES, "big") + os.urandom(_NONCE_BYTES - _TIME_BYTES)
     return base64url(nonce + _tag(credential, scope, nonce)).decode("ascii")
 
 
@@ -123,8 +123,7 @@ class Token(NamedTuple):
     @property
     def time(self) -> int:
         """When it was issued, in whole seconds since the epoch, if it was issued here."""
-        time: int = _NONCE.unpack(self.nonce)[0]
-        return time
+        return int.from_bytes(self.nonce[:_TIME_BYTES], "big")
 
     def is_of(self, credential: Credential, scope: str) -> bool:
         """Tell whether it was issued by this credential, for this scope. In constant time."""
@@ -133,25 +132,18 @@ class Token(NamedTuple):
 
 def read_token(text: str) -> Token | None:
     """Return a token's parts, or `None` for what is spelt otherwise than tokens are. Never raises."""
-    # The length is bounded before anything is decoded, and only the one spelling that was emitted is accepted.
-    if len(text) != _TOKEN_LENGTH or not text.isascii():
+    # Looked at whole before anything is decoded, and bounded in length by that.
+    if _is_token(text) is None:
         return None
-    try:
-        raw = base64.b64decode(text.encode("ascii") + b"==", altchars=b"-_", validate=True)
-    except ValueError:
-        return None
-    if not hmac.compare_digest(base64url(raw), text.encode("ascii")):
-        return None
-    return Token(raw[: _NONCE.size], raw[_NONCE.size :])
+    raw = base64.urlsafe_b64decode(text + "==")
+    return Token(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:])
 
 
 def junk_token() -> str:
     """Return text of a token's form that will not validate."""
-    return base64url(os.urandom(_NONCE.size + _TAG_BYTES)).decode("ascii")
+    return base64url(os.urandom(_NONCE_BYTES + _TAG_BYTES)).decode("ascii")
 
 
 def _tag(credential: Credential, scope: str, nonce: bytes) -> bytes:
-    # The secret is of the verifier, so a token dies with the verifier: at log-in, log-out and every renewal.
-    secret = hmac.digest(credential.verifier.encode("ascii"), _CSRF_KEY, "sha256")
     name = scope.encode("utf-8", "surrogatepass")
-    return hmac.digest(secret, struct.pack(">I", len(name)) + name + nonce, "sha256")
+    return hmac.digest(credential.csrf_secret(), len(name).to_bytes(4, "big") + name + nonce, hashlib.sha256)

@@ -1,12 +1,7 @@
-"""Stores by URL. A store's module, and so its driver, is imported when its URL is asked for.
-
-The scheme names the module in `server_session.stores`; its store is made by its class's `from_url`, or by the class of
-the URL itself.
-"""
+"""Stores by URL: the scheme names the module in `server_session.stores`, which is imported when it is asked for."""
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 from typing import Any, Final
 
 from server_session import stores
@@ -44,24 +39,22 @@ def open_store(url: str) -> SessionStore:
             f"no store is known for the URL scheme {scheme if colon else '(none)'!r}: "
             f"use one of {', '.join(schemes)}, or give a store object"
         )
-    module, extra = _OTHER_SCHEMES.get(kind, (kind, kind))
+    name, extra = _OTHER_SCHEMES.get(kind, (kind, kind))
     try:
-        return _maker(f"{stores.__name__}.{module}")(url)
+        module = importlib.import_module(f"{stores.__name__}.{name}")
+        named = [getattr(module, public) for public in module.__all__]
+        (kept,) = (each for each in named if isinstance(each, type) and issubclass(each, SessionStore))
+        # Made by its class's `from_url`, or by the class of the URL itself.
+        make: Any = getattr(kept, "from_url", kept)
+        store: SessionStore = make(url)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the store for {scheme}: needs {error.name!r}, which is not installed: it comes with the extra "
             f"[{extra}] of server-session"
         ) from error
+    return store
 
 
 def _schemes() -> list[str]:
     public = {found.name for found in pkgutil.iter_modules(stores.__path__) if not found.name.startswith("_")}
     return sorted((public - _NO_SCHEME) | _OTHER_SCHEMES.keys())
-
-
-def _maker(name: str) -> Callable[[str], SessionStore]:
-    module = importlib.import_module(name)
-    named: list[Any] = [getattr(module, public) for public in module.__all__]
-    (store,) = (each for each in named if isinstance(each, type) and issubclass(each, SessionStore))
-    make: Callable[[str], SessionStore] = getattr(store, "from_url", store)
-    return make

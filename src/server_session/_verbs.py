@@ -1,83 +1,65 @@
-"""The functions' bodies, once for both colours: what each does with a request's visit."""
+"""What the functions are made of: bodies that know no colour, and how a call's arguments are read."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from server_session._convert import convert
-from server_session._durations import seconds_of
-from server_session._owners import OwnedSession
 from server_session._policy import Policy
-from server_session._record import Life
 from server_session.exceptions import CarrierError
 from server_session.http.carrier import Carrier, is_carrier, resolve
 from server_session.kernel.stored import StoredSession
 
-__all__ = [
-    "Verb",
-    "destroy_session",
-    "destroy_sessions_of",
-    "get_csrf_token",
-    "get_session_data",
-    "log_in",
-    "pluck_session_property",
-    "renew_session",
-    "replace_session_data",
-    "require_fresh",
-    "scope_of",
-    "sessions_of",
-    "set_session_data",
-    "update_session_data",
-    "validate_csrf_token",
-]
+__all__ = ["Asked", "Verb", "about_owner", "by_carrier", "data_of", "flag_of", "owner_of", "scope_of"]
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
-Body: TypeAlias = Callable[..., Coroutine[Any, Any, R]]
+Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+Function: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
 
 
-class Verb(NamedTuple, Generic[R]):
-    """One of the functions: what its positional arguments after the carrier are, and its body."""
+class Verb(NamedTuple):
+    """One of the functions."""
 
-    function: str
-    body: Body[R]
+    body: Body
+    """Called with the session and what followed the carrier; about an owner, with what is `Asked` and all arguments."""
     last: str | None = None
     """What the last positional argument is; `None` where the carrier is all."""
     then: str | None = None
     """What may follow it."""
-
-    @property
-    def _usage(self) -> str:
-        after = "".join(f", then its {one}" for one in (self.last, self.then) if one)
-        return (
-            f"a request (or nothing, or a request and a response){after}{' (the owner as text)' if self.then else ''}"
-        )
+    current: str | None = None
+    """The keyword that names a caller's request, where the function is about an owner and has no carrier."""
 
     def split(self, given: tuple[object, ...]) -> tuple[Carrier, tuple[object, ...]]:
         """Part the positional arguments into the carrier and the rest.
 
         Raises `CarrierError` where the rest is missing, or a carrier stands in its place.
         """
-        for one in given[: None if self.last is None else -1]:
-            if isinstance(one, _VALUES) and not (self.then and isinstance(one, str)):
-                raise CarrierError(
-                    f"{self.function} takes {self._usage}; {type(one).__name__!r} is none of these. "
-                    "A request is an ASGI scope, a WSGI environ, or a framework's object"
-                )
-        if self.last is None:
-            return resolve(given), ()
-        # No request and no response is text, so a name followed by data is found wherever it stands.
-        if self.then and len(given) > 1 and isinstance(given[-2], str) and not is_carrier(given[-1]):
-            return resolve(given[:-2]), given[-2:]
-        if not given:
-            raise CarrierError(f"{self.function} needs its {self.last} as the last argument")
+        function, last = self.body.__name__, self.last
+        rest: tuple[object, ...] = ()
+        if last is None:
+            carrier = given
+        elif not given:
+            raise CarrierError(f"{function} needs its {last} as the last argument")
         # A token may be any JSON value, one that looks like a scope too; a scope's query string is bytes.
-        if is_carrier(given[-1]) and not (self.last == "token" and _is_json(given[-1])):
+        elif is_carrier(given[-1]) and not (last == "token" and _is_json(given[-1])):
             raise CarrierError(
-                f"{self.function} takes its {self.last} after the request; "
+                f"{function} takes its {last} after the request; "
                 f"the last argument is {type(given[-1]).__name__!r}, which is a request, a response or a context"
             )
-        return resolve(given[:-1]), given[-1:]
+        else:
+            # No request and no response is text, so a name followed by data is found wherever it stands.
+            both = self.then is not None and len(given) > 1 and isinstance(given[-2], str)
+            carrier, rest = (given[:-2], given[-2:]) if both else (given[:-1], given[-1:])
+        for one in carrier:
+            if isinstance(one, _VALUES):
+                after = "".join(f", then its {each}" for each in (last, self.then) if each)
+                raise CarrierError(
+                    f"{function} takes a request (or nothing, or a request and a response){after}"
+                    f"{' (the owner as text)' if self.then else ''}; {type(one).__name__!r} is none of these. "
+                    "A request is an ASGI scope, a WSGI environ, or a framework's object"
+                )
+        return resolve(carrier), rest
 
 
 _VALUES: Final = (str, bytes, int, float, list, tuple, set, type(None), UUID)
@@ -90,113 +72,47 @@ def _is_json(value: object) -> bool:
 _JSON: Final = (str, int, float, list, dict, type(None))
 
 
-def verb(last: str | None = None, then: str | None = None) -> Callable[[Body[R]], Verb[R]]:
-    """Make one of the functions of its body; `last` and `then` are as `Verb` has them."""
-    return lambda body: Verb(body.__name__, body, last, then)
+class Asked(NamedTuple):
+    """What is at hand of a function that is about no request, but may spare that of a caller."""
+
+    policy: Policy
+    current: StoredSession | None
+
+    async def selector(self) -> str | None:
+        """Return the selector of the caller's own session, if it has one that lives."""
+        return None if self.current is None else await self.current.living_selector()
 
 
-@verb()
-async def get_session_data(session: StoredSession, as_type: Any = None) -> Any:
-    data = await session.get()
-    return data if as_type is None else convert(data, as_type)
+def by_carrier(
+    last: str | None = None, then: str | None = None
+) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body that takes a session; a type checker sees the function that it will be."""
+    return lambda body: cast("Any", Verb(cast("Body", body), last, then))
 
 
-@verb("data")
-async def set_session_data(session: StoredSession, data: object) -> bool:
-    return await session.merge(_mapping("set_session_data", data))
+def about_owner(current: str) -> Callable[[Function[Concatenate[Asked, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body that takes what is `Asked`; a type checker sees the function that it will be."""
+    return lambda body: cast("Any", Verb(cast("Body", body), current=current))
 
 
-@verb("change")
-async def update_session_data(session: StoredSession, change: Callable[[dict[str, Any]], object]) -> bool:
-    if not callable(change):
-        raise TypeError(f"update_session_data takes a function of the data, not {type(change).__name__!r}")
-    return await session.update(change)
+# --- what is looked for in arguments, for callers without a type checker
 
 
-@verb("data")
-async def replace_session_data(session: StoredSession, data: object, *, in_place: bool) -> bool:
-    return await session.replace(_mapping("replace_session_data", data), in_place=in_place)
-
-
-@verb("owner", "data")
-async def log_in(session: StoredSession, owner: object, data: object = None) -> bool:
-    return await session.replace(_mapping("log_in", data or {}), _owner("log_in", owner))
-
-
-@verb("name")
-async def pluck_session_property(session: StoredSession, name: str, as_type: Any = None) -> Any:
-    if not isinstance(name, str):
-        raise TypeError(f"pluck_session_property takes the name of a key, not {type(name).__name__!r}")
-    value = await session.pluck(name)
-    return value if as_type is None or value is None else convert(value, as_type, name)
-
-
-@verb()
-async def destroy_session(session: StoredSession) -> bool:
-    return await session.destroy()
-
-
-@verb()
-async def renew_session(
-    session: StoredSession,
-    data: object,
-    *,
-    max_age: object = None,
-    absolute_max_age: object = None,
-    persistent: object = None,
-    authenticated: object = False,
-) -> bool:
-    life = Life(
-        idle=None if max_age is None else seconds_of("max_age", max_age),
-        absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
-        persistent=None if persistent is None else _flag("persistent", persistent),
-    )
-    given = _mapping("renew_session", data) if data else None
-    return await session.renew(given, life, authenticated=_flag("authenticated", authenticated))
-
-
-@verb("max_age")
-async def require_fresh(session: StoredSession, max_age: object) -> None:
-    await session.require_fresh(seconds_of("max_age", max_age))
-
-
-@verb()
-async def get_csrf_token(session: StoredSession, scope: tuple[str, str] | None) -> str:
-    return await session.csrf_token(scope_of(scope))
-
-
-@verb("token")
-async def validate_csrf_token(session: StoredSession, token: object, scope: tuple[str, str] | None) -> bool:
-    # Whatever a client may send as JSON is an answer, and the answer is no.
-    return isinstance(token, str) and await session.has_csrf_token(token, scope_of(scope))
-
-
-async def sessions_of(policy: Policy, owner: str, current: StoredSession | None) -> list[OwnedSession]:
-    """`sessions_of`."""
-    selector = None if current is None else await current.living_selector()
-    return await policy.owners.sessions(_owner("sessions_of", owner), selector)
-
-
-async def destroy_sessions_of(policy: Policy, owner: str, only: str | None, but: StoredSession | None) -> int:
-    """`destroy_sessions_of`."""
-    kept = None if but is None else await but.living_selector()
-    return await policy.owners.destroy(_owner("destroy_sessions_of", owner), only=only, but=kept)
-
-
-def _owner(function: str, owner: object) -> str:
+def owner_of(function: str, owner: object) -> str:
     if not isinstance(owner, str) or not owner:
         raise TypeError(f"{function} takes the owner's name or id as text, not {type(owner).__name__!r}")
     return owner
 
 
-def _flag(name: str, given: object) -> bool:
+def flag_of(name: str, given: object) -> bool:
     if not isinstance(given, bool):
         raise TypeError(f"renew_session takes {name} as True or False, not {type(given).__name__!r}")
     return given
 
 
-def _mapping(function: str, data: object) -> Mapping[str, object]:
-    if not isinstance(data, Mapping):
+def data_of(function: str, data: object) -> Mapping[str, object]:
+    # A dict is asked for by itself: any other mapping costs a look through the abstract classes.
+    if not isinstance(data, (dict, Mapping)):
         raise TypeError(f"{function} takes the data as a dict, not {type(data).__name__!r}")
     return data
 

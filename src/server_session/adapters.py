@@ -6,7 +6,7 @@ session's life belongs into an adapter, and whatever refuses a request comes bac
 """
 
 from server_session._colour import home
-from server_session.csrf.demands import csrf_exempt, csrf_protect
+from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal
 from server_session.csrf.verdict import Rejection
 from server_session.exchange import AwaitedBody, BlockingExchange, Body, Exchange

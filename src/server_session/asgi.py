@@ -11,6 +11,7 @@ from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exchange import Exchange
 from server_session.http.body import AsgiBody
 from server_session.http.carrier import current
 from server_session.http.requests import AsgiRequest
@@ -80,8 +81,14 @@ class SessionMiddleware:
         if scope["type"] != "http" and scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
-        connection = _Connection(self, self._sessions or configured(), scope, send)
-        token = current.set(connection.exchange.request)
+        sessions = self._sessions or configured()
+        request = AsgiRequest.of(scope)
+        if request.slots is not scope:
+            request.see(scope)
+        if sessions.needs_home:
+            request.home = home()
+        connection = _Connection(self, sessions.exchange(request), scope, send)
+        token = current.set(request)
         try:
             if self._watch is not None and scope["type"] == "websocket":
                 await beside(connection.serve(receive), connection.watch(self._watch))
@@ -98,23 +105,17 @@ class SessionMiddleware:
 class _Connection:
     """One connection of ASGI's: its exchange, and the messages that start and end the response."""
 
-    def __init__(self, middleware: SessionMiddleware, sessions: Sessions, scope: Scope, send: Send) -> None:
+    _started = _closed = _cut_off = False
+
+    def __init__(self, middleware: SessionMiddleware, exchange: Exchange, scope: Scope, send: Send) -> None:
         self._middleware = middleware
+        self._exchange = exchange
         self._scope = scope
         self._send = send
-        self._started = False
-        self._closed = False
-        self._cut_off = False
-        request = AsgiRequest.of(scope)
-        if request.slots is not scope:
-            request.see(scope)
-        if sessions.needs_home:
-            request.home = home()
-        self.exchange = sessions.exchange(request)
-        self.exchange.serve()
+        exchange.serve()
 
     async def serve(self, receive: Receive) -> None:
-        exchange, middleware, scope = self.exchange, self._middleware, self._scope
+        exchange, middleware, scope = self._exchange, self._middleware, self._scope
         method = scope["method"] if "method" in scope else "GET"  # noqa: SIM401 - each request comes by here
         if exchange.may_be_forged(method):
             body = AsgiBody(receive)
@@ -141,12 +142,12 @@ class _Connection:
             await self._refuse(exchange.refuse(error))
 
     async def _load(self) -> Session:
-        session = self._scope["session"] = await self.exchange.load()
+        session = self._scope["session"] = await self._exchange.load()
         return session
 
     async def watch(self, seconds: float) -> None:
         """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1)."""
-        exchange = self.exchange
+        exchange = self._exchange
         failures = 0
         was_live = False
         while not self._closed:
@@ -177,13 +178,14 @@ class _Connection:
         if self._cut_off:
             # The application may not know yet. What it sends goes nowhere, as with a visitor who has left.
             return
-        kind, exchange = message["type"], self.exchange
+        kind, exchange = message["type"], self._exchange
         if kind in _STARTS and not self._started:
-            if exchange.is_pending:
+            has_answer = exchange.has_answer
+            if has_answer and exchange.is_pending:
                 # Saved before the browser can hear of it, and whatever the status.
                 await exchange.commit_late()
             # C code can look at a mapping past its methods; where no framework says who asked for it, any did.
-            if exchange.has_answer or ("app" not in self._scope and exchange.stored.session is not None):
+            if has_answer or ("app" not in self._scope and exchange.stored.session is not None):
                 headers = AsgiHeaders(message.get("headers", ()))
                 exchange.write_headers(headers)
                 message["headers"] = headers.raw

@@ -10,7 +10,6 @@ SessionError
 ├── LimitError (ValueError)              a session larger than its bounds; nothing was written
 ├── TooManySessionsError                 the owner has as many sessions as the application allows
 ├── NotFreshError                        the log-in is too long ago for what is asked: ask for the password again
-├── CsrfError                            a request that another site may have forged
 ├── CookieWithheldError                  another site sent the request, so its cookie did not come with it
 ├── ConflictError                        update_session_data ran out of time
 ├── SessionNotLoadedError                a mapping was touched before it was loaded
@@ -21,13 +20,14 @@ SessionError
     └── RecordError                      a record that cannot be read
 """
 
+from typing import Final
+
 __all__ = [
     "CarrierError",
     "ColourError",
     "ConfigurationError",
     "ConflictError",
     "CookieWithheldError",
-    "CsrfError",
     "DataTypeError",
     "LimitError",
     "NoResponseError",
@@ -43,12 +43,11 @@ __all__ = [
     "TooManySessionsError",
 ]
 
-
-_SHOWN = 100
+_SHOWN: Final = 100
 
 
 class SessionError(Exception):
-    """The root: whoever catches it catches everything of this library."""
+    """The root of everything that this library raises."""
 
 
 class ConfigurationError(SessionError, ValueError):
@@ -90,38 +89,22 @@ class LimitError(SessionError, ValueError):
 
 
 class TooManySessionsError(SessionError):
-    """The owner has as many sessions as `max_sessions` allows, and none is to be ended for a new one.
-
-    Nothing was written.
-    """
+    """The owner has as many sessions as `max_sessions` allows, and none is ended for a new one. Nothing was written."""
 
 
 class NotFreshError(SessionError):
     """The user logged in too long ago for what is asked, or never: ask for the password again."""
 
 
-class CsrfError(SessionError):
-    """A request that another site may have forged. `code` is stable, and safe to show: `csrf_stale`."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"{reason} ({code})")
-        self.code = code
-        self.reason = reason
-
-
 class CookieWithheldError(SessionError):
     """Another site sent this request, so the browser withheld the session's cookie. Nothing was written.
 
-    A session founded now would replace the one that the browser has. Answer with a redirect (303) to a GET of your
-    own, with which the cookie comes.
+    A session founded now would replace the browser's. Answer with a redirect (303) to your own GET, and it comes.
     """
 
 
 class ConflictError(SessionError):
-    """`update_session_data` met other writers of the same keys until its time ran out.
-
-    Nothing was written. Calling again is safe.
-    """
+    """`update_session_data` ran out of time among other writers. Nothing was written; calling again is safe."""
 
 
 class SessionNotLoadedError(SessionError):

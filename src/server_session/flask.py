@@ -22,8 +22,8 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 from server_session._colour import Colour, drive, running_library
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.csrf.demands import csrf_exempt, csrf_protect
-from server_session.csrf.refusals import Refusal
+from server_session.csrf.decorators import csrf_exempt, csrf_protect
+from server_session.csrf.refusals import UNVERIFIED, Refusal
 from server_session.csrf.verdict import Rejection
 from server_session.exceptions import ConfigurationError, CookieWithheldError, SessionError, StoreError
 from server_session.exchange import BlockingExchange, Exchange
@@ -120,13 +120,11 @@ class CsrfRejected(Forbidden):
 
     The application's `errorhandler(CsrfRejected)`, or its `errorhandler(403)`, may make the page; `rejection.code` is
     stable and safe to show, `rejection.reason` is for the log. No cache keeps it, whoever makes it, and its header
-    `CSRF-Rejection` has the code.
-
-    It is no `CsrfError`, for the `code` of an exception of Werkzeug's is the status.
+    `CSRF-Rejection` has the code; `code`, as with each exception of Werkzeug's, is the status.
     """
 
-    # True of every code, and for whoever shows the description of each error.
-    description = "The request could not be verified to come from this site. Load the page again, and try once more."
+    # For whoever shows the description of each error.
+    description = UNVERIFIED
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__()

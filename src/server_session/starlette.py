@@ -11,7 +11,7 @@ call, `@csrf_protect(...)` one that asks for more.
 from starlette.requests import HTTPConnection
 
 from server_session.asgi import SessionMiddleware
-from server_session.csrf.demands import csrf_exempt, csrf_protect
+from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.exceptions import SessionNotLoadedError
 from server_session.kernel.mapping import Session
 from server_session.kernel.unloaded import UnloadedSession

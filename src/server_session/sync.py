@@ -4,24 +4,11 @@ They are those of `server_session`, name for name; what each promises is said th
 over a store that would, `ColourError` says what to call instead.
 """
 
+from server_session import _api
 from server_session._sessions import BLOCKING_DEFAULT, configure
 
-__all__ = [
-    "configure",
-    "destroy_session",
-    "destroy_sessions_of",
-    "get_csrf_token",
-    "get_session_data",
-    "log_in",
-    "pluck_session_property",
-    "renew_session",
-    "replace_session_data",
-    "require_fresh",
-    "sessions_of",
-    "set_session_data",
-    "update_session_data",
-    "validate_csrf_token",
-]
+__all__ = ["configure"]
+__all__ += _api.__all__
 
 destroy_session = BLOCKING_DEFAULT.destroy_session
 destroy_sessions_of = BLOCKING_DEFAULT.destroy_sessions_of

@@ -7,7 +7,6 @@ import random
 import stat
 import subprocess
 import sys
-from binascii import crc32
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from server_session._colour import Colour, drive
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
+from server_session.stores import _files
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.file import FileSessionStore, FileStats
 from server_session.testing import StoreContract
@@ -266,14 +266,36 @@ def test_every_single_damaged_byte_is_found(store, directory):
     assert look(store, key) == {"name": b"value", "other": b""}
 
 
-def test_every_length_but_the_whole_is_found(store, directory):
+def test_every_length_below_the_whole_is_found(store, directory):
     key = put(store, {"name": b"value"})
     (file,) = session_files(directory)
     whole = file.read_bytes()
-    for content in [whole[:length] for length in range(len(whole))] + [whole + b"\0", whole + whole]:
-        file.write_bytes(content)
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
         with pytest.raises(RecordError):
             look(store, key)
+    for more in (b"\0", whole):
+        # As it is left by who was killed while he wrote.
+        file.write_bytes(whole + more)
+        assert look(store, key) == {"name": b"value"}
+
+
+def test_every_damaged_byte_that_counts_is_found_after_writes_in_place(store, directory):
+    key = put(store, {"name": b"value", "other": b"x" * 40})
+    (file,) = session_files(directory)
+    for value in (b"1" * 80, b"2", b"3" * 20):
+        assert drive(store.merge(key, {"name": value}, [], {})) is APPLIED
+        fields = look(store, key)
+        whole = file.read_bytes()
+        found = 0
+        for place in range(len(whole)):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+            try:
+                assert look(store, key) == fields
+            except RecordError:
+                found += 1
+        assert found > 42 + len(value)
+        file.write_bytes(whole)
 
 
 def test_a_damaged_record_fails_each_call_and_only_destroy_clears_it(store, directory):
@@ -311,9 +333,10 @@ def test_what_is_whole_but_no_record_is_found(store, directory):
     key = put(store, {"a": b"1"})
     (file,) = session_files(directory)
     whole = file.read_bytes()
-    rest = whole[12:]
-    for other in (rest[:-1], rest + b"1", rest[:18], rest[:18] + b"\xc0", rest[:-3] + b"\xff" + rest[-2:]):
-        file.write_bytes(whole[:8] + crc32(other).to_bytes(4, "big") + other)
+    head, content = whole[: _files._HEAD_BYTES], whole[_files._HEAD_BYTES :]
+    assert head + content == _files._head(str(file), content, len(head)) + content
+    for other in (content[:-1], content + b"1", b"", b"\xc0", content[:-3] + b"\xff" + content[-2:]):
+        file.write_bytes(_files._head(str(file), other, len(head)) + other)
         with pytest.raises(RecordError, match="holds what this store does not write"):
             look(store, key)
 
@@ -473,7 +496,8 @@ class DyingProcessError(BaseException):
     """Stands for the end of a process: nothing catches it."""
 
 
-def test_a_crash_before_the_rename_leaves_the_old_record_and_a_file_that_is_swept(store, directory, monkeypatch):
+def test_a_crash_before_the_rename_leaves_the_old_record_and_a_file_that_is_swept(directory, clock, monkeypatch):
+    store = FileSessionStore(directory, clock=clock, durable=True)
     key = put(store)
 
     def die(*_arguments, **_keywords):
@@ -493,6 +517,76 @@ def test_a_crash_before_the_rename_leaves_the_old_record_and_a_file_that_is_swep
     assert look(successor, key) == {"a": b"1", "c": b"3"}
 
 
+@pytest.mark.parametrize("length", [1, 100, 100_000])
+@pytest.mark.parametrize("step", range(3))
+def test_a_crash_in_the_middle_of_a_write_in_place_leaves_the_old_record(store, directory, monkeypatch, step, length):
+    key = put(store, {"a": b"1" * 50})
+    real = os.pwrite
+    left = step
+
+    def write_some(file, content, place):
+        nonlocal left
+        if left == 0:
+            raise DyingProcessError
+        left -= 1
+        # In two pieces, the second of which another try must bring.
+        return real(file, content[: max(1, len(content) // 2)] if place else content, place)
+
+    for number in range(3):
+        left = step
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", write_some)
+            with pytest.raises(DyingProcessError):
+                drive(store.merge(key, {"a": b"2" * length}, [], {}))
+        assert look(store, key) == {"a": b"1" * 50, **({"n": b"%d" % (number - 1)} if number else {})}
+        assert drive(store.merge(key, {"n": b"%d" % number}, [], {})) is APPLIED
+    assert unfinished_files(directory) == []
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_refuses_a_write_in_place_is_a_store_error_and_the_old_record_stays(store, monkeypatch, error):
+    key = put(store)
+
+    def refuse(*_arguments):
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        with pytest.raises(StoreError):
+            drive(store.merge(key, {"b": b"2"}, [], {}))
+    assert look(store, key) == {"a": b"1"}
+
+
+def test_a_read_in_the_middle_of_a_write_in_place_gives_the_old_record_or_the_new(store, directory, monkeypatch):
+    key = put(store, {"a": b"0" * 3000})
+    other = FileSessionStore(directory, clock=store._clock)
+    real, seen = os.pwrite, []
+
+    def write_and_look(file, content, place):
+        # The lock is held, so who needs it would wait in vain.
+        seen.append(look(other, key))
+        return real(file, content, place)
+
+    monkeypatch.setattr(os, "pwrite", write_and_look)
+    for value in (b"1" * 3000, b"2" * 100, b"3" * 9000, b"4" * 3000):
+        before = look(store, key)
+        assert drive(store.merge(key, {"a": value}, [], {})) is APPLIED
+        assert seen == [before] * len(seen)
+        assert look(store, key) == {"a": value}
+        seen.clear()
+
+
+def test_a_file_stays_near_the_size_of_its_session(store, directory):
+    key = put(store)
+    chance = random.Random(5)
+    (file,) = session_files(directory)
+    for _ in range(200):
+        value = b"x" * chance.choice([1, 100, 5_000, 100_000])
+        assert drive(store.merge(key, {"a": value}, [], {})) is APPLIED
+        assert look(store, key) == {"a": value}
+        assert file.stat().st_size < 5 * len(value) + 10_000 + 100_000 * (len(value) > 5_000)
+
+
 def test_a_file_that_is_being_written_is_not_swept_until_it_is_old(store, directory):
     key = put(store)
     (file,) = session_files(directory)
@@ -506,7 +600,8 @@ def test_a_file_that_is_being_written_is_not_swept_until_it_is_old(store, direct
     assert look(store, key) == {"a": b"1"}
 
 
-def test_a_writer_that_was_stopped_until_its_file_was_swept_fails_and_writes_nothing(store, directory, monkeypatch):
+def test_a_writer_that_was_stopped_until_its_file_was_swept_fails_and_writes_nothing(directory, clock, monkeypatch):
+    store = FileSessionStore(directory, clock=clock, durable=True)
     key = put(store)
     real = os.replace
 
@@ -731,7 +826,7 @@ def test_a_store_that_is_not_durable_never_waits_for_the_disk(directory, clock, 
     key = put(store)
     drive(store.merge(key, {"b": b"2"}, [], {}))
     drive(store.destroy(key))
-    assert "replace new" in log
+    assert "link new" in log
     assert not [step for step in log if step.startswith("fsync")]
 
 
@@ -761,6 +856,7 @@ def test_many_threads_that_merge_different_fields_of_one_record_lose_none(direct
 MERGE = """
 import sys
 from server_session._colour import drive
+from server_session.stores import _files
 from server_session.stores._base import APPLIED, CONFLICT
 from server_session.stores.file import FileSessionStore
 directory, key, process = sys.argv[1:]

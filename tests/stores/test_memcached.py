@@ -483,7 +483,7 @@ class TestFailure:
 
     def test_a_connection_that_holds_an_answer_nobody_asked_for_is_not_used(self, store):
         drive(store.set(KEY, {"a": b"1"}, LONG))
-        (connection,) = store._connections._pool.free
+        (connection,) = store._pool.get().free
         connection.sock.sendall(b"get session:other\r\n")
         select.select([connection.sock], [], [], 20)
         assert drive(store.get(KEY, {})) == {"a": b"1"}
@@ -497,7 +497,7 @@ class TestFailure:
         interfere(store, break_off)
         with pytest.raises(KeyboardInterrupt):
             drive(store.merge(KEY, {"a": b"2"}, [], {}))
-        pool = store._connections._pool
+        pool = store._pool.get()
         assert not pool.used
         assert not pool.free
         assert drive(store.get(KEY, {})) == {"a": b"1"}
@@ -533,7 +533,7 @@ class TestFailure:
 
 def hang_up(store: MemcachedSessionStore) -> None:
     """End the store's idle connections from the server's side, as far as they can tell."""
-    for connection in store._connections._pool.free:
+    for connection in store._pool.get().free:
         connection.sock.shutdown(socket.SHUT_RD)
 
 
@@ -551,7 +551,7 @@ class TestConnections:
             thread.join(PATIENCE)
         assert answers == [APPLIED] * 8
         assert len(drive(store.get(KEY, {}))) == 9
-        pool = store._connections._pool
+        pool = store._pool.get()
         assert not pool.used
         assert 1 <= len(pool.free) <= 8
 
@@ -559,7 +559,7 @@ class TestConnections:
         limits = {"timeout": PATIENCE, "connect_timeout": PATIENCE}
         client = PooledClient(("127.0.0.1", memcached_server.port), max_pool_size=1, **limits)
         store = MemcachedSessionStore(client)
-        with store._connections.take(), pytest.raises(StoreError, match="max_pool_size"):
+        with store._connection(), pytest.raises(StoreError, match="max_pool_size"):
             drive(store.get(KEY, {}))
         assert drive(store.get(store.id(), {})) is MISSING
         client.close()
@@ -567,14 +567,14 @@ class TestConnections:
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_a_process_that_forks_shares_no_connection(self, store):
         drive(store.set(KEY, {"a": b"1"}, LONG))
-        (parents,) = store._connections._pool.free
+        (parents,) = store._pool.get().free
         place = parents.sock.getsockname()
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
                 drive(store.get(KEY, {}))
-                (own,) = store._connections._pool.free
+                (own,) = store._pool.get().free
                 os.write(writer, repr(own.sock.getsockname()).encode())
             os._exit(0)
         os.close(writer)
@@ -583,16 +583,16 @@ class TestConnections:
         os.waitpid(child, 0)
         assert told not in ("", repr(place))
         assert drive(store.get(KEY, {})) == {"a": b"1"}
-        assert store._connections._pool.free == (parents,)
+        assert store._pool.get().free == (parents,)
 
     def test_a_connection_in_use_while_the_store_is_closed_is_closed_after(self, store):
         drive(store.set(KEY, {"a": b"1"}, LONG))
-        with store._connections.take() as connection:
+        with store._connection() as connection:
             store.close()
             assert connection.gets(NAME)[0] is not None
             assert connection.sock is not None
         assert connection.sock is None
-        assert not store._connections._pool.free
+        assert not store._pool.get().free
 
     def test_a_closed_store_can_be_used_on(self, store):
         drive(store.set(KEY, {"a": b"1"}, LONG))

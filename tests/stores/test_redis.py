@@ -164,6 +164,11 @@ def answers(client: redis.Redis) -> bool:
     return False
 
 
+def close(store: RedisSessionStore) -> None:
+    """Close the connections of the blocking callers of a store that was made from a URL."""
+    store._blocking.args[0].disconnect()
+
+
 async def let_the_loop_run() -> None:
     """Let a loop hear of connections that have ended."""
     for _ in range(5):
@@ -253,7 +258,7 @@ class TestURLForBlockingCallers(OverAServer):
         return RedisSessionStore(f"redis://127.0.0.1:{self.port}/0")
 
     def close_store(self, store):
-        store._blocking._pool.disconnect()
+        close(store)
 
 
 class TestURLOnALoop(TestURLForBlockingCallers):
@@ -566,7 +571,7 @@ class TestLostAnswers:
 
         asyncio.run(on_a_loop())
         drive(on_a_loop())
-        store._blocking._pool.disconnect()
+        close(store)
 
     @EACH
     def test_a_read_does_not_mind_a_connection_that_has_ended(self, kind, own_server):
@@ -637,7 +642,7 @@ class TestClusters:
         async def body(store):
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-            (store._blocking or store._awaiting)._client.nodes_manager.slots_cache.clear()
+            (store._blocking or store._awaiting).args[0].nodes_manager.slots_cache.clear()
             assert await store.get(key, {}) == {"a": b"1"}
 
         play(kind, cluster[1].port, body)
@@ -688,7 +693,7 @@ class TestManyAtOnce:
         for thread in threads:
             thread.join(PATIENCE)
         assert answers == [APPLIED] * 20
-        store._blocking._pool.disconnect()
+        close(store)
 
 
 class TestCallsThatShareAConnection:
@@ -893,7 +898,7 @@ class TestColours:
 
         assert asyncio.run(write()) is APPLIED
         assert read() == asyncio.run(read_in_a_thread()) == {"a": b"1"}
-        store._blocking._pool.disconnect()
+        close(store)
 
     def test_connections_of_a_loop_are_closed_with_it(self, own_server):
         store = RedisSessionStore(own_server.url)
@@ -904,7 +909,7 @@ class TestColours:
         with plain(own_server) as client:
             for _ in range(3):
                 assert asyncio.run(five()) == [MISSING] * 5
-                assert not store._awaiting._kept
+                assert not store._awaiting.args[0]._kept
                 wait_until(lambda: len(client.client_list()) == 1)
 
     def test_loops_at_once_have_connections_of_their_own(self, redis_server):
@@ -931,9 +936,9 @@ class TestColours:
             loop = asyncio.new_event_loop()
             assert loop.run_until_complete(store.get(KEY, {})) is MISSING
             loop.close()
-            assert len(store._awaiting._kept) == 1
+            assert len(store._awaiting.args[0]._kept) == 1
         assert asyncio.run(store.get(KEY, {})) is MISSING
-        assert not store._awaiting._kept
+        assert not store._awaiting.args[0]._kept
         gc.collect()
 
     def test_an_awaiting_client_serves_one_loop_after_the_other(self, own_server):
@@ -960,7 +965,7 @@ class TestColours:
         store = RedisSessionStore(redis_server.url, blocking=True)
         assert trio.run(call, store) is MISSING
         assert asyncio.run(call(store)) is MISSING
-        store._blocking._pool.disconnect()
+        close(store)
 
 
 class TestSettings:
@@ -1014,7 +1019,7 @@ class TestSettings:
         with plain(redis_server) as client:
             ours = [one for one in client.client_list() if one["name"] == "shop"]
             assert [(one["db"], one["resp"]) for one in ours] == [("3", "3")] * 2
-        store._blocking._pool.disconnect()
+        close(store)
 
     @pytest.mark.needs("redis-server")
     def test_a_unix_socket_will_do(self, tmp_path_factory):
@@ -1023,7 +1028,7 @@ class TestSettings:
             key = store.id()
             assert asyncio.run(store.set(key, {"a": b"1"}, LONG)) is APPLIED
             assert drive(store.get(key, {})) == {"a": b"1"}
-            store._blocking._pool.disconnect()
+            close(store)
 
     def test_what_is_no_client_is_refused(self):
         for wrong in (None, object(), redis, b"redis://127.0.0.1", redis.asyncio.ConnectionPool()):

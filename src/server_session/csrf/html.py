@@ -24,36 +24,27 @@ class Html(str):
 def csrf_input(token: str, field: str = "csrf_token") -> Html:
     """Return the hidden input with which a form sends the token.
 
-    In a template: `<form method="post">{{ csrf_input(token) }} …`.
-
     Args:
-        token: what `get_csrf_token` returned.
+        token: what `get_csrf_token` returned; unless it is text, awaited, this raises `TypeError`.
         field: the `field` of the `CSRF` policy.
 
-    Raises:
-        TypeError: an argument that is not text, such as a token that was not awaited.
-
     """
-    return Html(f'<input type="hidden" name="{_escaped("field", field)}" value="{_escaped("token", token)}">')
+    return Html(f'<input type="hidden" name={_quoted("field", field)} value={_quoted("token", token)}>')
 
 
 def csrf_meta(token: str, header: str = "X-CSRF-Token", field: str = "csrf_token", *, single_use: bool = False) -> Html:
     """Return the meta element from which `csrf_script` takes the token; it belongs in the page's head.
 
     Args:
-        token: what `get_csrf_token` returned.
+        token: what `get_csrf_token` returned; unless it is text, awaited, this raises `TypeError`.
         header: the `header` of the `CSRF` policy.
         field: its `field`: the script renews the forms' tokens when it has to fetch a fresh one.
         single_use: its `single_use`. The token of the meta element is then for scripts alone; each form has its own.
 
-    Raises:
-        TypeError: an argument that is not text, such as a token that was not awaited.
-
     """
-    return Html(
-        f'<meta name="csrf-token" content="{_escaped("token", token)}" data-header="{_escaped("header", header)}"'
-        f' data-field="{_escaped("field", field)}"{" data-single-use" if single_use else ""}>'
-    )
+    settings = f"data-header={_quoted('header', header)} data-field={_quoted('field', field)}"
+    once = " data-single-use" if single_use else ""
+    return Html(f'<meta name="csrf-token" content={_quoted("token", token)} {settings}{once}>')
 
 
 def csrf_script(nonce: str | None = None) -> Html:
@@ -67,13 +58,10 @@ def csrf_script(nonce: str | None = None) -> Html:
     It belongs before every script that sends. To serve it as a file, take `csrf.js` of this package.
 
     Args:
-        nonce: that of the page's Content-Security-Policy.
-
-    Raises:
-        TypeError: a nonce that is not text.
+        nonce: that of the page's Content-Security-Policy; unless it is text this raises `TypeError`.
 
     """
-    attribute = "" if nonce is None else f' nonce="{_escaped("nonce", nonce)}"'
+    attribute = "" if nonce is None else f" nonce={_quoted('nonce', nonce)}"
     return Html(f"<script{attribute}>{_source()}</script>")
 
 
@@ -84,8 +72,8 @@ def _source() -> str:
     return files("server_session").joinpath("csrf.js").read_text("utf-8")
 
 
-def _escaped(name: str, text: str) -> str:
+def _quoted(name: str, text: str) -> str:
     if not isinstance(text, str):
         hint = "; await get_csrf_token" if hasattr(text, "__await__") else ""
         raise TypeError(f"{name} is text, not {type(text).__name__}{hint}")
-    return str.translate(text, _ESCAPES)
+    return f'"{str.translate(text, _ESCAPES)}"'

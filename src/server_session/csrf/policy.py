@@ -25,7 +25,19 @@ _TAKEN: Final = frozenset(
         *("cookie", "host", "origin", "range", "referer"),
     }
 )
-BODY_LIMIT: Final = 1 << 20
+# By the names that other libraries have for these.
+_HINTS: Final = {
+    "origin": "the application's own are the setting `origin` of configure(); others are `trusted_origins`",
+    "origins": "the application's own are the setting `origin` of configure(); others are `trusted_origins`",
+    "trusted": "it is spelt `trusted_origins`",
+    "max_age": "it is spelt `token_age`",
+    "secret": "tokens are made from the session's own secret: leave it out",
+    "secret_key": "tokens are made from the session's own secret: leave it out",
+    "exempt_urls": "name endpoints in `exempt`, not paths, which each layer reads in its own way",
+    "exempt_paths": "name endpoints in `exempt`, not paths, which each layer reads in its own way",
+    "header_name": "it is spelt `header`",
+    "field_name": "it is spelt `field`",
+}
 
 
 class CSRF:
@@ -66,54 +78,54 @@ class CSRF:
         header: str = "X-CSRF-Token",
         exempt: Collection[Callable[..., Any]] = (),
         protect_anonymous: bool | Collection[Callable[..., Any]] = False,
-        body_limit: int = BODY_LIMIT,
+        body_limit: int = 1 << 20,
         page: Callable[[str], str] | None = None,
         **unknown: Never,
     ) -> None:
         for keyword in unknown:
-            raise ConfigurationError(_unknown(keyword))
-        if mode not in (None, "layered", "strict", "report"):
-            raise ConfigurationError(f"CSRF's mode is 'layered', 'strict' or 'report', not {mode!r}")
-        if not isinstance(single_use, bool):
-            raise ConfigurationError(f"CSRF's single_use is True or False, not {single_use!r}")
+            options = ", ".join(("mode", *(CSRF.__init__.__kwdefaults__ or ())))
+            raise ConfigurationError(f"CSRF has no option {keyword!r}: {_HINTS.get(keyword) or 'it takes ' + options}")
+        _require(mode in (None, "layered", "strict", "report"), "mode", mode, "'layered', 'strict' or 'report'")
+        _require(isinstance(single_use, bool), "single_use", single_use, "True or False")
         if single_use and mode not in (None, "strict"):
             raise ConfigurationError(
                 f"CSRF(single_use=True) with mode={mode!r}: a token that passes once must be asked of every request, "
                 "which is mode='strict'; leave either out"
             )
+        _require(isinstance(field, str) and field != "", "field", field, "the name of a form field")
+        is_free = isinstance(header, str) and _NAME.fullmatch(header) is not None and header.lower() not in _TAKEN
+        _require(is_free, "header", header, "the name of a header of its own")
+        is_count = isinstance(body_limit, int) and not isinstance(body_limit, bool) and body_limit >= 0
+        _require(is_count, "body_limit", body_limit, "a number of bytes")
+        _require(page is None or callable(page), "page", page, "a function of a rejection's code")
         self.mode: Final[Mode] = mode or ("strict" if single_use else "layered")
-        self.trusted_origins: Final = trusted_origins_of(trusted_origins)
+        self.trusted_origins: tuple[str, ...] = trusted_origins_of(trusted_origins)
         self.safe_methods: Final = _checked_methods(safe_methods)
         self.lets_get: Final = "GET" in self.safe_methods
         self.single_use: Final = single_use
         self.token_age: Final = None if token_age is None else seconds_of("CSRF's token_age", token_age)
-        if not isinstance(field, str) or not field:
-            raise ConfigurationError(f"CSRF's field is the name of a form field, not {field!r}")
         self.field: Final = field
-        if not isinstance(header, str) or not _NAME.fullmatch(header) or header.lower() in _TAKEN:
-            raise ConfigurationError(f"CSRF's header is the name of a header of its own, not {header!r}")
         self.header: Final = header
         self.exempt: Final = _checked_endpoints("exempt", exempt)
-        self.protect_anonymous: Final = (
-            protect_anonymous
-            if isinstance(protect_anonymous, bool)
-            else _checked_endpoints("protect_anonymous", protect_anonymous)
-        )
-        if isinstance(body_limit, bool) or not isinstance(body_limit, int) or body_limit < 0:
-            raise ConfigurationError(f"CSRF's body_limit is a number of bytes, not {body_limit!r}")
+        if not isinstance(protect_anonymous, bool):
+            protect_anonymous = _checked_endpoints("protect_anonymous", protect_anonymous)
+        self.protect_anonymous: Final = protect_anonymous
         self.body_limit: Final = body_limit
-        if page is not None and not callable(page):
-            raise ConfigurationError(f"CSRF's page is a function of a rejection's code, not {page!r}")
         self.page: Final = page
 
     def trusting(self, origins: Collection[str]) -> "CSRF":
         """Return this policy with more trusted origins; raises `ConfigurationError` as the constructor does."""
         policy = copy.copy(self)
-        vars(policy)["trusted_origins"] = (*self.trusted_origins, *trusted_origins_of(origins))
+        policy.trusted_origins += trusted_origins_of(origins)
         return policy
 
     def __repr__(self) -> str:
         return f"CSRF(mode={self.mode!r}, trusted_origins={self.trusted_origins!r}, single_use={self.single_use!r})"
+
+
+def _require(holds: bool, option: str, given: object, wanted: str) -> None:
+    if not holds:
+        raise ConfigurationError(f"CSRF's {option} is {wanted}, not {given!r}")
 
 
 def _checked_methods(methods: object) -> frozenset[str]:
@@ -132,34 +144,9 @@ def _checked_endpoints(setting: str, endpoints: object) -> tuple[Callable[..., A
     if isinstance(endpoints, str) or not isinstance(endpoints, Collection):
         raise ConfigurationError(f"CSRF's {setting} is a collection of endpoints, not {endpoints!r}")
     for endpoint in endpoints:
-        if isinstance(endpoint, str):
-            raise ConfigurationError(
-                f"CSRF's {setting} has {endpoint!r}: name the endpoint itself (the view function or class). A path is "
-                "spelt in many ways, and each layer reads it in its own"
-            )
         if not callable(endpoint):
-            raise ConfigurationError(f"CSRF's {setting} has {endpoint!r}, which is no endpoint")
+            raise ConfigurationError(
+                f"CSRF's {setting} has {endpoint!r}, which is no endpoint: name the endpoint itself (the view function "
+                "or class). A path is spelt in many ways, and each layer reads it in its own"
+            )
     return tuple(endpoints)
-
-
-_HINTS: Final = {
-    "origin": "the application's own are the setting `origin` of configure(); others are `trusted_origins`",
-    "origins": "the application's own are the setting `origin` of configure(); others are `trusted_origins`",
-    "trusted": "it is spelt `trusted_origins`",
-    "max_age": "it is spelt `token_age`",
-    "secret": "tokens are made from the session's own secret: leave it out",
-    "secret_key": "tokens are made from the session's own secret: leave it out",
-    "exempt_urls": "name endpoints in `exempt`, not paths, which each layer reads in its own way",
-    "exempt_paths": "name endpoints in `exempt`, not paths, which each layer reads in its own way",
-    "header_name": "it is spelt `header`",
-    "field_name": "it is spelt `field`",
-}
-
-
-def _unknown(keyword: str) -> str:
-    hint = _HINTS.get(
-        keyword,
-        "it takes mode, trusted_origins, safe_methods, single_use, token_age, field, header, exempt, "
-        "protect_anonymous, body_limit and page",
-    )
-    return f"CSRF has no option {keyword!r}: {hint}"

@@ -1,6 +1,7 @@
 """The answers that a middleware gives in the application's place."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -8,17 +9,19 @@ import msgspec
 from server_session.csrf.verdict import Rejection
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 
-__all__ = ["REJECTION_HEADER", "Refusal", "forbidden", "unavailable", "withheld"]
+__all__ = ["REJECTION_HEADER", "UNVERIFIED", "Refusal", "forbidden", "unavailable", "withheld"]
 
 REJECTION_HEADER: Final = "CSRF-Rejection"
 """The header that tells a script why its request was refused."""
+
+UNVERIFIED: Final = "The request could not be verified to come from this site. Load the page again, and try once more."
+"""What is true of every rejection."""
 
 _SAID: Final = {
     "csrf_stale": "The form is from before you logged in, or too old. Load the page again, and send it once more.",
     "csrf_token_used": "The form was sent before. Load the page again if it should be sent once more.",
     "cookie_withheld": "The request came from another site, without your cookie. Open the page here, and try again.",
 }
-_SAID_ELSE: Final = "The request could not be verified to come from this site. Load the page again, and try once more."
 
 _PAGE: Final = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>403 Forbidden</title>'
@@ -42,7 +45,7 @@ class Refusal(NamedTuple):
 def unavailable(error: StoreError) -> Refusal:
     """Return the answer of an application whose store fails."""
     text = "Sessions are unavailable now. Try again later.\n"
-    return _refusal(503, "Service Unavailable", "text/plain", text, {})._replace(error=error)
+    return _refusal(503, "Service Unavailable", "text/plain", text)._replace(error=error)
 
 
 def forbidden(rejection: Rejection, accept: Sequence[bytes], page: Callable[[str], str] | None = None) -> Refusal:
@@ -51,13 +54,13 @@ def forbidden(rejection: Rejection, accept: Sequence[bytes], page: Callable[[str
     `page` returns the HTML for a code, in the place of a plain page.
     """
     code = rejection.code
-    said = _SAID.get(code, _SAID_ELSE)
-    more = {"Vary": "Origin, Sec-Fetch-Site", REJECTION_HEADER: code}
-    if _prefers_json(accept):
-        text = msgspec.json.encode({"error": code, "detail": said}).decode() + "\n"
-        return _refusal(403, "Forbidden", "application/json", text, more)._replace(rejection=rejection)
-    html = _PAGE.format(said=said, code=code) if page is None else page(code)
-    return _refusal(403, "Forbidden", "text/html", html, more)._replace(rejection=rejection)
+    said = _SAID.get(code, UNVERIFIED)
+    if _weight(accept, ("/json", "+json")) > _weight(accept, ("/html", "/xhtml+xml")):
+        kind, text = "application/json", msgspec.json.encode({"error": code, "detail": said}).decode() + "\n"
+    else:
+        kind, text = "text/html", _PAGE.format(said=said, code=code) if page is None else page(code)
+    more = (("Vary", "Origin, Sec-Fetch-Site"), (REJECTION_HEADER, code))
+    return _refusal(403, "Forbidden", kind, text, *more)._replace(rejection=rejection)
 
 
 def withheld(error: CookieWithheldError, accept: Sequence[bytes]) -> Refusal:
@@ -65,32 +68,25 @@ def withheld(error: CookieWithheldError, accept: Sequence[bytes]) -> Refusal:
     return forbidden(Rejection("cookie_withheld", str(error)), accept)._replace(error=error)
 
 
-def _refusal(status: int, phrase: str, kind: str, text: str, more: dict[str, str]) -> Refusal:
+def _refusal(status: int, phrase: str, kind: str, text: str, *more: tuple[str, str]) -> Refusal:
     body = text.encode()
-    headers = {
-        "Content-Type": f"{kind}; charset=utf-8",
-        "Content-Length": str(len(body)),
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        **more,
-    }
-    return Refusal(status, phrase, list(headers.items()), body)
+    headers = [
+        ("Content-Type", f"{kind}; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        *more,
+    ]
+    return Refusal(status, phrase, headers, body)
 
 
-def _prefers_json(accept: Sequence[bytes]) -> bool:
-    """Tell whether JSON is asked for, and before HTML (RFC 9110, 12.5.1)."""
-    json_weight = html_weight = 0.0
+def _weight(accept: Sequence[bytes], endings: tuple[str, ...]) -> float:
+    """Return the weight of the media types of these endings, 0 where none is named (RFC 9110, 12.5.1)."""
+    heaviest = 0.0
     for part in b",".join(accept).decode("latin-1").lower().split(","):
         kind, *parameters = (one.strip() for one in part.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    weight = float(parameter[2:])
-                except ValueError:
-                    weight = 0.0
-        if kind == "application/json" or kind.endswith("+json"):
-            json_weight = max(json_weight, weight)
-        elif kind in ("text/html", "application/xhtml+xml"):
-            html_weight = max(html_weight, weight)
-    return json_weight > html_weight
+        if kind.endswith(endings):
+            weight = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+            with suppress(ValueError):
+                heaviest = max(heaviest, float(weight))
+    return heaviest

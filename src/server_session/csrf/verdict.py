@@ -3,14 +3,15 @@
 Standards: RFC 6454 (Origin), W3C Fetch Metadata, RFC 9110 (safe methods); OWASP ASVS 5.0, 3.5.1-3.5.3 and 4.4.2.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from server_session._origins import NULL, authority_of, host_for, origin_in_header, origin_of_url
 from server_session._tokens import TokenState
 from server_session.csrf.policy import CSRF, SAFE_METHODS
+from server_session.http.requests import Request
 
-__all__ = ["NOTHING_MORE", "Demand", "Facts", "Rejection", "check", "is_cross_site"]
+__all__ = ["Protection", "Rejection", "check", "is_cross_site"]
 
 # Schemes whose credentials a browser sends by itself, to whichever site asks (RFC 7617, 7616, 4559).
 _BY_THE_BROWSER: Final = (b"basic", b"digest", b"negotiate", b"ntlm")
@@ -18,50 +19,18 @@ _BY_THE_BROWSER: Final = (b"basic", b"digest", b"negotiate", b"ntlm")
 _SITES: Final = (b"cross-site", b"same-site", b"same-origin", b"none")
 
 
-class Demand(NamedTuple):
-    """What an endpoint asks beyond, or instead of, the application's policy."""
+class Protection(NamedTuple):
+    """What an endpoint asks beyond, or instead of, the application's policy; `csrf_protect` says what each means."""
 
     exempt: bool = False
     strict: bool = False
-    """A valid token, whatever the headers say."""
     every_method: bool = False
-    """Safe methods are checked too: a GET that has effects."""
     anonymous: bool = False
-    """A missing cookie is no excuse."""
     scoped: bool = False
-    """A token that was issued for this very method and path."""
 
-    def is_met_by(self, other: "Demand") -> bool:
+    def is_met_by(self, other: "Protection") -> bool:
         """Tell whether a request that passed what the other asks has passed all that is asked here."""
         return not other.exempt and all(theirs or not own for own, theirs in zip(self, other, strict=True))
-
-
-NOTHING_MORE: Final = Demand()
-
-
-class Facts(NamedTuple):
-    """What a request says of itself. Header values are raw, one for each line that came."""
-
-    method: str
-    """As it came on the wire, in its case."""
-    seen_method: str
-    """As the endpoint sees it."""
-    origin: Sequence[bytes] = ()
-    site: Sequence[bytes] = ()
-    """`Sec-Fetch-Site`."""
-    fetch_mode: Sequence[bytes] = ()
-    """`Sec-Fetch-Mode`."""
-    fetch_dest: Sequence[bytes] = ()
-    """`Sec-Fetch-Dest`."""
-    referer: Sequence[bytes] = ()
-    host: str | None = None
-    is_secure: bool = False
-    """Whether it came over TLS, as far as the application knows."""
-    authorization: Sequence[bytes] = ()
-    has_cookie: bool = False
-    """Whether there is a cookie of the session's name, whatever its value."""
-    is_handshake: bool = False
-    """Whether this opens a WebSocket."""
 
 
 class Rejection(NamedTuple):
@@ -84,132 +53,116 @@ class _Undecided(NamedTuple):
 
 
 def check(
-    facts: Facts,
+    request: Request,
+    method: str,
     policy: CSRF,
-    origins: Collection[str] = (),
-    demand: Demand = NOTHING_MORE,
+    origins: Collection[str],
+    asked: Protection,
     token: TokenState = TokenState.UNREAD,
+    *,
+    has_cookie: bool,
 ) -> Rejection | None:
     """Return why the request is refused, or `None` where it may pass.
 
-    `origins` are the application's own, `()` where they are not configured and the `Host` header decides; `token` is
-    what is known of the token that came. Where a token decides and `UNREAD` is given, the rejection `needs_token`.
-    The mode `"report"` is checked like `"layered"`: not to refuse is up to the caller.
+    `method` is as the endpoint sees it, `origins` are the application's own, `()` where the `Host` header decides, and
+    `has_cookie` is whether the session's cookie is there, whatever its value. `token` is what is known of the token:
+    where that decides and it is `UNREAD`, the rejection `needs_token`. The mode `"report"` is checked like `"layered"`:
+    not to refuse is up to the caller.
     """
-    if demand.exempt:
+    if asked.exempt:
         return None
-    if facts.is_handshake:
-        return _check_handshake(facts, policy, origins, demand)
-    if not demand.every_method and facts.method in policy.safe_methods and facts.seen_method in policy.safe_methods:
-        # Handlers take a HEAD for what is not a GET, and write: one that another site sent is for nobody's good.
-        verdict = _verdict(facts, policy, origins) if "HEAD" in (facts.method, facts.seen_method) else None
-        return verdict if isinstance(verdict, Rejection) else None
-    verdict = _verdict(facts, policy, origins)
+    # A handshake is checked as such, and then as what it is beside: by no header does a request choose the weaker.
+    if request.is_websocket and (has_cookie or asked.anonymous or _is_authorized_by_browser(request)):
+        rejection = _check_handshake(request, policy, origins)
+        if rejection is not None:
+            return rejection
+    methods = {request.wire_method, method}
+    is_safe = not asked.every_method and methods <= policy.safe_methods
+    # Handlers take a HEAD for what is not a GET, and write: one that another site sent is for nobody's good.
+    if is_safe and "HEAD" not in methods:
+        return None
+    verdict = _verdict(request, policy, origins)
     if isinstance(verdict, Rejection):
         return verdict
-    if policy.mode == "strict" or demand.strict or demand.scoped:
+    # No browser can send a token with a WebSocket: where that is served, and no HTTP, its Origin has decided.
+    if is_safe or not request.is_http:
+        return None
+    if policy.mode == "strict" or asked.strict or asked.scoped:
         return _check_token(token, "every request needs a token here", policy)
-    if verdict is None or (verdict.excusable and not facts.has_cookie and not demand.anonymous):
+    if verdict is None or (verdict.excusable and not has_cookie and not asked.anonymous):
         return None
     return _check_token(token, verdict.reason, policy)
 
 
-def is_cross_site(facts: Facts, origins: Collection[str] = ()) -> bool:
+def is_cross_site(request: Request, origins: Collection[str]) -> bool:
     """Tell whether another site sent this unsafe request, with which no `SameSite=Lax` cookie comes."""
-    if facts.method in SAFE_METHODS:
+    if request.wire_method in SAFE_METHODS:
         return False
-    said = b",".join(facts.site)
+    said = b",".join(request.header_values(b"sec-fetch-site"))
     if any(site in said for site in _SITES):
         return b"cross-site" in said
-    for value in facts.origin:
-        origin = origin_in_header(value)
-        if origin == NULL:
-            return True
-        if origin is not None and origin not in origins:
-            return bool(origins) or not _is_host(origin, facts)
-    return False
+    named = map(origin_in_header, request.header_values(b"origin"))
+    return any(origin is not None and not _is_own(origin, request, origins) for origin in named)
 
 
-def _verdict(facts: Facts, policy: CSRF, origins: Collection[str]) -> Rejection | _Undecided | None:
+def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Rejection | _Undecided | None:
     """Return the verdict of the headers; `None` is "allowed"."""
+    values = request.header_values
+    named, sites = values(b"origin"), values(b"sec-fetch-site")
     # A comma is how a WSGI server shows two lines.
-    for name, values in (("Origin", facts.origin), ("Sec-Fetch-Site", facts.site)):
-        if len(values) > 1 or any(b"," in value for value in values):
+    for name, lines in (("Origin", named), ("Sec-Fetch-Site", sites)):
+        if len(lines) > 1 or any(b"," in line for line in lines):
             return Rejection("csrf_header", f"several {name} headers")
-    origin = origin_in_header(facts.origin[0]) if facts.origin else ""
+    origin = origin_in_header(named[0]) if named else ""
     if origin is None:
         return Rejection("csrf_header", "an Origin header that is no origin")
     if origin in policy.trusted_origins:
         return None
-    site = facts.site[0].strip(b" \t") if facts.site else b""
+    site = sites[0].strip(b" \t") if sites else b""
     if site in (b"cross-site", b"same-site"):
         # A sibling domain is another site, and may be another's: whom to trust is said by name.
         return Rejection("csrf_site", f"Sec-Fetch-Site: {site.decode()}")
-    # Basic authorization and its like come by themselves too, so the missing cookie says nothing.
-    excusable = origin != NULL and not _is_authorized_by_browser(facts.authorization)
-    if site in (b"same-origin", b"none") and origins and origin and origin != NULL and origin not in origins:
+    is_foreign = origin not in ("", NULL) and not _is_own(origin, request, origins)
+    # Against the browser's own word the Host proves nothing: a proxy may have changed it.
+    if is_foreign and (origins or site not in (b"same-origin", b"none")):
         return Rejection("csrf_origin", f"Origin {origin} is none of the application's")
-    if site == b"same-origin":
-        return _verdict_of_same_origin(facts, origin, origins, excusable=excusable)
+    # Basic authorization and its like come by themselves too, so the missing cookie says nothing.
+    excusable = origin != NULL and not _is_authorized_by_browser(request)
     if site == b"none":
         return _Undecided("Sec-Fetch-Site: none", excusable)
-    return _verdict_without_site(facts, policy, origin, origins, excusable=excusable)
-
-
-def _verdict_of_same_origin(
-    facts: Facts, origin: str, origins: Collection[str], *, excusable: bool
-) -> Rejection | _Undecided | None:
     if origin == NULL:
         return _Undecided("Origin: null", excusable)
-    mode, dest = _one(facts.fetch_mode), _one(facts.fetch_dest)
-    if mode == b"same-origin" or (mode == b"navigate" and dest in (b"", b"empty")) or b"," in mode + dest:
-        # A service worker that passes requests on makes a sibling's form look like this, with our own Origin.
-        return _Undecided("it may come through a service worker", excusable=False)
-    if origin and not origins and not _is_host(origin, facts):
-        # A proxy may have changed Host.
-        return _Undecided(f"Origin {origin} is not the Host", excusable)
-    return None
-
-
-def _verdict_without_site(
-    facts: Facts, policy: CSRF, origin: str, origins: Collection[str], *, excusable: bool
-) -> Rejection | _Undecided | None:
-    if origin == NULL:
-        return _Undecided("Origin: null, and no Sec-Fetch-Site", excusable)
-    if origin in origins:
-        return None
+    if site == b"same-origin":
+        mode, dest = (b",".join(values(name)).strip(b" \t") for name in (b"sec-fetch-mode", b"sec-fetch-dest"))
+        if mode == b"same-origin" or (mode == b"navigate" and dest in (b"", b"empty")) or b"," in mode + dest:
+            # A service worker that passes requests on makes a sibling's form look like this, with our own Origin.
+            return _Undecided("it may come through a service worker", excusable=False)
+        return _Undecided(f"Origin {origin} is not the Host", excusable) if is_foreign else None
     if origin:
-        if origins or not _is_host(origin, facts):
-            return Rejection("csrf_origin", f"Origin {origin} is none of the application's")
-        return _Undecided("Origin equals the Host alone", excusable)
-    for value in facts.referer:
+        return None if origins else _Undecided("Origin equals the Host alone", excusable)
+    for value in values(b"referer"):
         # What says that there is none (RFC 9110, 10.1.3).
         if value.strip(b" \t") in (b"", b"about:blank"):
             continue
         referer = origin_of_url(value)
-        known = referer is not None and (
-            referer in origins or referer in policy.trusted_origins or (not origins and _is_host(referer, facts))
-        )
-        if not known:
+        if referer is None or not (referer in policy.trusted_origins or _is_own(referer, request, origins)):
             return Rejection("csrf_origin", f"Referer of {referer or 'no origin'} is none of the application's")
     return _Undecided("neither Origin nor Sec-Fetch-Site", excusable)
 
 
-def _check_handshake(facts: Facts, policy: CSRF, origins: Collection[str], demand: Demand) -> Rejection | None:
+def _check_handshake(request: Request, policy: CSRF, origins: Collection[str]) -> Rejection | None:
     """Check the opening of a WebSocket, which no browser keeps to its own origin (OWASP ASVS 5.0, 4.4.2)."""
-    if not (facts.has_cookie or demand.anonymous or _is_authorized_by_browser(facts.authorization)):
-        return None
-    if len(facts.origin) != 1 or b"," in facts.origin[0]:
-        return Rejection("csrf_origin", "a WebSocket's handshake needs one Origin")
-    origin = origin_in_header(facts.origin[0])
+    named = request.header_values(b"origin")
+    origin = origin_in_header(named[0]) if len(named) == 1 else None
     if origin is None or origin == NULL:
-        return Rejection("csrf_origin", "a WebSocket's handshake with an Origin that is none")
+        return Rejection("csrf_origin", "a WebSocket's handshake needs one Origin")
     if origin in policy.trusted_origins:
         return None
     # Behind a proxy that ended TLS the Host alone does not tell http from https; the browser does.
-    if any(site in b",".join(facts.site) for site in (b"cross-site", b"same-site")):
+    sites = b",".join(request.header_values(b"sec-fetch-site"))
+    if b"cross-site" in sites or b"same-site" in sites:
         return Rejection("csrf_site", "a WebSocket's handshake from another site")
-    if origin in origins or (not origins and _is_host(origin, facts)):
+    if _is_own(origin, request, origins):
         return None
     return Rejection("csrf_origin", f"a WebSocket's handshake from {origin}, which is none of the application's")
 
@@ -228,21 +181,18 @@ def _check_token(token: TokenState, reason: str, policy: CSRF) -> Rejection | No
         case TokenState.USED:
             return Rejection("csrf_token_used", f"{reason}, and its token was used before")
         case TokenState.INVALID:
-            return Rejection(
-                "csrf_token_invalid", f"{reason}, and its token is not one of this session's, or of this form"
-            )
+            return Rejection("csrf_token_invalid", f"{reason}, and its token is not this session's, or not this form's")
 
 
-def _is_host(origin: str, facts: Facts) -> bool:
+def _is_own(origin: str, request: Request, origins: Collection[str]) -> bool:
+    if origins:
+        return origin in origins
     # The reverse is no sign of anything: a proxy may have ended TLS.
-    if facts.is_secure and not origin.startswith("https:"):
+    if request.scheme.lower() in ("https", "wss") and not origin.startswith("https:"):
         return False
-    return authority_of(origin) == host_for(origin, facts.host)
+    return authority_of(origin) == host_for(origin, request.host)
 
 
-def _is_authorized_by_browser(values: Sequence[bytes]) -> bool:
+def _is_authorized_by_browser(request: Request) -> bool:
+    values = request.header_values(b"authorization")
     return any(value.strip(b" \t").lower().startswith(_BY_THE_BROWSER) for value in values)
-
-
-def _one(values: Sequence[bytes]) -> bytes:
-    return b",".join(values).strip(b" \t")

@@ -21,7 +21,7 @@ https origin and no name given the cookie is `__Host-session`, and `settings.SES
 
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 
-from server_session.csrf.demands import csrf_exempt
+from server_session.csrf.decorators import csrf_exempt
 from server_session.django._csrf import (
     CsrfViewMiddleware,
     aget_token,

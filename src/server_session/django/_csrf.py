@@ -25,18 +25,19 @@ from django.utils.safestring import SafeString
 
 from server_session._colour import running_library
 from server_session._verbs import scope_of
-from server_session.csrf import demands
+from server_session.csrf import decorators
 from server_session.csrf.guard import Guard
 from server_session.csrf.html import csrf_input, csrf_meta
 from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import Refusal
-from server_session.csrf.verdict import NOTHING_MORE
+from server_session.csrf.verdict import Protection
+from server_session.django._headers import DjangoHeaders
 from server_session.django._project import PROJECT
 from server_session.django._session import SessionStore, answer_of, exchange_of, instead_of, session_of
 from server_session.exceptions import ColourError, ConfigurationError, CookieWithheldError, StoreError
 from server_session.exchange import Exchange
 from server_session.http.body import can_bear_token, token_in
-from server_session.http.responses import DjangoHeaders, never_store
+from server_session.http.responses import never_store
 
 __all__ = ["CsrfViewMiddleware", "aget_token", "csrf", "csrf_protect", "ensure_csrf_cookie", "get_token"]
 
@@ -156,7 +157,7 @@ def _to_check(request: Any) -> Exchange | None:
 
 def _endpoint(view: Callable[..., Any]) -> Callable[..., Any]:
     # Django's csrf_exempt counts as ours does: less than a mark that asks for more.
-    return demands.csrf_exempt(partial(view)) if getattr(view, "csrf_exempt", False) else view
+    return decorators.csrf_exempt(partial(view)) if getattr(view, "csrf_exempt", False) else view
 
 
 def _guard_of_exempt(request: Any, exchange: Exchange) -> Guard | None:
@@ -166,14 +167,14 @@ def _guard_of_exempt(request: Any, exchange: Exchange) -> Guard | None:
     a session, asks Django's check, which knows nothing of our token: where it is told that this has been done it lets
     the request pass, and else it refuses. The body is the view's own and is not read.
     """
-    if exchange.demand is None or not exchange.demand.exempt:
+    if exchange.asked is None or not exchange.asked.exempt:
         # Django's own csrf_protect, and whatever asks its check, takes this for an answer.
         request.csrf_processing_done = True
         return None
     if not exchange.has_cookie:
         return None
     origins = exchange.sessions.origins
-    return Guard(_policy_of(exchange), origins, exchange.request, NOTHING_MORE, request.method, has_cookie=True)
+    return Guard(_policy_of(exchange), origins, exchange.request, Protection(), request.method, has_cookie=True)
 
 
 def _is_awaited(view: Any) -> bool:
@@ -367,7 +368,7 @@ def csrf_protect(view: Any = None, /, **asks: bool) -> Any:  # noqa: D417 - each
             `get_token(request, scope=("POST", "/transfer"))`.
 
     """
-    mark: Callable[[Any], Any] = demands.csrf_protect(**asks) if any(asks.values()) else lambda view: view
+    mark: Callable[[Any], Any] = decorators.csrf_protect(**asks) if any(asks.values()) else lambda view: view
 
     def decorate(view: Any) -> Any:
         if isinstance(view, type):

@@ -14,13 +14,13 @@ from django.utils.module_loading import import_string
 from server_session._colour import home, run_awaiting, run_blocking
 from server_session._tokens import Credential
 from server_session.csrf.refusals import Refusal
+from server_session.django._headers import DjangoHeaders
 from server_session.django._project import EXPIRY, PROJECT
 from server_session.exceptions import ConfigurationError, CookieWithheldError, StoreError
 from server_session.exchange import Exchange
 from server_session.exchange.streams import StreamedBody, astreamed
 from server_session.http.carrier import current, resolve
 from server_session.http.requests import Request, request_of
-from server_session.http.responses import DjangoHeaders
 from server_session.kernel.mapping import Session
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State

@@ -41,7 +41,7 @@ class AwaitedBody(Protocol):
 class Exchange(Steps):
     """One request and its one response, as far as they concern its session.
 
-    `refusal` is what was answered in the application's place, if the request was refused, and `demand` what the
+    `refusal` is what was answered in the application's place, if the request was refused, and `asked` what the
     endpoint asked of the check, if there was anything to check.
     """
 
@@ -87,10 +87,10 @@ class Exchange(Steps):
 
     async def load(self) -> Session:
         """Return the request's mapping, loaded once."""
-        stored, colour = self.stored, self.sessions.store.colour
+        stored = self.stored
         if stored.session is not None or not stored.has_cookie:
             return stored.mapping()
-        return await (stored.load() if colour is not Colour.BLOCKS else run_awaiting(colour, stored.load()))
+        return await self.run(stored.load())
 
     async def commit(self) -> Refusal | None:
         """Store what the mapping has not stored yet; return the answer where that fails.
@@ -109,8 +109,7 @@ class Exchange(Steps):
 
         Raises `StoreError`, and `ResponseStartedError` where it would need another cookie.
         """
-        stored, colour = self._stored or self.stored, self.sessions.store.colour
-        await (stored.commit() if colour is not Colour.BLOCKS else run_awaiting(colour, stored.commit()))
+        await self.run(self.stored.commit())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return a coroutine of the core as one to be awaited on an event loop."""

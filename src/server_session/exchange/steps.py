@@ -1,21 +1,22 @@
 """What an exchange does at once, in whichever colour: its request, the headers of its response, its refusals."""
 
 import logging
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
 from server_session._tokens import Credential, junk_token
-from server_session.csrf.demands import demand_of, marked_every_method
-from server_session.csrf.guard import Endpoint, Guard, facts_of
+from server_session.csrf.decorators import marked_every_method, protection_of
+from server_session.csrf.guard import Endpoint, Guard
 from server_session.csrf.policy import CSRF, SAFE_METHODS
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal, forbidden, unavailable, withheld
-from server_session.csrf.verdict import Demand, is_cross_site
+from server_session.csrf.verdict import Protection, is_cross_site
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.http.body import token_in
 from server_session.http.carrier import Serving, current
 from server_session.http.requests import Request
-from server_session.http.responses import ResponseHeaders, add_cookies, never_store, vary_on
+from server_session.http.responses import ResponseHeaders, write_answer
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
@@ -29,25 +30,13 @@ _LOG: Final = logging.getLogger("server_session")
 class Served(Protocol):
     """What an exchange needs of the `Sessions` that it is of."""
 
-    @property
-    def base(self) -> object:
-        """The sessions that it was adapted from, or itself: these have one exchange with each request."""
-        ...
-
-    @property
-    def policy(self) -> Policy: ...  # noqa: D102 - as `Sessions` has them
-
-    @property
-    def store(self) -> SessionStore: ...  # noqa: D102
-
-    @property
-    def cookie(self) -> CookieTransport: ...  # noqa: D102
-
-    @property
-    def origins(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    @property
-    def csrf(self) -> CSRF | None: ...  # noqa: D102
+    base: Any
+    """The sessions that it was adapted from, or itself: these have one exchange with each request."""
+    policy: Policy
+    store: SessionStore
+    cookie: CookieTransport
+    origins: tuple[str, ...]
+    csrf: CSRF | None
 
     def look_for_proxy(self, request: Request) -> None:
         """Warn once where a proxy seems to end TLS and nobody has said so."""
@@ -57,21 +46,23 @@ class Served(Protocol):
 class Steps:
     """The steps of an exchange that are the same in both colours, and what is known of it.
 
-    `refusal` is what was answered in the application's place, if the request was refused, and `demand` what the
+    `refusal` is what was answered in the application's place, if the request was refused, and `asked` what the
     endpoint asked of the check, if there was anything to check.
     """
+
+    refusal: Refusal | None = None
+    asked: Protection | None = None
+    # The method as which it has passed the check.
+    _passed_as: str | None = None
+    _stored: StoredSession | None = None
+    _response = ResponseState.ABSENT
+    _is_served = False
+    # Those that this exchange has put into the response.
+    _cookies: Sequence[Header] = ()
 
     def __init__(self, sessions: Served, request: Request) -> None:
         self.sessions = sessions
         self.request = request
-        self.refusal: Refusal | None = None
-        self.demand: Demand | None = None
-        # The method as which it has passed the check.
-        self._passed_as: str | None = None
-        self._stored: StoredSession | None = None
-        self._response = ResponseState.ABSENT
-        self._is_served = False
-        self._cookies: list[Header] = []
         request.exchanges[sessions.base] = self
 
     @property
@@ -79,10 +70,10 @@ class Steps:
         """The session as the store has it, made when it is first asked for."""
         if self._stored is None:
             sessions, request = self.sessions, self.request
-            presented: list[Credential] = []
+            presented: tuple[Credential, ...] = ()
             for value in sessions.cookie.read(request):
                 if (credential := Credential.parse(value)) is not None:
-                    presented = [*presented, credential]
+                    presented += (credential,)
             self._stored = StoredSession(sessions.policy, presented, self._response, request, self._is_withheld)
         return self._stored
 
@@ -141,12 +132,12 @@ class Steps:
         policy = self.sessions.csrf
         if policy is None or not self.may_be_forged(seen):
             return None
-        demand = demand_of(endpoint(), seen, policy)
-        if self.demand is not None and seen == self._passed_as and demand.is_met_by(self.demand):
+        asked = protection_of(endpoint(), seen, policy)
+        if self.asked is not None and seen == self._passed_as and asked.is_met_by(self.asked):
             return None
-        self.demand, self._passed_as = demand, None
+        self.asked, self._passed_as = asked, None
         has_cookie = self.sessions.cookie.is_present(self.request)
-        return Guard(policy, self.sessions.origins, self.request, demand, seen, has_cookie=has_cookie)
+        return Guard(policy, self.sessions.origins, self.request, asked, seen, has_cookie=has_cookie)
 
     @property
     def _csrf_limit(self) -> int:
@@ -173,7 +164,7 @@ class Steps:
             return False
         if not cookie.withheld_cross_site or cookie.is_present(request):
             return False
-        return is_cross_site(facts_of(request, request.method, request.method, has_cookie=False), self.sessions.origins)
+        return is_cross_site(request, self.sessions.origins)
 
     # --- the session
 
@@ -184,9 +175,11 @@ class Steps:
         if stored is None:
             return False
         session = stored.session
-        if session is not None and session.accessed and session.may_differ:
-            return True
-        return stored.owes_session or stored.was_interrupted
+        return (
+            (session is not None and session.accessed and session.may_differ)
+            or stored.owes_session
+            or stored.was_interrupted
+        )
 
     # --- the answer
 
@@ -218,11 +211,11 @@ class Steps:
 
     @property
     def has_answer(self) -> bool:
-        """Whether the response's headers are to be changed."""
+        """Whether the response's headers are to be changed. What has nothing to answer has nothing to store either."""
         stored = self._stored
         if stored is None or self.refusal is not None:
             return self.refusal is not None
-        return stored.accessed or stored.token_given or (stored.session is not None and stored.session.accessed)
+        return stored.accessed or (stored.session is not None and stored.session.accessed)
 
     def answer(self, headers: ResponseHeaders, *, varies: bool = False, starts: bool = True) -> None:
         """Put the cookie, and what caches must know, into the response's headers; with `starts` they are then sent.
@@ -237,19 +230,16 @@ class Steps:
 
     def write_headers(self, headers: ResponseHeaders) -> None:
         """Put the cookie, and what caches must know, into a response that depends on the session."""
-        stored = self._stored or self.stored
-        cookies = [] if stored.cookie is None else self.cookie_headers()
-        if cookies or self._cookies:
-            add_cookies(headers, cookies, self._cookies)
-            self._cookies = cookies
-        if cookies or stored.token_given or self.refusal is not None:
-            never_store(headers)
-        if self.refusal is None or self.refusal.rejection is None:
-            vary_on(headers, "Cookie")
-        else:
+        stored, refusal = self.stored, self.refusal
+        cookies = () if stored.cookie is None else self.cookie_headers()
+        vary = b"Cookie"
+        if refusal is not None and refusal.rejection is not None:
             headers.drop(REJECTION_HEADER.lower())
-            headers.add(REJECTION_HEADER.lower(), self.refusal.rejection.code)
-            vary_on(headers, "Cookie", "Origin", "Sec-Fetch-Site")
+            headers.add(REJECTION_HEADER.lower(), refusal.rejection.code)
+            vary = b"Cookie, Origin, Sec-Fetch-Site"
+        is_private = cookies or stored.token_given or refusal is not None
+        write_answer(headers, cookies, self._cookies, vary=vary, is_private=bool(is_private))
+        self._cookies = cookies
 
     def started(self) -> None:
         """Say that the response's headers have been sent: a new cookie is an error from now on."""
@@ -269,7 +259,7 @@ class Steps:
 
     def cookie_headers(self) -> list[Header]:
         """Return the headers that set or expire the cookie; none where the browser keeps what it has."""
-        stored, cookie, request = self._stored or self.stored, self.sessions.cookie, self.request
+        stored, cookie, request = self.stored, self.sessions.cookie, self.request
         change = stored.cookie
         if change is None:
             return []

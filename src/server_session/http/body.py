@@ -6,15 +6,12 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-__all__ = ["AsgiBody", "BytesBody", "WsgiBody", "can_bear_token", "read_asgi", "read_wsgi", "token_in"]
+__all__ = ["AsgiBody", "BytesBody", "WsgiBody", "can_bear_token", "token_in"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -58,111 +55,74 @@ def token_in(content_type: bytes | None, body: bytes, field: str, *, is_whole: b
     """Return the token in a body that has been read. Without I/O; no bytes make it raise.
 
     Of several fields with the name the first counts (in JSON the last, as every decoder has it). Nothing is looked for
-    beyond the first 1,000 fields of a form. The `Content-Type`'s charset does not count: the body is UTF-8.
-
-    Args:
-        content_type: the request's; `None` where it has none, or several.
-        body: the body, or its beginning.
-        field: the name of the field that bears the token.
-        is_whole: whether that is all of the body. If not, a form's fields count that ended before, and in JSON none.
-
-    Returns:
-        The token as it was sent, or `None` if none was found.
-
+    beyond the first 1,000 fields of a form. The `Content-Type`'s charset does not count: the body is UTF-8. Of a body
+    that is not whole those fields of a form count that end before, and of JSON none.
     """
     find = _find_for(content_type)
     value = None if find is None else find(body, field, is_whole)
     return None if value is None or len(value) > _LONGEST_TOKEN else value.decode("utf-8", "replace")
 
 
-async def read_asgi(receive: Receive, limit: int) -> tuple[bytes, bool, Receive]:
-    """Read an ASGI request's body, until it ends or a message brings more than the limit.
-
-    Args:
-        receive: the server's.
-        limit: how many bytes are wanted, at most; with 0 nothing is read.
-
-    Returns:
-        The body's bytes up to the limit; whether they are all of it, which they are not if the client has hung up; and
-        the `receive` for the application: it gives all that was read, and then goes on with the server's.
-
-    """
-    if limit <= 0:
-        return b"", False, receive
-    # One buffer, not the messages: a body that trickles in by single bytes costs no more than another.
-    buffer = io.BytesIO()
-    more = True
-    left: list[Message] = []
-    while more and buffer.tell() <= limit:
-        message = await receive()
-        if message["type"] != "http.request":
-            left.append(message)
-            break
-        buffer.write(message.get("body", b""))
-        more = message.get("more_body", False)
-    body = buffer.getvalue()
-    if body or not left:
-        left.append({"type": "http.request", "body": body, "more_body": more})
-
-    async def replay() -> Message:
-        return left.pop() if left else await receive()
-
-    return body[:limit], not more and len(body) <= limit, replay
-
-
-def read_wsgi(environ: MutableMapping[str, Any], limit: int) -> tuple[bytes, bool]:
-    """Read a WSGI request's body (PEP 3333), until it ends or exceeds the limit.
-
-    Where something had to be read, `environ["wsgi.input"]` is then a stream that gives it again, and goes on with the
-    server's.
-
-    Args:
-        environ: the request's.
-        limit: how many bytes are wanted, at most; with 0 nothing is read.
-
-    Returns:
-        The body's bytes up to the limit, and whether they are all of it, which they are not if the client has hung up.
-
-    """
-    length = _length(environ)
-    if limit <= 0 or length == 0:
-        return b"", length == 0
-    stream = environ["wsgi.input"]
-    end = sys.maxsize if length is None or environ.get("wsgi.input_terminated") else length
-    # The byte after the limit shows that there are more.
-    wanted = min(end, limit + 1)
-    body = bytearray()
-    try:
-        while len(body) < wanted and (piece := stream.read(wanted - len(body))):
-            body += piece
-    finally:
-        environ["wsgi.input"] = io.BufferedReader(_Input(bytes(body), stream, end - len(body)))
-    # A body that ends before its length was cut off.
-    return bytes(body[:limit]), len(body) <= limit and length in (None, len(body))
-
-
-# Asked twice of each request, and most of an application's have one of a few.
 class AsgiBody:
-    """The body of an ASGI request: a stream. `receive` is what the application gets: it gives again what was read."""
+    """The body of an ASGI request. `receive` is the application's: it gives what was read, and then the server's."""
 
     def __init__(self, receive: Receive) -> None:
         self.receive = receive
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return what `read_asgi` reads."""
-        body, is_whole, self.receive = await read_asgi(self.receive, limit)
-        return body, is_whole
+        """Return so many bytes at most, and whether that is all, which it is not if the client has hung up.
+
+        It is read until it ends, or a message brings more than the limit; with a limit of 0 not at all.
+        """
+        if limit <= 0:
+            return b"", False
+        receive = self.receive
+        # One buffer, not the messages: a body that trickles in by single bytes costs no more than another.
+        buffer = io.BytesIO()
+        more = True
+        left: list[Message] = []
+        while more and buffer.tell() <= limit:
+            message = await receive()
+            if message["type"] != "http.request":
+                left.append(message)
+                break
+            buffer.write(message.get("body", b""))
+            more = message.get("more_body", False)
+        body = buffer.getvalue()
+        if body or not left:
+            left.append({"type": "http.request", "body": body, "more_body": more})
+
+        async def replay() -> Message:
+            return left.pop() if left else await receive()
+
+        self.receive = replay
+        return body[:limit], not more and len(body) <= limit
 
 
 class WsgiBody:
-    """The body of a WSGI request: a stream, which the environ then gives again."""
+    """The body of a WSGI request (PEP 3333). Its `wsgi.input` then gives what was read, and after it the server's."""
 
     def __init__(self, environ: MutableMapping[str, Any]) -> None:
         self._environ = environ
 
     def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return what `read_wsgi` reads."""
-        return read_wsgi(self._environ, limit)
+        """Return so many bytes at most, and whether that is all, which it is not if the client has hung up."""
+        environ = self._environ
+        length = _length(environ)
+        if limit <= 0 or length == 0:
+            return b"", length == 0
+        stream = environ["wsgi.input"]
+        end = sys.maxsize if length is None or environ.get("wsgi.input_terminated") else length
+        # The byte after the limit shows that there are more.
+        wanted = min(end, limit + 1)
+        body = bytearray()
+        try:
+            while len(body) < wanted and (piece := stream.read(wanted - len(body))):
+                body += piece
+        finally:
+            environ["wsgi.input"] = io.BufferedReader(_Input(bytes(body), stream, end - len(body)))
+        # A body that ends before its length was cut off.
+        return bytes(body[:limit]), len(body) <= limit and length in (None, len(body))
 
 
 class BytesBody:
@@ -176,6 +136,7 @@ class BytesBody:
         return self._body[:limit], len(self._body) <= limit
 
 
+# Asked twice of each request, and most of an application's have one of a few.
 @functools.lru_cache(maxsize=16)
 def _find_for(content_type: bytes | None) -> Find | None:
     """Return how the field is found in a body of this `Content-Type`; `None` where it is not looked for."""
@@ -287,14 +248,10 @@ def _length(environ: MutableMapping[str, Any]) -> int | None:
     return int(text) if _LENGTH.fullmatch(text) else 0
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 class _Input(io.RawIOBase):
     """What was read of the server's stream, and after it the stream itself."""
 
-    def __init__(self, body: bytes, stream: _Readable, left: int) -> None:
+    def __init__(self, body: bytes, stream: Any, left: int) -> None:
         super().__init__()
         self._body = io.BytesIO(body)
         self._stream = stream
@@ -303,7 +260,7 @@ class _Input(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         with memoryview(buffer).cast("B") as view:
             count = self._body.readinto(view)
             # Past the length a server's stream may wait for ever (PEP 3333).

@@ -5,8 +5,8 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from server_session.exceptions import CarrierError
-from server_session.http.requests import Request, is_request, request_of
-from server_session.http.responses import ResponseHeaders, headers_of, is_response
+from server_session.http.requests import Request, reader_of, request_of
+from server_session.http.responses import RESPONSES, ResponseHeaders, headers_of
 
 __all__ = ["Carrier", "Serving", "current", "find_request_by", "is_carrier", "resolve", "serving"]
 
@@ -16,6 +16,11 @@ current: ContextVar[Request | None] = ContextVar("server_session_request", defau
 _finders: Final[list[Callable[[], Request | None]]] = []
 
 _CONTEXTS: Final = (("req", "res"), ("request", "response"))
+_WHAT_CAN_BE: Final = (
+    "give nothing (under SessionMiddleware), a request, a request and a response, or a context with "
+    ".req/.res or .request/.response; a request is an ASGI scope, a WSGI environ, or a framework's request object "
+    "(server_session.adapters.register_request says how those of another framework are read)"
+)
 
 
 def find_request_by(find: Callable[[], Request | None]) -> None:
@@ -59,14 +64,19 @@ class Carrier(NamedTuple):
     response: ResponseHeaders | None = None
 
 
-def resolve(given: tuple[object, ...]) -> Carrier:
+def resolve(given: tuple[Any, ...]) -> Carrier:
     """Return the carrier that the positional arguments make: none, a request, a request and a response, a context.
 
     Raises `CarrierError`, which says what was given and what can be.
     """
     match given:
         case ():
-            return Carrier(_current())
+            if (request := serving()) is None:
+                raise CarrierError(
+                    "no request is being served here: give the request, or let the application serve sessions "
+                    "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
+                )
+            return Carrier(request)
         case (one,):
             return _from_one(one)
         case (request, response):
@@ -75,20 +85,9 @@ def resolve(given: tuple[object, ...]) -> Carrier:
             raise CarrierError(f"{len(given)} arguments for a request: {_WHAT_CAN_BE}")
 
 
-def _current() -> Request:
-    request = serving()
-    if request is None:
-        raise CarrierError(
-            "no request is being served here: give the request, or let the application serve sessions "
-            "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
-        )
-    return request
-
-
 def _from_one(one: Any) -> Carrier:
-    request = request_of(one)
-    if request is not None:
-        return Carrier(request)
+    if (read := reader_of(one)) is not None:
+        return Carrier(read(one))
     for request_name, response_name in _CONTEXTS:
         if hasattr(one, request_name) and hasattr(one, response_name):
             response = getattr(one, response_name)
@@ -96,20 +95,15 @@ def _from_one(one: Any) -> Carrier:
     return Carrier(_request(one))
 
 
-def is_carrier(value: Any) -> bool:
-    """Tell whether this could be a request, a response or a context, and not data, a name or a token."""
-    return is_request(value) or is_response(value) or any(hasattr(value, request) for request, _ in _CONTEXTS)
-
-
-_WHAT_CAN_BE: Final = (
-    "give nothing (under SessionMiddleware), a request, a request and a response, or a context with "
-    ".req/.res or .request/.response; a request is an ASGI scope, a WSGI environ, or a framework's request object "
-    "(server_session.adapters.register_request says how those of another framework are read)"
-)
-
-
 def _request(given: Any) -> Request:
     request = request_of(given)
     if request is None:
         raise CarrierError(f"{type(given).__name__!r} is no request that can be read: {_WHAT_CAN_BE}")
     return request
+
+
+def is_carrier(value: Any) -> bool:
+    """Tell whether this could be a request, a response or a context, and not data, a name or a token."""
+    if reader_of(value) is not None or RESPONSES[value.__class__] is not None:
+        return True
+    return any(hasattr(value, request) for request, _ in _CONTEXTS)

@@ -1,57 +1,49 @@
 """What is read of a request, in the three forms in which Python frameworks bring one, and what is kept with it."""
 
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, Self, TypeAlias
 
 from server_session._colour import Home
 from server_session._cookies import RequestFacts
 from server_session.exceptions import CarrierError
+from server_session.http.kinds import Kinds
 
-__all__ = [
-    "AsgiRequest",
-    "HeadersRequest",
-    "Reader",
-    "Request",
-    "WsgiRequest",
-    "is_environ",
-    "is_request",
-    "is_scope",
-    "register_request",
-    "request_of",
-]
+__all__ = ["AsgiRequest", "HeadersRequest", "Request", "WsgiRequest", "reader_of", "register_request", "request_of"]
 
 Reader: TypeAlias = Callable[[Any], "Request"]
 
 # With a dot: what a WSGI environ holds under a name without one must be text (PEP 3333).
 _SLOT: Final = "server_session.request"
+# A dict is asked for by itself: any other mapping costs a look through the abstract classes.
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
-
-
-def is_scope(value: object) -> bool:
-    """Tell whether this is an ASGI scope of a request."""
-    return isinstance(value, MutableMapping) and value.get("type") in ("http", "websocket") and "headers" in value
-
-
-def is_environ(value: object) -> bool:
-    """Tell whether this is a WSGI environ (PEP 3333)."""
-    return isinstance(value, MutableMapping) and "REQUEST_METHOD" in value and "wsgi.url_scheme" in value
 
 
 class Request(RequestFacts):
     """A request, and what this library keeps with it. There is one for each request: `of` returns it.
 
-    `exchanges` has the exchange of each `Sessions` that deals with it, `served` the `Sessions` of the middlewares that
-    serve it, `home` the event loop of the application, and `wire_method` the method as it came, which an override
-    further in has not changed. `within` is what another framework served when this one's began to serve it.
+    `slots` is where it is kept, `exchanges` has the exchange of each `Sessions` that deals with it, `served` the
+    `Sessions` of the middlewares that serve it, `home` the event loop of the application, and `wire_method` the method
+    as it came, which an override further in has not changed. `within` is what another framework served when this
+    one's began to serve it. `is_http` tells whether an endpoint of HTTP will serve it, whatever its headers ask for.
     """
 
-    slots: MutableMapping[Any, Any]
-    exchanges: dict[Any, Any]
-    served: list[Any]
     home: Home | None = None
-    wire_method: str
+    is_http: bool = True
     within: "Request | None" = None
+
+    def __init__(self, slots: MutableMapping[Any, Any]) -> None:
+        self.slots = slots
+        self.exchanges: dict[Any, Any] = {}
+        self.served: list[Any] = []
+        self.wire_method = self.method
+        slots[_SLOT] = self
+
+    @classmethod
+    def of(cls, slots: MutableMapping[Any, Any], /) -> Self:
+        """Return the request of this scope or environ, the same one at each call."""
+        return slots[_SLOT] if _SLOT in slots else cls(slots)
 
     @property
     def method(self) -> str:
@@ -61,28 +53,21 @@ class Request(RequestFacts):
     @property
     def is_websocket(self) -> bool:
         """Whether this is the opening of a WebSocket."""
-        return self.method == "GET" and _is_upgrade(self)
+        return self.method == "GET" and any(b"websocket" in one.lower() for one in self.header_values(b"upgrade"))
 
     @property
     def decoded_path(self) -> str:
         """The path that the application is asked for."""
-        raise NotImplementedError
+        return self.path
 
     @property
     def host(self) -> str | None:
-        """The `Host` header."""
         values = self.header_values(b"host")
         return values[0].decode("latin-1") if values else None
 
     @property
     def cookie_headers(self) -> Sequence[bytes]:
-        """The raw values of the `Cookie` headers, in order."""
         return self.header_values(b"cookie")
-
-    def _keep(self, slots: MutableMapping[Any, Any]) -> None:
-        self.exchanges = {}
-        self.served = []
-        slots[_SLOT] = self
 
 
 class AsgiRequest(Request):
@@ -96,6 +81,7 @@ class AsgiRequest(Request):
         self.slots = scope
         self.exchanges = {}
         self.served = []
+        # A WebSocket's handshake tells none, and is a GET.
         self.wire_method = scope["method"] if "method" in scope else "GET"  # noqa: SIM401 - each request comes by here
         cookies: list[bytes] = []
         is_upgrade = False
@@ -105,14 +91,10 @@ class AsgiRequest(Request):
             elif name == b"upgrade":
                 is_upgrade |= b"websocket" in value.lower()
         self.cookie_headers = cookies  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.is_http = scope["type"] != "websocket"
         is_handshake = is_upgrade and self.wire_method == "GET"
-        self.is_websocket = scope["type"] == "websocket" or is_handshake  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.is_websocket = is_handshake or not self.is_http  # pyright: ignore[reportIncompatibleMethodOverride]
         scope[_SLOT] = self
-
-    @classmethod
-    def of(cls, scope: MutableMapping[str, Any]) -> "AsgiRequest":
-        """Return the request of this scope, the same one at each call."""
-        return scope[_SLOT] if _SLOT in scope else cls(scope)
 
     def see(self, scope: MutableMapping[str, Any]) -> None:
         """Read on from this scope, which a layer between two middlewares of ours has put in the other's place."""
@@ -121,83 +103,62 @@ class AsgiRequest(Request):
 
     @property
     def method(self) -> str:
-        """The method, in its case; that of a WebSocket's handshake is GET."""
-        method: str = self.slots.get("method", "GET")
-        return method
-
-    def header_values(self, name: bytes) -> Sequence[bytes]:
-        """Return the raw values of a header, in order."""
-        return [value for key, value in self.slots["headers"] if key == name]
+        return str(self.slots.get("method", "GET"))
 
     @property
     def scheme(self) -> str:
-        """The request's scheme."""
-        scheme: str = self.slots.get("scheme", "http")
-        return scheme
+        return str(self.slots.get("scheme", "http"))
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return [value for key, value in self.slots["headers"] if key == name]
 
     @property
     def path(self) -> str:
-        """The path, without the query."""
         # As the browser spelt it, for it is the browser's idea of the path that its cookies follow.
         raw: bytes | None = self.slots.get("raw_path")
-        path: str = self.slots.get("path", "/")
-        return path if raw is None else raw.partition(b"?")[0].decode("latin-1")
-
-    @property
-    def client_address(self) -> str | None:
-        """The address of the client, as the server knows it."""
-        client: Sequence[Any] | None = self.slots.get("client")
-        return str(client[0]) or None if client else None
+        return self.decoded_path if raw is None else raw.partition(b"?")[0].decode("latin-1")
 
     @property
     def decoded_path(self) -> str:
-        """The path that the application is asked for."""
-        path: str = self.slots.get("path", "/")
-        return path
+        return str(self.slots.get("path", "/"))
+
+    @property
+    def client_address(self) -> str | None:
+        client: Sequence[Any] | None = self.slots.get("client")
+        return str(client[0]) or None if client else None
+
+
+@lru_cache(maxsize=64)
+def _key_of(name: bytes) -> str:
+    # This one has a name of its own.
+    return "CONTENT_TYPE" if name == b"content-type" else "HTTP_" + name.decode("ascii").upper().replace("-", "_")
 
 
 class WsgiRequest(Request):
-    """A WSGI environ."""
-
-    def __init__(self, environ: MutableMapping[str, Any]) -> None:
-        self.slots = environ
-        self.wire_method = environ["REQUEST_METHOD"]
-        self._keep(environ)
-
-    @classmethod
-    def of(cls, environ: MutableMapping[str, Any]) -> "WsgiRequest":
-        """Return the request of this environ, the same one at each call."""
-        return environ[_SLOT] if _SLOT in environ else cls(environ)
+    """A WSGI environ (PEP 3333)."""
 
     @property
     def method(self) -> str:
-        """The method, in its case."""
-        method: str = self.slots["REQUEST_METHOD"]
-        return method
+        return str(self.slots["REQUEST_METHOD"])
+
+    @property
+    def scheme(self) -> str:
+        return str(self.slots.get("wsgi.url_scheme", "http"))
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
-        """Return the raw value of a header; WSGI servers join several."""
-        # This one has a name of its own (PEP 3333).
-        key = "CONTENT_TYPE" if name == b"content-type" else "HTTP_" + name.decode("ascii").upper().replace("-", "_")
-        value = self.slots.get(key)
+        # Of several headers servers make one.
+        value = self.slots.get(_key_of(name))
         return [] if value is None else [value.encode("latin-1", "replace")]
 
     @property
     def is_websocket(self) -> bool:
-        """Whether this is the opening of a WebSocket."""
         return "HTTP_UPGRADE" in self.slots and super().is_websocket
 
     @property
-    def scheme(self) -> str:
-        """The request's scheme."""
-        scheme: str = self.slots.get("wsgi.url_scheme", "http")
-        return scheme
-
-    @property
     def host(self) -> str | None:
-        """The `Host` header, or the server's name where an HTTP/1.0 client sent none."""
         if host := self.slots.get("HTTP_HOST"):
             return str(host)
+        # A client of HTTP/1.0 sends none.
         name, port = self.slots.get("SERVER_NAME"), self.slots.get("SERVER_PORT")
         if not name or not port or port == _DEFAULT_PORTS.get(self.scheme):
             return name or None
@@ -205,20 +166,17 @@ class WsgiRequest(Request):
 
     @property
     def path(self) -> str:
-        """The path, without the query."""
         raw: str = self.slots.get("SCRIPT_NAME", "") + self.slots.get("PATH_INFO", "")
         return raw or "/"
 
     @property
-    def client_address(self) -> str | None:
-        """The address of the client, as the server knows it."""
-        return self.slots.get("REMOTE_ADDR") or None
+    def decoded_path(self) -> str:
+        # Bytes are shown as Latin-1.
+        return self.path.encode("latin-1", "replace").decode("utf-8", "replace")
 
     @property
-    def decoded_path(self) -> str:
-        """The path that the application is asked for."""
-        # PEP 3333 shows bytes as Latin-1.
-        return self.path.encode("latin-1", "replace").decode("utf-8", "replace")
+    def client_address(self) -> str | None:
+        return self.slots.get("REMOTE_ADDR") or None
 
 
 class HeadersRequest(Request):
@@ -226,167 +184,110 @@ class HeadersRequest(Request):
 
     def __init__(self, request: Any, slots: MutableMapping[Any, Any]) -> None:
         self._request = request
-        self.slots = slots
-        self.wire_method = self.method
-        self._keep(slots)
+        super().__init__(slots)
 
     @classmethod
-    def of(cls, request: Any) -> "Request":
+    def of(cls, request: Any, /) -> Self:
         """Return the request of this object, the same one at each call."""
-        if isinstance(request, MutableMapping):
-            slots: MutableMapping[Any, Any] | None = request
-        else:
-            slots = getattr(request, "__dict__", None)
+        slots: Any = request if isinstance(request, MutableMapping) else getattr(request, "__dict__", None)
         if slots is None:
-            slots = _slots_beside(request)
+            try:
+                slots = _APART.setdefault(request, {})
+            except TypeError:
+                raise CarrierError(
+                    f"nothing can be kept with a {type(request).__name__!r}: "
+                    "it takes neither attributes nor weak references"
+                ) from None
             # Kept for as long as the request, it must not keep the request.
             request = weakref.proxy(request)
-        found: Request | None = slots.get(_SLOT)
-        return found or cls(request, slots)
+        return slots[_SLOT] if _SLOT in slots else cls(request, slots)
+
+    def _text(self, *names: str) -> str:
+        """Return the text that is in the first of these attributes that has any."""
+        found = (getattr(self._request, name, None) for name in names)
+        return next((one for one in found if isinstance(one, str) and one), "")
 
     @property
     def method(self) -> str:
-        """The method, in its case."""
-        return str(getattr(self._request, "method", "") or "")
-
-    def header_values(self, name: bytes) -> Sequence[bytes]:
-        """Return the raw values of a header, in order."""
-        headers = self._request.headers
-        text = name.decode("ascii")
-        for several in ("getall", "getlist", "get_list", "get_all"):
-            if callable(method := getattr(headers, several, None)):
-                try:
-                    found: Any = method(text)
-                except KeyError:
-                    found = ()
-                return [_raw(value) for value in found or ()]
-        found_one = headers.get(text)
-        if found_one is None:
-            found_one = headers.get(text.title())
-        return [] if found_one is None else [_raw(found_one)]
+        return self._text("method")
 
     @property
     def scheme(self) -> str:
-        """The request's scheme."""
-        return str(getattr(self._request, "scheme", None) or getattr(self._request, "protocol", None) or "http")
+        return self._text("scheme", "protocol") or "http"
 
     @property
     def path(self) -> str:
-        """The path, without the query."""
-        return str(getattr(self._request, "path", "/"))
+        return self._text("path") or "/"
 
     @property
     def client_address(self) -> str | None:
-        """The address of the client, as the server knows it."""
         # The names in aiohttp, Tornado, Sanic and Werkzeug's kin.
-        names = ("remote", "remote_ip", "ip", "remote_addr")
-        found = (getattr(self._request, name, None) for name in names)
-        return next((one for one in found if isinstance(one, str) and one), None)
+        return self._text("remote", "remote_ip", "ip", "remote_addr") or None
 
-    @property
-    def decoded_path(self) -> str:
-        """The path that the application is asked for."""
-        return self.path
-
-
-def _is_upgrade(request: RequestFacts) -> bool:
-    return any(b"websocket" in value.lower() for value in request.header_values(b"upgrade"))
-
-
-def _raw(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        headers, text = self._request.headers, name.decode("ascii")
+        methods = (getattr(headers, one, None) for one in ("getall", "getlist", "get_list", "get_all"))
+        try:
+            if (read_all := next(filter(callable, methods), None)) is not None:
+                values: Any = read_all(text) or ()
+            else:
+                found = (headers.get(spelt) for spelt in (text, text.title()))
+                values = [one for one in found if one is not None][:1]
+        except KeyError:
+            values = ()
+        return [one if isinstance(one, bytes) else one.encode("utf-8", "surrogatepass") for one in values]
 
 
-def _slots_beside(request: Any) -> MutableMapping[Any, Any]:
-    try:
-        return _apart.setdefault(request, {})
-    except TypeError:
-        raise CarrierError(
-            f"nothing can be kept with a {type(request).__name__!r}: it takes neither attributes nor weak references"
-        ) from None
+_APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
-_apart: weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]] = weakref.WeakKeyDictionary()
+# --- which objects are requests
 
 
-# --- the request objects of frameworks
-
-
-def _of_scope(given: Any) -> Request:
+def _scope(given: Any) -> Request:
     return AsgiRequest.of(given.scope)
 
 
-def _of_environ(given: Any) -> Request:
+def _environ(given: Any) -> Request:
     return WsgiRequest.of(given.environ)
 
 
-def _of_env(given: Any) -> Request:
-    return WsgiRequest.of(given.env)
+# By name, for none of these is imported before its framework is.
+REQUESTS: Final = Kinds[Reader](
+    {
+        "starlette.requests.HTTPConnection": _scope,
+        "litestar.connection.base.ASGIConnection": _scope,
+        "quart.wrappers.base.BaseRequestWebsocket": _scope,
+        "falcon.asgi.request.Request": _scope,
+        "blacksheep.messages.Request": _scope,
+        "django.core.handlers.asgi.ASGIRequest": _scope,
+        "django.http.request.HttpRequest": lambda given: WsgiRequest.of(given.META),
+        "werkzeug.wrappers.request.Request": _environ,
+        "webob.request.BaseRequest": _environ,
+        "bottle.BaseRequest": _environ,
+        "falcon.request.Request": lambda given: WsgiRequest.of(given.env),
+        "aiohttp.web_request.BaseRequest": HeadersRequest.of,
+        "sanic.request.types.Request": HeadersRequest.of,
+        "tornado.httputil.HTTPServerRequest": HeadersRequest.of,
+        "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
+    }
+)
 
 
-def _of_meta(given: Any) -> Request:
-    return WsgiRequest.of(given.META)
+register_request: Final = REQUESTS.register
 
 
-# By name, for none of these is imported before its framework is; a subclass is known by its base.
-_KNOWN: Final[Mapping[str, Reader]] = {
-    "starlette.requests.HTTPConnection": _of_scope,
-    "litestar.connection.base.ASGIConnection": _of_scope,
-    "quart.wrappers.base.BaseRequestWebsocket": _of_scope,
-    "falcon.asgi.request.Request": _of_scope,
-    "blacksheep.messages.Request": _of_scope,
-    "django.core.handlers.asgi.ASGIRequest": _of_scope,
-    "django.http.request.HttpRequest": _of_meta,
-    "werkzeug.wrappers.request.Request": _of_environ,
-    "webob.request.BaseRequest": _of_environ,
-    "bottle.BaseRequest": _of_environ,
-    "falcon.request.Request": _of_env,
-    "aiohttp.web_request.BaseRequest": HeadersRequest.of,
-    "sanic.request.types.Request": HeadersRequest.of,
-    "tornado.httputil.HTTPServerRequest": HeadersRequest.of,
-    "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
-}
-
-_readers: dict[type, Reader | None] = {}
-
-
-def register_request(kind: type, read: Reader) -> None:
-    """Say how a framework's request objects of this type, and of its subclasses, are read.
-
-    Args:
-        kind: the type.
-        read: returns the request, by `AsgiRequest.of(scope)`, `WsgiRequest.of(environ)` or, where the framework shows
-            neither, `HeadersRequest.of(object)`, which reads `headers`, `method`, `path` and `scheme`.
-
-    """
-    for known in [one for one in _readers if issubclass(one, kind)]:
-        del _readers[known]
-    _registered[kind] = read
-
-
-_registered: dict[type, Reader] = {}
-
-
-def _reader_of(kind: type) -> Reader | None:
-    if kind not in _readers:
-        found = (_registered.get(base) or _KNOWN.get(f"{base.__module__}.{base.__qualname__}") for base in kind.__mro__)
-        _readers[kind] = next((one for one in found if one is not None), None)
-    return _readers[kind]
-
-
-def is_request(given: Any) -> bool:
-    """Tell whether this is a request that can be read."""
+def reader_of(given: Any) -> Reader | None:
+    """Return what reads an ASGI scope, a WSGI environ, or a framework's request object; `None` for all else."""
     # A proxy, such as Flask's `request`, is of the class that it says.
-    return is_scope(given) or is_environ(given) or _reader_of(given.__class__) is not None
+    if (read := REQUESTS[given.__class__]) is not None or not isinstance(given, MutableMapping):
+        return read
+    if given.get("type") in ("http", "websocket") and "headers" in given:
+        return AsgiRequest.of
+    return WsgiRequest.of if "REQUEST_METHOD" in given and "wsgi.url_scheme" in given else None
 
 
 def request_of(given: Any) -> Request | None:
     """Return the request that this object is, the same one at each call; `None` if it is none."""
-    if (known := _readers.get(given.__class__)) is not None:
-        return known(given)
-    if is_scope(given):
-        return AsgiRequest.of(given)
-    if is_environ(given):
-        return WsgiRequest.of(given)
-    read = _reader_of(given.__class__)
+    read = reader_of(given)
     return None if read is None else read(given)

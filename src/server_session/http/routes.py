@@ -24,16 +24,12 @@ def endpoint_in(application: object, scope: Mapping[str, Any]) -> object:
 
 
 def _endpoint(routes: Iterable[Any], scope: Mapping[str, Any]) -> object:
-    for route in _each(routes):
+    # FastAPI keeps an included router as one route that does not tell which endpoint it chooses.
+    flatten: Any = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", iter)
+    for route in flatten(routes):
         match, child = route.matches(scope)
         if match.name == "FULL":
             inner = getattr(route, "routes", None)
             # What is mounted, and is no application of Starlette's, is an endpoint itself.
             return _endpoint(inner, {**scope, **child}) if inner else child.get("endpoint")
     return None
-
-
-def _each(routes: Iterable[Any]) -> Iterable[Any]:
-    # FastAPI keeps an included router as one route that does not tell which endpoint it chooses.
-    flatten: Any = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
-    return routes if flatten is None else flatten(routes)

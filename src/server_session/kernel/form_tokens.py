@@ -12,7 +12,7 @@ from server_session._record import OUTSTANDING
 from server_session._tokens import Token, TokenState, issue_token, junk_token, read_token
 from server_session.exceptions import ColourError
 from server_session.kernel.mapped import Mapped
-from server_session.kernel.states import State
+from server_session.kernel.states import LIVE, NONE, OVER, REFUSED, UNASKED
 from server_session.kernel.writing import Draft
 from server_session.stores._base import Fields
 
@@ -38,15 +38,15 @@ class FormTokens(Mapped):
         Raises `ColourError` where the store has to be asked: the session was not looked up yet, a log-in is not yet
         stored, or tokens pass once and each is noted.
         """
-        if self._state is State.UNASKED or self._policy.single_use or self._logs_in():
+        if self._state is UNASKED or self._policy.single_use or self._logs_in():
             raise ColourError(
                 "this CSRF token cannot be had without asking the store: `await get_csrf_token(request)` where the "
                 "page is made, and give it to the template"
             )
         self.accessed = self.token_given = True
-        if self._state is State.OVER:
+        if self._state is OVER:
             return junk_token()
-        if self._state is not State.LIVE or self._credential is None:
+        if self._state is not LIVE or self._credential is None:
             self.owes_session = True
             return issue_token(self._to_found(), scope, self._policy.now())
         return issue_token(self._credential, scope, self._policy.now())
@@ -58,9 +58,9 @@ class FormTokens(Mapped):
         if self._logs_in():
             await self.commit()
         await self._look()
-        if self._state in (State.NONE, State.REFUSED):
+        if self._state in (NONE, REFUSED):
             await self._found({})
-        if self._state is State.OVER or self._credential is None:
+        if self._state is OVER or self._credential is None:
             # No session to bind it to: a token all the same, for the page to render, which will not validate.
             return junk_token()
         text = issue_token(self._credential, scope, self._policy.now())
@@ -87,7 +87,9 @@ class FormTokens(Mapped):
         token = read_token(text)
         if token is None:
             return TokenState.INVALID
-        credential = await self._chosen() if self._is_ambiguous else self.credential
+        if self._is_ambiguous:
+            await self._choose()
+        credential = self.credential
         # The tag first: what does not verify costs a call to the store only to say why.
         if credential is None or not any(token.is_of(credential, scope) for scope in scopes):
             # The session's own, where one form's is asked for, is not made good by a fresh one.

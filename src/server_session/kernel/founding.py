@@ -28,7 +28,7 @@ from server_session._tokens import Credential, short_digest
 from server_session._tries import Tries
 from server_session.exceptions import CookieWithheldError, RecordError, StoreError
 from server_session.kernel.presence import CookieChange, Presence, ResponseState
-from server_session.kernel.states import Finding, State
+from server_session.kernel.states import NONE, OVER, REFUSED, Finding
 from server_session.stores._base import APPLIED, CONFLICT, Expect, Fields, Outcome
 
 __all__ = ["Founding"]
@@ -90,11 +90,11 @@ class Founding(Presence):
         self._require_own_site()
         require_bounds(self._policy, {}, changed)
         if self._is_ambiguous:
-            await self._chosen()
+            await self._choose()
         is_bounded = owner is not None and self._policy.max_sessions is not None
         # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
         makes_room = is_bounded and await self._is_entitled()
-        before = None if self._state in (State.NONE, State.REFUSED) else self._credential
+        before = None if self._state in (NONE, REFUSED) else self._credential
         credential = self._fresh_credential()
         own: dict[str, bytes] = {}
         if owner is not None or self._policy.is_log_in(changed, changed):
@@ -148,7 +148,7 @@ class Founding(Presence):
         return {DEVICE: encode_value("device", [agent, address])}
 
     async def _require_own(self, credential: Credential) -> None:
-        if await self._holds(credential) is None:
+        if await self._inspect(credential, holds=True) is None:
             raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
 
     def _require_own_site(self) -> None:
@@ -169,17 +169,18 @@ class Founding(Presence):
             await self._recover()
         if self.session is not None:
             self.session.restart({})
-        while (credential := await self._chosen() if self._is_ambiguous else self.credential) is not None:
+        if self._is_ambiguous:
+            await self._choose()
+        while (credential := self.credential) is not None:
             outcome = await self._mark(credential, {DIGEST: credential.digest()})
             if outcome is APPLIED:
                 return self._has_ended(credential)
-            if self._credential is credential:
-                await self._learn(credential, outcome)
+            await self._learn(credential, outcome)
         # Who logs out while another request renews still logs out.
         credential = self._credential
-        if self._state is State.OVER and credential is not None and await self._end_successor(credential):
+        if self._state is OVER and credential is not None and await self._end_successor(credential):
             return self._has_ended(credential)
-        if self._state is State.NONE and self._presented and self._credential is not None:
+        if self._state is NONE and self._presented and self._credential is not None:
             self._change_cookie(CookieChange(None))
         return False
 

@@ -9,7 +9,7 @@ from typing import Any
 from server_session._codec import decode_value
 from server_session._record import AUTHENTICATED, user_fields
 from server_session.kernel.mapping import Changes, Session
-from server_session.kernel.states import State
+from server_session.kernel.states import NONE, REFUSED
 from server_session.kernel.writing import Writing
 from server_session.stores._base import Fields
 
@@ -50,8 +50,7 @@ class Mapped(Writing):
 
     async def commit(self) -> bool:
         """Store what the mapping has not stored yet, and the session that a token was promised of."""
-        session = self.session
-        return await self.commit_changes(None if session is None else session.changes())
+        return await self.commit_changes(None if self.session is None else self.session.changes())
 
     async def commit_changes(self, changes: Changes | None) -> bool:
         """Do what `commit` does, for whoever has just asked the mapping what has changed."""
@@ -64,17 +63,17 @@ class Mapped(Writing):
             session.settle(changes)
         if self.owes_session:
             self.owes_session = False
-            if self._state in (State.NONE, State.REFUSED):
+            if self._state is NONE or self._state is REFUSED:
                 await self._found({})
         return applied
 
     async def _commit(self, changes: Changes) -> bool:
+        changed, assigned = changes.changed, changes.assigned
         if changes.cleared:
-            if changes.changed:
-                return await self._found_anew(changes.changed, keep_mapping=True)
+            if changed:
+                return await self._found_anew(changed, keep_mapping=True)
             await self.destroy()
             return True
-        changed, assigned = changes.changed, changes.assigned
         if self._policy.renew_on.isdisjoint(assigned):
             return await self._merge(changed, changes.removed, assigned)
         own = {AUTHENTICATED: self._now()} if self._policy.is_log_in(changed, assigned) else {}

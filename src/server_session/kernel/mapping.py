@@ -1,18 +1,16 @@
 """The request's mapping: a dict that records what is read of it and what is done to it."""
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import msgspec
 
-from server_session._codec import RESERVED, decode_fields, encode_fields, encode_value
-from server_session._record import is_same
+from server_session._codec import decode_fields, encode_fields, encode_value
+from server_session._record import is_same, user_fields
 from server_session.exceptions import SessionNotLoadedError
 from server_session.kernel.observed import ObservedDict
 
 __all__ = ["Changes", "Session"]
-
-_ABSENT: Any = object()
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -43,19 +41,17 @@ class Session(ObservedDict):
     (`session["cart"].append(…)`) counts.
     """
 
+    _moment = 0
+    _cleared = False
+
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
         # What the store holds of the user's fields, as this mapping last heard.
-        stored_fields = {name: fields[name] for name in fields if name[:1] != RESERVED} if fields else {}
-        if stored_fields:
-            dict.update(self, decode_fields(stored_fields))
-        self.read = set()
-        self._stored = stored_fields
+        self._stored = user_fields(fields) if fields else {}
+        super().__init__(decode_fields(self._stored) if fields else {})
         self._of = stored
         # By name, the moment of its last assignment.
         self._assigned: dict[str, int] = {}
-        self._moment = 0
         self._removed: set[str] = set()
-        self._cleared = False
 
     # --- what a request does to its session
 
@@ -102,7 +98,7 @@ class Session(ObservedDict):
             return True
         stored = self._stored
         for name in stored if self.read_values else self.read:  # noqa: SIM110 - each request comes by here
-            if name in stored and stored[name][:1] in b"[{":
+            if name in stored and stored[name][0] in b"[{":
                 return True
         return False
 
@@ -118,8 +114,9 @@ class Session(ObservedDict):
         stored, assigned = self._stored, self._assigned
         changed: dict[str, bytes] = {}
         if assigned:
-            encoded = encode_fields({name: value for name, value in dict.items(self) if name in assigned})
-            for name, value in encoded.items():
+            for name, value in encode_fields(
+                {name: value for name, value in dict.items(self) if name in assigned}
+            ).items():
                 # To assign what is stored already is no assignment; what then changes inside it is a change inside.
                 if name in stored and stored[name] == value:
                     del assigned[name]
@@ -127,13 +124,13 @@ class Session(ObservedDict):
                     changed[name] = value
         for name in stored if self.read_values else self.read:
             # Only a container can have changed inside, and only JSON's containers are stored as one.
-            if name in stored and stored[name][:1] in b"[{" and name not in assigned and name not in self._removed:
+            if name in stored and stored[name][0] in b"[{" and name not in assigned and name not in self._removed:
                 value = encode_value(name, dict.__getitem__(self, name))
                 if value != stored[name] and not is_same(name, stored[name], value):
                     changed[name] = value
         if not changed and not self._removed:
             return None
-        return Changes(changed, frozenset(self._removed), False, frozenset(assigned), self._moment)
+        return Changes(changed, {*self._removed}, False, {*assigned}, self._moment)
 
     def settle(self, changes: Changes) -> None:
         """Note that these changes are stored (or were refused for good)."""
@@ -220,12 +217,6 @@ class Session(ObservedDict):
             self._assigned.pop(name, None)
             self._removed.discard(name)
 
-    def _dropped(self, name: str) -> None:
-        self._moment += 1
-        self._assigned.pop(name, None)
-        if name in self._stored:
-            self._removed.add(name)
-
     # --- dict's writes
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -241,24 +232,10 @@ class Session(ObservedDict):
     def __delitem__(self, key: str) -> None:
         self.accessed = True
         super().__delitem__(key)
-        self._dropped(key)
-
-    def pop(self, key: str, default: Any = _ABSENT, /) -> Any:
-        """Remove the key and return its value, or `default`; `KeyError` if neither is there."""
-        if key not in self:
-            if default is _ABSENT:
-                raise KeyError(key)
-            return default
-        value = super().pop(key)
-        self._dropped(key)
-        return value
-
-    def popitem(self) -> tuple[str, Any]:
-        """Remove and return the key that was set last, with its value; `KeyError` if there is none."""
-        self.accessed = True
-        key, value = super().popitem()
-        self._dropped(key)
-        return key, value
+        self._moment += 1
+        self._assigned.pop(key, None)
+        if key in self._stored:
+            self._removed.add(key)
 
     def clear(self) -> None:
         """Drop every field, seen or not.
@@ -272,12 +249,6 @@ class Session(ObservedDict):
         self._removed.clear()
         super().clear()
 
-    def setdefault(self, key: str, default: Any = None, /) -> Any:
-        """Return the key's value, after setting it to `default` if it is absent."""
-        if key not in self:
-            self[key] = default
-        return self[key]
-
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set many keys, as `dict.update` does."""
         news = dict(*args, **kwargs)
@@ -288,7 +259,3 @@ class Session(ObservedDict):
         self._assigned.update(dict.fromkeys(news, self._moment))
         if self._removed:
             self._removed.difference_update(news)
-
-    def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
-        self.update(other)
-        return self

@@ -2,9 +2,12 @@
 
 import copy
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, SupportsIndex
+from types import MappingProxyType
+from typing import Any, Final, Self, SupportsIndex
 
 __all__ = ["ObservedDict", "ReadTracking"]
+
+_ABSENT: Final[Any] = object()
 
 
 class ObservedDict(dict[str, Any]):
@@ -20,8 +23,10 @@ class ObservedDict(dict[str, Any]):
     read_values = False
     """Whether all values were handed out."""
 
-    read: set[Any]
-    """The keys that were looked up."""
+    def __init__(self, data: Mapping[str, Any] = MappingProxyType({})) -> None:
+        super().__init__(data)
+        self.read: set[Any] = set()
+        """The keys that were looked up."""
 
     def _list(self) -> None:
         self.accessed = self.read_names = True
@@ -112,13 +117,36 @@ class ObservedDict(dict[str, Any]):
         self._list()
         return super().__repr__()
 
+    # Writes that return what they find are reads, and then a simple write.
+
+    def pop(self, key: str, default: Any = _ABSENT, /) -> Any:
+        """Remove the key and return its value, or `default`; `KeyError` if neither is there."""
+        if key not in self and default is not _ABSENT:
+            return default
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the key that was set last, with its value; `KeyError` if there is none."""
+        if not self:
+            raise KeyError("popitem(): dictionary is empty")
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def setdefault(self, key: str, default: Any = None, /) -> Any:
+        """Return the key's value, after setting it to `default` if it is absent."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
+        self.update(other)
+        return self
+
 
 class ReadTracking(ObservedDict):
     """The dict that `update_session_data` hands out: it notes what its result depends on."""
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        super().__init__(data)
-        self.read = set()
 
     @property
     def read_all(self) -> bool:
@@ -127,24 +155,9 @@ class ReadTracking(ObservedDict):
 
     # What a write returns, or refuses for, it has read.
 
-    def setdefault(self, key: str, default: Any = None, /) -> Any:
-        """Return the key's value, after setting it to `default` if it is absent."""
-        self.read.add(key)
-        return super().setdefault(key, default)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        """Remove the key and return its value, or the default; `KeyError` if neither is there."""
-        self.read.add(key)
-        return super().pop(key, *default)
-
     def __delitem__(self, key: str) -> None:
         self.read.add(key)
         super().__delitem__(key)
-
-    def popitem(self) -> tuple[str, Any]:
-        """Remove and return the key that was set last, with its value."""
-        self._list()
-        return super().popitem()
 
     def clear(self) -> None:
         """Drop every key."""

@@ -4,10 +4,9 @@ The lowest of the six layers of a `StoredSession`. It asks the store, and writes
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
-
-import msgspec
 
 from server_session import _record as record
 from server_session._cookies import RequestFacts
@@ -17,8 +16,8 @@ from server_session._signals import Event
 from server_session._tokens import Credential, short_digest
 from server_session.exceptions import NoResponseError, ResponseStartedError, StoreError
 from server_session.kernel.mapping import Session
-from server_session.kernel.states import AFTER, Finding, State
-from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
+from server_session.kernel.states import AFTER, LIVE, NONE, OVER, UNASKED, Finding, State
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Outcome
 
 __all__ = ["CookieChange", "Presence", "ResponseState"]
 
@@ -33,13 +32,16 @@ class ResponseState(enum.Enum):
     STARTED = "started"
 
 
-class CookieChange(msgspec.Struct, frozen=True):
-    """What the response must do to the cookie: set it to a credential's value, or expire it."""
+class CookieChange:
+    """What the response must do to the cookie: set it to a credential's value, or expire it (`None`)."""
 
-    value: str | None
+    # No Struct: what prints those (rich, encoders) would show the value.
+    __slots__ = ("value",)
+
+    def __init__(self, value: str | None) -> None:
+        self.value = value
 
     def __repr__(self) -> str:
-        # As a credential, it shows nothing of it.
         return "<cookie set>" if self.value else "<cookie expired>"
 
 
@@ -47,13 +49,30 @@ class Presence:
     """One request's knowledge of its session.
 
     `accessed` tells whether anything was asked or written, `cookie` what the response must do to the cookie, `session`
-    is the mapping if it was loaded.
+    is the mapping if it was loaded, and `created` whether this request founded the session that it has.
     """
+
+    session: Session | None = None
+    cookie: CookieChange | None = None
+    accessed = created = was_interrupted = False
+    has_cookie = False
+    """Whether the request brought a well-formed cookie."""
+    _credential: Credential | None = None
+    _state = NONE
+    # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
+    _seen: Fields | None = None
+    _seen_live = _dropped = False
+    # Credentials that a call under way, or one that was cancelled, may have written to the store.
+    _founding: Credential | None = None
+    _swapping: Mapping[bytes, Credential] = MappingProxyType({})
+    _cookie_seconds: float | None = None
+    # Several different cookies of the name: one has to be chosen before anything is asked.
+    _is_ambiguous = False
 
     def __init__(
         self,
         policy: Policy,
-        presented: list[Credential],
+        presented: Sequence[Credential],
         response: ResponseState = ResponseState.ABSENT,
         request: RequestFacts | None = None,
         is_withheld: Callable[[], bool] | None = None,
@@ -63,27 +82,13 @@ class Presence:
         self._request = request
         self._is_withheld = is_withheld
         self._presented = presented
-        self.has_cookie = presented != []
-        """Whether the request brought a well-formed cookie."""
-        # Several different cookies of the name: one has to be chosen before anything is asked.
-        self._is_ambiguous = presented[1:] != []
-        self._credential: Credential | None = presented[0] if presented else None
-        self._state = State.UNASKED if presented else State.NONE
-        self._seen_live = False
-        # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
-        self._seen: Fields | None = None
-        self._dropped = False
-        # Credentials that a call under way, or one that was cancelled, may have written to the store.
-        self._founding: Credential | None = None
-        self._swapping: dict[bytes, Credential] = {}
-        self.was_interrupted = False
-        self._cookie_seconds: float | None = None
         self.response = response
-        self.session: Session | None = None
-        self.cookie: CookieChange | None = None
-        self.accessed = False
-        self.created = False
-        """Whether this request founded the session that it has."""
+        if presented:
+            self._credential = presented[0]
+            self.has_cookie = True
+            self._state = UNASKED
+            if presented[1:]:
+                self._is_ambiguous = True
 
     @property
     def state(self) -> State:
@@ -93,7 +98,7 @@ class Presence:
     @property
     def credential(self) -> Credential | None:
         """The credential of the session, or the one that is not yet looked up; `None` where there is no session."""
-        return self._credential if self._state is State.LIVE or self._state is State.UNASKED else None
+        return self._credential if self._state is LIVE or self._state is UNASKED else None
 
     @property
     def cookie_seconds(self) -> float | None:
@@ -119,7 +124,7 @@ class Presence:
         """
         self._cookie_seconds = seconds
         # One of several stays as it is, for what is set goes to one place and there may be two.
-        if self.cookie is None and self._state is State.LIVE and self._credential and not self._is_ambiguous:
+        if self.cookie is None and self._state is LIVE and self._credential and len(self._presented) <= 1:
             self._change_cookie(CookieChange(self._credential.value))
 
     async def is_alive(self) -> bool:
@@ -135,22 +140,19 @@ class Presence:
 
     async def _look(self, *, touch: bool = True, to_write: bool = False) -> Fields | None:
         """Return the record of the session, `None` where there is none; a read of an owner's is noted in it."""
-        while True:
-            credential = await self._chosen() if self._is_ambiguous else self._credential
-            if credential is None or (self._state is not State.LIVE and self._state is not State.UNASKED):
-                return None
+        if self._is_ambiguous:
+            await self._choose()
+        while (credential := self.credential) is not None:
             answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
-            if answer is not MISSING and answer is not CONFLICT:
-                self._seen_live = True
-                if self._state is State.UNASKED:
-                    self._state, _ = AFTER[State.UNASKED, Finding.HELD]
-                if self._credential is credential:
-                    self._seen = answer
-                if touch and not to_write and OWNER in answer:
-                    return await self._note_read(credential, answer)
-                return answer
-            if self._credential is credential:
+            if answer is MISSING or answer is CONFLICT:
                 await self._learn(credential, answer)
+                continue
+            if self._state is UNASKED:
+                self._move(Finding.HELD)
+            if self._credential is credential:
+                self._seen = answer
+            return await self._note_read(credential, answer) if OWNER in answer and touch and not to_write else answer
+        return None
 
     async def _note_read(self, credential: Credential, fields: Fields) -> Fields:
         """Renew the stamp of an owner's session after a read, once a minute: it tells when the session was seen."""
@@ -166,25 +168,23 @@ class Presence:
             return fields
         return {**fields, **stamp} if outcome is APPLIED else fields
 
-    async def _inspect(self, credential: Credential) -> Fields | None:
-        """Look at a record that is not as expected, without a touch."""
-        answer = await self._store.get(credential.selector, {}, False)
-        return None if isinstance(answer, Outcome) else answer
-
-    async def _holds(self, credential: Credential) -> Fields | None:
-        """Return the record if this credential opens it, without a touch."""
-        answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, False)
+    async def _inspect(self, credential: Credential, *, holds: bool = False) -> Fields | None:
+        """Look at the record of a credential, without a touch; with `holds` only if the credential opens it."""
+        expect: Expect = {DIGEST: credential.digest()} if holds else {}
+        answer = await self._store.get(credential.selector, expect, False)
         return None if isinstance(answer, Outcome) else answer
 
     # --- what an answer means
 
     async def _learn(self, credential: Credential, outcome: Outcome) -> None:
         """Find out what it means that the session is not as expected."""
+        if self._credential is not credential:
+            return
         fields = None if outcome is MISSING else await self._inspect(credential)
         if self._credential is not credential or (self._state, Finding.GONE) not in AFTER:
             # Another call of this request has learnt it, or gone on, meanwhile.
             return
-        digest = None if fields is None else fields.get(DIGEST)
+        digest = b"" if fields is None else fields.get(DIGEST, b"")
         if fields is not None and digest in self._swapping:
             # A renewal of this very request, applied and not yet heard of.
             self._have(self._swapping[digest], fields, Finding.RECOVERED)
@@ -192,7 +192,7 @@ class Presence:
         if digest == credential.digest():
             raise StoreError("the store said CONFLICT to an expectation that its record meets")
         event = self._move(self._find(credential, fields))
-        self._seen = None if self._state is State.OVER else self._seen
+        self._seen = None if self._state is OVER else self._seen
         self._signal(event, credential)
 
     def _find(self, credential: Credential, fields: Fields | None) -> Finding:
@@ -207,23 +207,22 @@ class Presence:
 
     def _move(self, finding: Finding) -> Event | None:
         self._state, event = AFTER[self._state, finding]
+        self._seen_live |= self._state is LIVE
         return event
 
     def _is_live(self) -> None:
-        self._seen_live = True
-        if self._state is State.UNASKED:
+        if self._state is UNASKED:
             self._move(Finding.HELD)
 
     def _have(self, credential: Credential, fields: Fields | None, finding: Finding) -> None:
         """Go on with a credential of this request's own making, of which the browser is to hear."""
-        if self._swapping:
-            self._swapping.pop(credential.digest(), None)
+        self._heard_of(credential)
         self._founding = None
         event = self._move(finding)
         self.created = finding is Finding.FOUNDED or (self.created and finding is Finding.RENEWED)
         self._credential = credential
+        self._is_ambiguous = False
         self._seen = fields
-        self._seen_live = True
         self._dropped = False
         self.accessed = True
         self.cookie = CookieChange(credential.value)
@@ -247,12 +246,15 @@ class Presence:
             self._signal("write_dropped", self._credential)
         return False
 
+    def _heard_of(self, swapped: Credential) -> None:
+        """Note that the store has answered to a swap."""
+        if self._swapping:
+            self._swapping = {digest: one for digest, one in self._swapping.items() if one is not swapped}
+
     # --- several cookies of the name, and calls that were cancelled
 
-    async def _chosen(self) -> Credential | None:
-        """Return the credential to ask about, after choosing among several cookies: the one that lives, if one does."""
-        if self._state is not State.UNASKED or self._seen_live:
-            return self.credential
+    async def _choose(self) -> None:
+        """Choose among several cookies the one that lives, if one does."""
         self._signal("several_cookies", self._presented[0])
         living: list[Credential] = []
         over: Credential | None = None
@@ -263,27 +265,29 @@ class Presence:
             elif answer is CONFLICT:
                 finding = self._find(credential, await self._inspect(credential))
                 over = credential if finding in (Finding.ENDED, Finding.SWAPPED) else over
-        if self._state is State.UNASKED and not self._seen_live:
-            if len(living) == 1:
-                self._credential = living[0]
-                self._is_live()
-            elif not living and over is not None:
-                self._credential = over
-                self._move(Finding.ENDED)
-            else:
-                self._move(Finding.AMBIGUOUS)
-        return self.credential
+        if not self._is_ambiguous:
+            # Another call of this request has chosen, or gone on, meanwhile.
+            return
+        self._is_ambiguous = False
+        if len(living) == 1:
+            self._credential = living[0]
+            self._is_live()
+        elif not living and over is not None:
+            self._credential = over
+            self._move(Finding.ENDED)
+        else:
+            self._move(Finding.AMBIGUOUS)
 
     async def _recover(self) -> None:
         """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""
         founding, self._founding = self._founding, None
         if founding is not None and self._credential is not founding:
-            fields = await self._holds(founding)
+            fields = await self._inspect(founding, holds=True)
             if fields is not None:
                 self._have(founding, fields, Finding.RECOVERED)
         if self._swapping:
             await self._look(touch=False)
-        self._swapping.clear()
+        self._swapping = {}
         self.was_interrupted = False
 
     # --- the cookie

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from server_session._signals import Event
 
-__all__ = ["AFTER", "Finding", "State"]
+__all__ = ["AFTER", "LIVE", "NONE", "OVER", "REFUSED", "UNASKED", "Finding", "State"]
 
 
 class State(enum.StrEnum):
@@ -25,6 +25,13 @@ class State(enum.StrEnum):
     """The store holds a record, and the cookie's verifier does not hold."""
     OVER = "over"
     """It ended, or its cookie was swapped, within the minute; or it went after this request saw it live."""
+
+
+NONE: Final = State.NONE
+UNASKED: Final = State.UNASKED
+LIVE: Final = State.LIVE
+REFUSED: Final = State.REFUSED
+OVER: Final = State.OVER
 
 
 class Finding(enum.StrEnum):
@@ -56,19 +63,19 @@ Transition: TypeAlias = tuple[State, Event | None]
 
 # What is not here cannot happen: nothing is asked about in NONE, REFUSED and OVER.
 AFTER: Final[Mapping[tuple[State, Finding], Transition]] = {
-    (State.UNASKED, Finding.HELD): (State.LIVE, None),
-    (State.UNASKED, Finding.GONE): (State.NONE, "unknown"),
-    (State.UNASKED, Finding.ENDED): (State.OVER, None),
-    (State.UNASKED, Finding.SWAPPED): (State.OVER, None),
-    (State.UNASKED, Finding.FOREIGN): (State.REFUSED, "refused"),
-    (State.UNASKED, Finding.AMBIGUOUS): (State.NONE, None),
-    (State.LIVE, Finding.HELD): (State.LIVE, None),
-    (State.LIVE, Finding.GONE): (State.OVER, "expired"),
-    (State.LIVE, Finding.ENDED): (State.OVER, None),
-    (State.LIVE, Finding.SWAPPED): (State.OVER, None),
-    (State.LIVE, Finding.FOREIGN): (State.OVER, None),
-    **{(state, Finding.FOUNDED): (State.LIVE, "created") for state in State},
-    **{(state, Finding.RENEWED): (State.LIVE, "renewed") for state in State},
-    **{(state, Finding.RECOVERED): (State.LIVE, None) for state in State},
-    **{(state, Finding.DESTROYED): (State.NONE, "destroyed") for state in State},
+    (UNASKED, Finding.HELD): (LIVE, None),
+    (UNASKED, Finding.GONE): (NONE, "unknown"),
+    (UNASKED, Finding.ENDED): (OVER, None),
+    (UNASKED, Finding.SWAPPED): (OVER, None),
+    (UNASKED, Finding.FOREIGN): (REFUSED, "refused"),
+    (UNASKED, Finding.AMBIGUOUS): (NONE, None),
+    (LIVE, Finding.HELD): (LIVE, None),
+    (LIVE, Finding.GONE): (OVER, "expired"),
+    (LIVE, Finding.ENDED): (OVER, None),
+    (LIVE, Finding.SWAPPED): (OVER, None),
+    (LIVE, Finding.FOREIGN): (OVER, None),
+    **{(state, Finding.FOUNDED): (LIVE, "created") for state in State},
+    **{(state, Finding.RENEWED): (LIVE, "renewed") for state in State},
+    **{(state, Finding.RECOVERED): (LIVE, None) for state in State},
+    **{(state, Finding.DESTROYED): (NONE, "destroyed") for state in State},
 }

@@ -151,7 +151,7 @@ class StoredSession(FormTokens):
 
 
 def _are_containers(*values: bytes | None) -> bool:
-    return all(value is not None and value[:1] in b"[{" for value in values)
+    return all(value is not None and value[:1] in (b"[", b"{") for value in values)
 
 
 def _difference(before: Mapping[str, bytes], after: Mapping[str, Any]) -> tuple[dict[str, bytes], set[str]]:

@@ -22,8 +22,8 @@ from server_session._record import (
 from server_session._tokens import Credential
 from server_session._tries import Tries
 from server_session.kernel.founding import Founding
-from server_session.kernel.states import Finding, State
-from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Lifetime, Outcome
+from server_session.kernel.states import NONE, OVER, REFUSED, Finding
+from server_session.stores._base import APPLIED, MISSING, Expect, Fields, Lifetime
 
 __all__ = ["Draft", "Writing"]
 
@@ -50,28 +50,24 @@ class Writing(Founding):
         removed: Collection[str],
         expect: Expect,
         assigned: Collection[str] | None = None,
-    ) -> Outcome:
+    ) -> bool:
         """Write and remove some fields if the record is as expected, and still this credential's."""
-        credential = self._credential
+        credential, policy = self._credential, self._policy
         if credential is None:
-            return MISSING
-        policy = self._policy
+            return False
         stamped = {**changed, STAMP: record.fresh_stamp(policy.now())}
         removed = self._with_log_in_mark(changed, removed, assigned)
-        outcome = await self._store.merge(
-            credential.selector,
-            stamped,
-            removed,
-            {**expect, DIGEST: credential.digest()},
-            None if policy.wish is None else self._wished_lifetime(changed, removed),
-        )
+        lifetime = None if policy.wish is None else self._wished_lifetime(changed, removed)
+        own = {**expect, DIGEST: credential.digest()}
+        outcome = await self._store.merge(credential.selector, stamped, removed, own, lifetime)
         if outcome is APPLIED:
             self._is_live()
             if self._credential is credential and self._seen is not None:
                 self._seen = _after(self._seen, stamped, removed)
-        elif outcome is MISSING and self._credential is credential:
+            return True
+        if outcome is MISSING or not expect:
             await self._learn(credential, outcome)
-        return outcome
+        return False
 
     def _wished_lifetime(self, changed: Mapping[str, bytes], removed: Collection[str]) -> Lifetime | None:
         """Return the lifetime that a write brings with it, `None` where it brings none; the deadline stays."""
@@ -88,13 +84,11 @@ class Writing(Founding):
         names = changed if assigned is None else assigned
         if AUTHENTICATED in changed or (keys.isdisjoint(names) and (not removed or keys.isdisjoint(removed))):
             return removed
-        seen = self._seen or {}
-
-        def is_other(name: str) -> bool:
-            return changed[name] == _NULL or seen.get(name, _NULL) not in (_NULL, changed[name])
-
         # Whoever comes next has proved nothing.
-        goes = not keys.isdisjoint(removed) or any(is_other(name) for name in keys.intersection(names))
+        goes = not keys.isdisjoint(removed)
+        for name in keys.intersection(names):
+            was = _NULL if self._seen is None else self._seen.get(name, _NULL)
+            goes = goes or changed[name] == _NULL or was not in (_NULL, changed[name])
         return {*removed, AUTHENTICATED} if goes else removed
 
     async def _merge(
@@ -106,34 +100,32 @@ class Writing(Founding):
         needs_record = not policy.renew_on.isdisjoint(changed) or (
             policy.wish is not None and policy.is_wish(changed, removed)
         )
-        if self._credential is not None:
+        if self._is_ambiguous:
+            await self._choose()
+        if self._may_exceed(changed, removed):
             await self._require_room(changed, removed)
         while True:
-            credential = await self._chosen() if self._is_ambiguous else self.credential
-            if self._state is State.OVER:
+            if self._state is OVER:
                 return self._drop()
-            if credential is None:
+            if self._state is NONE or self._state is REFUSED:
                 # Nothing to write founds nothing: a visitor who stores no data has no session.
                 if not changed or await self._found(changed):
                     return True
-                continue
-            if needs_record and self._seen is None:
+            elif needs_record and self._seen is None:
                 await self._look(touch=False)
-                continue
-            outcome = await self._write(changed, removed, {}, assigned)
-            if outcome is APPLIED:
+            elif await self._write(changed, removed, {}, assigned):
                 return True
-            if outcome is CONFLICT and self._credential is credential:
-                await self._learn(credential, outcome)
+
+    def _may_exceed(self, changed: Mapping[str, bytes], removed: Collection[str]) -> bool:
+        """Tell whether a write may exceed the session's bounds, as far as it is known; a large one may."""
+        seen, policy = self._seen, self._policy
+        if seen is not None:
+            return excess_of(policy, seen, changed, removed) is not None
+        return self._credential is not None and is_large(policy, changed)
 
     async def _require_room(self, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
-        """Hold the session to its bounds, as far as it is known; before a large write it is looked at."""
-        if self._state is not State.LIVE and self._state is not State.UNASKED:
-            return
-        # Of a session that was seen others may have taken out something since.
-        seen, policy = self._seen, self._policy
-        if is_large(policy, changed) if seen is None else excess_of(policy, seen, changed, removed):
-            require_bounds(policy, await self._look(touch=False) or {}, changed, removed)
+        """Hold the session to its bounds, as it is now: of one that was seen others may have taken out something."""
+        require_bounds(self._policy, await self._look(touch=False) or {}, changed, removed)
 
     async def _write_if_still_so(
         self,
@@ -154,7 +146,7 @@ class Writing(Founding):
         while True:
             if fields is None:
                 fields = await self._look(to_write=True)
-            if self._state is State.OVER:
+            if self._state is OVER:
                 return self._drop()
             draft = decide(fields)
             if draft is None:
@@ -165,7 +157,7 @@ class Writing(Founding):
                     return True
                 continue
             require_bounds(self._policy, fields, draft.changed, draft.removed)
-            if await self._write(*draft) is APPLIED:
+            if await self._write(*draft):
                 return True
             await tries.next(names or draft.changed.keys() | draft.removed)
             fields = None
@@ -185,26 +177,27 @@ class Writing(Founding):
         asked: Life = AS_CONFIGURED,
     ) -> bool:
         """Swap the cookie, and write some fields in the same step; `None` founds nothing where there is no session."""
+        if self._is_ambiguous:
+            await self._choose()
         while True:
-            if self._is_ambiguous:
-                await self._chosen()
             credential = self._credential
             # A browser that lost the answer of its first log-in comes with the cookie from before it.
-            is_unseen = self._state is State.OVER and not self._seen_live
-            if self._state in (State.NONE, State.REFUSED) or (is_unseen and changed is not None):
+            is_unseen = self._state is OVER and not self._seen_live
+            if self._state in (NONE, REFUSED) or (is_unseen and changed is not None):
                 if changed is None:
                     return False
                 if await self._found(changed, own, asked):
                     return True
                 continue
-            if self._state is State.OVER or credential is None:
+            if self._state is OVER or credential is None:
                 return self._drop()
             self._require_response()
             if (seen := self._seen) is None:
                 # How long the browser keeps the new cookie, the session knows.
                 await self._look(touch=False)
                 continue
-            await self._require_room(changed or {}, removed)
+            if self._may_exceed(changed or {}, removed):
+                await self._require_room(changed or {}, removed)
             life = record.life_of(seen).then(asked)
             # A renewal that asks for no other lifetime leaves the one that the store holds.
             asks = asked.idle is not None or asked.absolute is not None
@@ -223,7 +216,7 @@ class Writing(Founding):
                 swap[LIFE] = life.field()
             if not self._is_unheard:
                 swap[FORMER] = record.former_of(credential.digest(), now)
-            self._swapping[fresh.digest()] = fresh
+            self._swapping = {**self._swapping, fresh.digest(): fresh}
             expect = {DIGEST: credential.digest()}
             try:
                 gone = self._with_log_in_mark(swap, removed, None)
@@ -231,7 +224,7 @@ class Writing(Founding):
             except BaseException:
                 self.was_interrupted = True
                 raise
-            self._swapping.pop(fresh.digest(), None)
+            self._heard_of(fresh)
             if outcome is APPLIED:
                 if self._credential is credential:
                     self._have(fresh, _after(seen, swap, gone), Finding.RENEWED)
@@ -239,8 +232,7 @@ class Writing(Founding):
                     # Another call of this request has gone on from here: renewed again, logged in, logged out.
                     self._signal("renewed", fresh)
                 return True
-            if self._credential is credential:
-                await self._learn(credential, outcome)
+            await self._learn(credential, outcome)
 
 
 def _after(fields: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> Fields:

@@ -1,29 +1,51 @@
-"""Files in the folders of a directory: each replaced whole, by one thread of one process at a time."""
+"""Files in the folders of a directory, each with one content, which one thread of one process at a time changes.
+
+A file is a head and, somewhere after it, the content. The head is: magic and version · the file's name · where the
+content begins, how long it is, and its checksum · a checksum of all this. A new content is written where the present
+one is not, and then the head over the present head: who is killed in between leaves the present one. A disk may take
+the head first; where a loss of power must do no harm, the file is replaced whole.
+"""
 
 # ruff: noqa: PTH100, PTH102, PTH103, PTH105, PTH108, PTH116, PTH120 - paths as text: objects cost as much as the calls
 import itertools
 import os
-import secrets
 import sys
 import time
+from binascii import crc32
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Final
+from struct import Struct
+from typing import Final, NamedTuple
 
-from server_session.exceptions import StoreError
+from server_session.exceptions import RecordError, StoreError
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Files"]
+__all__ = ["Files", "Found", "look"]
 
 _FOLDER_NAME: Final = len("00")
 _UNFINISHED: Final = ".new"
 # Whoever takes longer to write a file finds it gone, and fails.
 _UNFINISHED_SECONDS: Final = 60.0
 
+_MAGIC: Final = b"session\x03"
+_HEAD: Final = Struct("!8s18sIII")
+_HEAD_BYTES: Final = _HEAD.size + 4
+# Most files are read in one call.
+_MOST_AT_ONCE: Final = 16_384
+
 _STEP_BACK: Final = 0.0002
 _LONGEST_STEP_BACK: Final = 0.005
+
+
+class Found(NamedTuple):
+    """What a file holds."""
+
+    content: bytes
+    begin: int
+    size: int
+    """The length of the whole file."""
 
 
 class Files:
@@ -54,65 +76,76 @@ class Files:
             return [entry.path for entry in entries if len(entry.name) == _FOLDER_NAME]
 
     def inside(self, folder: str) -> list[str]:
-        """Return the paths of a folder's files, unfinished ones too, beginning anywhere."""
+        """Return the paths of a folder's files, unfinished ones too."""
         with os.scandir(folder) as entries:
-            paths = [entry.path for entry in entries if entry.name.endswith((".session", _UNFINISHED))]
-        begin = secrets.randbelow(len(paths) + 1)
-        return paths[begin:] + paths[:begin]
+            return [entry.path for entry in entries if entry.name.endswith((".session", _UNFINISHED))]
 
-    def read(self, file: str) -> bytes | None:
-        """Return the content of a file, `None` if there is none."""
-        with self._opened(file) as opened:
-            return None if opened is None else _content(opened)
+    def read(self, file: str, seconds: float) -> Found | None:
+        """Return what a file holds, `None` if there is none; where it is just being written, wait so long for that."""
+        opened = self._open(file, os.O_RDONLY)
+        if opened is None:
+            return None
+        with suppress(RecordError):
+            try:
+                return look(opened, file)
+            finally:
+                os.close(opened)
+        with self.held(file, seconds) as held:
+            return None if held is None else look(held, file)
 
     @contextmanager
-    def held(self, file: str, seconds: float) -> Generator[bytes | None]:
-        """Hold a file, against other threads and processes alike, and give its content; `None` if there is none.
+    def held(self, file: str, seconds: float) -> Generator[int | None]:
+        """Hold a file open, against other threads and processes alike; `None` if there is none.
 
         Raises:
             StoreError: Others held it for so many seconds.
         """
         give_up = time.monotonic() + seconds
         for tries in itertools.count():
-            with self._opened(file) as opened:
-                if opened is None:
-                    yield None
+            opened = self._open(file, os.O_RDWR)
+            if opened is None:
+                yield None
+                return
+            try:
+                # Whoever held it until now may have put another in its place, or none.
+                if _lock(opened) and os.fstat(opened).st_nlink > 0:
+                    yield opened
                     return
-                if _lock(opened):
-                    try:
-                        # Whoever held it until now may have put another in its place, or none.
-                        if _is_at(opened, file):
-                            yield _content(opened)
-                            return
-                    finally:
-                        # In so many words: a child forked meanwhile has the file open too, and closes it at its end.
-                        fcntl.flock(opened, fcntl.LOCK_UN)
+            finally:
+                # In so many words: a child forked meanwhile has the file open too, and closes it at its end.
+                fcntl.flock(opened, fcntl.LOCK_UN)
+                os.close(opened)
             # The system has no flock with a limit of time, so it is asked again and again.
             left = give_up - time.monotonic()
             if left <= 0:
                 raise StoreError(f"{file} was held by others for {seconds:g} seconds: nothing was written")
             time.sleep(min(tries * _STEP_BACK, _LONGEST_STEP_BACK, left))
 
-    def put(self, file: str, content: bytes, is_new: bool) -> bool:
-        """Put this content into a file that is held, or that is new: then return `False` if there is one."""
-        unfinished = f"{file}.{secrets.token_hex(4)}{_UNFINISHED}"
-        try:
-            if is_new:
-                self._make_folder(os.path.dirname(file))
-            self._write(unfinished, content)
-            if is_new:
-                # Once, however many try at once.
-                os.link(unfinished, file)
-                os.unlink(unfinished)
-            else:
+    def change(self, held: int, file: str, found: Found, content: bytes) -> None:
+        """Put this content in the place of what was found in a file that is held."""
+        # A file in which less than a quarter lives is made anew, unless it is small.
+        if self._durable or found.size > 4 * len(content) + 8192:
+            with self._written(file, content) as unfinished:
                 os.replace(unfinished, file)
-        except OSError as error:
-            with suppress(OSError):
-                os.unlink(unfinished)
-            if is_new and isinstance(error, FileExistsError):
-                return False
-            raise
-        self._sync(os.path.dirname(file))
+            return
+        fits_before = _HEAD_BYTES + len(content) <= found.begin
+        begin = _HEAD_BYTES if fits_before else found.begin + len(found.content)
+        done = 0
+        while done < len(content):
+            done += os.pwrite(held, content[done:], begin + done)
+        os.pwrite(held, _head(file, content, begin), 0)
+
+    def add(self, file: str, content: bytes) -> bool:
+        """Make a file of this content; return `False` if there is one, however many try at once."""
+        os.stat(self._sign)
+        try:
+            with self._written(file, content) as unfinished:
+                try:
+                    os.link(unfinished, file)
+                finally:
+                    os.unlink(unfinished)
+        except FileExistsError:
+            return False
         return True
 
     def drop(self, file: str) -> None:
@@ -126,35 +159,42 @@ class Files:
             if os.stat(file).st_mtime < time.time() - _UNFINISHED_SECONDS:
                 os.unlink(file)
 
-    @contextmanager
-    def _opened(self, file: str) -> Generator[int | None]:
+    def _open(self, file: str, how: int) -> int | None:
         try:
-            opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+            return os.open(file, how | os.O_NOFOLLOW)
         except FileNotFoundError:
             os.stat(self._sign)
-            yield None
-            return
-        try:
-            yield opened
-        finally:
-            os.close(opened)
+            return None
 
-    def _make_folder(self, folder: str) -> None:
-        os.stat(self._sign)
-        with suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-            self._sync(self.directory)
-
-    def _write(self, file: str, content: bytes) -> None:
-        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    @contextmanager
+    def _written(self, file: str, content: bytes) -> Generator[str]:
+        """Give the path of a file with this content, to be put in its place; what fails leaves none."""
+        folder = os.path.dirname(file)
+        unfinished = f"{file}.{os.urandom(4).hex()}{_UNFINISHED}"
+        how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         try:
-            while content:
-                content = content[os.write(opened, content) :]
-            if self._durable:
-                # First the content, then the name: else a loss of power could leave the name without content.
-                _flush(opened)
-        finally:
-            os.close(opened)
+            opened = os.open(unfinished, how, 0o600)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+                self._sync(self.directory)
+            opened = os.open(unfinished, how, 0o600)
+        try:
+            try:
+                left = _head(file, content, _HEAD_BYTES) + content
+                while left:
+                    left = left[os.write(opened, left) :]
+                if self._durable:
+                    # First the content, then the name: else a loss of power could leave the name without content.
+                    _flush(opened)
+            finally:
+                os.close(opened)
+            yield unfinished
+        except OSError:
+            with suppress(OSError):
+                os.unlink(unfinished)
+            raise
+        self._sync(folder)
 
     def _sync(self, directory: str) -> None:
         if self._durable:
@@ -165,15 +205,29 @@ class Files:
                 os.close(opened)
 
 
-def _content(opened: int) -> bytes:
-    return os.read(opened, os.fstat(opened).st_size)
+def look(opened: int, file: str) -> Found:
+    """Return what an open file holds. Raises `RecordError` where that is damaged, or just being written."""
+    whole = os.read(opened, _MOST_AT_ONCE)
+    while len(whole) >= _MOST_AT_ONCE and (more := os.read(opened, len(whole))):
+        whole += more
+    head = whole[: _HEAD.size]
+    if head.startswith(_MAGIC) and whole[_HEAD.size : _HEAD_BYTES] == crc32(head).to_bytes(4, "big"):
+        _, name, begin, length, checksum = _HEAD.unpack(head)
+        content = whole[begin : begin + length]
+        if name != _name(file):
+            raise RecordError(f"{file} is the file of another session")
+        if crc32(content) == checksum:
+            return Found(content, begin, len(whole))
+    raise RecordError(f"{file} is damaged, or not a session file of this version")
 
 
-def _is_at(opened: int, file: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(opened), os.stat(file))
-    except FileNotFoundError:
-        return False
+def _head(file: str, content: bytes, begin: int) -> bytes:
+    head = _HEAD.pack(_MAGIC, _name(file), begin, len(content), crc32(content))
+    return head + crc32(head).to_bytes(4, "big")
+
+
+def _name(file: str) -> bytes:
+    return bytes.fromhex(file[file.rindex("/") + 1 : file.rindex(".")])
 
 
 def _lock(opened: int) -> bool:

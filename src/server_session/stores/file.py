@@ -1,22 +1,17 @@
 """A store in a directory: one file a session, for all the processes of one machine.
 
-    directory/
-      store                   made with the directory; where it has gone, the directory has, and no session is absent
-      00/ … ff/               by the key's first byte, made when first needed
-        4f….session           a record; the name is the key in hexadecimal, so letter case never matters
-        4f….session.….new     a record while it is written; an old one was left by a process that died
-
-A file is: magic and version · a checksum of the rest · the key · the packed record. It changes only by a new one in
-its place.
+directory/
+  store                   made with the directory; where it has gone, the directory has, and no session is absent
+  00/ … ff/               by the key's first byte, made when first needed
+    4f….session           a packed record; the name is the key in hexadecimal, so letter case never matters
+    4f….session.….new     a file while it is first written; an old one was left by a process that died
 """
 
 import os
-import secrets
+import random
 import sys
 import time
 from base64 import urlsafe_b64decode
-from binascii import crc32
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -28,15 +23,12 @@ from server_session._colour import Colour
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import Outcome
-from server_session.stores._files import Files
+from server_session.stores._files import Files, Found, look
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
 
 __all__ = ["FileSessionStore", "FileStats"]
 
 _KEY: Final = pattern(r"[A-Za-z0-9_-]{24}")
-_MAGIC: Final = b"session\x02"
-_HEAD_BYTES: Final = len(_MAGIC) + 4
-_KEY_BYTES: Final = 18
 
 # A call that founds a session looks at so many files, and one in sixteen of the others: while a call adds one session
 # at most, what has expired and is not yet removed stays a small part of the whole.
@@ -56,9 +48,9 @@ class FileStats(NamedTuple):
 class FileSessionStore(PackedStore):
     """Sessions in a directory, shared by all the threads and processes of one machine.
 
-    Each session is a file of its own, replaced whole: a process that is killed at any moment leaves the old record or
-    the new one. With `durable=True` that holds for a loss of power too, and a write that has returned stands. Without,
-    a loss of power can take back the last seconds' writes, and leave a new record that cannot be read.
+    Each session is a file of its own: a process that is killed at any moment leaves the old record or the new one. With
+    `durable=True` each write replaces the file; that holds for a loss of power too, and a write that has returned
+    stands. Without, a loss of power can take back the last seconds' writes, and leave a record that cannot be read.
 
     A record that is damaged is `RecordError`, never an absent one; it stays until it is removed, by `destroy` or by
     hand. Session files may be removed at any time, the folders and `store` only while nothing uses the store.
@@ -103,9 +95,9 @@ class FileSessionStore(PackedStore):
         self._clock = clock
         self._files = Files(directory, durable)
         # Where the sweep goes on. Two threads in it at once look at different files, or at one twice: both are well.
-        self._unseen: deque[str] = deque()
-        # A process that lives for few calls must not begin where the one before it began.
-        self._calls = secrets.randbelow(_CALLS_A_SWEEP)
+        self._folders: list[str] = []
+        self._unseen: list[str] = []
+        self._calls = random.randrange(_CALLS_A_SWEEP)  # noqa: S311 - no secret
         try:
             self._files.make_directory()
         except OSError as error:
@@ -125,25 +117,29 @@ class FileSessionStore(PackedStore):
         self._calls += 1
         if likely is Likely.FOUNDS or self._calls % _CALLS_A_SWEEP == 0:
             # What fails here fails no call: the files are other sessions'. And it comes first, while no lock is held.
-            with suppress(OSError):
+            with suppress(OSError, IndexError):
                 self._sweep()
         with self._failing_clear():
-            # A file comes into its place whole, so to look at it needs no lock.
             if likely is Likely.LOOKS:
                 now = self._clock()
-                record, decision = _decide(file, self._files.read(file), change, now)
+                record, decision = _decide(file, self._files.read(file, self._timeout), change, now)
                 if decision is record or type(decision) is Outcome:
                     return decision
             while True:
-                # Nor does it need one to put a file where there is none.
-                with nullcontext() if likely is Likely.FOUNDS else self._files.held(file, self._timeout) as content:
-                    record, decision = _decide(file, content, change, self._clock())
+                # A file that is put where there is none needs no lock.
+                with nullcontext() if likely is Likely.FOUNDS else self._files.held(file, self._timeout) as held:
+                    found = None if held is None else look(held, file)
+                    record, decision = _decide(file, found, change, self._clock())
                     if decision is record or type(decision) is Outcome:
                         return decision
                     if not isinstance(decision, Record):
                         self._files.drop(file)
                         return decision
-                    if self._files.put(file, _pack(key, decision), is_new=content is None):
+                    if held is None or found is None:
+                        if self._files.add(file, decision.pack()):
+                            return decision
+                    else:
+                        self._files.change(held, file, found, decision.pack())
                         return decision
                 likely = Likely.WRITES
 
@@ -153,10 +149,10 @@ class FileSessionStore(PackedStore):
             return await super().destroy(key)
         except RecordError:
             file = self._file(key)
-            with self._failing_clear(), self._files.held(file, self._timeout) as content:
-                if content is not None:
+            with self._failing_clear(), self._files.held(file, self._timeout) as held:
+                if held is not None:
                     self._files.drop(file)
-                return content is not None
+                return held is not None
 
     def stats(self) -> FileStats:
         """Count what the directory holds. It looks at every file, so its time grows with the number of sessions.
@@ -167,9 +163,9 @@ class FileSessionStore(PackedStore):
         sizes = []
         with self._failing_clear():
             for file in [file for folder in self._files.folders() for file in self._files.inside(folder)]:
-                content = self._files.read(file)
-                if file.endswith(".session") and content is not None and not self._is_over(file, content):
-                    sizes.append(len(content))
+                found = self._files.read(file, self._timeout) if file.endswith(".session") else None
+                if found is not None and not self._is_over(file, found):
+                    sizes.append(found.size)
         return FileStats(len(sizes), sum(sizes))
 
     @contextmanager
@@ -188,44 +184,38 @@ class FileSessionStore(PackedStore):
 
     def _sweep(self) -> None:
         """Remove what has expired and what was left unfinished, among the next few files."""
-        for _ in range(_SWEPT):
-            if not self._unseen and (folders := self._files.folders()):
-                self._unseen.extend(self._files.inside(secrets.choice(folders)))
-            with suppress(IndexError, StoreError):
-                file = self._unseen.popleft()
+        if not self._unseen:
+            # In any order: a process that lives for few calls must not begin where the one before it began.
+            self._folders = self._folders or _shuffled(self._files.folders())
+            self._unseen.extend(_shuffled(self._files.inside(self._folders.pop())) if self._folders else ())
+        for _ in range(min(_SWEPT, len(self._unseen))):
+            with suppress(StoreError):
+                file = self._unseen.pop()
                 if not file.endswith(".session"):
                     self._files.drop_unfinished(file)
-                elif self._is_over(file, self._files.read(file)):
+                elif self._is_over(file, self._files.read(file, 0.0)):
                     # Where another holds it, it waits for the next round; no call waits for the sweep.
-                    with self._files.held(file, 0.0) as content:
-                        if self._is_over(file, content):
+                    with self._files.held(file, 0.0) as held:
+                        if held is not None and self._is_over(file, look(held, file)):
                             self._files.drop(file)
 
-    def _is_over(self, file: str, content: bytes | None) -> bool:
-        return content is not None and _unpack(file, content).expires <= self._clock()
+    def _is_over(self, file: str, found: Found | None) -> bool:
+        return found is not None and _unpack(file, found).expires <= self._clock()
 
 
-def _decide(file: str, content: bytes | None, change: Change[T], now: float) -> tuple[Record | None, T]:
-    record = None if content is None else _unpack(file, content)
+def _shuffled(paths: list[str]) -> list[str]:
+    return random.sample(paths, len(paths))
+
+
+def _decide(file: str, found: Found | None, change: Change[T], now: float) -> tuple[Record | None, T]:
+    record = None if found is None else _unpack(file, found)
     if record is not None and record.expires <= now:
         record = None
     return record, change(record, now)
 
 
-def _pack(key: str, record: Record) -> bytes:
-    rest = urlsafe_b64decode(key) + record.pack()
-    return _MAGIC + crc32(rest).to_bytes(4, "big") + rest
-
-
-def _unpack(file: str, content: bytes) -> Record:
-    rest = content[_HEAD_BYTES:]
-    if not content.startswith(_MAGIC):
-        raise RecordError(f"{file} is damaged, or not a session file of this version: its beginning is wrong")
-    if content[len(_MAGIC) : _HEAD_BYTES] != crc32(rest).to_bytes(4, "big"):
-        raise RecordError(f"{file} is damaged: its checksum is wrong")
-    if not file.endswith(f"/{rest[:_KEY_BYTES].hex()}.session"):
-        raise RecordError(f"{file} is the file of another session")
+def _unpack(file: str, found: Found) -> Record:
     try:
-        return Record.unpack(rest[_KEY_BYTES:])
+        return Record.unpack(found.content)
     except RecordError as error:
         raise RecordError(f"{file} holds what this store does not write: {error}") from error

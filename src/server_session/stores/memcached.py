@@ -9,8 +9,9 @@ import socket
 import time
 from collections.abc import Callable, Generator
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pymemcache.client.base import PooledClient  # type: ignore[import-untyped]
 from pymemcache.exceptions import MemcacheError, MemcacheServerError  # type: ignore[import-untyped]
@@ -22,8 +23,6 @@ from server_session.stores._clients import ClientOfProcess
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
 
 __all__ = ["MemcachedSessionStore"]
-
-_PORT: Final = 11211
 
 # A longer expiry memcached takes for a moment of unix time.
 _LONGEST_DURATION: Final = 60 * 60 * 24 * 30
@@ -45,19 +44,16 @@ class MemcachedSessionStore(PackedStore):
     `evictions` in its statistics, or choose another store where that must not be. So this store serves no owners.
 
     A session is one value, packed; a write reads it and swaps it if nobody wrote meanwhile, else reads it again. A read
-    is one round trip, a new session one, another write two. A read restarts the idle clock by a write of its own, and
-    leaves it out where that would move the expiry by a tenth of the idle time or less: a session that is only read may
-    expire so much earlier. Every write restarts the clock to the full.
+    is one round trip, a new session one, another write two. A read restarts the idle clock by a write of its own, but
+    not for a tenth of the idle time or less: a session that is only read may expire so much earlier.
 
     Expiries are exact, by the web servers' clocks: where there are several keep these in step. memcached drops the
     value within 2 seconds after; past 30 days by its own clock of the day.
 
-    A session larger than memcached's items may be (`-I`, 1 MiB by default) is a `LimitError`, and what was stored
-    before stays. Without compare-and-swap (`-C`) nothing works, and a `StoreError` says so.
+    A session larger than memcached's items (`-I`, 1 MiB by default) is a `LimitError`; what was stored before stays.
 
-    It blocks. Awaitable functions call it in a worker thread, under asyncio and trio alike, and a call that is
-    cancelled there runs on to its end. A write is sent once: where its answer is lost, `StoreError` is raised and it
-    was made or not made. A connection that ended while nobody used it is noticed beforehand and made anew.
+    It blocks; awaitable functions call it in a worker thread. A write is sent once: where its answer is lost,
+    `StoreError` is raised and it was made or not made. A connection that ended while nobody used it is made anew.
 
     Args:
         client: A `pymemcache.client.base.PooledClient`, or a URL: `memcached://host:port`, `memcached:///path/of/socket`.
@@ -66,7 +62,7 @@ class MemcachedSessionStore(PackedStore):
         prefix: What each key begins with: up to 226 visible characters of ASCII.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds that a write tries while others write the same session; of the client of a URL also the limit
-            of each wait for the server, to connect and for an answer. Nobody waits for a place in its pool.
+            of each wait for the server, to connect and for an answer.
         clock: Returns the present as unix time in seconds.
 
     Raises:
@@ -86,25 +82,23 @@ class MemcachedSessionStore(PackedStore):
         timeout: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}: give the seconds after which a call is given up")
-        pooled: Any = _client(client, timeout) if isinstance(client, str) else client
+        self._timeout = seconds_of("timeout", timeout)
+        pooled: Any = _client(client, self._timeout) if isinstance(client, str) else client
         _check_client(pooled)
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = _checked_prefix(prefix, pooled)
-        self._timeout = timeout
         self._clock = clock
-        self._connections = _Connections(pooled.client_pool)
+        self._pool = ClientOfProcess[Any](lambda: pooled.client_pool, lambda parents: parents.clear())
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
         name = self._prefix + key.encode()
         give_up = time.monotonic() + self._timeout
-        with self._connections.take() as connection:
+        with self._connection() as connection:
             for tries in itertools.count():
                 # A new session needs no look first: to add it fails where there is one.
-                is_known = likely is not Likely.FOUNDS or tries > 0
-                found, token = _ask(connection.gets, name) if is_known else (None, None)
+                is_new = likely is Likely.FOUNDS and tries == 0
+                found, token = (None, None) if is_new else _ask(connection.gets, name)
                 now = self._clock()
                 record = _live(found, now)
                 decision = change(record, now)
@@ -124,7 +118,30 @@ class MemcachedSessionStore(PackedStore):
 
     def close(self) -> None:
         """Close all connections. The store can be used on, and then makes new ones."""
-        self._connections.close()
+        self._pool.get().clear()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Generator[Any, None, None]:
+        """Take a connection for all commands of a call."""
+        pool = self._pool.get()
+        try:
+            connection = pool.get()
+        except RuntimeError as error:
+            raise StoreError("no free connection to memcached: give the client a larger max_pool_size") from error
+        try:
+            if connection.sock is not None and _has_ended(connection.sock):
+                connection.close()
+            yield connection
+        except BaseException:
+            # An answer that nobody read must not reach the next caller.
+            pool.destroy(connection)
+            connection.close()
+            raise
+        if connection in pool.used:
+            pool.release(connection)
+        else:
+            # The pool was closed meanwhile, and will not have it back.
+            connection.close()
 
     def _write(self, connection: Any, name: bytes, record: Record | None, now: float, token: bytes | None) -> bool:
         if record is None:
@@ -136,40 +153,6 @@ class MemcachedSessionStore(PackedStore):
         if token == b"0":
             raise StoreError("memcached runs without compare-and-swap, and would lose writes: start it without -C")
         return bool(_ask(connection.cas, name, packed, token, expiry, noreply=False))
-
-
-class _Connections:
-    """A client's connections, of which a call takes one for all its commands."""
-
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
-        self._own = ClientOfProcess(lambda: pool, lambda parents: parents.clear())
-
-    @contextlib.contextmanager
-    def take(self) -> Generator[Any, None, None]:
-        try:
-            connection = self._own.get().get()
-        except RuntimeError as error:
-            raise StoreError(
-                "no free connection to memcached: give the client a larger max_pool_size, or none"
-            ) from error
-        try:
-            if connection.sock is not None and _has_ended(connection.sock):
-                connection.close()
-            yield connection
-        except BaseException:
-            # An answer that nobody read must not reach the next caller.
-            self._pool.destroy(connection)
-            connection.close()
-            raise
-        if connection in self._pool.used:
-            self._pool.release(connection)
-        else:
-            # The pool was closed meanwhile, and will not have it back.
-            connection.close()
-
-    def close(self) -> None:
-        self._pool.clear()
 
 
 def _has_ended(connection: socket.socket) -> bool:
@@ -207,14 +190,12 @@ def _refusal(error: MemcacheServerError) -> LimitError | StoreError:
 
 
 def _live(found: Any, now: float) -> Record | None:
-    if found is None:
-        return None
     try:
-        record = Record.unpack(found)
+        record = None if found is None else Record.unpack(found)
     except (RecordError, TypeError) as error:
         # What a client's own serde returns may be anything.
         raise RecordError("the key holds no session: another program wrote it, or the client's serde") from error
-    return record if record.expires > now else None
+    return record if record is not None and record.expires > now else None
 
 
 def _expiry(expires: float, now: float) -> int:
@@ -227,28 +208,19 @@ def _expiry(expires: float, now: float) -> int:
 
 
 def _client(url: str, timeout: float) -> Any:
-    try:
+    make = partial(PooledClient, connect_timeout=timeout, timeout=timeout, no_delay=True)
+    # What Python says of a URL quotes it.
+    with contextlib.suppress(ValueError):
         parts = urlsplit(url)
-        server = _server(parts)
-    except ValueError:
-        # What Python says of it quotes it.
-        server = None
-    if server is None:
-        raise ConfigurationError(
-            "the URL cannot be read: give memcached://host:port or memcached:///path/of/socket and no more; "
-            "for TLS and all else make a PooledClient of pymemcache"
-        )
-    return PooledClient(server, connect_timeout=timeout, timeout=timeout, no_delay=True)
-
-
-def _server(parts: SplitResult) -> tuple[str, int] | str | None:
-    if parts.scheme != "memcached" or "@" in parts.netloc or parts.query or parts.fragment:
-        return None
-    if not parts.netloc:
-        return unquote(parts.path) if len(parts.path) > 1 else None
-    if parts.path not in ("", "/") or not parts.hostname:
-        return None
-    return parts.hostname, _PORT if parts.port is None else parts.port
+        if parts.scheme == "memcached" and "@" not in parts.netloc and not parts.query and not parts.fragment:
+            if not parts.netloc and len(parts.path) > 1:
+                return make(unquote(parts.path))
+            if parts.hostname and parts.path in ("", "/"):
+                return make((parts.hostname, 11211 if parts.port is None else parts.port))
+    raise ConfigurationError(
+        "the URL cannot be read: give memcached://host:port or memcached:///path/of/socket and no more; "
+        "for TLS and all else make a PooledClient of pymemcache"
+    )
 
 
 def _check_client(client: Any) -> None:

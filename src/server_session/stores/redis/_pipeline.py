@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import redis.asyncio
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
 
-__all__ = ["Pipeline", "packed"]
+__all__ = ["Pipeline"]
 
 _Answer: TypeAlias = "asyncio.Future[Any]"
 
@@ -21,19 +21,12 @@ _AT_ONCE: Final = 32_768
 _LOOK: Final = "can_read" if hasattr(redis.asyncio.Connection, "can_read") else "can_read_destructive"
 
 
-def packed(command: Iterable[bytes]) -> bytes:
-    """Write a command as Redis reads it."""
-    parts = [b"$%d\r\n%b\r\n" % (len(part), part) for part in command]
-    return b"*%d\r\n%b" % (len(parts), b"".join(parts))
-
-
 class Pipeline:
     """Sends what is called in one turn of the loop in one piece, and gives each call its own answer.
 
-    Redis answers in the order in which it was asked, and who asked is known here alone. So one coroutine at a time
-    reads: a call that finds nobody at work, or a task. A call that is cancelled leaves its place, and its answer is
-    read and dropped. A connection that fails is given up by who reads, with all the calls that it owes an answer.
-    It is made anew by who sends, and only when nobody reads.
+    Redis answers in the order in which it was asked. So one coroutine at a time reads: a call that finds nobody at
+    work, or a task. A call that is cancelled leaves its place, and its answer is read and dropped. A connection that
+    fails is given up by who reads, with all that it owes; it is made anew by who sends, and only when nobody reads.
 
     Args:
         pool: redis-py's asynchronous pool. One of its connections is taken and kept.
@@ -52,13 +45,14 @@ class Pipeline:
         self._reader: asyncio.Task[None] | None = None
         self._is_reading = False
 
-    async def call(self, command: bytes) -> Any:
-        """Send a packed command, once, and return its answer.
+    async def call(self, words: Sequence[bytes]) -> Any:
+        """Send a command, once, and return its answer.
 
         Raises:
             ResponseError: It is the answer.
             RedisError, OSError: The answer is lost, or the call was not sent.
         """
+        command = b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
         answer = self._loop.create_future()
         if self._connection is None or self._is_reading or self._sender is not None or len(command) > _AT_ONCE:
             self._unsent.append((command, answer))
@@ -69,12 +63,11 @@ class Pipeline:
             if self._connection.health_check_interval or await self._has_ended():
                 self._unsent.append((command, answer))
             else:
-                self._begin_trip([answer])
+                self._trips.append((self._loop.time() + self._limit, deque([answer])))
                 await self._connection.send_packed_command([command], check_health=False)
                 await self._end_trip()
         except _LOST as error:
             await self._give_up(error)
-            self._fail([answer], error)
         except BaseException:
             answer.cancel()
             raise
@@ -114,7 +107,7 @@ class Pipeline:
                 calls = [call for call in self._unsent if not call[1].done()]
                 self._unsent.clear()
                 if calls:
-                    self._begin_trip([answer for _, answer in calls])
+                    self._trips.append((self._loop.time() + self._limit, deque(answer for _, answer in calls)))
                     self._go_on()
                     await self._connection.send_packed_command([command for command, _ in calls], check_health=False)
         except _LOST:
@@ -168,9 +161,6 @@ class Pipeline:
             self._reader = None
             self._is_reading = False
             self._go_on()
-
-    def _begin_trip(self, answers: list[_Answer]) -> None:
-        self._trips.append((self._loop.time() + self._limit, deque(answers)))
 
     async def _end_trip(self) -> None:
         due, answers = self._trips[0]

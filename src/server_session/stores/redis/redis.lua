@@ -50,10 +50,11 @@ local function write_lifetime(idle, remaining)
     idle = string.format("%s %.0f", idle, now() + remaining)
   end
   redis.call("HSET", key, "", idle)
+  return idle
 end
 
-local function expire(moves_back)
-  local idle, deadline = string.match(redis.call("HGET", key, ""), "^(%d+) ?(%d*)$")
+local function expire(lifetime, moves_back)
+  local idle, deadline = string.match(lifetime, "^(%d+) ?(%d*)$")
   local moment = now()
   local expiry = math.min(moment + idle, tonumber(deadline) or math.huge)
   if moves_back or expiry > moment + redis.call("PTTL", key) then
@@ -63,17 +64,17 @@ end
 
 local calls = {}
 
-function calls.get()
+function calls.get(lifetime)
   if take() == "1" then
-    expire(false)
+    expire(lifetime, false)
   end
   return redis.call("HGETALL", key)
 end
 
 function calls.create()
-  write_lifetime(take(), take())
+  local lifetime = write_lifetime(take(), take())
   write("HSET")
-  expire(true)
+  expire(lifetime, true)
   return APPLIED
 end
 
@@ -83,21 +84,21 @@ function calls.replace()
   local idle, remaining = take(), take()
   write_lifetime(idle, remaining)
   redis.call("DEL", key)
-  write_lifetime(idle, remaining)
+  local lifetime = write_lifetime(idle, remaining)
   write("HSET")
-  expire(true)
+  expire(lifetime, true)
   return APPLIED
 end
 
-function calls.merge()
+function calls.merge(lifetime)
   local idle, remaining = take(), take()
   local has_lifetime = idle ~= ""
   if has_lifetime then
-    write_lifetime(idle, remaining)
+    lifetime = write_lifetime(idle, remaining)
   end
   write("HSET")
   write("HDEL")
-  expire(has_lifetime)
+  expire(lifetime, has_lifetime)
   return APPLIED
 end
 
@@ -114,4 +115,4 @@ elseif not string.match(lifetime, "^%d+ ?%d*$") then
 elseif not is_as_expected() then
   return CONFLICT
 end
-return calls[call]()
+return calls[call](lifetime)

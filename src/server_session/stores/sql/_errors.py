@@ -5,19 +5,13 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from server_session.stores.sql._dialects import family_of
+from server_session.stores.sql._table import family_of
 
 __all__ = ["explain", "hint_of", "is_passing", "lacks_table"]
 
 # A deadlock, a serialization failure, a lock that cannot be waited for: nothing was written, and it may be tried again.
-_PASSING: Final = frozenset(
-    {
-        *("40001", "40P01"),
-        *(1213, 1020),
-        # SQLITE_BUSY and SQLITE_LOCKED, plain and extended.
-        *(5, 261, 517, 773, 6, 262),
-    }
-)
+# PostgreSQL's, MySQL's, then SQLite's BUSY and LOCKED, plain and extended.
+_PASSING: Final = frozenset({"40001", "40P01", 1213, 1020, 5, 261, 517, 773, 6, 262})
 _NO_TABLE: Final = frozenset({"42P01", 1146})
 _TOO_LARGE: Final = 1153
 

@@ -36,22 +36,13 @@ def _pymysql_limits(seconds: float) -> dict[str, Any]:
     return {**_mysql_limits(seconds), "read_timeout": seconds, "write_timeout": seconds}
 
 
-def _sqlite_limits(seconds: float) -> dict[str, Any]:
-    return {"timeout": seconds}
-
-
 # What each driver calls the limits of its waits.
 LIMITS: Final[Mapping[str, Callable[[float], dict[str, Any]]]] = {
-    "psycopg": _libpq_limits,
-    "psycopg_async": _libpq_limits,
-    "psycopg2": _libpq_limits,
+    **dict.fromkeys(("psycopg", "psycopg_async", "psycopg2"), _libpq_limits),
     "asyncpg": _asyncpg_limits,
     "pymysql": _pymysql_limits,
-    "aiomysql": _mysql_limits,
-    "asyncmy": _mysql_limits,
-    "mysqldb": _mysql_limits,
-    "pysqlite": _sqlite_limits,
-    "aiosqlite": _sqlite_limits,
+    **dict.fromkeys(("aiomysql", "asyncmy", "mysqldb"), _mysql_limits),
+    **dict.fromkeys(("pysqlite", "aiosqlite"), lambda seconds: {"timeout": seconds}),
 }
 
 

@@ -17,10 +17,10 @@ from server_session._colour import running_library
 from server_session.exceptions import ColourError, ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
-from server_session.stores.sql._dialects import family_of
 from server_session.stores.sql._limits import LIMITS, connect_with_limit
+from server_session.stores.sql._table import family_of
 
-__all__ = ["Source", "source_of"]
+__all__ = ["source_of"]
 
 T = TypeVar("T")
 
@@ -30,48 +30,30 @@ _CONNECTIONS: Final = 10
 _CONNECTIONS_TO_A_FILE: Final = 2
 
 
-class Source:
-    """Where connections come from."""
+class Blocking:
+    """Connections of an engine that blocks."""
 
-    colour: Colour
-
-    def __init__(self, dialect: str, is_given: bool) -> None:
-        self.dialect = dialect
-        self._is_given = is_given
-
-    async def run(self, step: Callable[[Connection], T], end: float) -> T:
-        """Run the step over a connection; if it awaits, by this moment of the monotonic clock."""
-        raise NotImplementedError
-
-    def finish(self, connection: Connection) -> None:
-        """End what one statement may have left open."""
-        # An application's listener may have begun a transaction, autocommit notwithstanding. Where there is none
-        # nothing is open, and MySQL's drivers would ask the server all the same.
-        if self._is_given:
-            connection.commit()
-
-    async def close(self) -> None:
-        """Close the connections; an engine that was given is its owner's to close."""
-        raise NotImplementedError
-
-
-class _Blocking(Source):
     colour = Colour.BLOCKS
 
     def __init__(self, make: Callable[[], Engine], is_given: bool = False) -> None:
         self._own = ClientOfProcess(make, lambda parents: None if is_given else parents.dispose(close=False))
-        super().__init__(self._own.get().dialect.name, is_given)
+        self.is_given = is_given
+        self.dialect = self._own.get().dialect.name
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:  # noqa: ARG002 - the driver has the limits
+        """Run the step over a connection."""
         with self._own.get().connect() as connection:
             return step(connection)
 
     async def close(self) -> None:
-        if not self._is_given:
+        """Close the connections; an engine that was given is its owner's to close."""
+        if not self.is_given:
             self._own.get().dispose()
 
 
-class _Awaiting(Source):
+class Awaiting:
+    """Connections of an engine that awaits: the one that was given, or one of each loop."""
+
     colour = Colour.AWAITS
 
     def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
@@ -79,14 +61,17 @@ class _Awaiting(Source):
         # at the first call alone.
         made = make()
         importlib.import_module("greenlet")
-        super().__init__(made.dialect.name, is_given)
+        self.is_given = is_given
+        self.dialect = made.dialect.name
         self._given = made if is_given else None
         self._loops = ClientOfEachLoop(make, AsyncEngine.dispose)
 
     async def close(self) -> None:
+        """Close the connections of the running loop; an engine that was given is its owner's to close."""
         await self._loops.close()
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:
+        """Run the step over a connection, by this moment of the monotonic clock."""
         if running_library() == "trio":
             raise ColourError(
                 "SQLAlchemy's awaiting engines run under asyncio alone: "
@@ -124,21 +109,29 @@ def _take(task: "asyncio.Future[Any]") -> None:
         task.exception()
 
 
-def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Source:
+def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
     """Return the source for what a store was given."""
     if isinstance(engine, AsyncEngine):
         _refuse_memory(type(engine.pool))
         awaiting = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return _Awaiting(lambda: awaiting, is_given=True)
+        return Awaiting(lambda: awaiting, is_given=True)
     if isinstance(engine, Engine):
         _refuse_memory(type(engine.pool))
         blocking = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return _Blocking(lambda: blocking, is_given=True)
+        return Blocking(lambda: blocking, is_given=True)
+    try:
+        return _source_of_url(engine, timeout)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
+            "or [mysql] of server-session, SQLite's aiosqlite with none"
+        ) from error
+
+
+def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
     try:
         url = make_url(engine)
         spoken = cast("type[DefaultDialect]", url.get_dialect())
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
     except (ArgumentError, ValueError):
         # What SQLAlchemy and Python say of it may quote the password.
         raise ConfigurationError(
@@ -149,12 +142,9 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Sourc
     family_of(spoken.name)
     _refuse_memory(spoken.get_pool_class(url))
     settings = _settings(spoken, timeout)
-    try:
-        if spoken.is_async:
-            return _Awaiting(lambda: create_async_engine(url, **settings))
-        return _Blocking(lambda: _blocking_engine(url, settings))
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
+    if spoken.is_async:
+        return Awaiting(lambda: create_async_engine(url, **settings))
+    return Blocking(lambda: _blocking_engine(url, settings))
 
 
 def _settings(spoken: type[DefaultDialect], timeout: float) -> dict[str, Any]:
@@ -176,13 +166,6 @@ def _blocking_engine(url: URL, settings: dict[str, Any]) -> Engine:
     if engine.driver == "psycopg":
         event.listen(engine, "do_connect", connect_with_limit(settings["pool_timeout"]))
     return engine
-
-
-def _missing(error: ModuleNotFoundError) -> ConfigurationError:
-    return ConfigurationError(
-        f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
-        "or [mysql] of server-session, SQLite's aiosqlite with none"
-    )
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

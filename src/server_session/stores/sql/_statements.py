@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -24,13 +24,28 @@ from sqlalchemy.exc import DBAPIError
 from server_session.exceptions import RecordError, StoreError
 from server_session.stores._base import Fields
 from server_session.stores._packed import Record
-from server_session.stores.sql._dialects import BEGIN, SERVER_TIME
 from server_session.stores.sql._errors import hint_of
 
 __all__ = ["Row", "Statements", "begin", "look", "pack", "send"]
 
 pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Fields).decode
+
+
+_SERVER_TIME: Final = {
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "CAST(extract(epoch FROM statement_timestamp()) AS double precision)",
+    # UTC, for the local time of a session occurs twice when summer time ends.
+    "mysql": "timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6)) / 1e6",
+}
+
+_BEGIN: Final = {
+    # The write lock at once: a transaction that has read cannot wait for it, it fails.
+    "sqlite": "BEGIN IMMEDIATE",
+    # Whoever waited for a row's lock sees the row as it then is.
+    "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
+    "mysql": "START TRANSACTION",
+}
 
 
 class Row(NamedTuple):
@@ -47,7 +62,7 @@ class Statements:
 
     def __init__(self, table: Table, family: str, clock: Callable[[], float] | None) -> None:
         now: ColumnElement[float] = (
-            literal_column(SERVER_TIME[family], Double)
+            literal_column(_SERVER_TIME[family], Double)
             if clock is None
             else bindparam("now", callable_=clock, type_=Double)
         )
@@ -55,7 +70,7 @@ class Statements:
         is_key = column.id == bindparam("key")
         # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
         as_seen = (is_key, column.stamp == bindparam("seen"), column.expires > now)
-        self.begin = BEGIN[family]
+        self.begin = _BEGIN[family]
         self.read = select(
             column.stamp, column.idle, column.deadline, column.expires, now.label("now"), column.data
         ).where(is_key)

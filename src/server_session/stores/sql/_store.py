@@ -22,11 +22,10 @@ from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, StoreError
 from server_session.stores._base import Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
-from server_session.stores.sql._dialects import family_of
 from server_session.stores.sql._errors import explain, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, begin, look, pack, send
-from server_session.stores.sql._table import TABLE, session_table
+from server_session.stores.sql._table import TABLE, family_of, session_table
 
 __all__ = ["SQLSessionStore"]
 
@@ -61,30 +60,25 @@ class SQLSessionStore(PackedStore):
 
     **Atomic.** Each statement is a transaction of its own, and correct at READ COMMITTED and above. A read is one round
     trip. A write reads the row and writes it back on condition that nobody has written since; where somebody has, it
-    locks the row and does so again. Deadlocks, serialization failures and SQLite's "database is locked" are tried
-    again, until the time is over. A write whose answer is lost is not sent again: that is a `StoreError`, and it was
-    made or not made.
+    locks the row and does so again. Deadlocks, serialization failures and SQLite's "database is locked" are tried again
+    until the time is over. A write whose answer is lost is a `StoreError`, and it was made or not made.
 
-    **Touch.** A read writes only if that moves the expiry by more than a tenth of the idle time. So a session may
-    expire up to a tenth of its idle time early: one of 30 minutes after between 27 and 30 minutes without a request.
+    **Touch.** A read writes only if that moves the expiry by more than a tenth of the idle time, so a session of 30
+    minutes may expire after 27.
 
     **Clock.** Times are the database's, so that hosts whose clocks differ agree. That clock must not be set back.
 
-    **Expired rows.** Every 50th write deletes at most 100 of them, by their keys. Where almost nobody writes call
-    `delete_expired` now and then.
+    **Expired rows.** Every 50th write deletes at most 100. Where almost nobody writes call `delete_expired` at times.
 
     **Limits of time.** An awaiting call ends within `timeout` seconds whatever the database does, the wait for a place
     in the pool included: give more where a rush of calls is to queue on a busy machine. A blocking call of a store made
     from a URL waits at most so long for a connection of the pool, to connect, and for each answer; where the store was
-    given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for ever. An
-    awaiting call that is cancelled lets a statement that has begun finish, within the same limit, so its connection
-    goes back to the pool whole.
+    given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for ever.
 
-    **Settings.** Given an engine, the store uses its connections in autocommit. MySQL's drivers make more round trips
-    to switch to it and back, unless the engine was made with `isolation_level="AUTOCOMMIT"` and
-    `skip_autocommit_rollback=True`, as those made from a URL are; these have 10 connections, or 2 to a file of SQLite.
-    There, `PRAGMA journal_mode=WAL` keeps readers from waiting for a writer. A whole session must fit into MySQL's
-    `max_allowed_packet`.
+    **Settings.** A given engine's connections are used in autocommit; MySQL's drivers make more round trips for that,
+    unless it was made with `isolation_level="AUTOCOMMIT"` and `skip_autocommit_rollback=True`, as those of a URL are;
+    these have 10 connections, or 2 to a file of SQLite. There, `PRAGMA journal_mode=WAL` keeps readers from waiting for
+    a writer. A whole session must fit into MySQL's `max_allowed_packet`.
 
     Args:
         engine: SQLAlchemy's `Engine` or `AsyncEngine`, or a URL, whose driver says whether calls block or await. From a
@@ -113,12 +107,10 @@ class SQLSessionStore(PackedStore):
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
-        if not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}: give the seconds after which a call is given up")
-        self._timeout = timeout
+        self._timeout = seconds_of("timeout", timeout)
         self._makes_table = create_table
         self._table = session_table(MetaData(), table)
-        self._source = source_of(engine, timeout)
+        self._source = source_of(engine, self._timeout)
         self.colour = self._source.colour
         self._statements = Statements(self._table, family_of(self._source.dialect), clock)
         # Its start is left to chance, so that hosts do not sweep at once.
@@ -171,19 +163,13 @@ class SQLSessionStore(PackedStore):
         return await self._run(work)
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """Delete rows that have expired, at most so many, and return how many there were.
-
-        They go by their keys and in one statement, so no lock is wider than these rows or longer than that.
-
-        Args:
-            limit: From 1 to 10,000.
-        """
+        """Delete rows that have expired, at most so many (from 1 to 10,000), and return how many there were."""
         if not 0 < limit <= _MOST_ROWS_A_SWEEP:
             raise ConfigurationError(f"limit={limit!r}: give the rows to delete at once, 1 to {_MOST_ROWS_A_SWEEP:,}")
         say = self._statements
 
         def work(connection: Connection, _: Executable) -> int:
-            # In one order everywhere, so that two who sweep do not wait for each other crosswise.
+            # By their keys, so no lock is wider; in one order, so two who sweep do not wait for each other crosswise.
             keys = sorted(connection.scalars(say.list_expired, {"most": limit}))
             return connection.execute(say.sweep, {"keys": keys}).rowcount if keys else 0
 
@@ -272,7 +258,10 @@ class SQLSessionStore(PackedStore):
         say = self._statements
         if not locks:
             answer = work(connection, say.read)
-            self._source.finish(connection)
+            if self._source.is_given:
+                # A listener of the application's may have begun a transaction, autocommit notwithstanding. Elsewhere
+                # nothing is open, and MySQL's drivers would ask the server all the same.
+                connection.commit()
             return answer
         try:
             begin(connection, say.begin)

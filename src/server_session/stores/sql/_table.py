@@ -1,4 +1,4 @@
-"""The table of sessions."""
+"""The table of sessions, and the databases that it can be in."""
 
 from typing import Final
 
@@ -7,11 +7,21 @@ from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
-from server_session.stores.sql._dialects import family_of
+from server_session.exceptions import ConfigurationError
 
-__all__ = ["TABLE", "ddl", "session_table"]
+__all__ = ["TABLE", "ddl", "family_of", "session_table"]
 
 TABLE: Final = "server_sessions"
+
+
+def family_of(dialect: str) -> str:
+    """Return the dialect whose words this one speaks."""
+    family = "mysql" if dialect == "mariadb" else dialect
+    if family not in ("sqlite", "postgresql", "mysql"):
+        raise ConfigurationError(
+            f"sessions cannot be kept in {dialect!r}: the databases are sqlite, postgresql, mysql and mariadb"
+        )
+    return family
 
 
 def session_table(metadata: MetaData, name: str = TABLE) -> Table:
@@ -60,8 +70,5 @@ def ddl(dialect: str, table: str = TABLE) -> str:
     family_of(dialect)
     speaker = URL.create(dialect).get_dialect()()
     described = session_table(MetaData(), table)
-    statements: list[ExecutableDDLElement] = [
-        CreateTable(described),
-        *(CreateIndex(index) for index in described.indexes),
-    ]
+    statements: list[ExecutableDDLElement] = [CreateTable(described), *map(CreateIndex, described.indexes)]
     return "\n\n".join(f"{str(statement.compile(dialect=speaker)).strip()};" for statement in statements) + "\n"

@@ -11,46 +11,44 @@ import hmac
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from server_session._record import CREATED, OWNER
-from server_session._signals import Signals
-from server_session._tokens import short_digest
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, Expect, Fields, Lifetime, Outcome, SessionStore
 from server_session.stores._over import StoreOver
-from server_session.stores._packed import holds
+from server_session.stores._packed import Refusal, holds
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-__all__ = ["EncryptedCodec", "SealedStore", "sealed"]
+__all__ = ["HEAD", "EncryptedCodec", "SealedStore", "Unreadable"]
 
 T = TypeVar("T")
 
-Refused: TypeAlias = Literal[Outcome.MISSING, Outcome.CONFLICT]
+Unreadable: TypeAlias = Callable[[str, str, str], None]
+"""Told of a record that does not open: its key, a code, and why in words."""
 
-KEY_BYTES: Final = 32
+HEAD: Final = "\0created"
+"""The field that holds what a record is founded with, its time and its owner together: nobody can drop the owner alone.
+
+Every record has one. Its name is of one of the two, so it is in no other field's way.
+"""
+_OWNER: Final = "\0owner"
+_IN_HEAD: Final = frozenset((HEAD, _OWNER))
+_encode_head: Final = msgspec.msgpack.Encoder().encode
+_decode_head: Final = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None]).decode
+
+_KEY_BYTES: Final = 32
 _VERSION: Final = b"\x01"
-_KEY_ID_BYTES: Final = 4
-_PREFIX_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
+_PREFIX_BYTES: Final = 5
 # OpenSSL before 3.5 seals no empty data.
 _FILLER: Final = b"\0"
 _KEY_ID: Final = b"server-session key id"
 _SESSION_KEY: Final = b"server-session key of a session\0"
 # A request asks for its session's key two times or three, and to make it costs as much as to seal four fields.
 _KEPT_CIPHERS: Final = 1024
-
-HEAD: Final = CREATED
-"""The field that holds what a record is founded with, `CREATED` and `OWNER` together: nobody can drop the owner alone.
-
-Every record has one. Its name is of one of the two, so it is in no other field's way.
-"""
-_IN_HEAD: Final = frozenset((CREATED, OWNER))
-_encode_head: Final = msgspec.msgpack.Encoder().encode
-_decode_head: Final = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None]).decode
 
 # Each try that fails is a write of somebody else that was made.
 _TRIES: Final = 100
@@ -71,7 +69,7 @@ class EncryptedCodec:
     """
 
     def __init__(self, keys: Sequence[bytes | str]) -> None:
-        cipher = _cipher()
+        cipher, self._invalid = _cipher()
         if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
             raise ConfigurationError(
                 "the keys of EncryptedCodec are a list, the newest last, as in EncryptedCodec([key]), "
@@ -79,85 +77,75 @@ class EncryptedCodec:
             )
         if not keys:
             raise ConfigurationError(f"EncryptedCodec needs at least one key: {_MAKE_A_KEY}")
-        self._keys: dict[bytes, _Key] = {}
+        # By the bytes that are before what each key seals.
+        self._ciphers: dict[bytes, Callable[[str], AESSIV]] = {}
         for place, given in enumerate(keys):
-            self._newest = key = _Key(_secret(place, given), cipher)
-            if key.prefix in self._keys:
+            secret = _secret(place, given)
+            self._newest = (_VERSION + hmac.digest(secret, _KEY_ID, "sha256"))[:_PREFIX_BYTES]
+            if self._newest in self._ciphers:
                 raise ConfigurationError(f"keys[{place}] of EncryptedCodec is there twice: leave one out")
-            self._keys[key.prefix] = key
+            self._ciphers[self._newest] = _ciphers_of(secret, cipher)
 
     def __repr__(self) -> str:
         # The ids, for whoever compares processes; a key itself is shown nowhere.
-        return f"<EncryptedCodec of the keys {', '.join(key.name for key in self._keys.values())}>"
+        return f"<EncryptedCodec of the keys {', '.join(map(_id_in, self._ciphers))}>"
 
     @staticmethod
     def generate_key() -> str:
         """Return a fresh key, as text for a file or a secret's store: 32 random bytes in base64url."""
-        return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode("ascii")
+        return base64.urlsafe_b64encode(os.urandom(_KEY_BYTES)).decode("ascii")
 
     @property
     def is_rotating(self) -> bool:
         """Whether what is stored may be sealed by another key than the one that seals."""
-        return len(self._keys) > 1
+        return len(self._ciphers) > 1
 
     def is_stale(self, stored: bytes) -> bool:
         """Tell whether another key than the newest sealed this."""
-        return not stored.startswith(self._newest.prefix)
+        return not stored.startswith(self._newest)
 
     def seal(self, selector: str, name: str, value: bytes) -> bytes:
         """Return what is stored for a field of this value, in this record."""
-        key = self._newest
-        return key.prefix + key.cipher(selector).encrypt(_FILLER + value, [name.encode()])
+        prefix = self._newest
+        return prefix + self._ciphers[prefix](selector).encrypt(_FILLER + value, [name.encode()])
 
     def open(self, selector: str, name: str, stored: bytes) -> bytes:
         """Return the value of a stored field; raises `SealError` unless it was sealed for this field of this record."""
-        key = self._keys.get(stored[:_PREFIX_BYTES])
-        if key is None:
-            if stored[: len(_VERSION)] != _VERSION:
-                raise SealError(
-                    "not_sealed", f"its field {name!r} was written without EncryptedCodec, or by something else"
-                )
-            unknown = stored[len(_VERSION) : _PREFIX_BYTES].hex()
+        prefix = stored[:_PREFIX_BYTES]
+        if not prefix.startswith(_VERSION):
             raise SealError(
-                "unknown_key", f"its field {name!r} was sealed with the key {unknown}, and {self!r} has it not"
+                "not_sealed", f"its field {name!r} was written without EncryptedCodec, or by something else"
             )
+        if prefix not in self._ciphers:
+            why = f"its field {name!r} was sealed with the key {_id_in(prefix)}, and {self!r} has it not"
+            raise SealError("unknown_key", why)
         try:
-            return key.cipher(selector).decrypt(stored[_PREFIX_BYTES:], [name.encode()])[len(_FILLER) :]
-        except key.invalid:
-            raise SealError(
-                "damaged",
-                f"its field {name!r} was not sealed for this place: damaged, or moved from another field or record",
-            ) from None
+            return self._ciphers[prefix](selector).decrypt(stored[_PREFIX_BYTES:], [name.encode()])[len(_FILLER) :]
+        except self._invalid:
+            why = f"its field {name!r} was not sealed for this place: damaged, or moved from another field or record"
+            raise SealError("damaged", why) from None
 
 
 class SealError(Exception):
-    """What is stored does not open; `reason` is a code."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
+    """What is stored does not open: a code, and why."""
 
 
-class _Key:
-    """A master key: its id, and the ciphers of the sessions."""
-
-    def __init__(self, secret: bytes, cipher: "type[AESSIV]") -> None:
-        from cryptography.exceptions import InvalidTag
-
-        identity = hmac.digest(secret, _KEY_ID, "sha256")[:_KEY_ID_BYTES]
-        self.name = identity.hex()
-        self.prefix = _VERSION + identity
-        self.invalid = InvalidTag
-
-        def cipher_of(selector: str) -> "AESSIV":
-            return cipher(hmac.digest(secret, _SESSION_KEY + selector.encode(), "sha512"))
-
-        self.cipher = lru_cache(_KEPT_CIPHERS)(cipher_of)
+def _id_in(prefix: bytes) -> str:
+    return prefix.removeprefix(_VERSION).hex()
 
 
-def _cipher() -> "type[AESSIV]":
+def _ciphers_of(secret: bytes, cipher: "type[AESSIV]") -> Callable[[str], "AESSIV"]:
+    """Return what gives each session's cipher under a master key."""
+
+    def cipher_of(selector: str) -> "AESSIV":
+        return cipher(hmac.digest(secret, _SESSION_KEY + selector.encode(), "sha512"))
+
+    return lru_cache(_KEPT_CIPHERS)(cipher_of)
+
+
+def _cipher() -> "tuple[type[AESSIV], type[Exception]]":
     try:
-        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV
     except ImportError as error:
         raise ConfigurationError(
@@ -170,7 +158,7 @@ def _cipher() -> "type[AESSIV]":
             "EncryptedCodec needs AES-SIV, which the OpenSSL beneath this cryptography has not: install "
             "cryptography's own wheel, or one built on OpenSSL 3"
         ) from error
-    return AESSIV
+    return AESSIV, InvalidTag
 
 
 def _secret(place: int, given: object) -> bytes:
@@ -186,62 +174,50 @@ def _secret(place: int, given: object) -> bytes:
         secret = bytes(given)
     else:
         raise ConfigurationError(f"{what} is {type(given).__name__!r}, not bytes or text: {_MAKE_A_KEY}")
-    if len(secret) < KEY_BYTES:
-        raise ConfigurationError(f"{what} has {len(secret)} bytes, fewer than {KEY_BYTES}: {_MAKE_A_KEY}")
+    if len(secret) < _KEY_BYTES:
+        raise ConfigurationError(f"{what} has {len(secret)} bytes, fewer than {_KEY_BYTES}: {_MAKE_A_KEY}")
     return secret
 
 
-def sealed(store: SessionStore, codec: EncryptedCodec, signals: Signals) -> SessionStore:
-    """Return the store that seals what `store` holds; raises `ConfigurationError` unless `codec` can."""
-    if not isinstance(codec, EncryptedCodec):
-        raise ConfigurationError(f"codec is an EncryptedCodec([key]), not {type(codec).__name__!r}")
-    return SealedStore(store, codec, signals)
-
-
 class SealedStore(StoreOver):
-    """The whole contract over plain fields, on a store that sees none of their values."""
+    """The whole contract over plain fields, on a store that sees none of their values.
 
-    def __init__(self, store: SessionStore, codec: EncryptedCodec, signals: Signals) -> None:
+    Where a record does not open, `unreadable` is told, and it is a `RecordError`.
+    """
+
+    def __init__(self, store: SessionStore, codec: EncryptedCodec, unreadable: Unreadable) -> None:
         super().__init__(store)
+        if not isinstance(codec, EncryptedCodec):
+            raise ConfigurationError(f"codec is an EncryptedCodec([key]), not {type(codec).__name__!r}")
         self._codec = codec
-        self._signals = signals
+        self._unreadable = unreadable
 
-    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refused:
-        """Return the fields, opened; raises `RecordError` where they do not open."""
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
+        """Return the fields, opened."""
 
-        async def touched(stored: Fields, plain: Fields, exact: Expect) -> Fields | Refused:
-            if not touch:
+        async def read(exact: Expect, stored: Fields, plain: Fields) -> Fields | Refusal:
+            if stored and not touch:
                 return plain
-            if stale := self._stale(stored):
+            if stored and (stale := self._stale(stored)):
                 # A merge is a touch: the session's next request finds it sealed by the newest key, and reads once.
                 fresh = self._seal(key, plain, stale)
                 outcome = await self._store.merge(key, fresh, (), {**stale, **exact})
                 return plain if outcome is APPLIED else outcome
-            answer = await self._store.get(key, exact)
+            answer = await self._store.get(key, exact, touch)
             return answer if isinstance(answer, Outcome) else self._open(key, answer)
 
-        if _IN_HEAD.isdisjoint(expect):
-            answer = await self._store.get(key, self._expect(key, expect), touch)
-            if not isinstance(answer, Outcome):
-                return self._open(key, answer)
-            if self._is_final(answer):
-                return answer
-        return await self._compare(key, expect, touched)
+        return await self._where(key, expect, read, expect)
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         """Seal and write the whole record."""
         fresh = self._seal(key, fields, (HEAD, *fields))
 
-        async def write(_stored: Fields, _plain: Fields, exact: Expect) -> Outcome:
+        async def write(exact: Expect, _stored: Fields, _plain: Fields) -> Outcome:
             return await self._store.set(key, fresh, lifetime, exact)
 
         if expect is None:
             return await self._store.set(key, fresh, lifetime, None)
-        if _IN_HEAD.isdisjoint(expect):
-            outcome = await self._store.set(key, fresh, lifetime, self._expect(key, expect))
-            if self._is_final(outcome):
-                return outcome
-        return await self._compare(key, expect, write)
+        return await self._where(key, expect, write, expect)
 
     async def merge(
         self,
@@ -252,36 +228,43 @@ class SealedStore(StoreOver):
         lifetime: Lifetime | None = None,
     ) -> Outcome:
         """Seal and write the changed fields."""
+        touched = (*changed, *removed)
 
-        async def write(stored: Fields, plain: Fields, exact: Expect) -> Outcome:
-            for name in removed:
-                plain.pop(name, None)
-            plain.update(changed)
-            stale = {name: value for name, value in self._stale(stored).items() if name == HEAD or name in plain}
-            if not _IN_HEAD.isdisjoint((*changed, *removed)):
+        async def write(exact: Expect, stored: Fields, plain: Fields) -> Outcome:
+            if not stored:
+                return await self._store.merge(key, self._seal(key, changed, changed), removed, exact, lifetime)
+            after = {name: value for name, value in {**plain, **changed}.items() if name not in removed}
+            stale = {name: value for name, value in self._stale(stored).items() if name == HEAD or name in after}
+            if not _IN_HEAD.isdisjoint(touched):
                 stale[HEAD] = stored[HEAD]
-            fresh = self._seal(key, plain, (*changed, *stale))
+            fresh = self._seal(key, after, (*changed, *stale))
             gone = [name for name in removed if name not in _IN_HEAD]
             return await self._store.merge(key, fresh, gone, {**stale, **exact}, lifetime)
 
         # Where keys change, a field that was expected and found tells that the newest key sealed the whole record.
         # Without one it is read, and sealed anew: else an owner's index could keep what an old key sealed for ever.
-        known = not self._codec.is_rotating or any(value is not None for value in expect.values())
-        if known and _IN_HEAD.isdisjoint((*expect, *changed, *removed)):
-            fresh = self._seal(key, changed, changed)
-            outcome = await self._store.merge(key, fresh, removed, self._expect(key, expect), lifetime)
-            if self._is_final(outcome):
+        is_known = not self._codec.is_rotating or any(value is not None for value in expect.values())
+        return await self._where(key, expect, write, (*expect, *touched) if is_known else _IN_HEAD)
+
+    async def _where(
+        self,
+        key: str,
+        expect: Expect,
+        act: Callable[[Expect, Fields, Fields], Awaitable[T]],
+        names: Iterable[str],
+    ) -> T | Refusal:
+        """Act where the record is as expected, given the bytes that say so, and it as stored and opened.
+
+        Where its head is not among the names that matter, what is expected can be sealed; it is then not looked at,
+        and given as empty. Else it is read, and compared, and acted upon if the very bytes that were read are there.
+        """
+        if _IN_HEAD.isdisjoint(names):
+            seal = self._codec.seal
+            exact = {name: None if value is None else seal(key, name, value) for name, value in expect.items()}
+            outcome = await act(exact, {}, {})
+            # One key seals a value in one way. With several, what is not found may be there, sealed by another.
+            if outcome is not CONFLICT or not self._codec.is_rotating:
                 return outcome
-        return await self._compare(key, expect, write)
-
-    def _is_final(self, outcome: Outcome) -> bool:
-        # One key seals a value in one way. With several, a value that is not found may be there, sealed by another.
-        return outcome is not CONFLICT or not self._codec.is_rotating
-
-    async def _compare(
-        self, key: str, expect: Expect, act: Callable[[Fields, Fields, Expect], Awaitable[T]]
-    ) -> T | Refused:
-        """Read the record, compare what it says, and act if the very bytes that were read are still there."""
         for _ in range(_TRIES):
             stored = await self._store.get(key, {}, False)
             if isinstance(stored, Outcome):
@@ -289,45 +272,41 @@ class SealedStore(StoreOver):
             plain = self._open(key, stored)
             if not holds(plain, expect):
                 return CONFLICT
-            names = (HEAD if name in _IN_HEAD else name for name in expect)
-            outcome = await act(stored, plain, {name: stored.get(name) for name in names})
+            expected = (HEAD if name in _IN_HEAD else name for name in expect)
+            outcome = await act({name: stored.get(name) for name in expected}, stored, plain)
             if outcome is not CONFLICT:
                 return outcome
         raise StoreError(f"the store said CONFLICT to {_TRIES} expectations in a row that its record had just met")
 
-    def _expect(self, key: str, expect: Expect) -> Expect:
-        seal = self._codec.seal
-        return {name: None if value is None else seal(key, name, value) for name, value in expect.items()}
-
-    def _seal(self, key: str, fields: Mapping[str, bytes], names: Iterable[str]) -> Fields:
+    def _seal(self, key: str, fields: Mapping[str, bytes], names: Collection[str]) -> Fields:
         """Return what is stored for these names of a record's fields."""
         seal = self._codec.seal
         fresh = {name: seal(key, name, fields[name]) for name in names if name not in _IN_HEAD}
         if HEAD in names:
-            fresh[HEAD] = seal(key, HEAD, _encode_head((fields.get(CREATED), fields.get(OWNER))))
+            fresh[HEAD] = seal(key, HEAD, _encode_head((fields.get(HEAD), fields.get(_OWNER))))
         return fresh
 
     def _stale(self, stored: Fields) -> Fields:
-        is_stale = self._codec.is_stale
-        return {name: value for name, value in stored.items() if is_stale(value)}
+        return {name: value for name, value in stored.items() if self._codec.is_stale(value)}
 
     def _open(self, key: str, stored: Fields) -> Fields:
         """Return the fields of a record as the core wrote them."""
         try:
-            return self._opened(key, stored)
+            unseal = self._codec.open
+            fields = {name: unseal(key, name, value) for name, value in stored.items()}
         except SealError as error:
-            self._signals.send("unreadable", short_digest(key), error.reason, str(error))
-            raise RecordError(f"a record of the store does not open: {error}") from None
-
-    def _opened(self, key: str, stored: Fields) -> Fields:
-        unseal = self._codec.open
-        fields = {name: unseal(key, name, value) for name, value in stored.items()}
+            raise self._does_not_open(key, *error.args) from None
         if HEAD not in fields:
-            raise SealError("no_head", "the field that says when it was founded and whose it is was taken out")
+            why = "the field that says when it was founded and whose it is was taken out"
+            raise self._does_not_open(key, "no_head", why)
         # What opens was sealed by us, so it can be decoded.
         created, owner = _decode_head(fields.pop(HEAD))
         if created is not None:
-            fields[CREATED] = created
+            fields[HEAD] = created
         if owner is not None:
-            fields[OWNER] = owner
+            fields[_OWNER] = owner
         return fields
+
+    def _does_not_open(self, key: str, reason: str, why: str) -> RecordError:
+        self._unreadable(key, reason, why)
+        return RecordError(f"a record of the store does not open: {why}")

@@ -1,21 +1,22 @@
 """What single endpoints ask of the check for forged requests: less than the application's policy, or more."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from server_session.csrf.policy import CSRF
-from server_session.csrf.verdict import NOTHING_MORE, Demand
+from server_session.csrf.verdict import Protection
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["csrf_exempt", "csrf_protect", "demand_of", "marked_every_method"]
+__all__ = ["csrf_exempt", "csrf_protect", "marked_every_method", "protection_of"]
 
 E = TypeVar("E", bound=Callable[..., Any])
 
 _MARK: Final = "__server_session_csrf__"
 
+# The endpoints that want their GET to be checked: while there is none, no GET's endpoint is looked for. Whose they are
+# is not known before they are routed.
 marked_every_method: Final[list[object]] = []
-"""The endpoints that want their GET to be checked: while there is none, no GET's endpoint is looked for."""
 
 
 def csrf_exempt(endpoint: E) -> E:
@@ -24,7 +25,7 @@ def csrf_exempt(endpoint: E) -> E:
     It must then prove by other means who calls, a signature for instance. Of an endpoint's decorators it stands
     outermost, below only that of the route.
     """
-    return _mark(endpoint, Demand(exempt=True))
+    return _mark(endpoint, Protection(exempt=True))
 
 
 def csrf_protect(
@@ -43,63 +44,55 @@ def csrf_protect(
             `get_csrf_token(request, scope=("POST", "/transfer"))`.
 
     """
-    demand = Demand(strict=strict, every_method=every_method, anonymous=anonymous, scoped=scoped)
-    if demand == NOTHING_MORE:
+    asked = Protection(strict=strict, every_method=every_method, anonymous=anonymous, scoped=scoped)
+    if not any(asked):
         raise ConfigurationError("csrf_protect() asks for nothing: give strict, every_method, anonymous or scoped")
-    return partial(_mark, demand=demand)
+    return partial(_mark, asked=asked)
 
 
-def demand_of(endpoint: object, method: str, policy: CSRF) -> Demand:
+def protection_of(endpoint: object, method: str, policy: CSRF) -> Protection:
     """Return what the endpoint that will serve a request of this method asks; `None` is an endpoint not known.
 
     A tuple is the endpoint, and what it is grouped in: Flask's blueprints.
     """
-    faces = list(_faces(endpoint, method.lower()))
-    marks: list[Demand] = [mark for face in faces if isinstance(mark := getattr(face, _MARK, None), Demand)]
+    several = endpoint if isinstance(endpoint, tuple) else (endpoint,)
+    faces = [face for one in several for face in _faces(one, method.lower())]
+    marks = [mark for face in faces if isinstance(mark := getattr(face, _MARK, None), Protection)]
     named = policy.protect_anonymous
-    asked = Demand(
-        strict=any(mark.strict for mark in marks),
-        every_method=any(mark.every_method for mark in marks),
-        anonymous=(not isinstance(named, bool) and _is_among(faces, named)) or any(mark.anonymous for mark in marks),
-        scoped=any(mark.scoped for mark in marks),
+    by_policy = Protection(
+        exempt=_is_among(faces, policy.exempt),
+        anonymous=not isinstance(named, bool) and _is_among(faces, named),
     )
+    asked = _together(by_policy, *marks)
     # Who asks for more in one place and for less in another is given more.
-    if asked == NOTHING_MORE and (any(mark.exempt for mark in marks) or _is_among(faces, policy.exempt)):
-        return Demand(exempt=True)
-    return asked._replace(anonymous=True) if named is True else asked
+    if asked == Protection(exempt=True):
+        return asked
+    return asked._replace(exempt=False, anonymous=asked.anonymous or named is True)
 
 
 def _faces(endpoint: object, verb: str) -> Iterator[object]:
     """Yield the endpoint, and what stands behind it: the class of a class's view, and its method."""
-    if isinstance(endpoint, tuple):
-        for one in endpoint:
-            yield from _faces(one, verb)
-        return
     while endpoint is not None:
         yield endpoint
-        for name in ("view_class", "cls"):
-            behind = getattr(endpoint, name, None)
-            if isinstance(behind, type):
-                yield behind
-                yield _verb_of(behind, verb)
-        if isinstance(endpoint, type):
-            yield _verb_of(endpoint, verb)
+        for view in (endpoint, getattr(endpoint, "view_class", None), getattr(endpoint, "cls", None)):
+            if isinstance(view, type):
+                yield view
+                # A HEAD is served by the GET of a class that has no other.
+                yield getattr(view, verb, None) or (getattr(view, "get", None) if verb == "head" else None)
         endpoint = endpoint.func if isinstance(endpoint, partial) else getattr(endpoint, "__func__", None)
 
 
-def _verb_of(view: type, verb: str) -> object:
-    # A HEAD is served by the GET of a class that has no other.
-    return getattr(view, verb, None) or (getattr(view, "get", None) if verb == "head" else None)
-
-
-def _is_among(faces: list[object], endpoints: tuple[Callable[..., Any], ...]) -> bool:
+def _is_among(faces: list[object], endpoints: Collection[Callable[..., Any]]) -> bool:
     return any(face is endpoint for face in faces for endpoint in endpoints)
 
 
-def _mark(endpoint: E, demand: Demand) -> E:
-    known: Demand = getattr(endpoint, _MARK, NOTHING_MORE)
-    together = Demand(*(one or other for one, other in zip(known, demand, strict=True)))
-    if together.exempt and together != Demand(exempt=True):
+def _together(*asked: Protection) -> Protection:
+    return Protection(*map(any, zip(*asked, strict=True)))
+
+
+def _mark(endpoint: E, asked: Protection) -> E:
+    together = _together(asked, getattr(endpoint, _MARK, asked))
+    if together.exempt and together != Protection(exempt=True):
         raise ConfigurationError(f"{endpoint!r} is csrf_exempt and csrf_protect at once: leave one out")
     if hasattr(endpoint, "router") or (hasattr(endpoint, "routes") and hasattr(endpoint, "lifespan_context")):
         raise ConfigurationError(f"{endpoint!r} is an application or a router: mark its endpoints")
@@ -109,6 +102,6 @@ def _mark(endpoint: E, demand: Demand) -> E:
         raise ConfigurationError(
             f"{endpoint!r} cannot be marked: mark the function or the class, as its outermost decorator"
         ) from None
-    if demand.every_method:
+    if asked.every_method:
         marked_every_method.append(endpoint)
     return endpoint

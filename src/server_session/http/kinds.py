@@ -1,0 +1,38 @@
+"""How the objects of frameworks are read: by their type, for a guess by attributes took one kind for another."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+__all__ = ["Kinds"]
+
+T = TypeVar("T")
+
+
+class Kinds(dict[type, T | None]):
+    """How the objects of each type are read, `None` where nobody said so; a subclass is read as its base is.
+
+    `known` are those known by the name of their class, with its module, so that no framework is imported for it.
+    """
+
+    def __init__(self, known: Mapping[type | str, T]) -> None:
+        super().__init__()
+        self._known = {**known}
+
+    def register(self, kind: type, read: T) -> None:
+        """Say how a framework's objects of this type, and of its subclasses, are read.
+
+        Args:
+            kind: the type.
+            read: of a request it returns `AsgiRequest.of(scope)`, `WsgiRequest.of(environ)` or, where the framework
+                shows neither, `HeadersRequest.of(object)`, which reads `headers`, `method`, `path` and `scheme`; of a
+                response its `ResponseHeaders`, for which mostly `MultiDictHeaders` will do.
+
+        """
+        self._known[kind] = read
+        # Of its subclasses another's may have been found.
+        self.clear()
+
+    def __missing__(self, kind: type) -> T | None:
+        names = (one for base in kind.__mro__ for one in (base, f"{base.__module__}.{base.__qualname__}"))
+        read = self[kind] = next((self._known[one] for one in names if one in self._known), None)
+        return read
