@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from werkzeug.test import create_environ
+from werkzeug.wrappers import Response
 
 from server_session import CookieHandler, Sessions
 from server_session.adapters import Exchange, StreamedBody, WsgiHeaders, WsgiRequest, csrf_exempt, csrf_protect
@@ -225,3 +226,68 @@ def test_a_streamed_body_knows_its_request_and_stores_what_it_changes(sessions: 
     next(cut)
     cut.close()
     assert exchange_of(sessions, Cookie=cookie).blocking.load() == {"n": 4, "ended": True}
+
+
+def test_a_request_that_is_served_again_is_another_visit(sessions: Sessions) -> None:
+    first = exchange_of(sessions)
+    environ = first.request.slots
+    sessions.sync.set_session_data(environ, {"a": 1})
+    first.blocking.load()["b"] = 2
+    assert first.blocking.commit() is None
+    cookie = answer(first)["Set-Cookie"].partition(";")[0]
+    first.leave()
+    environ["HTTP_COOKIE"] = cookie
+    again = sessions.exchange(WsgiRequest.of(environ))
+    again.serve()
+    assert dict(again.blocking.load()) == {"a": 1, "b": 2}
+    again.leave()
+    sessions.sync.set_session_data(environ, {"a": 3})
+    again.serve()
+    assert dict(again.blocking.load()) == {"a": 3, "b": 2}
+
+
+def test_who_serves_within_another_of_the_same_sessions_leaves_the_request_to_the_other(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    exchange.serve()
+    mapping = exchange.blocking.load()
+    exchange.leave()
+    mapping["a"] = 1
+    assert exchange.blocking.commit() is None
+    assert "Set-Cookie" in answer(exchange)
+    assert exchange.blocking.load() is mapping
+
+
+def test_after_the_last_has_left_a_new_cookie_is_an_error_unless_a_response_is_given(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    exchange.leave()
+    for write in (sessions.sync.set_session_data, lambda *given: sessions.sync.log_in(*given[:-1], "ann", given[-1])):
+        with pytest.raises(ResponseStartedError):
+            write(exchange.request.slots, {"a": 1})
+    with pytest.raises(ResponseStartedError):
+        sessions.sync.get_csrf_token(exchange.request.slots)
+    response = Response()
+    assert sessions.sync.set_session_data(exchange.request.slots, response, {"a": 1})
+    assert "session=" in response.headers["Set-Cookie"]
+
+
+def test_what_a_mapping_has_not_stored_at_the_end_is_said_once_and_so_is_what_comes_later(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost() -> int:
+        return sum("not stored" in record.message for record in caplog.records)
+
+    exchange = exchange_of(sessions)
+    mapping = exchange.blocking.load()
+    mapping["items"] = []
+    assert exchange.blocking.commit() is None
+    answer(exchange)
+    exchange.leave()
+    assert lost() == 0
+    mapping["late"] = 1
+    mapping["later"] = 2
+    assert lost() == 1
+    # Nobody asked a request that failed what changed inside its values.
+    failed = exchange_of(sessions)
+    failed.blocking.load()["a"] = 1
+    failed.leave()
+    assert lost() == 2

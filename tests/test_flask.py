@@ -886,6 +886,35 @@ def test_after_an_error_no_request_is_served(app: Flask) -> None:
     assert current.get() is None
 
 
+def test_an_environ_that_is_opened_again_shows_the_session_as_it_is_then(app: Flask) -> None:
+    # As Flask-SocketIO does it: each event opens the handshake's environ anew.
+    view(app, "/in")(lambda: str(sync.log_in("ann", {"user": "ann"})))
+    view(app, "/out")(lambda: str(sync.destroy_session()))
+    client = app.test_client()
+    client.get("/in")
+    cookie = client.get_cookie("session")
+    assert cookie is not None
+    environ = create_environ(headers={"Cookie": f"session={cookie.value}"})
+    seen = []
+    for step in (None, None, "/out"):
+        with app.request_context(environ):
+            assert flask.session.is_alive() is (step is None or len(seen) < 2)  # type: ignore[attr-defined]
+            seen.append((dict(flask.session), sync.get_session_data()))
+        if len(seen) == 2:
+            client.get("/out")
+    mine = {"user": "ann"}
+    assert seen == [(mine, mine), (mine, mine), ({}, {})]
+
+
+def test_what_a_context_of_an_environ_has_not_saved_the_next_one_does_not_see(app: Flask, caplog: Any) -> None:
+    environ = create_environ()
+    with app.request_context(environ):
+        flask.session["a"] = 1
+    assert "not stored" in caplog.text
+    with app.request_context(environ):
+        assert dict(flask.session) == {}
+
+
 def test_a_request_context_within_another_has_a_session_of_its_own(app: Flask) -> None:
     @view(app)
     def outer() -> Any:

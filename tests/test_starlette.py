@@ -5,12 +5,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from server_session import MemorySessionStore, Session, SessionNotLoadedError
+from server_session import MemorySessionStore, ResponseStartedError, Session, SessionNotLoadedError, Sessions
 from server_session.starlette import SessionMiddleware, load_session
-from tests.asgi_client import Client
+from tests.asgi_client import Client, call, scope_of
+from tests.visitors import Watched
 
 
 async def count(request: Request) -> JSONResponse:
@@ -51,3 +52,59 @@ def test_starlette_s_own_users_find_the_marks_that_its_session_has():
     answer = asyncio.run(Client(app).get("/"))
     assert json.loads(answer.body) == [True, False]
     assert answer.all("set-cookie") == []
+
+
+@pytest.mark.parametrize("name", ["set", "log in", "token", "renew"])
+async def test_a_handler_of_every_exception_gets_an_error_where_no_cookie_can_arrive(name):
+    sessions = Sessions(session_store=Watched())
+    functions = {
+        "set": lambda request: sessions.set_session_data(request, {"a": 1}),
+        "log in": lambda request: sessions.log_in(request, "ann", {"user": "ann"}),
+        "token": sessions.get_csrf_token,
+        "renew": lambda request: sessions.renew_session(request, data={"a": 1}),
+    }
+    errors = []
+
+    async def fail(request):
+        request.session["lost"] = True
+        raise ZeroDivisionError
+
+    async def say(request, _error):
+        try:
+            await functions[name](request)
+        except ResponseStartedError as error:
+            errors.append(error)
+        return PlainTextResponse("failed", 500)
+
+    app = Starlette(
+        routes=[Route("/", fail)],
+        middleware=[Middleware(SessionMiddleware, sessions=sessions)],
+        exception_handlers={Exception: say},
+    )
+    with pytest.raises(ZeroDivisionError):
+        await call(app, scope_of())
+    assert len(errors) == 1
+    assert sessions.store.calls == []
+
+
+async def test_a_handler_of_every_exception_can_set_a_cookie_on_the_response_that_it_gives():
+    sessions = Sessions(session_store=Watched())
+
+    async def fail(_request):
+        raise ZeroDivisionError
+
+    async def say(request, _error):
+        response = PlainTextResponse("failed", 500)
+        await sessions.set_session_data(request, response, {"a": 1})
+        answers.append(response)
+        return response
+
+    answers: list = []
+    app = Starlette(
+        routes=[Route("/", fail)],
+        middleware=[Middleware(SessionMiddleware, sessions=sessions)],
+        exception_handlers={Exception: say},
+    )
+    with pytest.raises(ZeroDivisionError):
+        await call(app, scope_of())
+    assert "session=" in answers[0].headers["set-cookie"]

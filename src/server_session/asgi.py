@@ -87,7 +87,9 @@ class SessionMiddleware:
             request.see(scope)
         if sessions.needs_home:
             request.home = home()
-        connection = _Connection(self, sessions.exchange(request), scope, send)
+        exchange = sessions.exchange(request)
+        exchange.serve()
+        connection = _Connection(self, exchange, scope, send)
         token = current.set(request)
         try:
             if self._watch is not None and scope["type"] == "websocket":
@@ -95,6 +97,7 @@ class SessionMiddleware:
             else:
                 await connection.serve(receive)
         finally:
+            exchange.leave()
             current.reset(token)
 
     def endpoint_of(self, scope: Scope) -> object:
@@ -112,7 +115,6 @@ class _Connection:
         self._exchange = exchange
         self._scope = scope
         self._send = send
-        exchange.serve()
 
     async def serve(self, receive: Receive) -> None:
         exchange, middleware, scope = self._exchange, self._middleware, self._scope

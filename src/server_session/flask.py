@@ -52,6 +52,8 @@ _COOKIE_SETTINGS: Final = {
     "SESSION_COOKIE_PARTITIONED": "partitioned",
 }
 _LIFETIME: Final = "PERMANENT_SESSION_LIFETIME"
+# Where an environ keeps the exchanges of its contexts.
+_OPENED: Final = "server_session.flask"
 # Flask 3.0 has not all of them.
 _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name in Flask.default_config)
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
@@ -78,12 +80,8 @@ class ServerSession:
     name itself.
 
     The test client is no browser, and sends neither `Origin` nor `Sec-Fetch-Site`: with the session's cookie its POST
-    needs a token. To be a browser on a page of the application's own it sends the header, once or with each request:
-
-    ```python
-    client.post("/cart", data={"item": 1}, headers={"Sec-Fetch-Site": "same-origin"})
-    client.environ_base["HTTP_SEC_FETCH_SITE"] = "same-origin"
-    ```
+    needs a token, or the header that a browser on the application's own pages sends:
+    `client.environ_base["HTTP_SEC_FETCH_SITE"] = "same-origin"`.
 
     No setting of Flask's switches the check off, `TESTING` does not either; `configure(csrf=None)` does.
 
@@ -111,6 +109,8 @@ class ServerSession:
         # First of all, whatever was registered before this extension.
         if _check not in before:
             before.insert(0, _check)
+            # Last of all: what is registered after this comes first.
+            app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
         for name, function in template_functions(lambda: _Blocking(_session().exchange)).items():
             app.jinja_env.globals.setdefault(name, function)
 
@@ -160,6 +160,10 @@ class FlaskSession(LazySession, SessionMixin):
         if key == "_flashes" and isinstance(value, list):
             value = [_storable(flash) for flash in value]
         super().__setitem__(key, value)
+
+    def is_alive(self) -> bool:
+        """Ask the store whether the session still lives; the question does not restart the idle clock."""
+        return _Blocking(self.exchange).run(self.exchange.stored.is_alive)
 
     def save(self, *, refresh: bool) -> None:
         """Store what has changed; with `refresh` the browser gets a permanent session's cookie again if it did not."""
@@ -217,8 +221,9 @@ class ServerSessionInterface(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
         """Return the request's session, without a call to the store."""
-        exchange = self._sessions_of(app).exchange(WsgiRequest.of(request.environ))
+        exchange = self.exchange_of(app, request)
         exchange.serve(found=True)
+        request.environ.setdefault(_OPENED, []).append(exchange)
         return FlaskSession(exchange, request)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
@@ -227,7 +232,7 @@ class ServerSessionInterface(SessionInterface):
             # It could not be opened, and this is the response to that error.
             return
         exchange = session.exchange
-        exchange.serve()
+        exchange.answer_anew()
         if exchange.is_asked:
             try:
                 session.save(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
@@ -245,12 +250,12 @@ class ServerSessionInterface(SessionInterface):
         if is_streamed:
             response.response = StreamedBody(response.response, _Blocking(exchange))
 
-    def _sessions_of(self, app: Flask) -> Sessions:
-        """Return the sessions by the application's own settings, which may change between two requests."""
+    def exchange_of(self, app: Flask, request: Request) -> Exchange:
+        """Return the request's exchange, by the application's own settings, which may change between two requests."""
         base, values = self._extension.sessions, _values_in(app.config)
         if self._adapted is None or self._adapted[0] is not base or self._adapted[1] != values:
             self._adapted = (base, values, _adapted(base, values))
-        return self._adapted[2]
+        return self._adapted[2].exchange(WsgiRequest.of(request.environ))
 
 
 def _adapted(base: Sessions, values: tuple[Any, ...]) -> Sessions:
@@ -280,7 +285,16 @@ def _session() -> FlaskSession:
     if isinstance(session, FlaskSession):
         return session
     extension: ServerSession = current_app.extensions["server_session"]
-    return ServerSessionInterface(extension).open_session(current_app, flask_request)
+    exchange = ServerSessionInterface(extension).exchange_of(current_app, flask_request)
+    if not exchange.is_served:
+        exchange.serve(found=True)
+    return FlaskSession(exchange, flask_request)
+
+
+def _leave(_error: BaseException | None) -> None:
+    """Leave the request with its context: another context of the same environ is another visit."""
+    if opened := flask_request.environ.get(_OPENED):
+        opened.pop().leave()
 
 
 def _check() -> None:

@@ -56,7 +56,11 @@ class SessionMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         response = _Response(self._sessions or configured(), environ, start_response)
-        response.call(self.app, self._endpoint)
+        try:
+            response.call(self.app, self._endpoint)
+        except BaseException:
+            response.close()
+            raise
         return response
 
 
@@ -117,9 +121,12 @@ class _Response:
                 with self._exchange.serving():
                     close()
         finally:
-            # Only what a response that has started changed since: one that failed before saves nothing.
-            if self._write is not None:
-                self._blocking.commit_late()
+            try:
+                # Only what a response that has started changed since: one that failed before saves nothing.
+                if self._write is not None:
+                    self._blocking.commit_late()
+            finally:
+                self._exchange.leave()
 
     def _note(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
         """Stand in for `start_response`: the head is held back until the first chunk, when the session is stored."""

@@ -364,14 +364,13 @@ def _answered(session: SessionStore, request: HttpRequest, response: HttpRespons
         return response
     if exchange.has_answer:
         exchange.write_headers(DjangoHeaders(response))
-    if not response.streaming:
-        # Who still has the response in hand (a middleware further out) can give it to the functions.
-        exchange.release()
-        return response
-    exchange.started()
+    if response.streaming:
+        exchange.started()
     if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
         body: Any = response.streaming_content
         response.streaming_content = (
             astreamed(body, exchange) if response.is_async else StreamedBody(body, exchange.blocking)
         )
+    # Who still has the response in hand (a middleware further out) can give it to the functions.
+    exchange.leave(is_at_hand=not response.streaming)
     return response

@@ -56,7 +56,10 @@ class Steps:
     _passed_as: str | None = None
     _stored: StoredSession | None = None
     _response = ResponseState.ABSENT
-    _is_served = False
+    # How many adapters serve it now, one within the other; and what holds of a response where none does.
+    _serving = 0
+    _unserved = ResponseState.ABSENT
+    _is_over = False
     # Those that this exchange has put into the response.
     _cookies: Sequence[Header] = ()
 
@@ -83,6 +86,11 @@ class Steps:
         return self._stored is not None
 
     @property
+    def is_served(self) -> bool:
+        """Whether an adapter serves the request now."""
+        return self._serving > 0
+
+    @property
     def created(self) -> bool:
         """Whether this request founded the session that it has."""
         return self.stored.created
@@ -100,19 +108,49 @@ class Steps:
     # --- the beginning
 
     def serve(self, *, found: bool = False) -> None:
-        """Say that an adapter serves this request: a cookie can be set until it answers.
+        """Say that an adapter serves this request: a cookie can be set until it answers. `leave` is the end of it.
 
-        Said again it is that another response takes the place of the one that was answered. With `found` it is the
-        framework that tells which request it serves, by `find_request_by`; without, `serving` does.
+        A request that is served again, after everybody has left, is another visit, which knows nothing of the one
+        before. With `found` it is the framework that tells which request it serves, by `find_request_by`; without,
+        `serving` does.
         """
-        if not self._is_served:
-            self._is_served = True
+        if self._is_over:
+            self.refusal = self.asked = self._passed_as = self._stored = None
+            self._cookies, self._is_over = (), False
+        if not self._serving:
             self.request.served = [*self.request.served, self.sessions.base]
+        self._serving += 1
         self._response = ResponseState.OPEN
         if self._stored is not None:
             self._stored.response = ResponseState.OPEN
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
+
+    def answer_anew(self) -> None:
+        """Say that a response will be made, in the place of the one that was answered if there was one."""
+        self._response = ResponseState.OPEN
+        if self._stored is not None:
+            self._stored.response = ResponseState.OPEN
+
+    def leave(self, *, is_at_hand: bool = False) -> None:
+        """Say that an adapter is done with the request: no cookie can be set any more.
+
+        With `is_at_hand` its response can still be changed, by whoever gives it to a function.
+        """
+        self._serving -= 1
+        if self._serving:
+            return
+        is_answered = self._response is ResponseState.STARTED or is_at_hand
+        self._is_over = True
+        self._response = self._unserved = ResponseState.ABSENT if is_at_hand else ResponseState.STARTED
+        if (stored := self._stored) is not None:
+            stored.response = self._response
+            if stored.session is not None:
+                stored.session.leave(is_answered=is_answered)
+
+    def stay(self) -> None:
+        """Say that a body is sent yet when its adapter leaves; at its end it leaves too."""
+        self._serving += 1
 
     def serving(self) -> Serving:
         """Let the functions know the request without being given it, within `with`."""
@@ -230,7 +268,7 @@ class Steps:
 
     def write_headers(self, headers: ResponseHeaders) -> None:
         """Put the cookie, and what caches must know, into a response that depends on the session."""
-        stored, refusal = self.stored, self.refusal
+        stored, refusal = self._stored or self.stored, self.refusal
         cookies = () if stored.cookie is None else self.cookie_headers()
         vary = b"Cookie"
         if refusal is not None and refusal.rejection is not None:
@@ -246,16 +284,6 @@ class Steps:
         self._response = ResponseState.STARTED
         if self._stored is not None:
             self._stored.response = ResponseState.STARTED
-
-    def release(self) -> None:
-        """Say that the adapter is done with a response that can still be changed, by whoever gives it to a function."""
-        self._is_served = False
-        self._respond(ResponseState.ABSENT)
-
-    def _respond(self, state: ResponseState) -> None:
-        self._response = state
-        if self._stored is not None:
-            self._stored.response = state
 
     def cookie_headers(self) -> list[Header]:
         """Return the headers that set or expire the cookie; none where the browser keeps what it has."""
@@ -282,12 +310,12 @@ class Steps:
     def begin_call(self, response: ResponseHeaders | None) -> StoredSession:
         """Return the session for one of the functions, called with this response or none."""
         # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
-        if not self._is_served:
-            self._respond(ResponseState.ABSENT if response is None else ResponseState.OPEN)
+        if not self._serving:
+            self.stored.response = self._unserved if response is None else ResponseState.OPEN
         return self.stored
 
     def end_call(self, response: ResponseHeaders | None) -> None:
         """Put what a function asks of the response onto the one that was given."""
         # Under a middleware the cookie is set when the response starts, on whatever response that is.
-        if response is not None and not self._is_served:
+        if response is not None and not self._serving:
             self.answer(response, starts=False)

@@ -16,13 +16,15 @@ class StreamedBody(Iterator[Any]):
         self._chunks = iter(body)
         self._blocking = blocking
         self._exchange = blocking.exchange
+        self._exchange.stay()
+        self._is_sent = False
 
     def __next__(self) -> Any:
         with self._exchange.serving():
             try:
                 return next(self._chunks)
             except StopIteration:
-                self._blocking.commit_late()
+                self._end()
                 raise
 
     def close(self) -> None:
@@ -32,11 +34,24 @@ class StreamedBody(Iterator[Any]):
                 if callable(close := getattr(self._body, "close", None)):
                     close()
             finally:
-                self._blocking.commit_late()
+                self._end()
+
+    def _end(self) -> None:
+        try:
+            self._blocking.commit_late()
+        finally:
+            if not self._is_sent:
+                self._is_sent = True
+                self._exchange.leave()
 
 
-async def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
+def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
     """Return a streamed body that is awaited, as `StreamedBody` is one that blocks."""
+    exchange.stay()
+    return _astreamed(body, exchange)
+
+
+async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
     chunks = aiter(body)
     try:
         while True:
@@ -47,4 +62,7 @@ async def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterat
                     break
             yield chunk
     finally:
-        await exchange.commit_late()
+        try:
+            await exchange.commit_late()
+        finally:
+            exchange.leave()

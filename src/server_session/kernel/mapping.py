@@ -1,16 +1,19 @@
 """The request's mapping: a dict that records what is read of it and what is done to it."""
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from server_session._codec import decode_fields, encode_fields, encode_value
 from server_session._record import is_same, user_fields
-from server_session.exceptions import SessionNotLoadedError
+from server_session.exceptions import SerializationError, SessionNotLoadedError
 from server_session.kernel.observed import ObservedDict
 
 __all__ = ["Changes", "Session"]
+
+_LOG: Final = logging.getLogger("server_session")
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -42,12 +45,13 @@ class Session(ObservedDict):
     """
 
     _moment = 0
-    _cleared = False
+    _cleared = _is_left = False
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
         # What the store holds of the user's fields, as this mapping last heard.
         self._stored = user_fields(fields) if fields else {}
-        super().__init__(decode_fields(self._stored) if fields else {})
+        super().__init__(decode_fields(self._stored) if fields else ())
+        self.read = set()
         self._of = stored
         # By name, the moment of its last assignment.
         self._assigned: dict[str, int] = {}
@@ -71,6 +75,25 @@ class Session(ObservedDict):
         For whoever holds it long: a WebSocket, a stream. The question does not restart the idle clock.
         """
         return self._of is not None and await self._of.is_alive()
+
+    def leave(self, *, is_answered: bool) -> None:
+        """Note that the request is over; without an answer nobody has looked what there is to store."""
+        self._is_left = True
+        if self._assigned or self._removed or self._cleared or not (is_answered or self._is_stored()):
+            self._say_lost()
+
+    def _is_stored(self) -> bool:
+        try:
+            return self.changes() is None
+        except SerializationError:
+            return False
+
+    def _say_lost(self) -> None:
+        self._is_left = False
+        _LOG.warning(
+            "what was written to a session is not stored: its request failed, or is over. After its end call "
+            "`await session.save()`, or one of the functions"
+        )
 
     def mark_modified(self) -> None:
         """Note that the session was written to, as Starlette's own session does; what changed is seen by itself."""
@@ -219,20 +242,26 @@ class Session(ObservedDict):
 
     # --- dict's writes
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def _note_write(self) -> None:
         self.accessed = True
+        self._moment += 1
+        if self._is_left:
+            self._say_lost()
+
+    def __setitem__(self, key: str, value: Any) -> None:
         dict.__setitem__(self, key, value)
+        self._note_write()
         # Who assigned the value may hold it and change it after it was stored.
         self.read.add(key)
-        self._moment += 1
         self._assigned[key] = self._moment
         if self._removed:
             self._removed.discard(key)
 
     def __delitem__(self, key: str) -> None:
+        # To hear that there is none is to have read.
         self.accessed = True
         super().__delitem__(key)
-        self._moment += 1
+        self._note_write()
         self._assigned.pop(key, None)
         if key in self._stored:
             self._removed.add(key)
@@ -242,8 +271,7 @@ class Session(ObservedDict):
 
         Left empty at the commit the session is destroyed; written to again it is founded anew, under a new cookie.
         """
-        self.accessed = True
-        self._moment += 1
+        self._note_write()
         self._cleared = True
         self._assigned.clear()
         self._removed.clear()
@@ -253,9 +281,8 @@ class Session(ObservedDict):
         """Set many keys, as `dict.update` does."""
         news = dict(*args, **kwargs)
         dict.update(self, news)
-        self.accessed = True
+        self._note_write()
         self.read.update(news)
-        self._moment += 1
         self._assigned.update(dict.fromkeys(news, self._moment))
         if self._removed:
             self._removed.difference_update(news)

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from types import MappingProxyType
 from typing import Any, Final, Self, SupportsIndex
 
 __all__ = ["ObservedDict", "ReadTracking"]
@@ -23,10 +22,8 @@ class ObservedDict(dict[str, Any]):
     read_values = False
     """Whether all values were handed out."""
 
-    def __init__(self, data: Mapping[str, Any] = MappingProxyType({})) -> None:
-        super().__init__(data)
-        self.read: set[Any] = set()
-        """The keys that were looked up."""
+    read: set[Any]
+    """The keys that were looked up."""
 
     def _list(self) -> None:
         self.accessed = self.read_names = True
@@ -147,6 +144,10 @@ class ObservedDict(dict[str, Any]):
 
 class ReadTracking(ObservedDict):
     """The dict that `update_session_data` hands out: it notes what its result depends on."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        super().__init__(data)
+        self.read = set()
 
     @property
     def read_all(self) -> bool:
