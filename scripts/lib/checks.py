@@ -7,14 +7,16 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from environments import ROOT, prepare, prepare_puppeteer
+from environments import ROOT, prepare_puppeteer
 from programs import PARTS, PYTHONS, find_pythons, install_parts, version_of
 from steps import Command, Run
 
+# The Python that all tests run on.
+MAIN: Final = ROOT / ".venv/bin/python"
 STEP_MINUTES: Final = 45
 STEP_MINUTES_ALL: Final = 120
 
@@ -28,13 +30,17 @@ ON_EACH_PYTHON: Final = (
 )
 # No two of these share a file, for one leaves out what another names within its folder; `tests` are all others.
 GROUPS: Final = {
+    "browsers": "tests/browser",
     "databases": "tests/stores/test_sql.py",
     "stores": "tests/stores",
     "trials": "tests/trials",
-    "browsers": "tests/browser",
+    "faults": "tests/faults",
     "attacks": "tests/attacks",
 }
-NEED_MORE_THAN_PYTHON: Final = ("trials", "browsers")
+NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers")
+# They reach hardly a line that the others do not, and coverage doubles what they take.
+NOT_COVERED: Final = ("trials", "faults", "browsers", "attacks")
+DRAWN: Final = "hypothesis or drawn"
 PROGRAMS_IN_SHELL: Final = ("scripts/demo", "scripts/test", "scripts/lib/find-python", "scripts/lib/install-packages")
 # Counted, so that it can be told how far they are.
 PYTEST: Final = ("-m", "pytest", "-q", "-o", "console_output_style=count")
@@ -56,23 +62,30 @@ def main() -> int:
     run = Run(STEP_MINUTES_ALL if options.all else STEP_MINUTES)
     if not options.quick:
         run.step("programs", lambda: install_parts(run.note))
-    if not run.step("environment", lambda: prepare(".venv", "dev", sys.executable).exists()):
+    others = {} if options.quick else other_pythons(run)
+    made = make_environments(run, others)
+    if ".venv" not in made:
         run.close()
         return 1
     if not options.quick:
         run.step("browser driver", lambda: prepare_puppeteer(".venv").exists())
-    python = str(ROOT / ".venv/bin/python")
     with scratch() as environment:
         if options.quick:
-            check_quickly(run, python, for_pytest, {**environment, "SERVER_SESSION_QUICK": "1"})
+            check_quickly(run, for_pytest, {**environment, "SERVER_SESSION_QUICK": "1"})
         else:
             long_forms = {"SERVER_SESSION_ALL": "1"} if options.all else {}
-            check_all(run, python, for_pytest, {**environment, **long_forms})
+            check_all(
+                run,
+                [version for version in others if f".venv-{version}" in made],
+                for_pytest,
+                {**environment, **long_forms},
+            )
     return 0 if run.close() else 1
 
 
-def check_quickly(run: Run, python: str, for_pytest: Sequence[str], environment: dict[str, str]) -> None:
+def check_quickly(run: Run, for_pytest: Sequence[str], environment: dict[str, str]) -> None:
     """Format, lint, types, and the tests that need no other program."""
+    python = str(MAIN)
     if for_pytest:
         run.together(static_checks(python))
         run.commands("tests", (python, "-m", "pytest", *for_pytest), **environment)
@@ -80,17 +93,21 @@ def check_quickly(run: Run, python: str, for_pytest: Sequence[str], environment:
         run.together({**groups((python, *PYTEST), *NEED_MORE_THAN_PYTHON), **static_checks(python)}, **environment)
 
 
-def check_all(run: Run, python: str, for_pytest: Sequence[str], environment: dict[str, str]) -> None:
-    """Format, lint, types, each test with coverage, and on other Pythons those that may tell them apart."""
+def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], environment: dict[str, str]) -> None:
+    """Format, lint, types, all tests, and on other Pythons those that may tell them apart."""
+    python = str(MAIN)
     coverage = (python, "-m", "coverage")
-    others = environments_of_others(run, version_of(python))
     run.commands("coverage begins", (*coverage, "erase"))
     commands: dict[str, Command] = {}
     if for_pytest:
         run.commands("tests", (*coverage, "run", "-m", "pytest", *for_pytest), **environment)
     else:
-        commands |= groups((*coverage, "run", *PYTEST))
-    for version, other in others.items():
+        covered = groups((*coverage, "run", *PYTEST), *NOT_COVERED)
+        plain = groups((python, *PYTEST))
+        commands |= {**plain, **covered, "tests": (*covered["tests"], "-m", f"not ({DRAWN})")}
+        commands["drawn"] = (*plain["tests"], "-m", DRAWN)
+    for version in others:
+        other = str(ROOT / f".venv-{version}/bin/python")
         chosen = (other, *PYTEST, *for_pytest) if for_pytest else (*QUICKLY, other, *PYTEST, *ON_EACH_PYTHON)
         commands[f"Python {version}"] = (*chosen, *BESIDE, "-m", "not once")
     if (ROOT / "bench/__main__.py").exists():
@@ -125,24 +142,22 @@ def groups(pytest: Command, *left_out: str) -> dict[str, Command]:
     return commands
 
 
-def environments_of_others(run: Run, main: str) -> dict[str, str]:
-    """Make an environment for each other Python that the machine has; return their Pythons by version."""
-    pythons = find_pythons()
-    others: dict[str, str] = {}
+def make_environments(run: Run, others: dict[str, str]) -> set[str]:
+    """Make the main environment and those of other Pythons at once; return the names of those that are there."""
+    make = (sys.executable, "scripts/lib/environments.py")
+    commands: dict[str, Command] = {".venv": (*make, "dev")}
+    commands |= {f".venv-{version}": (*make, "test", f".venv-{version}", python) for version, python in others.items()}
+    return run.together(commands)
+
+
+def other_pythons(run: Run) -> dict[str, str]:
+    """Return by version the Pythons that the machine has beside the main one; note those that it lacks."""
+    main = version_of(str(MAIN) if MAIN.exists() else sys.executable)
+    found = find_pythons()
     for version in PYTHONS:
-        if version == main:
-            continue
-        if version not in pythons:
+        if version not in found:
             run.note(f"Python {version} is not on this machine")
-            continue
-        inside = ROOT / f".venv-{version}/bin/python"
-
-        def make(version: str = version, inside: Path = inside) -> bool:
-            return prepare(f".venv-{version}", "test", pythons[version]) == inside
-
-        if run.step(f"environment of Python {version}", make):
-            others[version] = str(inside)
-    return others
+    return {version: python for version, python in found.items() if version != main}
 
 
 @contextlib.contextmanager

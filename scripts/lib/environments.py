@@ -1,4 +1,4 @@
-"""Virtual environments: `environments.py GROUP` makes .venv and installs a dependency group of pyproject.toml into it.
+"""Virtual environments: `environments.py GROUP [NAME [PYTHON]]` makes one and installs a dependency group into it.
 
 What is installed already is left alone: a stamp in the environment tells what it was made from.
 """
@@ -37,7 +37,8 @@ def prepare(name: str, group: str, python: str) -> Path:
     if any(_stamp(folder, name).read_text() == wanted for name in enough if _stamp(folder, name).exists()):
         return inside
     print(f"Installing the group {group!r} into {name} …", flush=True)
-    pip = (str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
+    # What is imported is compiled then, and most never is.
+    pip = (str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile")
     constrained = [word for name in constraints for word in ("--constraint", name)]
     # Dependency groups came with pip 25.1; the environment starts with the one that its Python brought.
     _run("renewing pip", *pip, "pip>=25.1")
@@ -66,6 +67,14 @@ def prepare_packages(name: str, *packages: str) -> Path:
         _run("installing", *install, NODE_USE_SYSTEM_CA="1")
         stamp.write_text(wanted)
     return folder / "node_modules"
+
+
+def main(group: str, name: str = ".venv", python: str = sys.executable) -> None:
+    """Make an environment as a program of its own."""
+    try:
+        prepare(name, group, python)
+    except SetUpError as error:
+        sys.exit(str(error))
 
 
 def _stamp(folder: Path, group: str) -> Path:
@@ -99,7 +108,4 @@ def _run(doing: str, *command: str, **environment: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        prepare(".venv", sys.argv[1], sys.executable)
-    except SetUpError as error:
-        sys.exit(str(error))
+    main(*sys.argv[1:])

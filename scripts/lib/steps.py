@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,8 @@ class Result(NamedTuple):
     title: str
     passed: bool
     seconds: float
+    processor: float
+    """Seconds of a processor that its processes took: unlike the clock's they hardly depend on what else runs."""
 
 
 class Child:
@@ -39,6 +42,7 @@ class Child:
 
     def __init__(self, title: str, command: Command, environment: dict[str, str]) -> None:
         self.title = title
+        self.processor = 0.0
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._start = time.monotonic()
         self._process = start(command, environment, self._printed.fileno())
@@ -51,13 +55,13 @@ class Child:
     @property
     def result(self) -> bool | None:
         """Return whether it passed, or `None` while it runs."""
-        code = self._process.poll()
+        code = self._poll()
         return None if code is None else code == 0
 
     @property
     def has_crashed(self) -> bool:
         """Return whether its interpreter died of a fault of its own or of a library's C code."""
-        return self._process.poll() == -signal.SIGSEGV
+        return self._poll() == -signal.SIGSEGV
 
     @property
     def text(self) -> str:
@@ -80,6 +84,12 @@ class Child:
         end(self._process)
         self._printed.close()
 
+    def _poll(self) -> int | None:
+        before = processor()
+        code = self._process.poll()
+        self.processor += processor() - before
+        return code
+
 
 class Run:
     """The steps taken so far, and how each ended."""
@@ -94,21 +104,25 @@ class Run:
     def step(self, title: str, take: Callable[[], bool]) -> bool:
         """Take a step under a heading of its own, and go on whatever comes of it."""
         print(f"\n━━━ {title}", flush=True)
-        start = time.monotonic()
+        start, before = time.monotonic(), processor()
         try:
             passed = take()
         except SetUpError as error:
             print(error)
             passed = False
-        self._close(Result(title, passed, time.monotonic() - start))
+        self._close(Result(title, passed, time.monotonic() - start, processor() - before))
         return passed
 
     def commands(self, title: str, *commands: Command, **environment: str) -> bool:
         """Run commands as one step, which passes if each of them does; each is run, and seen while it runs."""
         return self.step(title, lambda: min([self._passes(command, environment) for command in commands]))
 
-    def together(self, commands: dict[str, Command], **environment: str) -> None:
-        """Run commands at once, a step each: a line tells of those under way, and a failed one is shown whole."""
+    def together(self, commands: dict[str, Command], **environment: str) -> set[str]:
+        """Run commands at once, a step each: a line tells of those under way, and a failed one is shown whole.
+
+        Return the titles of those that passed.
+        """
+        before = len(self.results)
         waiting = list(commands.items())
         running: list[Child] = []
         crashed: set[str] = set()
@@ -137,6 +151,7 @@ class Run:
         finally:
             for child in running:
                 child.end()
+        return {result.title for result in self.results[before:] if result.passed}
 
     def note(self, text: str) -> None:
         """Say something now, and again in the summary."""
@@ -147,10 +162,12 @@ class Run:
         """Print the summary; return whether all went well."""
         print("\n━━━ summary")
         for result in self.results:
-            print(f"  {'passed' if result.passed else 'FAILED'}  {result.seconds:6.1f} s  {result.title}")
+            outcome = "passed" if result.passed else "FAILED"
+            print(f"  {outcome}  {result.seconds:6.1f} s  {result.processor:6.1f} s of a processor  {result.title}")
         for text in self.notes:
             print(f"  note    {text}")
-        print(f"  {time.monotonic() - self._begun:.0f} s in all", flush=True)
+        spent = sum(result.processor for result in self.results)
+        print(f"  {time.monotonic() - self._begun:.0f} s in all, {spent:.0f} s of a processor", flush=True)
         return all(result.passed for result in self.results)
 
     def _show(self, child: Child) -> None:
@@ -163,7 +180,7 @@ class Run:
             print(f"\n━━━ {child.title}\n{text}")
         if passed is None:
             print(f"not done after {self.seconds / 60:g} minutes")
-        self._close(Result(child.title, passed is True, seconds))
+        self._close(Result(child.title, passed is True, seconds, child.processor))
 
     def _close(self, result: Result) -> None:
         print(f"━━━ {result.title}: {'passed' if result.passed else 'FAILED'}, {result.seconds:.1f} s", flush=True)
@@ -201,6 +218,12 @@ class Line:
         """Make place for other lines."""
         if self._in_place:
             print("\r\033[K", end="")
+
+
+def processor() -> float:
+    """Return the seconds of a processor that all processes took that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def start(command: Command, environment: dict[str, str], output: int | None = None) -> "subprocess.Popen[bytes]":
