@@ -106,6 +106,13 @@ def postgresql_server() -> Iterator[servers.Server]:
 
 
 @pytest.fixture(scope="session")
+def pgbouncer_server(postgresql_server: servers.Server) -> Iterator[servers.Server]:
+    need("pgbouncer")
+    with servers.start_pgbouncer(postgresql_server) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[servers.Server]:
     need("mariadb-server")
     with servers.start_mariadb() as server:

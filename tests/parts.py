@@ -39,6 +39,7 @@ PARTS: dict[str, Part] = {
         Part("redis-server", "redis-server"),
         Part("memcached", "memcached"),
         Part("postgresql", "postgres", ("/usr/lib/postgresql/*/bin",)),
+        Part("pgbouncer", "pgbouncer"),
         Part("mariadb-server", "mariadbd"),
         Part("shellcheck", "shellcheck"),
     )

@@ -23,6 +23,7 @@ __all__ = [
     "free_port",
     "start_mariadb",
     "start_memcached",
+    "start_pgbouncer",
     "start_postgresql",
     "start_redis",
 ]
@@ -43,6 +44,8 @@ class Server:
         self.process = process
         self.folder = folder
         self._farewell = farewell
+        self._launch: Callable[[], subprocess.Popen[bytes]] | None = None
+        self._is_ready: Callable[[int], bool] | None = None
         atexit.register(self.stop)
 
     @property
@@ -63,6 +66,25 @@ class Server:
         """End it at once, as a crash would; its folder stays until `stop()`."""
         self.process.kill()
         self.process.wait(PATIENCE)
+
+    def restart(self, farewell: signal.Signals = signal.SIGKILL) -> None:
+        """End it by this signal, and start it again in its folder, on its port."""
+        self.process.send_signal(farewell)
+        self.process.wait(PATIENCE)
+        self.start()
+
+    def start(self) -> None:
+        """Start it again once it has ended."""
+        assert self._launch is not None
+        assert self._is_ready is not None
+        # PostgreSQL does not start while children of the one before still end.
+        for _ in range(20):
+            self.process = self._launch()
+            if _wait(self, self._is_ready):
+                return
+            self.kill()
+            time.sleep(0.1)
+        raise ServerError(f"it did not start again; it logged:\n{self.log}")
 
     def stop(self) -> None:
         """End it: politely, then not. Once it has ended this does nothing."""
@@ -156,6 +178,27 @@ def start_postgresql(*options: str) -> Server:
     )
 
 
+def start_pgbouncer(postgresql: Server, *options: str) -> Server:
+    """Start PgBouncer before a PostgreSQL, in transaction mode with three connections. `options` are settings."""
+    program = _program("pgbouncer")
+    settings = ("auth_type=trust", "pool_mode=transaction", "default_pool_size=3", "max_client_conn=300", *options)
+
+    def command(folder: Path, port: int) -> list[str]:
+        users, file = folder / "users", folder / "settings.ini"
+        users.write_text('"session" ""\n')
+        addresses = (f"listen_port={port}", "listen_addr=127.0.0.1", "unix_socket_dir=", f"auth_file={users}")
+        behind = f"session = host=127.0.0.1 port={postgresql.port}"
+        file.write_text("\n".join(["[databases]", behind, "[pgbouncer]", *addresses, *settings]) + "\n")
+        return [str(program), str(file)]
+
+    def is_ready(port: int) -> bool:
+        # Asked for TLS, it says no.
+        return _ask(port, b"\x00\x00\x00\x08\x04\xd2\x16\x2f") == b"N"
+
+    url = "postgresql://session@127.0.0.1:{port}/session"
+    return _start("pgbouncer", url, command, is_ready, user=_user("postgres"), farewell=signal.SIGINT)
+
+
 def start_mariadb(*options: str) -> Server:
     """Start MariaDB with an empty database `session`. `options` are further arguments of mariadbd."""
     program = _program("mariadb-server")
@@ -202,11 +245,15 @@ def _start(
         # A port that was free may be taken before the server has it.
         for _ in range(3):
             port = free_port()
-            with (folder / "log").open("ab") as log:
-                process = subprocess.Popen(
-                    command(folder, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_in(folder, user)
-                )
-            server = Server(url.format(port=port), port, process, folder, farewell)
+
+            def launch(port: int = port) -> "subprocess.Popen[bytes]":
+                with (folder / "log").open("ab") as log:
+                    return subprocess.Popen(
+                        command(folder, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_in(folder, user)
+                    )
+
+            server = Server(url.format(port=port), port, launch(), folder, farewell)
+            server._launch, server._is_ready = launch, is_ready
             undo.callback(server.kill)
             if _wait(server, is_ready):
                 undo.pop_all()

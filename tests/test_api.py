@@ -27,12 +27,15 @@ from server_session import (
     configure,
     sync,
 )
+from server_session.adapters import headers_of
 from server_session.http.carrier import current
 from server_session.http.requests import AsgiRequest
 from tests.asgi_client import scope_of
+from tests.visitors import Clock, Watched
 
 FUNCTIONS = (
     "get_session_data",
+    "is_alive",
     "set_session_data",
     "update_session_data",
     "replace_session_data",
@@ -111,8 +114,7 @@ class Tab:
     def _received(self) -> str | None:
         if current.get() is not None:
             # What a middleware does when the response starts.
-            for name, value in self.sessions.exchange(self._request).cookie_headers():
-                self.response.headers.append(name.decode(), value.decode())
+            self.sessions.exchange(self._request).answer(headers_of(self.response), starts=False)
         if "set-cookie" not in self.response.headers:
             return self.cookie
         return cookie_of(self.response)
@@ -139,8 +141,11 @@ def tab(request: pytest.FixtureRequest, sessions: Sessions) -> Iterator[Tab]:
 
 def test_every_function_works_with_every_form_of_the_carrier(api, tab):
     assert api.get_session_data(*tab.open()) == {}
+    assert api.is_alive(*tab.open()) is False
     assert api.set_session_data(*tab.open(), {"a": 1, "flash": "welcome"}) is True
     assert api.get_session_data(*tab.open()) == {"a": 1, "flash": "welcome"}
+    assert api.get_session_data(*tab.open(), touch=False) == {"a": 1, "flash": "welcome"}
+    assert api.is_alive(*tab.open()) is True
     assert api.update_session_data(*tab.open(), lambda data: data.update(a=data["a"] + 1)) is True
     assert api.pluck_session_property(*tab.open(), "flash") == "welcome"
     assert api.pluck_session_property(*tab.open(), "flash") is None
@@ -177,12 +182,15 @@ def test_every_function_works_with_every_form_of_the_carrier(api, tab):
     tab.open()
     assert tab.cookie is None
     assert api.get_session_data(scope_of(cookie=last)) == {}
+    assert api.is_alive(scope_of(cookie=last)) is False
 
 
 @pytest.mark.parametrize(
     "name,arguments,options,answer",
     [
         ("get_session_data", (), {}, {"a": 1}),
+        ("get_session_data", (), {"touch": False}, {"a": 1}),
+        ("is_alive", (), {}, True),
         ("set_session_data", ({"b": 2},), {}, True),
         ("update_session_data", (lambda data: data.update(a=data["a"] + 1),), {}, True),
         ("replace_session_data", ({"b": 2},), {"in_place": True}, True),
@@ -362,6 +370,29 @@ def test_data_without_an_owner_is_no_log_in(api, sessions):
 
 
 # --- what the functions promise
+
+
+def test_what_asks_without_a_touch_leaves_the_idle_clock_as_it_is(api):
+    clock = Clock()
+    store = Watched(MemorySessionStore(max_age=100, clock=clock))
+    configure(session_store=store, clock=clock)
+    response = Response()
+    api.log_in(scope_of(), response, "ada", {"user": "ada"})
+    cookie = cookie_of(response)
+    clock.advance(61)
+    store.calls.clear()
+    assert api.get_session_data(scope_of(cookie=cookie), touch=False) == {"user": "ada"}
+    assert api.is_alive(scope_of(cookie=cookie)) is True
+    # Nor is it noted that the session was seen.
+    assert store.calls == ["look", "look"]
+    assert api.sessions_of("ada")[0].last_seen.timestamp() == clock() - 61
+    clock.advance(40)
+    assert api.is_alive(scope_of(cookie=cookie)) is False
+
+
+def test_a_touch_that_is_neither_true_nor_false_is_a_type_error_that_says_so(api):
+    with pytest.raises(TypeError, match=r"^get_session_data takes touch as True or False, not 'NoneType'$"):
+        api.get_session_data(scope_of(), touch=None)
 
 
 def test_what_is_returned_is_the_caller_s_own(api):

@@ -44,7 +44,7 @@ from server_session.exceptions import (
 )
 from server_session.testing import YieldingStore
 from tests.patience import PATIENCE
-from tests.visitors import Clock
+from tests.visitors import Clock, Watched
 
 PASSWORD = "correct horse"
 CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{64}")
@@ -1209,3 +1209,14 @@ def test_an_expiry_of_django_s_lifts_no_deadline_that_a_renewal_has_set():
             assert server_session.django.SessionStore(session.session_key).get("user") == "ada"
         clock.advance(119)
         assert server_session.django.SessionStore(session.session_key).get("user") is None
+
+
+def test_a_view_that_asks_the_functions_without_a_touch_touches_nothing(script):
+    store = Watched()
+    with override_settings(SERVER_SESSION={"session_store": store}):
+        client = Client()
+        log_in(client)
+        script(lambda request: sync.get_session_data(request, touch=False)["_auth_user_id"])
+        store.calls.clear()
+        assert client.get("/call").status_code == 200
+        assert store.calls == ["look"]

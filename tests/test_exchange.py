@@ -118,6 +118,9 @@ def test_a_method_that_an_override_makes_safe_brings_no_cookie_that_was_withheld
     assert (refusal.status, type(refusal.error)) == (403, CookieWithheldError)
 
 
+COOKIE = f"session={'A' * 64}"
+
+
 def posted(sessions: Sessions, **headers: str) -> Exchange:
     exchange = sessions.exchange(WsgiRequest.of(create_environ(method="POST", headers=headers)))
     exchange.serve()
@@ -125,7 +128,7 @@ def posted(sessions: Sessions, **headers: str) -> Exchange:
 
 
 def test_a_request_that_has_passed_is_asked_again_only_by_who_asks_more(sessions: Sessions) -> None:
-    exchange = posted(sessions, **{"Sec-Fetch-Site": "same-origin"})
+    exchange = posted(sessions, Cookie=COOKIE, **{"Sec-Fetch-Site": "same-origin"})
     sought: list[None] = []
     assert exchange.blocking.check() is None
     assert exchange.blocking.check(find=lambda: sought.append(None)) is None
@@ -141,7 +144,7 @@ def test_what_was_refused_or_not_decided_has_not_passed(sessions: Sessions) -> N
     refused = posted(sessions, **{"Sec-Fetch-Site": "cross-site"})
     assert refused.blocking.check() is not None
     assert refused.blocking.check() is not None
-    undecided = posted(sessions, **{"Sec-Fetch-Site": "same-origin"})
+    undecided = posted(sessions, Cookie=COOKIE, **{"Sec-Fetch-Site": "same-origin"})
     for _ in range(2):
         with pytest.raises(ValueError, match="too many"):
             undecided.blocking.check(endpoint=lambda: strict, find=fail)

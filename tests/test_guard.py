@@ -55,6 +55,29 @@ def send(browser: Browser, path: str, given: dict[str, Any], *headers: Header) -
 PLACES = ("header", "form", "multipart", "JSON")
 
 
+def test_behind_a_proxy_that_changes_the_host_the_log_says_what_to_configure(interface, caplog):
+    proxied: dict[str, Any] = {"host": "app:8000", "body": b"x"}
+    site = Site(interface)
+    browser = victim_at(site)
+    token = ("x-csrf-token", browser.get("/token").said)
+    plain = ("origin", "http://shop.example")
+    reply = browser.forged("/write", plain, token, **proxied)
+    assert (reply.status, reply.rejection) == (403, "csrf_origin")
+    assert "as far as the Host tells: where a proxy changes that, configure origin=" in caplog.messages[-1]
+    # Where the browser says more, which it does on https and on localhost, the token decides.
+    assert browser.forged("/write", OWN, plain, **proxied).rejection == "csrf_token_missing"
+    assert "configure origin=" in caplog.messages[-1]
+    assert browser.forged("/write", OWN, plain, token, **proxied).status == 200
+    # A first write without a cookie seems to come from another site too.
+    site = Site(interface, csrf=None)
+    assert Browser(site).forged("/write", plain, **proxied).rejection == "cookie_withheld"
+    assert "configure origin=" in caplog.messages[-1]
+    site = Site(interface, origin="http://shop.example")
+    assert Browser(site).forged("/write", plain, **proxied).status == 200
+    assert Browser(site).forged("/write", ("origin", "http://app:8000"), **proxied).rejection == "csrf_origin"
+    assert "configure" not in caplog.messages[-1]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_token_is_found_in_its_place_and_the_body_comes_whole_to_the_application(interface, place):
     site = Site(interface)

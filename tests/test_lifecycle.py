@@ -756,7 +756,7 @@ async def test_to_ask_whether_the_log_in_is_fresh_founds_nothing(browser, cookie
     visit = browser.request()
     with pytest.raises(NotFreshError, match=r"there is none.*call log_in"):
         await visit.require_fresh(1000)
-    assert visit.cookie is None
+    assert not visit.changes_cookie
     assert visit.accessed
 
 
@@ -876,7 +876,7 @@ async def test_a_session_that_a_request_saw_alive_and_finds_gone_has_expired_and
     assert visit.state is State.OVER
     await visit.is_alive()
     await visit.get()
-    assert visit.cookie is None
+    assert not visit.changes_cookie
     assert browser.site.events.count("expired") == 1
     assert "unknown" not in browser.site.events
 
@@ -1135,7 +1135,7 @@ async def test_over_an_ended_session_a_token_is_text_that_will_not_validate(brow
     await send(browser, lambda visit: visit.destroy())
     token = await late.csrf_token("")
     assert len(token) == 70
-    assert late.cookie is None
+    assert not late.changes_cookie
     assert await late.has_csrf_token(token, "") is False
 
 
@@ -1167,7 +1167,7 @@ async def test_a_founding_that_failed_can_be_tried_again_by_the_same_request(tmp
     visit = browser.request()
     with pytest.raises(StoreError, match="down"):
         await visit.merge({"a": 1})
-    assert visit.cookie is None
+    assert not visit.changes_cookie
     assert await visit.merge({"a": 1}) is True
 
 
@@ -1206,6 +1206,7 @@ STEPS: dict[str, Step] = {
 }
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("has_session", [True, False])
 def test_a_log_in_gathered_with_anything_else_in_one_request_stands(step, has_session):
@@ -1224,6 +1225,7 @@ def test_a_log_in_gathered_with_anything_else_in_one_request_stands(step, has_se
         asyncio.run(scenario(seed))
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("names", list(itertools.combinations_with_replacement(STEPS, 2)))
 @pytest.mark.parametrize("has_session", [True, False])
 def test_what_is_gathered_in_one_request_and_said_to_be_written_is_and_the_cookie_lives(names, has_session):
@@ -1300,6 +1302,30 @@ async def test_of_two_first_writes_the_one_that_the_store_took_is_kept_where_it_
     assert isinstance(said[0], StoreError)
     assert said[1] is True
     assert await data_of(browser) == {"b": 2}
+
+
+@pytest.mark.parametrize("then", ["renew", "destroy"])
+async def test_a_first_write_that_comes_late_is_kept_where_another_has_founded_the_session_and_gone_on(then):
+    class Late(MemorySessionStore):
+        calls = 0
+
+        async def set(self, key, fields, *rest):
+            self.calls += 1
+            await (gone_on.wait() if "b" in fields and self.calls == 2 else asyncio.sleep(0))
+            return await super().set(key, fields, *rest)
+
+    async def write_and_go_on() -> None:
+        await visit.merge({"a": 1})
+        assert await (visit.renew() if then == "renew" else visit.destroy())
+        gone_on.set()
+
+    gone_on = asyncio.Event()
+    browser = Browser(Site(Late(), Clock()))
+    visit = browser.request()
+    _, is_written = await asyncio.gather(write_and_go_on(), visit.merge({"b": 2}))
+    browser.receive(visit)
+    assert is_written
+    assert await data_of(browser) == ({"a": 1, "b": 2} if then == "renew" else {"b": 2})
 
 
 async def test_what_is_written_to_the_mapping_while_it_is_being_saved_is_saved_next():

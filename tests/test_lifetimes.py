@@ -45,7 +45,7 @@ async def kept_for(browser: Browser, step: Callable[[StoredSession], Awaitable[A
     visit = browser.request()
     await step(visit)
     await visit.commit()
-    assert visit.cookie is not None
+    assert visit.changes_cookie
     browser.receive(visit)
     return visit.cookie_seconds
 
@@ -210,13 +210,13 @@ async def test_what_was_asked_for_a_session_comes_before_what_its_framework_has_
     await found(browser)
     visit = browser.request()
     await visit.renew(None, Life(persistent=True))
-    visit.cookie_seconds = 0
+    visit.keep_cookie(0, again=False)
     assert visit.cookie_seconds == 30 * DAY
     browser.receive(visit)
     # It is sent again, as a framework does that restarts the browser's clock at each request.
     visit = browser.request()
     await visit.load()
-    visit.send_cookie_again(60)
+    visit.keep_cookie(60, again=True)
     assert visit.cookie_seconds == 30 * DAY
     await visit.destroy()
     assert visit.cookie_seconds == 60

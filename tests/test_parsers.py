@@ -208,9 +208,8 @@ def application(policy: CSRF, origin: str | None) -> tuple[Sessions, str]:
     sessions = Sessions(csrf=policy, origin=origin, session_store=MemorySessionStore())
     visit = StoredSession(sessions.policy, [], ResponseState.OPEN)
     assert drive(visit.merge({"a": 1}))
-    assert visit.cookie is not None
-    assert visit.cookie.value is not None
-    return sessions, f"{sessions.cookie.name}={visit.cookie.value}"
+    assert visit.cookie_value is not None
+    return sessions, f"{sessions.cookie.name}={visit.cookie_value}"
 
 
 def served_over_asgi(
@@ -388,15 +387,13 @@ def scene(**more: Any) -> Scene:
         visit = StoredSession(policy, [], ResponseState.OPEN)
         assert drive(visit.replace(DATA, OWNERS_NAME))
     assert drive(visit.renew(None, Life(idle=900.0, absolute=100_000.0, persistent=True)))
-    assert visit.cookie is not None
-    assert visit.cookie.value is not None
-    later = Scene(policy, store, clock, visit.cookie.value, "")
+    assert visit.cookie_value is not None
+    later = Scene(policy, store, clock, visit.cookie_value, "")
     visit = later.visit()
     # So that there is a former one: it was heard of.
     assert drive(visit.renew())
-    assert visit.cookie is not None
-    assert visit.cookie.value is not None
-    later.cookie = visit.cookie.value
+    assert visit.cookie_value is not None
+    later.cookie = visit.cookie_value
     later.token = drive(later.visit().csrf_token(""))
     device = {DEVICE: encode_value("device", ["Firefox", "127.0.0.1"])}
     drive(store.merge(later.cookie[:24], device, (), {}))

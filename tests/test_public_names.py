@@ -13,6 +13,7 @@ FUNCTIONS = {
     "destroy_session",
     "get_csrf_token",
     "get_session_data",
+    "is_alive",
     "log_in",
     "pluck_session_property",
     "renew_session",

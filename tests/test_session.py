@@ -300,4 +300,4 @@ def test_an_update_knows_what_its_result_depends_on(step, read, read_all):
     data = ReadTracking({"a": 1, "b": 2})
     step(data)
     assert data.read == read
-    assert data.read_all is read_all
+    assert data.read_names is read_all

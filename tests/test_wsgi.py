@@ -620,6 +620,26 @@ def test_what_was_answered_with_503_is_not_stored_later(store: Watched) -> None:
     assert store.calls == ["set"]
 
 
+@pytest.mark.parametrize("call", [sync.renew_session, lambda: sync.replace_session_data({"a": 1})])
+def test_a_503_is_whole_whatever_became_of_the_write_that_nobody_answered(
+    call: Callable[[], object], store: Watched
+) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        sync.get_session_data()
+        store.fails = ["get", "look", "set", "merge"]
+        call()
+        return respond(start_response)
+
+    def put(environ: Environ, start_response: Any) -> list[bytes]:
+        sync.set_session_data({"kept": 1})
+        return respond(start_response)
+
+    browser = served(put)
+    browser.get()
+    browser.app = served(app).app
+    assert browser.get().status == "503 Service Unavailable"
+
+
 def test_a_store_that_fails_after_the_start_is_an_error_for_the_server(store: Watched) -> None:
     def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])

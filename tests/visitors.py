@@ -124,9 +124,9 @@ class Browser:
 
     def receive(self, visit: StoredSession) -> None:
         """Take the answer to a request."""
-        if visit.cookie is not None:
-            self.cookie = visit.cookie.value
-            self.received.append(visit.cookie.value)
+        if visit.changes_cookie:
+            self.cookie = visit.cookie_value
+            self.received.append(visit.cookie_value)
 
     def copy(self) -> "Browser":
         """Return someone else who has the cookie of now: an attacker, or a request that is still under way."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from server_session import _api, exceptions
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
+from server_session._health import Health
 from server_session._owners import OwnedSession
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure
@@ -32,6 +33,7 @@ __all__ = [
     "CookieTransport",
     "EncryptedCodec",
     "FileSessionStore",
+    "Health",
     "Lifetime",
     "MemorySessionStore",
     "Outcome",
@@ -69,6 +71,8 @@ destroy_session = _DEFAULT.destroy_session
 destroy_sessions_of = _DEFAULT.destroy_sessions_of
 get_csrf_token = _DEFAULT.get_csrf_token
 get_session_data = _DEFAULT.get_session_data
+health = _DEFAULT.health
+is_alive = _DEFAULT.is_alive
 log_in = _DEFAULT.log_in
 pluck_session_property = _DEFAULT.pluck_session_property
 renew_session = _DEFAULT.renew_session

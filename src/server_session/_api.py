@@ -15,9 +15,10 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session._convert import convert
 from server_session._durations import seconds_of
+from server_session._health import Health, probe
 from server_session._owners import OwnedSession
 from server_session._record import Life
-from server_session._verbs import Asked, about_owner, by_carrier, data_of, flag_of, owner_of, scope_of
+from server_session._verbs import Asked, about_owner, about_store, by_carrier, data_of, flag_of, owner_of, scope_of
 from server_session.kernel.stored import StoredSession
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "destroy_sessions_of",
     "get_csrf_token",
     "get_session_data",
+    "health",
+    "is_alive",
     "log_in",
     "pluck_session_property",
     "renew_session",
@@ -44,19 +47,29 @@ TokenScope: TypeAlias = tuple[str, str]
 
 
 @overload
-async def get_session_data(*carrier: object) -> dict[str, Any]: ...
+async def get_session_data(*carrier: object, touch: bool = True) -> dict[str, Any]: ...
 @overload
-async def get_session_data(*carrier: object, as_type: type[T]) -> T: ...
+async def get_session_data(*carrier: object, as_type: type[T], touch: bool = True) -> T: ...
 @by_carrier()
-async def get_session_data(session: StoredSession, *carrier: object, as_type: Any = None) -> Any:
+async def get_session_data(session: StoredSession, *carrier: object, as_type: Any = None, touch: bool = True) -> Any:
     """Return the session's current data; `{}` without a session.
 
-    Never creates a session or sets a cookie; restarts the idle clock. With `as_type` (a TypedDict, dataclass,
-    msgspec Struct, attrs class or pydantic model) the data is checked and returned as that type; what does not
-    fit raises `DataTypeError`, which names the field.
+    Never creates a session or sets a cookie; restarts the idle clock, unless `touch` is False: for a page that asks by
+    itself, so that it keeps no session alive (OWASP ASVS 5.0, 7.3.1). With `as_type` (a TypedDict, dataclass, msgspec
+    Struct, attrs class or pydantic model) the data is checked and returned as that type; what does not fit raises
+    `DataTypeError`, which names the field.
     """
-    data = await session.get()
+    data = await session.get(touch=flag_of("get_session_data", "touch", touch))
     return data if as_type is None else convert(data, as_type)
+
+
+@by_carrier()
+async def is_alive(session: StoredSession, *carrier: object) -> bool:
+    """Tell whether the session lives: there is one, and it was not destroyed, renewed elsewhere or expired.
+
+    The question asks the store each time, and does not restart the idle clock.
+    """
+    return await session.is_alive()
 
 
 @overload
@@ -195,10 +208,10 @@ async def renew_session(  # noqa: D417 - the session is the carrier's
     life = Life(
         idle=None if max_age is None else seconds_of("max_age", max_age),
         absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
-        persistent=None if persistent is None else flag_of("persistent", persistent),
+        persistent=None if persistent is None else flag_of("renew_session", "persistent", persistent),
     )
     given = data_of("renew_session", data) if data else None
-    return await session.renew(given, life, authenticated=flag_of("authenticated", authenticated))
+    return await session.renew(given, life, authenticated=flag_of("renew_session", "authenticated", authenticated))
 
 
 @overload
@@ -270,3 +283,15 @@ async def destroy_sessions_of(
     """
     kept = await asked.selector()
     return await asked.policy.owners.destroy(owner_of("destroy_sessions_of", owner), only=only, but=kept)
+
+
+@about_store
+async def health(asked: Asked) -> Health:
+    """Return whether the store answers, and in how many seconds, for a load balancer's probe.
+
+    It reads one record that is not there, and needs no request and no session. A store that is down is told of, not
+    raised: `health.answers` is False, and `why` says what failed. While requests fail at once because the store has
+    been down for a while, this does too, or is the one call that asks it again. Whether the store takes writes it does
+    not say: a full one may still be read.
+    """
+    return await probe(asked.policy.store)

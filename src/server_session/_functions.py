@@ -39,7 +39,7 @@ class _Method(Generic[F_co]):
 
 
 def _answer(verb: Verb, sessions: Serves, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
-    """Call a body that is about an owner, with the session of a request or, for True, of the one being served."""
+    """Call a body that has no carrier, with the session of a request or, for True, of the one being served."""
     current, stored = options.get(verb.current or ""), None
     if current is not None and current is not False:
         stored = sessions.exchange(resolve(() if current is True else (current,)).request).stored
@@ -55,7 +55,9 @@ def _method(function: F) -> _Method[F]:
         if verb.current is None:
             carrier, rest = verb.split(arguments)
             exchange = functions.sessions_for(carrier).exchange(carrier.request)
-            return await exchange.call(verb.body, carrier.response, rest, options)
+            result = await exchange.run(verb.body(exchange.begin_call(carrier.response), *rest, **options))
+            exchange.end_call(carrier.response)
+            return result
         sessions = functions.sessions_for(None)
         return await run_awaiting(sessions.store.colour, _answer(verb, sessions, arguments, options))
 
@@ -72,7 +74,10 @@ def blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
         if verb.current is None:
             carrier, rest = verb.split(arguments)
             exchange = functions.sessions_for(carrier).exchange(carrier.request)
-            return exchange.blocking.call(verb.body, carrier.response, rest, options)
+            stored = exchange.begin_call(carrier.response)
+            result = exchange.blocking.run(partial(verb.body, stored, *rest, **options))
+            exchange.end_call(carrier.response)
+            return result
         sessions, request = functions.sessions_for(None), serving()
         home = None if request is None else request.home
         return run_blocking(sessions.store.colour, home, partial(_answer, verb, sessions, arguments, options))
@@ -92,6 +97,8 @@ class Functions:
     destroy_sessions_of = _method(api.destroy_sessions_of)
     get_csrf_token = _method(api.get_csrf_token)
     get_session_data = _method(api.get_session_data)
+    health = _method(api.health)
+    is_alive = _method(api.is_alive)
     log_in = _method(api.log_in)
     pluck_session_property = _method(api.pluck_session_property)
     renew_session = _method(api.renew_session)
@@ -111,6 +118,8 @@ class BlockingFunctions:
         self.destroy_sessions_of = blocking(functions.destroy_sessions_of)
         self.get_csrf_token = blocking(functions.get_csrf_token)
         self.get_session_data = blocking(functions.get_session_data)
+        self.health = blocking(functions.health)
+        self.is_alive = blocking(functions.is_alive)
         self.log_in = blocking(functions.log_in)
         self.pluck_session_property = blocking(functions.pluck_session_property)
         self.renew_session = blocking(functions.renew_session)

@@ -17,6 +17,7 @@ _AUTHORITY: Final = r"(?P<host>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:
 _ORIGIN: Final = re.compile(f"{_SCHEME}://{_AUTHORITY}")
 _HOST: Final = re.compile(_AUTHORITY)
 _URL: Final = re.compile(rf"(?P<origin>{_SCHEME}://[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_PASSWORD: Final = re.compile(r":(?!//).*@")
 _HIGHEST_PORT: Final = 65535
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -86,7 +87,8 @@ def _checked(setting: str, origin: object, schemes: Collection[str] | None) -> s
         return normal
     else:
         mend = "write it as browsers do, in lower case and ASCII (xn--…), without blanks; IPv6 is in brackets"
-    raise ConfigurationError(f"{setting} {origin!r}: {mend}")
+    shown = "with a password in it" if _PASSWORD.search(repr(origin)) else repr(origin)
+    raise ConfigurationError(f"{setting} {shown}: {mend}")
 
 
 def _normal(origin: str) -> str | None:

@@ -22,6 +22,7 @@ from server_session.exchange import Exchange
 from server_session.http.carrier import Carrier, serving
 from server_session.http.requests import Request
 from server_session.stores._base import SessionStore
+from server_session.stores._circuit import CircuitStore
 from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.memory import MemorySessionStore
 
@@ -122,11 +123,12 @@ class Sessions(Functions):
         for name, call in (("on_signal", on_signal), ("clock", clock)):
             if call is not None and not callable(call):
                 raise ConfigurationError(f"{name} is a function, not {call!r}")
+        store = self.store if self.store.colour is Colour.INSTANT else CircuitStore(self.store)
         signals, codec, csrf = Signals(on_signal), settings.get("codec"), self.csrf
         idle, absolute = settings.get("max_age"), settings.get("absolute_max_age", ABSOLUTE_AGE)
         most = settings.get("max_sessions")
         return Policy(
-            store=self.store if codec is None else SealedStore(self.store, codec, signals.unreadable),
+            store=store if codec is None else SealedStore(store, codec, signals.unreadable),
             idle=self.store.max_age or IDLE_SECONDS if idle is None else seconds_of("max_age", idle),
             absolute=None if absolute is None else seconds_of("absolute_max_age", absolute),
             renew_on=frozenset(renew_on),
@@ -252,7 +254,8 @@ def _store(given: SessionStore | str | None) -> SessionStore:
         return open_store(given)
     if not _has(given, _STORE_METHODS):
         raise ConfigurationError(
-            f"session_store is a store or a store's URL, not {given!r}: a store has {', '.join(_STORE_METHODS)}"
+            f"session_store is a store or a store's URL as text, not {type(given).__name__!r}: a store has "
+            + ", ".join(_STORE_METHODS)
         )
     return given
 

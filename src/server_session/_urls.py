@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from typing import Any, Final
 
 from server_session import stores
@@ -22,6 +23,9 @@ _OTHER_SCHEMES: Final = {
     "mariadb": ("sql", "mysql"),
 }
 
+# What may be shown of a URL that is not known: a scheme (RFC 3986, 3.1), where it surely is one.
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
 
 def open_store(url: str) -> SessionStore:
     """Return the store that a URL names: `memory:`, `file:DIR`, `redis://…`, `postgresql+asyncpg://…` and so on.
@@ -30,13 +34,14 @@ def open_store(url: str) -> SessionStore:
     """
     scheme, colon, _ = url.partition(":")
     kind = scheme.partition("+")[0].lower()
-    if not colon and "/" in url:
+    if not colon and "/" in url and "@" not in url:
         raise ConfigurationError(f"session_store={url!r} is no URL: for a directory write 'file:{url}'")
     schemes = _schemes()
     if not colon or kind not in schemes:
-        # A URL may hold a password, so only its scheme is repeated.
+        # A URL may hold a password, and one that is mangled anywhere.
+        shown = _SCHEME.match(url)
         raise ConfigurationError(
-            f"no store is known for the URL scheme {scheme if colon else '(none)'!r}: "
+            f"no store is known for the URL scheme {shown[1] if shown else '(none)'!r}: "
             f"use one of {', '.join(schemes)}, or give a store object"
         )
     name, extra = _OTHER_SCHEMES.get(kind, (kind, kind))

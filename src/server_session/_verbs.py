@@ -9,7 +9,7 @@ from server_session.exceptions import CarrierError
 from server_session.http.carrier import Carrier, is_carrier, resolve
 from server_session.kernel.stored import StoredSession
 
-__all__ = ["Asked", "Verb", "about_owner", "by_carrier", "data_of", "flag_of", "owner_of", "scope_of"]
+__all__ = ["Asked", "Verb", "about_owner", "about_store", "by_carrier", "data_of", "flag_of", "owner_of", "scope_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ class Verb(NamedTuple):
     then: str | None = None
     """What may follow it."""
     current: str | None = None
-    """The keyword that names a caller's request, where the function is about an owner and has no carrier."""
+    """Where there is no carrier: the keyword that names a caller's request, or `""` where none is of any matter."""
 
     def split(self, given: tuple[object, ...]) -> tuple[Carrier, tuple[object, ...]]:
         """Part the positional arguments into the carrier and the rest.
@@ -95,6 +95,11 @@ def about_owner(current: str) -> Callable[[Function[Concatenate[Asked, P], R]], 
     return lambda body: cast("Any", Verb(cast("Body", body), current=current))
 
 
+def about_store(body: Function[Concatenate[Asked, P], R]) -> Function[P, R]:
+    """Make a `Verb` of a body that takes what is `Asked`, and concerns nobody's session."""
+    return about_owner("")(body)
+
+
 # --- what is looked for in arguments, for callers without a type checker
 
 
@@ -104,9 +109,9 @@ def owner_of(function: str, owner: object) -> str:
     return owner
 
 
-def flag_of(name: str, given: object) -> bool:
+def flag_of(function: str, name: str, given: object) -> bool:
     if not isinstance(given, bool):
-        raise TypeError(f"renew_session takes {name} as True or False, not {type(given).__name__!r}")
+        raise TypeError(f"{function} takes {name} as True or False, not {type(given).__name__!r}")
     return given
 
 

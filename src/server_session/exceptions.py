@@ -16,6 +16,7 @@ SessionError
 ├── NoResponseError                      a cookie must be set and there is no response to set it on
 ├── ResponseStartedError                 a cookie must be set and the headers have been sent
 └── StoreError                           the store did not answer, or not as it must
+    ├── StoreDownError                   it could not be asked, or did not answer in time
     ├── StoreFullError                   the store refuses a new session until others expire
     └── RecordError                      a record that cannot be read
 """
@@ -38,6 +39,7 @@ __all__ = [
     "SerializationError",
     "SessionError",
     "SessionNotLoadedError",
+    "StoreDownError",
     "StoreError",
     "StoreFullError",
     "TooManySessionsError",
@@ -121,6 +123,13 @@ class ResponseStartedError(SessionError):
 
 class StoreError(SessionError):
     """The store did not answer within its limit of time, or answered with an error."""
+
+
+class StoreDownError(StoreError):
+    """The store could not be asked, or did not answer in time; a write was made or not made.
+
+    Where nobody got an answer for a while, only a call now and then is made, and the others raise this at once.
+    """
 
 
 class StoreFullError(StoreError):

@@ -127,28 +127,19 @@ class CsrfRejected(Forbidden):
     description = UNVERIFIED
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__()
+        # The page is in HTML or JSON, as the request's `Accept` would have it.
+        super().__init__(response=Response(refusal.body, refusal.status, [*refusal.headers]))
         assert refusal.rejection is not None  # noqa: S101 - what is refused with 403 says why
         self.rejection: Rejection = refusal.rejection
-        self._refusal = refusal
-
-    def get_body(self, environ: Any = None, scope: Any = None) -> str:  # noqa: ARG002 - Werkzeug's signature
-        """Return the page, in HTML or JSON as the request's `Accept` would have it."""
-        return self._refusal.body.decode()
-
-    def get_headers(self, environ: Any = None, scope: Any = None) -> list[tuple[str, str]]:  # noqa: ARG002 - likewise
-        """Return the page's headers."""
-        return [(name, value) for name, value in self._refusal.headers if name != "Content-Length"]
 
 
 class FlaskSession(LazySession, SessionMixin):
     """`flask.session`: it asks the store when it is first touched. Changes inside values are seen by themselves."""
 
     def __init__(self, exchange: Exchange, request: Request) -> None:
-        super().__init__(self._load_now)
+        super().__init__(_Blocking(exchange).load)
         self.exchange = exchange
         self.request = request
-        self._was_permanent = False
 
     @property
     def new(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
@@ -167,16 +158,13 @@ class FlaskSession(LazySession, SessionMixin):
 
     def save(self, *, refresh: bool) -> None:
         """Store what has changed; with `refresh` the browser gets a permanent session's cookie again if it did not."""
+        exchange, session = self.exchange, self._session
         # Asked so, this is no look at the session.
-        is_permanent = self._session is not None and bool(dict.get(self._session, "_permanent"))
-        again = is_permanent != self._was_permanent or (is_permanent and (refresh or self.modified))
-        _Blocking(self.exchange).commit_late()
-        self.exchange.keep_cookie(self.exchange.sessions.policy.idle if is_permanent else None, again=again)
-
-    def _load_now(self) -> Session:
-        session = _Blocking(self.exchange).load()
-        self._was_permanent = bool(dict.get(session, "_permanent"))
-        return session
+        is_permanent = session is not None and bool(dict.get(session, "_permanent"))
+        was_permanent = session is not None and bool(exchange.stored.seen_value("_permanent"))
+        again = is_permanent != was_permanent or (is_permanent and (refresh or self.modified))
+        _Blocking(exchange).commit_late()
+        exchange.keep_cookie(exchange.sessions.policy.idle if is_permanent else None, again=again)
 
 
 def _storable(flash: Any) -> Any:

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -1366,3 +1368,77 @@ def test_a_flood_of_forgeries_costs_no_call_to_the_store(interface):
         assert forge(victim, CROSS, ("x-csrf-token", "A" * 70)).status == 403
     assert store.calls == []
     assert_served(victim, forge(victim, OWN))
+
+
+# --- the cost of a search
+
+
+UNSEARCHED = {
+    "pairs": (FORM, b"&a" * 500_000),
+    "encoded names": (FORM, b"%63srf_toke%6d&" * 65_000),
+    "parts": (MULTIPART, b"--limit\r\na:\r\n\r\n\r\n" * 60_000),
+    "parts of the name": (MULTIPART, part("csrf_token", "x", more=";a").encode() * 12_000),
+    "keys": (JSON, b"{" + b'"a":1,' * 170_000 + b'"b":1}'),
+}
+
+
+@both
+@pytest.mark.parametrize("kind", UNSEARCHED)
+def test_a_body_of_very_many_fields_costs_no_more_than_one_of_some(interface, kind):
+    """sends a MiB of half a million pairs, or 60,000 empty parts, with a cookie of a session's form, to keep the
+    processor from the others — 403, and no more is looked at than the first 1,000."""
+    site = site_of(interface)
+    content_type, body = UNSEARCHED[kind]
+    calls = 0
+
+    def count(_frame: Any, event: str, _called: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    def send() -> Reply:
+        return site.send("POST", "/write", content_type, cookie=f"session={'A' * 64}", body=body)
+
+    assert send().status == 403
+    sys.setprofile(count)
+    try:
+        assert send().status == 403
+    finally:
+        sys.setprofile(None)
+    assert site.seen == []
+    assert calls < 30 * 1000
+
+
+@both
+@pytest.mark.parametrize("mode", ["layered", "strict"])
+@pytest.mark.parametrize("cookie", [None, "session=x", "session=", f"session={'A' * 63}", f"session={'A' * 65}", "a=1"])
+def test_no_body_is_read_for_whoever_has_no_credential(interface, mode, cookie):
+    """sends large bodies to be searched for a token, with no cookie, or one that no session can have — what needs a
+    token is refused, and nothing of the body is read."""
+    site = site_of(interface, csrf=CSRF(mode))
+    given = [("host", HOST), FORM, ("origin", "null"), ("content-length", "1000000")]
+    given += [("cookie", cookie)] if cookie else []
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body was read")
+
+    async def send(message: Any) -> None:
+        answered.append(message.get("status"))
+
+    def start_response(status: str, *_: Any) -> Any:
+        answered.append(int(status[:3]))
+
+    class Unread(io.RawIOBase):
+        def readable(self) -> bool:
+            raise AssertionError("the body was read")
+
+        read = readinto = readable  # type: ignore[assignment]
+
+    if interface == "asgi":
+        raw = [(name.encode(), value.encode()) for name, value in given]
+        asyncio.run(site.app(scope_of("/write", method="POST", headers=raw), receive, send))
+    else:
+        environ = EnvironBuilder("/write", method="POST", headers=dict(given)).get_environ()
+        site.app(environ | {"wsgi.input": Unread(), "CONTENT_LENGTH": "1000000"}, start_response).close()
+    assert answered[0] == 403
+    assert site.seen == []

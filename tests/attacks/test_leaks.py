@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import pickle
+import traceback
 import types
 from collections.abc import Callable, Iterator, MappingView
 from pathlib import Path
@@ -21,7 +22,7 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server_session import CSRF, Sessions
+from server_session import CSRF, ConfigurationError, Sessions
 from server_session.flask import ServerSession
 from server_session.kernel.mapping import Session
 from server_session.kernel.unloaded import LazySession
@@ -712,3 +713,54 @@ def test_a_websocket_without_the_cookie_shows_nobodys_data():
     ):
         assert feed.connect(("http://evil.example",), cookie) == [1008]
     assert feed.connect((PLAIN,), f"a[]=1; {victim.cookie}") == SEEN
+
+
+# --- the settings
+
+
+MANGLED = (
+    *("{}://shop:p4@w0rd@db/shop", "{}://shop:p4:w0rd@db/shop", "{}://shop:p4@ss:w0rd@db/shop"),
+    *("{}://shop:p4/w0rd@db/shop", "{}://shop:p4#w0rd@db:x/shop", "{}://shop:12?p4=w0rd@db:x/shop"),
+    *("{}//shop:p4w0rd@db/shop", "{}//p4w0rd@db/shop", "{}://shop:p4w0rd@[db/shop"),
+    *("p4@w0rd@db/{}", "p4:w0rd@db/{}", "shop:p4w0rd@db/{}", "{}://shop:p4w0rd@db:port/shop"),
+)
+DATABASES = ("postgresql+psycopg", "postgresql+asyncpg", "mysql+pymysql", "redis", "memcached", "gopher")
+
+
+@pytest.mark.parametrize("scheme", [*DATABASES, "sqlite", "sqlite+aiosqlite"])
+def test_no_error_of_a_mangled_url_shows_a_part_of_its_password(scheme):
+    """reads the log of an operator who has left a reserved character in the password of a store's URL, or mangled the
+    URL otherwise — where it cannot work that is a ConfigurationError, and no part of the password is in it."""
+    refused: list[ConfigurationError] = []
+    for mangled in MANGLED:
+        try:
+            Sessions(session_store=mangled.format(scheme))
+        except ConfigurationError as error:
+            refused.append(error)
+    assert len(refused) > len(MANGLED) / 2
+    for error in refused:
+        said = "".join(traceback.format_exception(error)).rpartition("ConfigurationError")[2]
+        assert error.__suppress_context__ or error.__context__ is None
+        assert "p4" not in said
+        assert "w0rd" not in said
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"session_store": b"redis://:p4w0rd@db"},
+        {"session_store": {"url": "redis://:p4w0rd@db"}},
+        {"session_store": ["redis://:p4w0rd@db"]},
+        {"origin": "https://shop:p4w0rd@shop.example"},
+        {"origin": b"https://shop:p4w0rd@shop.example"},
+        {"origin": ["shop:p4w0rd@shop.example"]},
+        {"codec": "p4w0rd"},
+    ],
+    ids=str,
+)
+def test_no_error_of_a_setting_shows_a_password_that_is_in_it(settings):
+    """reads the log of an operator who has given a store's URL as bytes, a public address with a password in it, a key
+    in the codec's place — a ConfigurationError, and no part of it."""
+    with pytest.raises(ConfigurationError) as refused:
+        Sessions(**settings)
+    assert "p4w0rd" not in str(refused.value)

@@ -3,19 +3,23 @@
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.test import create_environ
 
 from server_session import NotFreshError, TooManySessionsError
 from server_session._colour import drive
 from server_session._tokens import Credential
 from server_session.exceptions import SerializationError
+from server_session.http.requests import AsgiRequest, WsgiRequest
 from server_session.stores._base import MISSING, SessionStore
+from server_session.stores._over import StoreOver
 from server_session.testing import YieldingStore
 from tests.asgi_client import Answer, call, scope_of
 from tests.attacks.stage import (
@@ -30,12 +34,11 @@ from tests.attacks.stage import (
     timed_site,
     victim_at,
 )
-from tests.parts import QUICK
 from tests.visitors import Watched
 
 both = pytest.mark.parametrize("interface", INTERFACES)
 
-VISITORS = 1_000_000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 2_000 if QUICK else 20_000
+VISITORS = 1_000_000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 2_000
 DAY = 86400.0
 MOMENTS = 20
 
@@ -212,6 +215,31 @@ def test_a_stolen_cookie_replayed_after_the_end_opens_nothing(interface, end, ki
     assert "late" not in victim.get().said
 
 
+async def polled(request: Request) -> Any:
+    return (await request.functions.get_session_data(request.carrier, touch=False)).get("user")
+
+
+async def asked_alive(request: Request) -> Any:
+    return await request.functions.is_alive(request.carrier)
+
+
+@both
+@pytest.mark.parametrize("path, alive, gone", [("/polled", "victim", None), ("/asked_alive", True, False)])
+def test_a_page_that_asks_by_itself_keeps_no_session_alive(interface, path, alive, gone):
+    """sits down at a browser that was left open, hours ago, on a page that asks every five minutes — the session has
+    expired as if nobody had asked, where the page's endpoint reads without a touch and loads no mapping."""
+    site = timed_site(interface, endpoints={"/polled": polled, "/asked_alive": asked_alive})
+    # Over WSGI the mapping asks the store when it is touched, and no sooner.
+    site.app.autoload = lambda scope: scope["path"] != path
+    victim = victim_at(site)
+    for _ in range(5):
+        site.clock.advance(300)
+        assert victim.get(path).said == alive
+    site.clock.advance(301)
+    assert victim.get(path).said == gone
+    assert is_anonymous(victim.get())
+
+
 @both
 def test_use_does_not_move_the_deadline(interface):
     """keeps a stolen session alive by using it every minute, in every way — at its deadline it ends all the same."""
@@ -242,6 +270,32 @@ def test_the_victim_ends_every_session_but_their_own(interface):
     assert all(is_anonymous(thief.get()) for thief in thieves)
     assert victim.get().said == {"user": "victim"}
     assert stranger.get().said == {"user": "stranger"}
+
+
+@both
+def test_a_request_that_is_opened_again_after_the_log_out_shows_nobody(interface):
+    """has a socket each of whose events opens the handshake's request anew, over the victim's log-out elsewhere — the
+    events after it see nobody, by the mapping and by the functions."""
+    site = site_of(interface)
+    victim = victim_at(site)
+    cookie = victim.cookie or ""
+    if interface == "asgi":
+        given: Any = scope_of(cookie=cookie)
+        request: Any = AsgiRequest.of(given)
+    else:
+        given = create_environ(headers={"Cookie": cookie})
+        request = WsgiRequest.of(given)
+    seen = []
+    for event in range(3):
+        exchange = site.sessions.exchange(request)
+        exchange.serve()
+        mapping = drive(exchange.load())
+        seen.append((dict(mapping), site.sessions.sync.get_session_data(given)))
+        exchange.leave()
+        if event == 1:
+            victim.post("/log_out")
+    mine = {"user": "victim"}
+    assert seen == [(mine, mine), (mine, mine), ({}, {})]
 
 
 @both
@@ -728,6 +782,52 @@ def test_nothing_but_proof_makes_a_log_in_fresh(interface, trick):
     assert victim.post("/pay").said == "paid"
 
 
+async def assigned(request: Request, data: dict[str, Any]) -> None:
+    request.session.update(data)
+
+
+async def deleted(request: Request, _: Any) -> None:
+    del request.session["user"]
+
+
+# Ways to write another user over a session, or none.
+BECOMING: dict[str, Callable[[Request, dict[str, Any]], Awaitable[Any]]] = {
+    "set": lambda request, data: request.functions.set_session_data(request.carrier, data),
+    "update": lambda request, data: request.functions.update_session_data(
+        request.carrier, lambda now: now.update(data)
+    ),
+    "delete": lambda request, _: request.functions.update_session_data(
+        request.carrier, lambda now: now.pop("user") and None
+    ),
+    "pluck": lambda request, _: request.functions.pluck_session_property(request.carrier, "user"),
+    "replace": lambda request, _: request.functions.replace_session_data(request.carrier, {"role": "user"}),
+    "replace in place": lambda request, data: request.functions.replace_session_data(
+        request.carrier, data, in_place=True
+    ),
+    "renew": lambda request, data: request.functions.renew_session(request.carrier, data=data),
+    "mapping": assigned,
+    "delete of the mapping": deleted,
+}
+
+
+@both
+@pytest.mark.parametrize("user", ["mallory", None])
+@pytest.mark.parametrize("way", BECOMING)
+def test_whoever_is_written_over_a_log_in_has_proved_nothing(interface, way, user):
+    """has another user, or none, written over a log-in of a moment ago, by any function or the mapping — what asks for
+    the password again does so, unless the mapping's write was a log-in itself."""
+
+    async def become(request: Request) -> Any:
+        return await BECOMING[way](request, {"user": user})
+
+    site = timed_site(interface, endpoints={"/become": become, "/pay": pay})
+    victim = victim_at(site)
+    assert victim.post("/pay").said == "paid"
+    victim.post("/become")
+    is_log_in = way == "mapping" and user is not None
+    assert victim.post("/pay").said == ("paid" if is_log_in else "not fresh")
+
+
 @both
 def test_who_never_logged_in_is_not_fresh(interface):
     """asks for what needs the password again without a session, with an anonymous one, and with the cookie of an ended
@@ -743,6 +843,56 @@ def test_who_never_logged_in_is_not_fresh(interface):
         assert not reply.all("set-cookie")
     nobody.post("/log_in")
     assert nobody.post("/pay").said == "paid"
+
+
+# --- more sessions than there may be
+
+
+@both
+def test_no_list_of_sessions_grows_for_ever(interface):
+    """logs in again and again, and forgets each cookie, to make every log-in of that owner dearer than the last — the
+    oldest sessions end where there are more than about 1,000."""
+    site = site_of(interface)
+    first = victim_at(site)
+    for _ in range(1_600):
+        site.clock.advance(1)
+        Browser(site).post("/log_in")
+    assert len(Browser(site).get("/mine").said) < 1_300
+    assert is_anonymous(first.get())
+
+
+class HangingUp(StoreOver):
+    """A store that hears, where a session is to be ended for a log-in, that the client has gone."""
+
+    client_goes = False
+
+    async def set(self, key: str, fields: Any, *rest: Any) -> Any:
+        if self.client_goes and "user" not in fields:
+            raise asyncio.CancelledError
+        return await super().set(key, fields, *rest)
+
+
+@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
+def test_who_hangs_up_in_mid_log_in_has_one_session_too_many_and_no_second(at_most):
+    """hangs up twice in the middle of a log-in that takes a session's place, to have more than max_sessions — one more
+    lives, until the next log-in ends the oldest, or, where that is refused, until one ends (ASGI)."""
+    stores: list[HangingUp] = []
+
+    def wrap(store: SessionStore) -> SessionStore:
+        stores.append(HangingUp(store))
+        return stores[0]
+
+    site = timed_site("asgi", wrap=wrap, endpoints=dict(ENDPOINTS), max_sessions=2, at_max_sessions=at_most)
+    victim, other = victim_at(site), victim_at(site)
+    for _ in range(2):
+        stores[0].client_goes = True
+        with suppress(asyncio.CancelledError):
+            assert victim.post("/log_in_if_there_is_room").said == "refused"
+        stores[0].client_goes = False
+        assert len(other.get("/mine").said) == 3
+    refused = at_most == "refuse"
+    assert Browser(site).post("/log_in_if_there_is_room").said == ("refused" if refused else True)
+    assert len(other.get("/mine").said) == (3 if refused else 2)
 
 
 # --- rows for nothing
@@ -762,7 +912,7 @@ def anonymous_visits(site: Site, count: int) -> int:
 
 @both
 def test_anonymous_visitors_by_the_million_leave_no_row(interface):
-    """sends a million visitors without a cookie who read, pluck, log out and validate (20,000 in each check) — no call
+    """sends a million visitors without a cookie who read, pluck, log out and validate (2,000 in each check) — no call
     to the store, no cookie, no row."""
     store = Watched()
     site = Site(interface, ENDPOINTS, session_store=store)

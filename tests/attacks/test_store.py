@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
+from flask import Flask, flash, get_flashed_messages, render_template_string
+from flask import request as flask_request
+from flask import session as flask_session
 
 from server_session import CSRF, EncryptedCodec, MemorySessionStore
 from server_session._colour import drive
 from server_session._tokens import Credential
 from server_session.exceptions import DataTypeError, LimitError, NotFreshError, SerializationError
+from server_session.flask import ServerSession
 from server_session.stores._base import Fields, Outcome, SessionStore
 from server_session.stores.file import FileSessionStore
 from server_session.stores.redis import RedisSessionStore
@@ -857,3 +861,31 @@ def test_keys_and_values_of_his_choice_come_out_as_they_went_in(interface, kind,
         victim.get("/read")
         for seen in kept:
             assert shape({key: seen[key] for key in data}) == shape(data)
+
+
+@pytest.mark.parametrize(
+    "sent_by_him", [{"markup": "<script>"}, {"$markup": "<script>"}, {"$dict": {"$markup": "<script>"}}, "<script>"]
+)
+def test_what_he_has_flashed_is_no_markup_of_the_application_s(sent_by_him):
+    """sends JSON that looks like stored markup to an application of Flask's that flashes what came, and keeps it — it
+    comes out as it went in, and a template escapes it."""
+    app = Flask(__name__)
+    ServerSession(app, csrf=None)
+
+    @app.post("/")
+    def put() -> str:
+        flash(flask_request.get_json())
+        flask_session["kept"] = {"of him": flask_request.get_json()}
+        return ""
+
+    @app.get("/")
+    def show() -> str:
+        (message,) = get_flashed_messages()
+        assert message == flask_session["kept"]["of him"] == sent_by_him
+        return render_template_string("{{ message }}{{ session.kept }}{{ message.markup }}", message=message)
+
+    client = app.test_client()
+    client.post("/", json=sent_by_him)
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "<script>" not in page.text

@@ -752,7 +752,8 @@ def test_a_child_forked_in_the_middle_of_a_call_holds_no_lock_after_it(store, mo
     try:
         assert drive(store.merge(key, {"b": b"2"}, [], {})) is APPLIED
         assert drive(store.merge(key, {"c": b"3"}, [], {})) is APPLIED
-        assert len(children) == 2
+        # Once in some calls a sweep opens it as well.
+        assert len(children) >= 2
     finally:
         for child in children:
             os.close(child)

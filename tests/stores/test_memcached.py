@@ -434,7 +434,9 @@ class TestFailure:
     def test_a_server_that_is_down_is_an_error_and_no_absent_session(self, free_port):
         store = MemcachedSessionStore(f"memcached://127.0.0.1:{free_port}")
         for call in each_call(store):
-            with pytest.raises(StoreError, match="no answer from memcached: ConnectionRefusedError"):
+            with pytest.raises(
+                StoreError, match=r"no answer from memcached: ConnectionRefusedError \(Connection refused\)"
+            ):
                 drive(call)
 
     def test_a_server_that_is_silent_is_an_error_within_the_limit(self):
@@ -460,6 +462,13 @@ class TestFailure:
             store = MemcachedSessionStore(mute.url, timeout=0.2)
             for call in each_call(store):
                 with pytest.raises(StoreError):
+                    drive(call)
+
+    def test_an_error_of_the_server_is_told_in_its_words(self):
+        with Mute(b"SERVER_ERROR busy\r\n") as mute:
+            store = MemcachedSessionStore(mute.url)
+            for call in each_call(store):
+                with pytest.raises(StoreError, match="memcached refused the call: busy"):
                     drive(call)
 
     def test_another_sessions_answer_is_an_error(self):

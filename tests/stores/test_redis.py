@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ import redis.retry
 import redis.sentinel
 
 from server_session._colour import Colour, drive, pause, run_awaiting, run_blocking
-from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
+from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.redis import RedisSessionStore
 from server_session.testing import StoreContract
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.once
 
 LONG = Lifetime(1800, 86400)
 KEY = "k" * 24
+SECRET = b"the-secret"
 
 
 class Wire:
@@ -448,12 +450,101 @@ class TestRefusals:
         async def body(store):
             with plain(own_server) as client:
                 client.replicaof("127.0.0.1", servers.free_port())
-                with pytest.raises(StoreError, match="refused the call: ReadOnlyError"):
+                with pytest.raises(StoreError, match="refused the call: ReadOnlyError: this is a replica"):
                     await store.set(store.id(), {"a": b"1"}, LONG)
                 client.replicaof("NO", "ONE")
             assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
 
         play(kind, own_server.port, body)
+
+    @pytest.mark.parametrize("denied", ["@scripting", "hdel", "unlink", "pexpireat"])
+    @SINGLE
+    def test_a_user_who_lacks_a_right_is_told_at_the_first_call_and_nothing_is_written(self, kind, denied, own_server):
+        with plain(own_server) as client:
+            client.execute_command("ACL", "SETUSER", "shop", "on", "nopass", "~session:*", "+@all", f"-{denied}")
+
+            async def body(store):
+                with pytest.raises(StoreError, match=r"its user needs \+eval .*\+unlink .*docs/stores.md") as failure:
+                    await store.set(KEY, {"a": b"1"}, LONG)
+                assert ("evalsha" if denied == "@scripting" else denied) in str(failure.value)
+                client.execute_command("ACL", "SETUSER", "shop", f"+{denied}")
+                assert await store.set(KEY, {"a": b"1"}, LONG) is APPLIED
+
+            play(kind, own_server.port, body, username="shop", password="x")
+
+    @SINGLE
+    def test_rights_are_looked_at_once(self, kind, wire):
+        async def body(store):
+            for _ in range(3):
+                await store.destroy(KEY)
+            assert [command for command in wire.sent if command in ("EVAL", "UNLINK")] == ["EVAL", *["UNLINK"] * 3]
+
+        play(kind, wire.port, body)
+
+    @SINGLE
+    def test_keys_that_the_user_may_not_touch_are_told(self, kind, own_server):
+        with plain(own_server) as client:
+            client.execute_command("ACL", "SETUSER", "shop", "on", "nopass", "~other:*", "+@all")
+
+        async def body(store):
+            with pytest.raises(StoreError, match=r"NoPermissionError: its user needs .* on the store's prefix"):
+                await store.get(KEY, {})
+
+        play(kind, own_server.port, body, username="shop", password="x")
+
+    @SINGLE
+    def test_credentials_that_are_wrong_or_missing_are_told_and_not_shown(self, kind, own_server):
+        async def body(store):
+            with pytest.raises(StoreError, match="look at user and password") as failure:
+                await store.get(KEY, {})
+            assert "s3cret" not in "".join(traceback.format_exception(failure.value))
+
+        play(kind, own_server.port, body, username="nobody", password="s3cret")
+        with plain(own_server) as client:
+            client.config_set("requirepass", "other")
+            play(kind, own_server.port, body)
+
+    @SINGLE
+    def test_a_node_of_a_cluster_is_told_from_a_server(self, kind, cluster):
+        async def body(store):
+            said = set()
+            for _ in range(20):
+                try:
+                    await store.get(store.id(), {})
+                except StoreError as failure:
+                    said.add(str(failure))
+            assert said
+            for text in said:
+                assert re.search("MovedError: this is a node of a Cluster: give the store a RedisCluster", text)
+                assert "127.0.0.1" not in text
+
+        play(kind, cluster[0].port, body)
+
+    @SINGLE
+    def test_a_disk_that_cannot_be_written_is_told(self, kind, own_server):
+        async def body(store):
+            with plain(own_server) as client:
+                shutil.rmtree(own_server.folder)
+                client.config_set("save", "1 1")
+                client.bgsave()
+                wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+                with pytest.raises(StoreError, match=r"cannot write to its disk.*MISCONF"):
+                    await store.set(KEY, {"a": b"1"}, LONG)
+
+        play(kind, own_server.port, body)
+
+    @pytest.mark.parametrize("command", ["EVALSHA", "UNLINK"])
+    @SINGLE
+    def test_a_server_without_a_command_is_told_and_no_argument_is_shown(self, kind, command):
+        async def body(store):
+            with pytest.raises(StoreError, match="older than Redis 5, or the command was renamed") as failure:
+                await store.set(KEY, {"name": SECRET}, LONG)
+            shown = "".join(traceback.format_exception(failure.value))
+            assert KEY not in shown
+            assert SECRET.decode() not in shown
+
+        with servers.start_redis("--rename-command", command, "") as server:
+            play(kind, server.port, body)
 
     def test_the_commands_that_the_documentation_names_are_enough(self, own_server):
         named = re.search(r"these commands on the prefix: `(.*?)`", RedisSessionStore.__doc__, re.DOTALL)
@@ -816,7 +907,7 @@ class TestCallsThatShareAConnection:
             await let_the_loop_run()
             restart(own_server)
             lost = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(error) for error in lost} == {StoreError}
+            assert {type(error) for error in lost} == {StoreDownError}
             assert await asyncio.gather(*(store.get(key, {}) for key in keys)) == [MISSING] * 8
 
         asyncio.run(body())
@@ -839,7 +930,8 @@ class TestCallsThatShareAConnection:
             store = RedisSessionStore(own_server.url)
             own_server.kill()
             lost = await asyncio.gather(*(store.get(KEY, {}) for _ in range(5)), return_exceptions=True)
-            assert {str(error) for error in lost} == {"no answer from Redis: ConnectionError"}
+            assert len(lost) == 5
+            assert all(str(error).startswith("no answer from Redis: ConnectionError (it said: ") for error in lost)
             restart(own_server)
             assert await asyncio.gather(*(store.get(KEY, {}) for _ in range(5))) == [MISSING] * 5
 

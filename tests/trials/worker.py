@@ -138,7 +138,12 @@ class Blocking:
         environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http"}
         environ["HTTP_SEC_FETCH_SITE"] = "same-origin"
         environ |= {"HTTP_HOST": "shop.example"} | ({"HTTP_COOKIE": f"{COOKIE}={cookie}"} if cookie else {})
-        response = wsgi.SessionMiddleware(app, self.sessions)(environ, lambda *head: starts.append(head))
+
+        def start_response(*head: Any) -> Callable[[bytes], None]:
+            starts.append(head)
+            return lambda _: None
+
+        response = wsgi.SessionMiddleware(app, self.sessions)(environ, start_response)
         list(response)
         response.close()  # type: ignore[attr-defined]
         status, headers, *_ = starts[0]

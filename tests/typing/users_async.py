@@ -14,6 +14,7 @@ from server_session import (
     CookieHandler,
     CookieTransport,
     FileSessionStore,
+    Health,
     MemorySessionStore,
     OwnedSession,
     Session,
@@ -25,6 +26,8 @@ from server_session import (
     destroy_sessions_of,
     get_csrf_token,
     get_session_data,
+    health,
+    is_alive,
     log_in,
     pluck_session_property,
     renew_session,
@@ -88,6 +91,10 @@ async def reading(request: Request, response: Response, context: Context) -> Non
     assert_type(await get_session_data(request, response), dict[str, Any])
     assert_type(await get_session_data(context), dict[str, Any])
     assert_type(await get_session_data(as_type=Cart), Cart)
+    assert_type(await get_session_data(request, touch=False), dict[str, Any])
+    assert_type(await get_session_data(touch=False, as_type=Cart), Cart)
+    assert_type(await is_alive(), bool)
+    assert_type(await is_alive(request, response), bool)
     assert_type(await get_session_data(request, as_type=Profile), Profile)
     assert_type(await get_session_data(request, response, as_type=Profile), Profile)
     assert_type((await get_session_data(request)).get("user"), Any | None)
@@ -158,6 +165,7 @@ async def owners(request: Request) -> None:
     assert_type(sessions[0].user_agent, str | None)
     assert_type(sessions[0].address, str | None)
     assert_type(sessions[0].is_current, bool)
+    assert_type(await health(), Health)
     assert_type(await destroy_sessions_of("ada"), int)
     assert_type(await destroy_sessions_of("ada", except_current=True), int)
     assert_type(await destroy_sessions_of("ada", except_current=request, only=sessions[0].id), int)

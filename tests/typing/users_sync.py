@@ -10,13 +10,15 @@ from typing import Any, TypedDict, assert_type
 from django.http import HttpRequest, HttpResponse
 from flask import Request, Response
 
-from server_session import MemorySessionStore, OwnedSession, Sessions
+from server_session import Health, MemorySessionStore, OwnedSession, Sessions
 from server_session.sync import (
     configure,
     destroy_session,
     destroy_sessions_of,
     get_csrf_token,
     get_session_data,
+    health,
+    is_alive,
     log_in,
     pluck_session_property,
     renew_session,
@@ -55,6 +57,10 @@ def reading(request: Request, response: Response, context: Context) -> None:
     assert_type(get_session_data(request, response), dict[str, Any])
     assert_type(get_session_data(context), dict[str, Any])
     assert_type(get_session_data(as_type=Cart), Cart)
+    assert_type(get_session_data(request, touch=False), dict[str, Any])
+    assert_type(get_session_data(touch=False, as_type=Cart), Cart)
+    assert_type(is_alive(), bool)
+    assert_type(is_alive(request, response), bool)
     assert_type(get_session_data(request, as_type=Profile), Profile)
     assert_type(get_session_data(request, response, as_type=Profile), Profile)
     assert_type(get_session_data(request).get("user"), Any | None)
@@ -125,6 +131,7 @@ def owners(request: Request) -> None:
     assert_type(sessions[0].user_agent, str | None)
     assert_type(sessions[0].address, str | None)
     assert_type(sessions[0].is_current, bool)
+    assert_type(health(), Health)
     assert_type(destroy_sessions_of("ada"), int)
     assert_type(destroy_sessions_of("ada", except_current=True), int)
     assert_type(destroy_sessions_of("ada", except_current=request, only=sessions[0].id), int)

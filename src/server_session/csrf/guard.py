@@ -27,7 +27,7 @@ class Guard:
     def __init__(
         self, policy: CSRF, origins: tuple[str, ...], request: Request, asked: Protection, method: str, has_cookie: bool
     ) -> None:
-        self._policy = policy
+        self.policy = policy
         self._request = request
         self._asked = asked
         self.method = method
@@ -52,7 +52,7 @@ class Guard:
 
     def token_in_header(self) -> str | None:
         """Return the token that came in the header, or `None`: it may then be in the body."""
-        values = self._request.header_values(self._policy.header.lower().encode("ascii"))
+        values = self._request.header_values(self.policy.header.lower().encode("ascii"))
         # Several are no token: which of them was meant nobody can say.
         return b",".join(values).decode("latin-1") if values else None
 
@@ -66,7 +66,7 @@ class Guard:
         rejection = self._rejection
         if rejection is None:
             return None
-        is_reported = self._policy.mode == "report"
+        is_reported = self.policy.mode == "report"
         session = "" if stored.credential is None else short_digest(stored.credential.selector)
         detail = rejection.reason + (", reported and not refused" if is_reported else "")
         signals.send("csrf_rejected", session, rejection.code, detail)

@@ -125,7 +125,7 @@ def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Reject
     is_foreign = origin not in ("", NULL) and not _is_own(origin, request, origins)
     # Against the browser's own word the Host proves nothing: a proxy may have changed it.
     if is_foreign and (origins or site not in (b"same-origin", b"none")):
-        return Rejection("csrf_origin", f"Origin {origin} is none of the application's")
+        return _foreign(f"Origin {origin}", origins)
     # Basic authorization and its like come by themselves too, so the missing cookie says nothing.
     excusable = origin != NULL and not _is_authorized_by_browser(request)
     if site == b"none":
@@ -137,7 +137,11 @@ def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Reject
         if mode == b"same-origin" or (mode == b"navigate" and dest in (b"", b"empty")) or b"," in mode + dest:
             # A service worker that passes requests on makes a sibling's form look like this, with our own Origin.
             return _Undecided("it may come through a service worker", excusable=False)
-        return _Undecided(f"Origin {origin} is not the Host", excusable) if is_foreign else None
+        return (
+            _Undecided(f"Origin {origin} is not the Host (configure origin= for a proxy)", excusable)
+            if is_foreign
+            else None
+        )
     if origin:
         return None if origins else _Undecided("Origin equals the Host alone", excusable)
     for value in values(b"referer"):
@@ -146,7 +150,7 @@ def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Reject
             continue
         referer = origin_of_url(value)
         if referer is None or not (referer in policy.trusted_origins or _is_own(referer, request, origins)):
-            return Rejection("csrf_origin", f"Referer of {referer or 'no origin'} is none of the application's")
+            return _foreign(f"Referer of {referer or 'no origin'}", origins)
     return _Undecided("neither Origin nor Sec-Fetch-Site", excusable)
 
 
@@ -164,7 +168,14 @@ def _check_handshake(request: Request, policy: CSRF, origins: Collection[str]) -
         return Rejection("csrf_site", "a WebSocket's handshake from another site")
     if _is_own(origin, request, origins):
         return None
-    return Rejection("csrf_origin", f"a WebSocket's handshake from {origin}, which is none of the application's")
+    return _foreign(f"the Origin {origin} of a WebSocket's handshake", origins)
+
+
+def _foreign(what: str, origins: Collection[str]) -> Rejection:
+    if origins:
+        return Rejection("csrf_origin", f"{what} is none of the application's")
+    hint = "where a proxy changes that, configure origin="
+    return Rejection("csrf_origin", f"{what} is none of the application's, as far as the Host tells: {hint}")
 
 
 def _check_token(token: TokenState, reason: str, policy: CSRF) -> Rejection | None:
@@ -175,7 +186,8 @@ def _check_token(token: TokenState, reason: str, policy: CSRF) -> Rejection | No
             return Rejection("csrf_token_missing", reason, needs_token=True)
         case TokenState.MISSING:
             places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
-            return Rejection("csrf_token_missing", f"{reason}, and no token is in {places} ({policy.body_limit})")
+            where = f"{places} ({policy.body_limit}; none are read where no session's cookie came)"
+            return Rejection("csrf_token_missing", f"{reason}, and no token is in {where}")
         case TokenState.STALE:
             return Rejection("csrf_stale", f"{reason}, and its token is from before the log-in or too old")
         case TokenState.USED:

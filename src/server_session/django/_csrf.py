@@ -1,7 +1,7 @@
 """The check for forged requests in the place of Django's own, and its token in Django's templates."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, Final, TypeAlias, TypeVar, overload
@@ -18,12 +18,10 @@ from django.template.response import SimpleTemplateResponse
 from django.urls import get_callable
 from django.utils.decorators import method_decorator
 from django.utils.deprecation import MiddlewareMixin
-from django.utils.functional import SimpleLazyObject
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
-from django.utils.safestring import SafeString
 
-from server_session._colour import running_library
+from server_session._colour import drive, is_driven, running_library
 from server_session._verbs import scope_of
 from server_session.csrf import decorators
 from server_session.csrf.guard import Guard
@@ -33,7 +31,7 @@ from server_session.csrf.refusals import Refusal
 from server_session.csrf.verdict import Protection
 from server_session.django._headers import DjangoHeaders
 from server_session.django._project import PROJECT
-from server_session.django._session import SessionStore, answer_of, exchange_of, instead_of, session_of
+from server_session.django._session import answer_of, exchange_of, found_session, session_of
 from server_session.exceptions import ColourError, ConfigurationError, CookieWithheldError, StoreError
 from server_session.exchange import Exchange
 from server_session.http.body import can_bear_token, token_in
@@ -43,16 +41,15 @@ __all__ = ["CsrfViewMiddleware", "aget_token", "csrf", "csrf_protect", "ensure_c
 
 V = TypeVar("V", bound=Callable[..., Any])
 TokenScope: TypeAlias = tuple[str, str]
+Waits: TypeAlias = Coroutine[Any, Any, Any]
 
 _LOG: Final = logging.getLogger("django.security.csrf")
 
+# Where Django's own log-in rotates what is its check's, and what its csrf_protect then sets as the cookie.
+_ROTATED: Final = "CSRF_COOKIE"
 # What `{% csrf_token %}` calls its field.
 _DJANGOS_FIELD: Final = "csrfmiddlewaretoken"
-# No body has a length of more digits.
-_LONGEST: Final = 18
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
-# Where nothing is checked its elements have the usual names.
-_NO_POLICY: Final = CSRF()
 
 
 class CsrfViewMiddleware(MiddlewareMixin):
@@ -74,107 +71,76 @@ class CsrfViewMiddleware(MiddlewareMixin):
         _require_settings()
         # On a loop the other colour would cost each request a change of threads; what a subclass has is left to it.
         if self.async_mode and type(self).process_view is CsrfViewMiddleware.process_view:
-            self.process_view = self._aprocess_view  # type: ignore[assignment]
+            self.process_view = _check  # type: ignore[assignment]
 
     def __call__(self, request: HttpRequest) -> Any:
         """Serve one request."""
         if self.async_mode:
             return self.__acall__(request)
         response: Any = self.get_response(request)
-        if _is_rotated(request, response):
-            _give(response, get_token(request))
-        return response
+        return drive(_with_token_anew(request, response)) if _ROTATED in request.META else response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """Serve one request, on the event loop."""
         response: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]
-        if _is_rotated(request, response):
-            _give(response, await aget_token(request))
-        return response
+        return await _with_token_anew(request, response) if _ROTATED in request.META else response
 
     def process_view(self, request: HttpRequest, view: Callable[..., Any], *_: object) -> HttpResponseBase | None:
         """Return the answer to a request that is refused; `None` where the view may serve it."""
-        try:
-            return _check(request, view)
-        except StoreError as error:
-            return instead_of(error, request)
-
-    async def _aprocess_view(
-        self, request: HttpRequest, view: Callable[..., Any], *_: object
-    ) -> HttpResponseBase | None:
-        try:
-            return await _acheck(request, view)
-        except StoreError as error:
-            return instead_of(error, request)
+        return drive(_check(request, view))
 
 
-def _check(request: Any, view: Callable[..., Any]) -> HttpResponseBase | None:
+async def _check(request: Any, view: Callable[..., Any], *_: object) -> HttpResponseBase | None:
     """Return the answer to a request that is refused; `None` where the view may serve it."""
-    if (exchange := _to_check(request)) is None:
+    exchange = exchange_of(request)
+    policy = _policy_of(exchange)
+    # Django's test client has it so, unless it is told `enforce_csrf_checks=True`.
+    if getattr(request, "_dont_enforce_csrf_checks", False) or not exchange.may_be_forged(request.method):
+        request.csrf_processing_done = True
         return None
-    blocking, policy = exchange.blocking, _policy_of(exchange)
-    refusal = blocking.check(
+    if is_driven():
+        return _check_unsafe(request, exchange, policy, view)
+    # To parse a form may be to write an upload to a disk, and a page of the project's may ask a database.
+    return await sync_to_async(_check_unsafe)(request, exchange, policy, view)
+
+
+def _check_unsafe(request: Any, exchange: Exchange, policy: CSRF, view: Callable[..., Any]) -> HttpResponse | None:
+    refusal = exchange.blocking.check(
         endpoint=partial(_endpoint, view),
         method=request.method,
-        find=lambda: _token_in_header(request) or _token_in_body(request, policy),
+        find=lambda: request.META.get(settings.CSRF_HEADER_NAME) or _token_in_body(request, policy),
     )
     if refusal is not None:
         return _answer(request, refusal)
-    if (guard := _guard_of_exempt(request, exchange)) is not None:
-        if guard.needs_token:
-            token = guard.token_in_header() or _token_in_header(request)
-            blocking.run(partial(guard.admit, exchange.stored, token))
-        request.csrf_processing_done = guard.passes
+    is_exempt = exchange.asked is not None and exchange.asked.exempt
+    try:
+        # Django's own csrf_protect, and whatever asks its check, takes this for an answer.
+        request.csrf_processing_done = not is_exempt or _would_pass(request, exchange, policy)
+    except StoreError as error:
+        return answer_of(exchange.refuse(error))
     return None
 
 
-async def _acheck(request: Any, view: Callable[..., Any]) -> HttpResponseBase | None:
-    if (exchange := _to_check(request)) is None:
-        return None
-    find = partial(_find, request, _policy_of(exchange))
-    refusal = await exchange.check(endpoint=partial(_endpoint, view), method=request.method, find=find)
-    if refusal is not None:
-        return await sync_to_async(_answer)(request, refusal)
-    if (guard := _guard_of_exempt(request, exchange)) is not None:
-        if guard.needs_token:
-            token = guard.token_in_header() or _token_in_header(request)
-            await exchange.run(guard.admit(exchange.stored, token))
-        request.csrf_processing_done = guard.passes
-    return None
-
-
-def _to_check(request: Any) -> Exchange | None:
-    """Return the exchange of a request that another site may have forged, `None` where there is nothing to check."""
-    exchange = exchange_of(request)
-    _policy_of(exchange)
-    # Django's test client has it so, unless it is told `enforce_csrf_checks=True`.
-    is_let_through = getattr(request, "_dont_enforce_csrf_checks", False)
-    if not is_let_through and exchange.may_be_forged(request.method):
-        return exchange
-    request.csrf_processing_done = True
-    return None
-
-
-def _endpoint(view: Callable[..., Any]) -> Callable[..., Any]:
-    # Django's csrf_exempt counts as ours does: less than a mark that asks for more.
-    return decorators.csrf_exempt(partial(view)) if getattr(view, "csrf_exempt", False) else view
-
-
-def _guard_of_exempt(request: Any, exchange: Exchange) -> Guard | None:
-    """Return the check that a request to an exempt view would have to pass; `None` where it has no cookie either.
+def _would_pass(request: Any, exchange: Exchange, policy: CSRF) -> bool:
+    """Tell whether a request to an exempt view has what the check would ask of it; without a cookie it has not.
 
     It is not refused here if it does not. Who checks by itself, as Django REST framework does for whoever logged in by
     a session, asks Django's check, which knows nothing of our token: where it is told that this has been done it lets
     the request pass, and else it refuses. The body is the view's own and is not read.
     """
-    if exchange.asked is None or not exchange.asked.exempt:
-        # Django's own csrf_protect, and whatever asks its check, takes this for an answer.
-        request.csrf_processing_done = True
-        return None
     if not exchange.has_cookie:
-        return None
+        return False
     origins = exchange.sessions.origins
-    return Guard(_policy_of(exchange), origins, exchange.request, Protection(), request.method, has_cookie=True)
+    guard = Guard(policy, origins, exchange.request, Protection(), request.method, has_cookie=True)
+    if guard.needs_token:
+        token = guard.token_in_header() or request.META.get(settings.CSRF_HEADER_NAME)
+        exchange.blocking.run(partial(guard.admit, exchange.stored, token))
+    return guard.passes
+
+
+def _endpoint(view: Callable[..., Any]) -> Callable[..., Any]:
+    # Django's csrf_exempt counts as ours does: less than a mark that asks for more.
+    return decorators.csrf_exempt(partial(view)) if getattr(view, "csrf_exempt", False) else view
 
 
 def _is_awaited(view: Any) -> bool:
@@ -183,17 +149,6 @@ def _is_awaited(view: Any) -> bool:
     # Django's own marks are seen by this one alone, in Python 3.11.
     is_coroutine_function: bool = iscoroutinefunction(view)  # pyright: ignore[reportDeprecated]
     return is_coroutine_function or getattr(getattr(bound, "__self__", None), "view_is_async", False)
-
-
-async def _find(request: HttpRequest, policy: CSRF) -> str | None:
-    # To parse a form may be to write an upload to a disk.
-    return _token_in_header(request) or await sync_to_async(_token_in_body)(request, policy)
-
-
-def _token_in_header(request: HttpRequest) -> str | None:
-    """Return the token in the header that Django's own check looks at."""
-    token: str | None = request.META.get(settings.CSRF_HEADER_NAME)
-    return token
 
 
 def _token_in_body(request: HttpRequest, policy: CSRF) -> str | None:
@@ -215,9 +170,9 @@ def _short_body(request: HttpRequest, most: int) -> bytes:
     length = str(request.META.get("CONTENT_LENGTH", ""))
     if settings.DATA_UPLOAD_MAX_MEMORY_SIZE is not None:
         most = min(most, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-    # One of unknown length is not read, for it would be read whole.
-    is_known = length.isascii() and length.isdigit() and len(length) <= _LONGEST
-    return request.body if is_known and int(length) <= most else b""
+    # One of unknown length is not read, for it would be read whole. A float is made of however many digits.
+    is_known = length.isascii() and length.isdigit()
+    return request.body if is_known and float(length) <= most else b""
 
 
 def _answer(request: HttpRequest, refusal: Refusal) -> HttpResponse:
@@ -270,52 +225,48 @@ def csrf(request: HttpRequest) -> dict[str, Any]:
     field is called `csrfmiddlewaretoken`, as Django has it, beside which that of the policy passes too.
     """
     # No middleware has served it: a page of an error in one further out, or a test's.
-    if not isinstance(getattr(request, "session", None), SessionStore):
+    if found_session(request) is None:
         return {"csrf_token": "", "csrf_input": "", "csrf_meta": ""}
-    policy = PROJECT.sessions().csrf or _NO_POLICY
-    lazy: Callable[[Callable[[], str]], Any] = _Each if policy.single_use else SimpleLazyObject
-    token = lazy(partial(_token_for_template, request))
-
-    def html(element: Callable[[str], str]) -> Any:
-        return lazy(lambda: SafeString(element(str(token))))
-
+    # Where nothing is checked its elements have the usual names.
+    policy = PROJECT.sessions().csrf or CSRF()
+    meta = partial(csrf_meta, header=policy.header, field=_DJANGOS_FIELD, single_use=policy.single_use)
     return {
-        "csrf_token": token,
-        "csrf_input": html(partial(csrf_input, field=_DJANGOS_FIELD)),
-        "csrf_meta": html(partial(csrf_meta, header=policy.header, field=_DJANGOS_FIELD, single_use=policy.single_use)),
+        "csrf_token": _WithToken(request, str),
+        "csrf_input": _WithToken(request, partial(csrf_input, field=_DJANGOS_FIELD)),
+        "csrf_meta": _WithToken(request, meta),
     }
 
 
-class _Each:
-    """What a template gets anew at each place: a token passes once, and each form of the page needs its own."""
+class _WithToken:
+    """What templates get anew at each place: a token may pass once, and each form of a page needs its own."""
 
-    def __init__(self, make: Callable[[], str]) -> None:
-        self._make = make
+    def __init__(self, request: HttpRequest, element: Callable[[str], str]) -> None:
+        self._request = request
+        self._element = element
 
     def __str__(self) -> str:
-        return self._make()
+        exchange = session_of(self._request).exchange
+        try:
+            # A page of the project's that refuses a request may have a form that works: that of the log-in.
+            if exchange is None or exchange.refusal is not None:
+                return self._element(get_token(self._request))
+            return self._element(exchange.blocking.csrf_token())
+        except ColourError as error:
+            if running_library() is None:
+                raise
+            raise ColourError(
+                "a template that an async view renders cannot wait for the session store: give it the token, "
+                'render(request, …, {"csrf_token": await aget_token(request)})'
+            ) from error
 
     __html__ = __str__
 
 
-def _token_for_template(request: HttpRequest) -> str:
-    exchange = session_of(request).exchange
-    try:
-        # A page of the project's that refuses a request may have a form that works: that of the log-in.
-        if exchange is None or exchange.refusal is not None:
-            return get_token(request)
-        return exchange.blocking.csrf_token()
-    except ColourError as error:
-        if running_library() is None:
-            raise
-        raise ColourError(
-            "a template that an async view renders cannot wait for the session store: give it the token, "
-            'render(request, …, {"csrf_token": await aget_token(request)})'
-        ) from error
-
-
-def _give(response: HttpResponseBase, token: str) -> None:
-    """Set the cookie in which scripts find a token, as Django's settings have it."""
+async def _give_token(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Return the response with the cookie in which scripts find a token, as Django's settings have it."""
+    if settings.CSRF_USE_SESSIONS:
+        return response
+    token = get_token(request) if is_driven() else await aget_token(request)
     never_store(DjangoHeaders(response))
     origins = PROJECT.sessions().origins
     response.set_cookie(
@@ -328,23 +279,20 @@ def _give(response: HttpResponseBase, token: str) -> None:
         httponly=settings.CSRF_COOKIE_HTTPONLY,
         samesite=settings.CSRF_COOKIE_SAMESITE,
     )
+    return response
 
 
-def _is_rotated(request: HttpRequest, response: HttpResponseBase) -> bool:
-    """Tell whether the browser's token is one of before a log-in, and take out the one that Django's own check set."""
-    # Where Django's own log-in rotates what is its check's, and what its csrf_protect then sets as the cookie.
-    secret = request.META.get("CSRF_COOKIE")
-    if secret is None:
-        return False
+async def _with_token_anew(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Give the browser another token where it has one of before a log-in, in the place of what Django's check set."""
     name = settings.CSRF_COOKIE_NAME
     morsel = response.cookies.get(name)
     if morsel is not None:
-        if morsel.value != secret:
-            return False
+        if morsel.value != request.META[_ROTATED]:
+            return response
         del response.cookies[name]
-    session = getattr(request, "session", None)
-    has_session = isinstance(session, SessionStore) and session.session_key is not None
-    return has_session and name in request.COOKIES and not settings.CSRF_USE_SESSIONS
+    session = found_session(request)
+    has_session = session is not None and session.session_key is not None
+    return await _give_token(request, response) if has_session and name in request.COOKIES else response
 
 
 @overload
@@ -375,16 +323,7 @@ def csrf_protect(view: Any = None, /, **asks: bool) -> Any:  # noqa: D417 - each
             return mark(method_decorator(decorate, name="dispatch")(view))
         # What is put around the view exempts it from the middleware's check, and not from this one.
         endpoint = mark(partial(view))
-
-        def serve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = _check(request, endpoint)
-            return _kept_private(request, view(request, *args, **kwargs)) if refused is None else refused
-
-        async def aserve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = await _acheck(request, endpoint)
-            return _kept_private(request, await view(request, *args, **kwargs)) if refused is None else refused
-
-        return mark(wraps(view)(aserve if _is_awaited(view) else serve))
+        return mark(_around(view, lambda request: _check(request, endpoint), _keep_private))
 
     return decorate if view is None else decorate(view)
 
@@ -395,23 +334,28 @@ def ensure_csrf_cookie(view: V) -> V:
     The cookie is Django's: `CSRF_COOKIE_NAME` and its like say how it is, and Secure follows from an https origin. It
     is of use to such scripts alone, and no request is let pass for having it; nothing is set with `CSRF_USE_SESSIONS`.
     """
+    return _around(view, _let_pass, _give_token)
+
+
+def _around(view: V, before: Callable[[Any], Waits], after: Callable[[Any, Any], Waits]) -> V:
+    """Return a view, in its own colour, with what is done before it, whose answer takes its place, and after it."""
 
     def serve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        response = view(request, *args, **kwargs)
-        if not settings.CSRF_USE_SESSIONS:
-            _give(response, get_token(request))
-        return response
+        refused = drive(before(request))
+        return drive(after(request, view(request, *args, **kwargs))) if refused is None else refused
 
     async def aserve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        response = await view(request, *args, **kwargs)
-        if not settings.CSRF_USE_SESSIONS:
-            _give(response, await aget_token(request))
-        return response
+        refused = await before(request)
+        return await after(request, await view(request, *args, **kwargs)) if refused is None else refused
 
     return wraps(view)(aserve if _is_awaited(view) else serve)  # type: ignore[return-value]
 
 
-def _kept_private(request: HttpRequest, response: Any) -> Any:
+async def _let_pass(_: HttpRequest) -> None:
+    pass
+
+
+async def _keep_private(request: HttpRequest, response: Any) -> Any:
     """Let no `cache_page` around the view keep a page with a token: what the middleware says of it comes too late."""
 
     def say(rendered: HttpResponseBase) -> None:

@@ -66,11 +66,11 @@ class _Project:
 
         Raises `ConfigurationError` for a setting that cannot work, and where `configure` was called beside them.
         """
-        sessions = self._sessions
-        if sessions is not None and sessions is _default():
-            return sessions
         with self._lock:
-            default = _default()
+            try:
+                default = configured()
+            except NotConfiguredError:
+                default = None
             if self._sessions is None or self._sessions is not default:
                 if default is not None and default.policy.wish is not _WISH:
                     raise ConfigurationError(
@@ -104,13 +104,6 @@ class _ChosenName(str):
     """A cookie's name that this module has put into the settings, as opposed to one that the project has."""
 
     __slots__ = ()
-
-
-def _default() -> Sessions | None:
-    try:
-        return configured()
-    except NotConfiguredError:
-        return None
 
 
 def _given() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 
-from server_session._colour import home, run_awaiting, run_blocking
+from server_session._colour import drive, home, is_driven, run_awaiting, run_blocking
 from server_session._tokens import Credential
 from server_session.csrf.refusals import Refusal
 from server_session.django._headers import DjangoHeaders
@@ -26,7 +26,7 @@ from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
 
-__all__ = ["SessionMiddleware", "SessionStore", "answer_of", "exchange_of", "instead_of", "session_of"]
+__all__ = ["SessionMiddleware", "SessionStore", "answer_of", "exchange_of", "found_session", "session_of"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -92,11 +92,7 @@ class SessionStore(SessionBase):
         credential = self.stored.credential
         return None if credential is None else credential.value
 
-    def _set_session_key(self, value: str | None) -> None:
-        self.stored = self._stored_of(value)
-
-    session_key = property(_get_session_key)  # pyright: ignore[reportIncompatibleMethodOverride]
-    _session_key = property(_get_session_key, _set_session_key)  # pyright: ignore[reportIncompatibleMethodOverride]
+    session_key = _session_key = property(_get_session_key)  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def _get_session(self, no_load: bool = False) -> Session:  # noqa: ARG002 - nothing here is saved unseen
         session = self.run(self.stored.load) if self.stored.session is None else self.stored.session
@@ -117,7 +113,7 @@ class SessionStore(SessionBase):
     def clear(self) -> None:
         """Drop every field, seen or not. Left empty the session is destroyed, written to again it is founded anew."""
         # Not worth a call to the store: nothing of it stays.
-        self.stored.clear()
+        self.stored.mapping().clear()
         self.accessed = self.modified = True
 
     # --- what an engine must do
@@ -147,7 +143,7 @@ class SessionStore(SessionBase):
             raise CreateError
         was_loaded = stored.session is not None
         changes = (await stored.load()).changes()
-        if not await stored.commit_changes(changes):
+        if not await stored.commit(changes):
             raise UpdateError
         if changes is None and was_loaded and not await stored.is_alive() and stored.state is State.OVER:
             raise UpdateError
@@ -198,23 +194,26 @@ class SessionStore(SessionBase):
 
     # --- at the end of a request
 
-    def conclude(self, *, keep: bool) -> None:
+    async def conclude(self, *, keep: bool) -> None:
         """Store what the request changed (if it is to be kept), and choose how long the browser keeps the cookie."""
-        self._choose_age(again=keep and self._is_to_keep() and self.run(self._keep))
-
-    async def aconclude(self, *, keep: bool) -> None:
-        """Do what `conclude` does."""
-        self._choose_age(again=keep and self._is_to_keep() and await self.arun(self._keep()))
-
-    def _is_to_keep(self) -> bool:
+        exchange, again = self.exchange, False
         # What changed inside a value is seen without `modified = True`.
-        return self.modified or PROJECT.saves_every_request or self.exchange is None or self.exchange.is_pending
+        if keep and (self.modified or PROJECT.saves_every_request or exchange is None or exchange.is_pending):
+            again = self.run(self._keep) if is_driven() else await self.arun(self._keep())
+        if exchange is None or not exchange.is_asked:
+            return
+        stored = self.stored
+        if again or (stored.changes_cookie and stored.cookie_value is not None):
+            expiry = stored.seen_value(EXPIRY)
+            at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
+            age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
+            exchange.keep_cookie(0 if at_close else age, again=again)
 
     async def _keep(self) -> bool:
         """Store what changed; return whether the browser's clock starts anew, as Django has it."""
         stored, session = self.stored, self.stored.session
         changes = None if session is None else session.changes()
-        if not await stored.commit_changes(changes):
+        if not await stored.commit(changes):
             # It ended meanwhile: the write is dropped, a signal was given, and the browser keeps what it has.
             return False
         if changes is not None or not (self.modified or PROJECT.saves_every_request):
@@ -222,17 +221,6 @@ class SessionStore(SessionBase):
         # Only a cookie that the store has just said holds is sent again.
         await (stored.load() if session is None else stored.is_alive())
         return True
-
-    def _choose_age(self, *, again: bool) -> None:
-        exchange = self.exchange
-        if exchange is None or not exchange.is_asked:
-            return
-        change = self.stored.cookie
-        if again or (change is not None and change.value is not None):
-            expiry = self.stored.seen_value(EXPIRY)
-            at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
-            age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
-            exchange.keep_cookie(0 if at_close else age, again=again)
 
     def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of the core to its end."""
@@ -256,13 +244,18 @@ class SessionStore(SessionBase):
         return StoredSession(self._sessions.policy, [] if credential is None else [credential], ResponseState.OPEN)
 
 
+def found_session(request: HttpRequest) -> SessionStore | None:
+    """Return `request.session` as what it is, `None` where it is another's or none."""
+    session = getattr(request, "session", None)
+    return session if isinstance(session, SessionStore) else None
+
+
 def session_of(request: HttpRequest) -> SessionStore:
     """Return `request.session` as what it is.
 
     Raises `ConfigurationError` where this package's `SessionMiddleware` does not serve the request.
     """
-    session = getattr(request, "session", None)
-    if not isinstance(session, SessionStore):
+    if (session := found_session(request)) is None:
         raise ConfigurationError(
             "request.session is not server_session's: 'server_session.django.SessionMiddleware' belongs into "
             "MIDDLEWARE, before whatever needs the session"
@@ -299,22 +292,13 @@ class SessionMiddleware(DjangoSessionMiddleware):
             return self.__acall__(request)
         self.process_request(request)
         with exchange_of(request).serving():
-            response: Any = self.get_response(request)
-            return self.process_response(request, response)
+            return self.process_response(request, self.get_response(request))  # type: ignore[arg-type]
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         """Serve one request, on the event loop."""
         self.process_request(request)
         with exchange_of(request).serving():
-            response: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]
-            session = getattr(request, "session", None)
-            if not isinstance(session, SessionStore):
-                return response
-            try:
-                await session.aconclude(keep=response.status_code < _SERVER_ERROR)
-            except (StoreError, CookieWithheldError) as error:
-                response = instead_of(error, request)
-            return _answered(session, request, response)
+            return await _answered(request, await self.get_response(request))  # type: ignore[misc]
 
     def process_request(self, request: HttpRequest) -> None:
         """Give the request its session, without a call to the store."""
@@ -325,14 +309,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> Any:
         """Store the session, and put its cookie into the response."""
-        session = getattr(request, "session", None)
-        if not isinstance(session, SessionStore):
-            return response
-        try:
-            session.conclude(keep=response.status_code < _SERVER_ERROR)
-        except (StoreError, CookieWithheldError) as error:
-            response = instead_of(error, request)
-        return _answered(session, request, response)
+        return drive(_answered(request, response))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for a view whose store failed, or that would have founded a session in another site's request."""
@@ -354,8 +331,14 @@ def instead_of(error: StoreError | CookieWithheldError, request: HttpRequest) ->
     return answer_of(PROJECT.sessions().exchange(resolve((request,)).request).refuse(error))
 
 
-def _answered(session: SessionStore, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return the response with the cookie, and with what caches must know."""
+async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Return the response with the session stored, the cookie in it, and what caches must know."""
+    if (session := found_session(request)) is None:
+        return response
+    try:
+        await session.conclude(keep=response.status_code < _SERVER_ERROR)
+    except (StoreError, CookieWithheldError) as error:
+        response = instead_of(error, request)
     if session.failure is not None and response.status_code == _SERVER_ERROR:
         # Raised where Django asks nobody what to answer: in a middleware further in.
         response = instead_of(session.failure, request)

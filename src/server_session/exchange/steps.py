@@ -1,7 +1,7 @@
 """What an exchange does at once, in whichever colour: its request, the headers of its response, its refusals."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from server_session._cookies import CookieTransport, Header
@@ -13,7 +13,7 @@ from server_session.csrf.policy import CSRF, SAFE_METHODS
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal, forbidden, unavailable, withheld
 from server_session.csrf.verdict import Protection, is_cross_site
 from server_session.exceptions import CookieWithheldError, StoreError
-from server_session.http.body import token_in
+from server_session.http.body import can_bear_token, token_in
 from server_session.http.carrier import Serving, current
 from server_session.http.requests import Request
 from server_session.http.responses import ResponseHeaders, write_answer
@@ -56,9 +56,8 @@ class Steps:
     _passed_as: str | None = None
     _stored: StoredSession | None = None
     _response = ResponseState.ABSENT
-    # How many adapters serve it now, one within the other; and what holds of a response where none does.
+    # How many adapters serve it now, one within the other.
     _serving = 0
-    _unserved = ResponseState.ABSENT
     _is_over = False
     # Those that this exchange has put into the response.
     _cookies: Sequence[Header] = ()
@@ -142,7 +141,7 @@ class Steps:
             return
         is_answered = self._response is ResponseState.STARTED or is_at_hand
         self._is_over = True
-        self._response = self._unserved = ResponseState.ABSENT if is_at_hand else ResponseState.STARTED
+        self._response = ResponseState.ABSENT if is_at_hand else ResponseState.STARTED
         if (stored := self._stored) is not None:
             stored.response = self._response
             if stored.session is not None:
@@ -165,7 +164,8 @@ class Steps:
         is_plain = method == "GET" == request.wire_method and not request.is_websocket and not marked_every_method
         return policy is not None and not (is_plain and policy.lets_get)
 
-    def _guard(self, endpoint: Endpoint, method: str | None) -> Guard | None:
+    def guard(self, endpoint: Endpoint, method: str | None) -> Guard | None:
+        """Return what checks the request by its headers; `None` where there is nothing to check any more."""
         seen = self.request.method if method is None else method
         policy = self.sessions.csrf
         if policy is None or not self.may_be_forged(seen):
@@ -177,21 +177,32 @@ class Steps:
         has_cookie = self.sessions.cookie.is_present(self.request)
         return Guard(policy, self.sessions.origins, self.request, asked, seen, has_cookie=has_cookie)
 
-    @property
-    def _csrf_limit(self) -> int:
-        return 0 if self.sessions.csrf is None else self.sessions.csrf.body_limit
-
-    def _token_in(self, guard: Guard, body: bytes, is_whole: bool) -> str | None:
-        field = "" if self.sessions.csrf is None else self.sessions.csrf.field
-        return token_in(guard.content_type, body, field, is_whole=is_whole)
-
-    def _concluded(self, guard: Guard) -> Refusal | None:
+    async def checked(
+        self,
+        guard: Guard,
+        read: Callable[[int], Awaitable[tuple[bytes, bool]]] | None,
+        find: Callable[[], Awaitable[str | None]] | None,
+        run: Callable[[Callable[[], Coroutine[Any, Any, None]]], Awaitable[None]],
+    ) -> Refusal | None:
+        """Let the token decide if it must, and conclude; `read`, `find` and `run` wait as whoever drives this does."""
+        if guard.needs_token:
+            token = guard.token_in_header()
+            # Without a credential no token is good: for whoever has none no body is read.
+            is_worth_search = self.stored.has_cookie
+            if token is None and is_worth_search and find is not None:
+                token = await find()
+            if token is None and is_worth_search and read is not None and can_bear_token(guard.content_type):
+                body, is_whole = await read(guard.policy.body_limit)
+                token = token_in(guard.content_type, body, guard.policy.field, is_whole=is_whole)
+            try:
+                await run(lambda: guard.admit(self.stored, token))
+            except StoreError as error:
+                return self.refuse(error)
         rejection = guard.rejection(self.stored, self.sessions.policy.signals)
         if rejection is None:
             self._passed_as = guard.method
         else:
-            page = None if self.sessions.csrf is None else self.sessions.csrf.page
-            self.refusal = forbidden(rejection, self.request.header_values(b"accept"), page)
+            self.refusal = forbidden(rejection, self.request.header_values(b"accept"), guard.policy.page)
         return self.refusal
 
     def _is_withheld(self) -> bool:
@@ -226,10 +237,7 @@ class Steps:
 
         With `again` it is set once more, if the one that the browser has is known to hold.
         """
-        if again:
-            self.stored.send_cookie_again(seconds)
-        else:
-            self.stored.cookie_seconds = seconds
+        self.stored.keep_cookie(seconds, again=again)
 
     def refuse(self, error: StoreError | CookieWithheldError) -> Refusal:
         """Return what is answered where the session cannot be had: 503, or 403; and log why.
@@ -269,7 +277,7 @@ class Steps:
     def write_headers(self, headers: ResponseHeaders) -> None:
         """Put the cookie, and what caches must know, into a response that depends on the session."""
         stored, refusal = self._stored or self.stored, self.refusal
-        cookies = () if stored.cookie is None else self.cookie_headers()
+        cookies = self._cookie_headers() if stored.changes_cookie else ()
         vary = b"Cookie"
         if refusal is not None and refusal.rejection is not None:
             headers.drop(REJECTION_HEADER.lower())
@@ -285,17 +293,15 @@ class Steps:
         if self._stored is not None:
             self._stored.response = ResponseState.STARTED
 
-    def cookie_headers(self) -> list[Header]:
-        """Return the headers that set or expire the cookie; none where the browser keeps what it has."""
+    def _cookie_headers(self) -> list[Header]:
+        """Return the headers that set or expire the cookie."""
         stored, cookie, request = self.stored, self.sessions.cookie, self.request
-        change = stored.cookie
-        if change is None:
-            return []
         self.sessions.look_for_proxy(request)
         elsewhere = cookie.expire_elsewhere(request)
-        if change.value is None:
+        value = stored.cookie_value
+        if value is None:
             return [*elsewhere, *cookie.destroy(request)]
-        return [*elsewhere, *cookie.write(request, change.value, stored.cookie_seconds)]
+        return [*elsewhere, *cookie.write(request, value, stored.cookie_seconds)]
 
     # --- tokens and functions
 
@@ -311,7 +317,7 @@ class Steps:
         """Return the session for one of the functions, called with this response or none."""
         # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
         if not self._serving:
-            self.stored.response = self._unserved if response is None else ResponseState.OPEN
+            self.stored.response = self._response if response is None else ResponseState.OPEN
         return self.stored
 
     def end_call(self, response: ResponseHeaders | None) -> None:

@@ -1,6 +1,6 @@
 """The CSRF tokens of one request's session: given out, and looked at when they come back.
 
-The fifth of the six layers of a `StoredSession`. What a token is made of is in `_tokens`.
+The fourth of the five layers of a `StoredSession`. What a token is made of is in `_tokens`.
 """
 
 from collections.abc import Collection
@@ -38,15 +38,15 @@ class FormTokens(Mapped):
         Raises `ColourError` where the store has to be asked: the session was not looked up yet, a log-in is not yet
         stored, or tokens pass once and each is noted.
         """
-        if self._state is UNASKED or self._policy.single_use or self._logs_in():
+        if self.state is UNASKED or self._policy.single_use or self._logs_in():
             raise ColourError(
                 "this CSRF token cannot be had without asking the store: `await get_csrf_token(request)` where the "
                 "page is made, and give it to the template"
             )
         self.accessed = self.token_given = True
-        if self._state is OVER:
+        if self.state is OVER:
             return junk_token()
-        if self._state is not LIVE or self._credential is None:
+        if self.state is not LIVE or self._credential is None:
             self.owes_session = True
             return issue_token(self._to_found(), scope, self._policy.now())
         return issue_token(self._credential, scope, self._policy.now())
@@ -58,9 +58,9 @@ class FormTokens(Mapped):
         if self._logs_in():
             await self.commit()
         await self._look()
-        if self._state in (NONE, REFUSED):
+        if self.state in (NONE, REFUSED):
             await self._found({})
-        if self._state is OVER or self._credential is None:
+        if self.state is OVER or self._credential is None:
             # No session to bind it to: a token all the same, for the page to render, which will not validate.
             return junk_token()
         text = issue_token(self._credential, scope, self._policy.now())
@@ -99,7 +99,7 @@ class FormTokens(Mapped):
         if fields is None or self._credential is not credential:
             return TokenState.STALE
         if keep:
-            self._map(fields)
+            self.mapping(fields)
         age = self._policy.token_age
         if age is not None and self._policy.now() - token.time > age:
             return TokenState.STALE

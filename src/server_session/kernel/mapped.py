@@ -1,6 +1,6 @@
 """The request's mapping beside the store: how it is loaded, brought up to date, and committed.
 
-The fourth of the six layers of a `StoredSession`.
+The third of the five layers of a `StoredSession`.
 """
 
 from collections.abc import Collection, Mapping
@@ -32,38 +32,34 @@ class Mapped(Writing):
                 self.session = Session(fields, self)
         return self.session
 
-    def mapping(self) -> Session:
-        """Return the mapping as it is; an empty one, without asking the store, where it was not loaded."""
+    def mapping(self, fields: Fields | None = None) -> Session:
+        """Return the mapping; where none was loaded one of these fields, or an empty one, without asking the store."""
         if self.session is None:
-            self.session = Session({}, self)
+            self.session = Session(fields, self)
         return self.session
 
-    def clear(self) -> None:
-        """Drop every field of the mapping, seen or not; they are not asked for before."""
-        self.mapping().clear()
-
     def abandon(self) -> None:
-        """Give up what the mapping has not stored."""
+        """Give up what the mapping has not stored, and the search for what a call did that was not answered."""
         self.accessed |= self.session is not None and self.session.accessed
         self.session = None
-        self.owes_session = False
+        self.owes_session = self.was_interrupted = False
 
-    async def commit(self) -> bool:
-        """Store what the mapping has not stored yet, and the session that a token was promised of."""
-        return await self.commit_changes(None if self.session is None else self.session.changes())
+    async def commit(self, known: Changes | None = None) -> bool:
+        """Store what the mapping has not stored yet, and the session that a token was promised of.
 
-    async def commit_changes(self, changes: Changes | None) -> bool:
-        """Do what `commit` does, for whoever has just asked the mapping what has changed."""
+        `known` is what the mapping has just said that it is.
+        """
+        session = self.session
+        changes = known or (None if session is None else session.changes())
         if self.was_interrupted:
             await self._recover()
-        session = self.session
         applied = True
         if session is not None and changes is not None:
             applied = await self._commit(changes)
             session.settle(changes)
         if self.owes_session:
             self.owes_session = False
-            if self._state is NONE or self._state is REFUSED:
+            if self.state is NONE or self.state is REFUSED:
                 await self._found({})
         return applied
 
@@ -95,11 +91,6 @@ class Mapped(Writing):
         seen = self._seen
         return None if seen is None or name not in seen else decode_value(name, seen[name])
 
-    def _map(self, fields: Fields) -> Session:
-        if self.session is None:
-            self.session = Session(fields, self)
-        return self.session
-
     def _accept(self, changed: Mapping[str, bytes], removed: Collection[str] = ()) -> bool:
         """Bring what a function has just stored into the mapping."""
         if self.session is not None:
@@ -109,7 +100,4 @@ class Mapped(Writing):
     def _seen_by_request(self, fields: Fields | None) -> Fields:
         """Return the user's fields of a record as this request sees them, and bring them into the mapping."""
         stored = user_fields(fields or {})
-        if self.session is None:
-            return stored
-        self.session.absorb(stored)
-        return self.session.overlay(stored)
+        return stored if self.session is None else self.session.absorb(stored)

@@ -29,6 +29,9 @@ class Changes(msgspec.Struct, frozen=True):
     """How many assignments and removals there had been: what came later is not in here."""
 
 
+_NO_CHANGES: Final = Changes({}, (), False, (), 0)
+
+
 class _Stored(Protocol):
     """The stored session that a mapping is of."""
 
@@ -79,14 +82,13 @@ class Session(ObservedDict):
     def leave(self, *, is_answered: bool) -> None:
         """Note that the request is over; without an answer nobody has looked what there is to store."""
         self._is_left = True
-        if self._assigned or self._removed or self._cleared or not (is_answered or self._is_stored()):
-            self._say_lost()
-
-    def _is_stored(self) -> bool:
         try:
-            return self.changes() is None
+            is_written = self._assigned or self._removed or self._cleared
+            is_stored = not is_written and (is_answered or self.changes() is None)
         except SerializationError:
-            return False
+            is_stored = False
+        if not is_stored:
+            self._say_lost()
 
     def _say_lost(self) -> None:
         self._is_left = False
@@ -95,13 +97,11 @@ class Session(ObservedDict):
             "`await session.save()`, or one of the functions"
         )
 
-    def mark_modified(self) -> None:
-        """Note that the session was written to, as Starlette's own session does; what changed is seen by itself."""
+    def mark_accessed(self) -> None:
+        """Note that the session was looked at, as Starlette's own does; what changed is seen by itself."""
         self.accessed = True
 
-    def mark_accessed(self) -> None:
-        """Note that the session was looked at, as Starlette's `request.session` does."""
-        self.accessed = True
+    mark_modified = mark_accessed
 
     @property
     def modified(self) -> bool:
@@ -174,15 +174,15 @@ class Session(ObservedDict):
 
     # --- what the functions of the request ask of it
 
-    def absorb(self, fields: Mapping[str, bytes]) -> None:
-        """Bring in what the store holds now, beneath what is not yet stored.
+    def absorb(self, fields: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Bring in what the store holds now, beneath what is not yet stored; return both as this request sees them.
 
         A value whose bytes did not change stays the object that it is, so that references to it hold.
         """
-        if self._cleared:
-            return
-        pending = self.changes()
-        own = pending.changed.keys() | pending.removed if pending else frozenset[str]()
+        pending = self.changes() or _NO_CHANGES
+        if pending.cleared:
+            return pending.changed
+        own = pending.changed.keys() | pending.removed
         news = {
             name: value
             for name, value in fields.items()
@@ -197,6 +197,7 @@ class Session(ObservedDict):
         self._stored = dict(fields)
         for name in news:
             self._assigned.pop(name, None)
+        return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
     def accept(self, changed: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
         """Bring in what a function of this request has just stored; it supersedes what was not yet stored."""
@@ -204,11 +205,12 @@ class Session(ObservedDict):
         news = {name: value for name, value in changed.items() if not self._holds(name, value)}
         dict.update(self, decode_fields(news))
         self._stored.update(changed)
-        self._forget(changed)
         for name in removed:
             dict.pop(self, name, None)
             self._stored.pop(name, None)
-        self._forget(removed)
+        for name in (*changed, *removed):
+            self._assigned.pop(name, None)
+            self._removed.discard(name)
 
     def restart(self, fields: Mapping[str, bytes]) -> None:
         """Become the mapping of a session with just these fields, all stored."""
@@ -219,26 +221,12 @@ class Session(ObservedDict):
         self._removed.clear()
         self._cleared = False
 
-    def overlay(self, fields: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Return the fields as this request sees them: the store's, under what is not yet stored."""
-        pending = self.changes()
-        if pending is None:
-            return dict(fields)
-        if pending.cleared:
-            return pending.changed
-        return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
-
     def _holds(self, name: str, value: bytes) -> bool:
         # What was never handed out cannot have changed inside.
         is_as_stored = self.read_values or name in self.read or name in self._assigned
         if not is_as_stored and self._stored.get(name) == value:
             return True
         return dict.__contains__(self, name) and encode_value(name, dict.__getitem__(self, name)) == value
-
-    def _forget(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._assigned.pop(name, None)
-            self._removed.discard(name)
 
     # --- dict's writes
 

@@ -1,15 +1,34 @@
 """Dicts whose readers are noticed."""
 
 import copy
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, Final, Self, SupportsIndex
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Final, Self, SupportsIndex, TypeVar, cast
 
 __all__ = ["ObservedDict", "ReadTracking"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _ABSENT: Final[Any] = object()
 
 
-class ObservedDict(dict[str, Any]):
+def _noticed(read: F, *, shows: bool = False) -> F:
+    """Make a dict's method note that it asks which keys there are, and with `shows` that it hands out all values."""
+
+    @wraps(read)
+    def noticed(observed: "ObservedDict", *args: Any) -> Any:
+        observed.accessed = observed.read_names = True
+        observed.read_values |= shows
+        return read(observed, *args)
+
+    return cast("F", noticed)
+
+
+class _Dict(dict[str, Any]):
+    """What is observed: its methods have the types of its keys and values."""
+
+
+class ObservedDict(_Dict):
     """A `dict` that notes which of its keys, names and values are read, by whichever of a dict's ways.
 
     What looks past a dict's methods (orjson, C code) sees the data all the same, unnoticed.
@@ -24,12 +43,6 @@ class ObservedDict(dict[str, Any]):
 
     read: set[Any]
     """The keys that were looked up."""
-
-    def _list(self) -> None:
-        self.accessed = self.read_names = True
-
-    def _show(self) -> None:
-        self.accessed = self.read_names = self.read_values = True
 
     def plain(self) -> dict[str, Any]:
         """Return the content as a plain dict, unnoticed."""
@@ -51,40 +64,19 @@ class ObservedDict(dict[str, Any]):
         self.read.add(key)
         return dict.__contains__(self, key)
 
-    def __iter__(self) -> Iterator[str]:
-        self._list()
-        return super().__iter__()
+    __iter__ = _noticed(_Dict.__iter__)
+    __reversed__ = _noticed(_Dict.__reversed__)
+    __len__ = _noticed(_Dict.__len__)
+    __repr__ = _noticed(_Dict.__repr__)
+    __eq__ = _noticed(_Dict.__eq__)
+    __hash__ = None  # type: ignore[assignment]
+    keys = _noticed(_Dict.keys)
+    values = _noticed(_Dict.values, shows=True)
+    items = _noticed(_Dict.items, shows=True)
+    copy = __copy__ = _noticed(plain, shows=True)
 
-    def __reversed__(self) -> Iterator[str]:
-        self._list()
-        return super().__reversed__()
-
-    def __len__(self) -> int:
-        self._list()
-        return super().__len__()
-
-    def keys(self) -> KeysView[str]:  # type: ignore[override]
-        """Return a view of the keys."""
-        self._list()
-        return super().keys()
-
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        """Return a view of the values."""
-        self._show()
-        return super().values()
-
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
-        """Return a view of the keys with their values."""
-        self._show()
-        return super().items()
-
-    def copy(self) -> dict[str, Any]:
-        """Return a plain dict of the same keys and values."""
-        self._show()
-        return self.plain()
-
-    def __copy__(self) -> dict[str, Any]:
-        return self.copy()
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         return copy.deepcopy(self.copy(), memo)
@@ -93,15 +85,6 @@ class ObservedDict(dict[str, Any]):
         # A pickle holds the data, and nothing of who watches it.
         return dict, (self.copy(),)
 
-    def __eq__(self, other: object) -> bool:
-        self._list()
-        return super().__eq__(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None
-
     def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
         merged: dict[str, Any] = self.copy() | other
         return merged
@@ -109,10 +92,6 @@ class ObservedDict(dict[str, Any]):
     def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
         merged: dict[str, Any] = other | self.copy()
         return merged
-
-    def __repr__(self) -> str:
-        self._list()
-        return super().__repr__()
 
     # Writes that return what they find are reads, and then a simple write.
 
@@ -149,11 +128,6 @@ class ReadTracking(ObservedDict):
         super().__init__(data)
         self.read = set()
 
-    @property
-    def read_all(self) -> bool:
-        """Whether it was asked for all of the keys or values."""
-        return self.read_names
-
     # What a write returns, or refuses for, it has read.
 
     def __delitem__(self, key: str) -> None:
@@ -162,5 +136,5 @@ class ReadTracking(ObservedDict):
 
     def clear(self) -> None:
         """Drop every key."""
-        self._list()
+        self.read_names = True
         super().clear()

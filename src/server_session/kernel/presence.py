@@ -1,11 +1,10 @@
 """Which session a request has: its credentials, what the store says of them, and the state that follows.
 
-The lowest of the six layers of a `StoredSession`. It asks the store, and writes nothing but a stamp.
+The lowest of the five layers of a `StoredSession`. It asks the store, and writes nothing but a stamp.
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from server_session import _record as record
@@ -17,9 +16,9 @@ from server_session._tokens import Credential, short_digest
 from server_session.exceptions import NoResponseError, ResponseStartedError, StoreError
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import AFTER, LIVE, NONE, OVER, UNASKED, Finding, State
-from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Outcome
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
 
-__all__ = ["CookieChange", "Presence", "ResponseState"]
+__all__ = ["Presence", "ResponseState"]
 
 _SEEN_SECONDS: Final = 60.0
 
@@ -32,39 +31,26 @@ class ResponseState(enum.Enum):
     STARTED = "started"
 
 
-class CookieChange:
-    """What the response must do to the cookie: set it to a credential's value, or expire it (`None`)."""
-
-    # No Struct: what prints those (rich, encoders) would show the value.
-    __slots__ = ("value",)
-
-    def __init__(self, value: str | None) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return "<cookie set>" if self.value else "<cookie expired>"
-
-
 class Presence:
     """One request's knowledge of its session.
 
-    `accessed` tells whether anything was asked or written, `cookie` what the response must do to the cookie, `session`
-    is the mapping if it was loaded, and `created` whether this request founded the session that it has.
+    `accessed` tells whether anything was asked or written, `changes_cookie` whether the response must set or expire the
+    cookie, `session` is the mapping if it was loaded, and `created` whether this request founded the session that it
+    has.
     """
 
+    state: State = NONE
     session: Session | None = None
-    cookie: CookieChange | None = None
-    accessed = created = was_interrupted = False
+    accessed = changes_cookie = created = was_interrupted = False
     has_cookie = False
     """Whether the request brought a well-formed cookie."""
     _credential: Credential | None = None
-    _state = NONE
     # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
     _seen: Fields | None = None
     _seen_live = _dropped = False
-    # Credentials that a call under way, or one that was cancelled, may have written to the store.
+    # What a call under way, or one that was cancelled, may have written to the store; those that it swaps a cookie for
+    # stand in `_swapping`, by their digest.
     _founding: Credential | None = None
-    _swapping: Mapping[bytes, Credential] = MappingProxyType({})
     _cookie_seconds: float | None = None
     # Several different cookies of the name: one has to be chosen before anything is asked.
     _is_ambiguous = False
@@ -82,23 +68,24 @@ class Presence:
         self._request = request
         self._is_withheld = is_withheld
         self._presented = presented
+        self._swapping: dict[bytes, Credential] = {}
         self.response = response
         if presented:
             self._credential = presented[0]
             self.has_cookie = True
-            self._state = UNASKED
+            self.state = UNASKED
             if presented[1:]:
                 self._is_ambiguous = True
 
     @property
-    def state(self) -> State:
-        """What this request knows of its session."""
-        return self._state
-
-    @property
     def credential(self) -> Credential | None:
         """The credential of the session, or the one that is not yet looked up; `None` where there is no session."""
-        return self._credential if self._state is LIVE or self._state is UNASKED else None
+        return self._credential if self.state is LIVE or self.state is UNASKED else None
+
+    @property
+    def cookie_value(self) -> str | None:
+        """What the cookie is set to, if the response changes it; `None` expires it."""
+        return None if self._credential is None else self._credential.value
 
     @property
     def cookie_seconds(self) -> float | None:
@@ -112,20 +99,16 @@ class Presence:
         # To the deadline, so that it need not be sent again while the session slides.
         return (idle if remaining is None else max(remaining, 1.0)) if life.persistent else 0.0
 
-    @cookie_seconds.setter
-    def cookie_seconds(self, seconds: float | None) -> None:
-        # What a renewal asked for this very session comes before what a framework has for all.
-        self._cookie_seconds = seconds
+    def keep_cookie(self, seconds: float | None, *, again: bool) -> None:
+        """Say for how many seconds the browser keeps the cookie: what a framework has for all of them.
 
-    def send_cookie_again(self, seconds: float | None) -> None:
-        """Set the cookie that the browser has once more, if it is known to hold, for this many seconds.
-
-        0 is until the browser closes, `None` as the transport has it.
+        0 is until the browser closes, `None` as the transport has it. With `again` the cookie is set once more, if it
+        is known to hold. What a renewal asked for this very session comes before.
         """
         self._cookie_seconds = seconds
         # One of several stays as it is, for what is set goes to one place and there may be two.
-        if self.cookie is None and self._state is LIVE and self._credential and len(self._presented) <= 1:
-            self._change_cookie(CookieChange(self._credential.value))
+        if again and self.state is LIVE and len(self._presented) <= 1:
+            self.accessed = self.changes_cookie = True
 
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
@@ -147,7 +130,7 @@ class Presence:
             if answer is MISSING or answer is CONFLICT:
                 await self._learn(credential, answer)
                 continue
-            if self._state is UNASKED:
+            if self.state is UNASKED:
                 self._move(Finding.HELD)
             if self._credential is credential:
                 self._seen = answer
@@ -168,10 +151,9 @@ class Presence:
             return fields
         return {**fields, **stamp} if outcome is APPLIED else fields
 
-    async def _inspect(self, credential: Credential, *, holds: bool = False) -> Fields | None:
-        """Look at the record of a credential, without a touch; with `holds` only if the credential opens it."""
-        expect: Expect = {DIGEST: credential.digest()} if holds else {}
-        answer = await self._store.get(credential.selector, expect, False)
+    async def _inspect(self, credential: Credential) -> Fields | None:
+        """Look at the record that a credential names, without a touch, whether it opens it or not."""
+        answer = await self._store.get(credential.selector, {}, False)
         return None if isinstance(answer, Outcome) else answer
 
     # --- what an answer means
@@ -181,18 +163,18 @@ class Presence:
         if self._credential is not credential:
             return
         fields = None if outcome is MISSING else await self._inspect(credential)
-        if self._credential is not credential or (self._state, Finding.GONE) not in AFTER:
+        if self._credential is not credential or (self.state, Finding.GONE) not in AFTER:
             # Another call of this request has learnt it, or gone on, meanwhile.
             return
-        digest = b"" if fields is None else fields.get(DIGEST, b"")
-        if fields is not None and digest in self._swapping:
-            # A renewal of this very request, applied and not yet heard of.
-            self._have(self._swapping[digest], fields, Finding.RECOVERED)
-            return
-        if digest == credential.digest():
+        finding = self._find(credential, fields)
+        if finding is Finding.HELD:
             raise StoreError("the store said CONFLICT to an expectation that its record meets")
-        event = self._move(self._find(credential, fields))
-        self._seen = None if self._state is OVER else self._seen
+        if fields is not None and (swapped := self._swapping.get(fields.get(DIGEST, b""))) is not None:
+            # A renewal of this very request, applied and not yet heard of.
+            self._have(swapped, fields, Finding.RECOVERED)
+            return
+        event = self._move(finding)
+        self._seen = None if self.state is OVER else self._seen
         self._signal(event, credential)
 
     def _find(self, credential: Credential, fields: Fields | None) -> Finding:
@@ -200,23 +182,18 @@ class Presence:
             return Finding.GONE
         if ENDED in fields:
             return Finding.ENDED
-        return Finding.SWAPPED if self._was_swapped(credential, fields) else Finding.FOREIGN
-
-    def _was_swapped(self, credential: Credential, fields: Fields) -> bool:
-        return DIGEST in fields and record.was_former(fields, credential.digest(), self._policy.now())
+        if fields.get(DIGEST) == credential.digest():
+            return Finding.HELD
+        was_swapped = DIGEST in fields and record.was_former(fields, credential.digest(), self._policy.now())
+        return Finding.SWAPPED if was_swapped else Finding.FOREIGN
 
     def _move(self, finding: Finding) -> Event | None:
-        self._state, event = AFTER[self._state, finding]
-        self._seen_live |= self._state is LIVE
+        self.state, event = AFTER[self.state, finding]
+        self._seen_live |= self.state is LIVE
         return event
-
-    def _is_live(self) -> None:
-        if self._state is UNASKED:
-            self._move(Finding.HELD)
 
     def _have(self, credential: Credential, fields: Fields | None, finding: Finding) -> None:
         """Go on with a credential of this request's own making, of which the browser is to hear."""
-        self._heard_of(credential)
         self._founding = None
         event = self._move(finding)
         self.created = finding is Finding.FOUNDED or (self.created and finding is Finding.RENEWED)
@@ -224,20 +201,8 @@ class Presence:
         self._is_ambiguous = False
         self._seen = fields
         self._dropped = False
-        self.accessed = True
-        self.cookie = CookieChange(credential.value)
+        self.accessed = self.changes_cookie = True
         self._signal(event, credential)
-
-    def _has_ended(self, credential: Credential) -> bool:
-        """Note that this request ended the session of a credential."""
-        if self._credential is credential:
-            self._move(Finding.DESTROYED)
-            self._credential = None
-            self._seen = None
-            self.created = False
-            self._change_cookie(CookieChange(None))
-        self._signal("destroyed", credential)
-        return True
 
     def _drop(self) -> bool:
         """Give up a write to a session that ended meanwhile: once said, in one signal and one line."""
@@ -246,35 +211,21 @@ class Presence:
             self._signal("write_dropped", self._credential)
         return False
 
-    def _heard_of(self, swapped: Credential) -> None:
-        """Note that the store has answered to a swap."""
-        if self._swapping:
-            self._swapping = {digest: one for digest, one in self._swapping.items() if one is not swapped}
-
     # --- several cookies of the name, and calls that were cancelled
 
     async def _choose(self) -> None:
         """Choose among several cookies the one that lives, if one does."""
         self._signal("several_cookies", self._presented[0])
-        living: list[Credential] = []
-        over: Credential | None = None
-        for credential in self._presented:
-            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, False)
-            if not isinstance(answer, Outcome):
-                living.append(credential)
-            elif answer is CONFLICT:
-                finding = self._find(credential, await self._inspect(credential))
-                over = credential if finding in (Finding.ENDED, Finding.SWAPPED) else over
+        found = [(self._find(one, await self._inspect(one)), one) for one in self._presented]
         if not self._is_ambiguous:
             # Another call of this request has chosen, or gone on, meanwhile.
             return
         self._is_ambiguous = False
-        if len(living) == 1:
-            self._credential = living[0]
-            self._is_live()
-        elif not living and over is not None:
-            self._credential = over
-            self._move(Finding.ENDED)
+        living = [pair for pair in found if pair[0] is Finding.HELD]
+        over = [pair for pair in found if pair[0] in (Finding.ENDED, Finding.SWAPPED)]
+        if len(living) == 1 or (over and not living):
+            finding, self._credential = (living or over)[-1]
+            self._move(finding)
         else:
             self._move(Finding.AMBIGUOUS)
 
@@ -282,12 +233,12 @@ class Presence:
         """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""
         founding, self._founding = self._founding, None
         if founding is not None and self._credential is not founding:
-            fields = await self._inspect(founding, holds=True)
-            if fields is not None:
+            fields = await self._inspect(founding)
+            if self._find(founding, fields) is Finding.HELD:
                 self._have(founding, fields, Finding.RECOVERED)
         if self._swapping:
             await self._look(touch=False)
-        self._swapping = {}
+        self._swapping.clear()
         self.was_interrupted = False
 
     # --- the cookie
@@ -299,10 +250,6 @@ class Presence:
         To renew it again would shield nobody, and forget the digest by which late writes of before are told.
         """
         return self.response is not ResponseState.STARTED and self._credential not in self._presented
-
-    def _change_cookie(self, change: CookieChange) -> None:
-        self.accessed = True
-        self.cookie = change
 
     def _require_response(self) -> None:
         if self.response is ResponseState.STARTED:
@@ -321,6 +268,9 @@ class Presence:
         created = record.time_of(fields, record.CREATED)
         # It was rounded, and a clock may be set back: no deadline comes to lie further off by that.
         return max(0.0, self._policy.now() - created)
+
+    def _now(self) -> bytes:
+        return record.number(self._policy.now())
 
     def _signal(self, event: Event | None, credential: Credential) -> None:
         signals = self._policy.signals

@@ -1,7 +1,7 @@
 """The session of one request, as the store has it: what the functions do with it.
 
-The uppermost of six layers. Beneath it are what is known (`presence`), how a session is founded and ended (`founding`),
-what is written (`writing`), the mapping (`mapped`) and the tokens of forms (`form_tokens`).
+The uppermost of five layers. Beneath it are what is known (`presence`), how a session is founded, written to and ended
+(`writing`), the mapping (`mapped`) and the tokens of forms (`form_tokens`).
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -40,10 +40,10 @@ class StoredSession(FormTokens):
 
     # --- reads
 
-    async def get(self) -> dict[str, Any]:
-        """Return the session's data as this request sees it."""
+    async def get(self, *, touch: bool = True) -> dict[str, Any]:
+        """Return the session's data as this request sees it; without `touch` the idle clock goes on."""
         self.accessed = True
-        return decode_fields(self._seen_by_request(await self._look()))
+        return decode_fields(self._seen_by_request(await self._look(touch=touch)))
 
     async def require_fresh(self, seconds: float) -> None:
         """Raise `NotFreshError` unless the user proved who they are within so many seconds."""
@@ -105,13 +105,15 @@ class StoredSession(FormTokens):
                     "the change given to update_session_data must be a plain def (not async) that alters the dict that "
                     "it is given and returns None; what it returns would be lost"
                 )
-            changed, removed = _difference(seen, data.plain())
+            after = encode_fields(data.plain())
+            changed = {name: value for name, value in after.items() if not is_same(name, seen.get(name), value)}
+            removed = seen.keys() - after.keys()
             # What is removed where there is no session was never stored.
             if not changed and (fields is None or not removed):
                 return None
             stored = fields or {}
             expect: dict[str, bytes | None] = {name: stored.get(name) for name in data.read if is_key(name)}
-            if data.read_all:
+            if data.read_names:
                 expect[STAMP] = stored.get(STAMP)
             # A container in a container's place may be the same one, changed inside.
             assigned = [name for name, value in changed.items() if not _are_containers(value, seen.get(name))]
@@ -152,9 +154,3 @@ class StoredSession(FormTokens):
 
 def _are_containers(*values: bytes | None) -> bool:
     return all(value is not None and value[:1] in (b"[", b"{") for value in values)
-
-
-def _difference(before: Mapping[str, bytes], after: Mapping[str, Any]) -> tuple[dict[str, bytes], set[str]]:
-    encoded = encode_fields(after)
-    changed = {name: value for name, value in encoded.items() if not is_same(name, before.get(name), value)}
-    return changed, set(before.keys() - after.keys())

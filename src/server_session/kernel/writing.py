@@ -1,34 +1,28 @@
-"""What a request writes to a session that is there, and how it swaps the cookie.
+"""How a request founds its session, writes to it, swaps its cookie, and ends it.
 
-The third of the six layers of a `StoredSession`. Each write is one conditional call, and its answer is a finding.
+The second of the five layers of a `StoredSession`. Each is one conditional call; to end is to leave a mark.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from server_session import _record as record
 from server_session._bounds import excess_of, is_large, require_bounds
-from server_session._record import (
-    AS_CONFIGURED,
-    AUTHENTICATED,
-    DIGEST,
-    FORMER,
-    LIFE,
-    OWNER,
-    STAMP,
-    Life,
-)
-from server_session._tokens import Credential
+from server_session._codec import encode_value
+from server_session._record import AS_CONFIGURED, AUTHENTICATED, DIGEST, FORMER, OWNER, STAMP, Life
+from server_session._tokens import Credential, short_digest
 from server_session._tries import Tries
-from server_session.kernel.founding import Founding
-from server_session.kernel.states import NONE, OVER, REFUSED, Finding
-from server_session.stores._base import APPLIED, MISSING, Expect, Fields, Lifetime
+from server_session.exceptions import CookieWithheldError, RecordError, StoreError
+from server_session.kernel.presence import Presence, ResponseState
+from server_session.kernel.states import NONE, OVER, REFUSED, UNASKED, Finding
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fields, Lifetime, Outcome
 
 __all__ = ["Draft", "Writing"]
 
+_DEVICE_LENGTH: Final = 256
 _NULL: Final = b"null"
-_NOTHING: Final[Mapping[str, bytes]] = MappingProxyType({})
+_NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class Draft(NamedTuple):
@@ -41,8 +35,134 @@ class Draft(NamedTuple):
     """Those of the changed whose value is another one, and not the old one changed inside; `None` for all."""
 
 
-class Writing(Founding):
-    """The writes of one request to its session; each returns False if the session ended meanwhile."""
+class Writing(Presence):
+    """What one request does to its session; each write returns False if the session ended meanwhile."""
+
+    # --- founding
+
+    async def _found(
+        self, changed: Mapping[str, bytes], own: Mapping[str, bytes] = _NOTHING, asked: Life = AS_CONFIGURED
+    ) -> bool:
+        """Found a session; return False where another write of this request founded it first."""
+        # Chosen before the first wait, so that two first writes of one request found one session.
+        credential = self._to_found()
+        require_bounds(self._policy, {}, changed)
+        try:
+            fields = await self._set_first(credential, {**changed, **own}, asked)
+        except StoreError:
+            self._founding = None
+            raise
+        except BaseException:
+            self.was_interrupted = True
+            raise
+        current = self._credential
+        if fields is None and (current is None or current.selector != credential.selector):
+            await self._find_own(credential)
+        if self._founding is credential:
+            self._have(credential, fields, Finding.FOUNDED)
+        elif fields is not None and self._credential is credential:
+            self._seen = self._seen or fields
+        # A log-in of this request may have founded another meanwhile; what was written here belongs there.
+        current = self._credential
+        return fields is not None and current is not None and current.selector == credential.selector
+
+    def _to_found(self) -> Credential:
+        """Return the credential under which this request founds a session, the same one until it is founded."""
+        self._require_new_cookie()
+        if self._founding is None:
+            self._founding = self._fresh_credential()
+        return self._founding
+
+    async def _found_anew(
+        self, changed: Mapping[str, bytes], owner: str | None = None, *, keep_mapping: bool = False
+    ) -> bool:
+        """Found a session under a new selector, and then end the one before it.
+
+        Return False where all sessions of the owner were ended meanwhile, this one before it lived.
+        """
+        self._require_new_cookie()
+        require_bounds(self._policy, {}, changed)
+        if self._is_ambiguous:
+            await self._choose()
+        before = None if self.state in (NONE, REFUSED) else self._credential
+        credential = self._fresh_credential()
+        own: dict[str, bytes] = {}
+        if owner is not None or self._policy.is_log_in(changed, changed):
+            own[AUTHENTICATED] = self._now()
+        if owner is not None:
+            own |= {OWNER: encode_value("owner", owner), **self._device()}
+            replaced = None
+            if before is not None and self._policy.max_sessions is not None:
+                # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
+                finding = self._find(before, await self._inspect(before))
+                replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
+            pause = Tries("log_in", "nobody was logged in").next
+            for ended in await self._policy.owners.enter(owner, credential.selector, pause, replaced):
+                self._policy.signals.send("destroyed", short_digest(ended))
+        fields = await self._set_first(credential, {**changed, **own})
+        if fields is None and await self._find_own(credential) is Finding.ENDED:
+            return self._drop()
+        # In this order: who hangs up between the two leaves a spare row, not a lost log-in.
+        self._have(credential, fields, Finding.FOUNDED)
+        if self.session is not None and not keep_mapping:
+            self.session.restart(changed)
+        # One that cannot be read is nobody's session, and stands in no log-in's way.
+        with suppress(RecordError):
+            if before is not None and await self._end(before):
+                self._signal("destroyed", before)
+        return True
+
+    def _fresh_credential(self) -> Credential:
+        try:
+            return Credential.found(self._store.id())
+        except ValueError as error:
+            raise StoreError(str(error)) from None
+
+    async def _set_first(
+        self, credential: Credential, changed: Mapping[str, bytes], asked: Life = AS_CONFIGURED
+    ) -> Fields | None:
+        """Write the first record of a credential, and return it; `None` where there is one already."""
+        now = self._policy.now()
+        fields = {
+            **changed,
+            DIGEST: credential.digest(),
+            record.CREATED: record.number(now),
+            STAMP: record.fresh_stamp(now),
+        }
+        if asked != AS_CONFIGURED:
+            fields[record.LIFE] = asked.field()
+        lifetime = self._policy.lifetime_with(fields, asked)
+        outcome = await self._store.set(credential.selector, fields, lifetime, None)
+        return fields if outcome is APPLIED else None
+
+    async def _find_own(self, credential: Credential) -> Finding:
+        """Find the record that is there already of a credential of this request's own; raise where it is another's."""
+        finding = self._find(credential, await self._inspect(credential))
+        if finding is not Finding.HELD and finding is not Finding.ENDED:
+            raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
+        return finding
+
+    def _require_new_cookie(self) -> None:
+        """Raise what forbids to found a session: the browser would not hear of it, or may lose another's cookie."""
+        if self.response is not ResponseState.OPEN:
+            self._require_response()
+        # The browser may hold the cookie of a log-in, which a session founded now would push out.
+        if self._is_withheld is not None and self._is_withheld():
+            raise CookieWithheldError(
+                "another site sent this request, so the browser withheld the session's cookie; a session founded now "
+                "would replace the log-in that it may have. Answer with a redirect (303) to a GET of your own, and "
+                "write there. (If it was your own page: a proxy changes the Host, configure origin=)"
+            )
+
+    def _device(self) -> dict[str, bytes]:
+        if self._request is None or not self._policy.device_details:
+            return {}
+        agents = self._request.header_values(b"user-agent")
+        agent = agents[0].decode("utf-8", "replace")[:_DEVICE_LENGTH] if agents else None
+        address = (self._request.client_address or "")[:_DEVICE_LENGTH] or None
+        return {record.DEVICE: encode_value("device", [agent, address])}
+
+    # --- writing
 
     async def _write(
         self,
@@ -50,6 +170,7 @@ class Writing(Founding):
         removed: Collection[str],
         expect: Expect,
         assigned: Collection[str] | None = None,
+        lifetime: Lifetime | None = None,
     ) -> bool:
         """Write and remove some fields if the record is as expected, and still this credential's."""
         credential, policy = self._credential, self._policy
@@ -57,24 +178,24 @@ class Writing(Founding):
             return False
         stamped = {**changed, STAMP: record.fresh_stamp(policy.now())}
         removed = self._with_log_in_mark(changed, removed, assigned)
-        lifetime = None if policy.wish is None else self._wished_lifetime(changed, removed)
+        seen = self._seen
+        if policy.wish is not None and lifetime is None and seen is not None and policy.is_wish(changed, removed):
+            # The deadline stays.
+            lifetime = policy.lifetime_with(changed, record.life_of(seen), self._age(seen))
         own = {**expect, DIGEST: credential.digest()}
         outcome = await self._store.merge(credential.selector, stamped, removed, own, lifetime)
         if outcome is APPLIED:
-            self._is_live()
+            if self.state is UNASKED:
+                self._move(Finding.HELD)
             if self._credential is credential and self._seen is not None:
-                self._seen = _after(self._seen, stamped, removed)
+                after = {**self._seen, **stamped}
+                for name in removed:
+                    after.pop(name, None)
+                self._seen = after
             return True
         if outcome is MISSING or not expect:
             await self._learn(credential, outcome)
         return False
-
-    def _wished_lifetime(self, changed: Mapping[str, bytes], removed: Collection[str]) -> Lifetime | None:
-        """Return the lifetime that a write brings with it, `None` where it brings none; the deadline stays."""
-        policy, seen = self._policy, self._seen
-        if seen is None or not policy.is_wish(changed, removed):
-            return None
-        return policy.lifetime_with(changed, record.life_of(seen), self._age(seen))
 
     def _with_log_in_mark(
         self, changed: Mapping[str, bytes], removed: Collection[str], assigned: Collection[str] | None
@@ -102,12 +223,11 @@ class Writing(Founding):
         )
         if self._is_ambiguous:
             await self._choose()
-        if self._may_exceed(changed, removed):
-            await self._require_room(changed, removed)
+        await self._require_room(changed, removed)
         while True:
-            if self._state is OVER:
+            if self.state is OVER:
                 return self._drop()
-            if self._state is NONE or self._state is REFUSED:
+            if self.state is NONE or self.state is REFUSED:
                 # Nothing to write founds nothing: a visitor who stores no data has no session.
                 if not changed or await self._found(changed):
                     return True
@@ -116,16 +236,16 @@ class Writing(Founding):
             elif await self._write(changed, removed, {}, assigned):
                 return True
 
-    def _may_exceed(self, changed: Mapping[str, bytes], removed: Collection[str]) -> bool:
-        """Tell whether a write may exceed the session's bounds, as far as it is known; a large one may."""
-        seen, policy = self._seen, self._policy
-        if seen is not None:
-            return excess_of(policy, seen, changed, removed) is not None
-        return self._credential is not None and is_large(policy, changed)
-
     async def _require_room(self, changed: Mapping[str, bytes], removed: Collection[str]) -> None:
-        """Hold the session to its bounds, as it is now: of one that was seen others may have taken out something."""
-        require_bounds(self._policy, await self._look(touch=False) or {}, changed, removed)
+        """Hold a write to the session's bounds, as far as these are known; a large one looks at what is there."""
+        seen, policy = self._seen, self._policy
+        if seen is None:
+            may_exceed = self._credential is not None and is_large(policy, changed)
+        else:
+            may_exceed = excess_of(policy, seen, changed, removed) is not None
+        if may_exceed:
+            # As it is now: of one that was seen others may have taken out something.
+            require_bounds(policy, await self._look(touch=False) or {}, changed, removed)
 
     async def _write_if_still_so(
         self,
@@ -146,11 +266,13 @@ class Writing(Founding):
         while True:
             if fields is None:
                 fields = await self._look(to_write=True)
-            if self._state is OVER:
+            if self.state is OVER:
                 return self._drop()
             draft = decide(fields)
             if draft is None:
-                await self._only_read(fields)
+                # What was looked at to be written was not written: the session was seen all the same.
+                if fields is not None and self._credential is not None and OWNER in fields:
+                    await self._note_read(self._credential, fields)
                 return True
             if fields is None:
                 if await self._found(draft.changed):
@@ -162,11 +284,6 @@ class Writing(Founding):
             await tries.next(names or draft.changed.keys() | draft.removed)
             fields = None
 
-    async def _only_read(self, fields: Fields | None) -> None:
-        """Note that what was looked at to be written was not written: the session was seen all the same."""
-        if fields is not None and self._credential is not None and OWNER in fields:
-            await self._note_read(self._credential, fields)
-
     # --- swapping the cookie
 
     async def _renew(
@@ -177,66 +294,107 @@ class Writing(Founding):
         asked: Life = AS_CONFIGURED,
     ) -> bool:
         """Swap the cookie, and write some fields in the same step; `None` founds nothing where there is no session."""
-        if self._is_ambiguous:
-            await self._choose()
         while True:
-            credential = self._credential
+            credential, seen = self._credential, self._seen
             # A browser that lost the answer of its first log-in comes with the cookie from before it.
-            is_unseen = self._state is OVER and not self._seen_live
-            if self._state in (NONE, REFUSED) or (is_unseen and changed is not None):
+            is_unseen = self.state is OVER and not self._seen_live
+            if self.state in (NONE, REFUSED) or (is_unseen and changed is not None):
                 if changed is None:
                     return False
                 if await self._found(changed, own, asked):
                     return True
                 continue
-            if self._state is OVER or credential is None:
+            if self.state is OVER or credential is None:
                 return self._drop()
             self._require_response()
-            if (seen := self._seen) is None:
+            if seen is None:
                 # How long the browser keeps the new cookie, the session knows.
                 await self._look(touch=False)
                 continue
-            if self._may_exceed(changed or {}, removed):
-                await self._require_room(changed or {}, removed)
+            await self._require_room(changed or {}, removed)
             life = record.life_of(seen).then(asked)
+            lifetime = None
             # A renewal that asks for no other lifetime leaves the one that the store holds.
-            asks = asked.idle is not None or asked.absolute is not None
-            lifetime = self._policy.lifetime_of(life, self._age(seen)) if asks else None
-            if lifetime is None and changed is not None:
-                lifetime = self._wished_lifetime(changed, removed)
-            if lifetime is not None and lifetime.remaining is not None and lifetime.remaining <= 0:
-                await self.destroy()
-                return False
+            if asked.idle is not None or asked.absolute is not None:
+                lifetime = self._policy.lifetime_of(life, self._age(seen))
+                if lifetime.remaining is not None and lifetime.remaining <= 0:
+                    await self.destroy()
+                    return False
             if asked.absolute is not None and OWNER in seen:
                 await self._policy.owners.outlive(record.owner_of(seen), asked.absolute)
+            if self._credential is not credential:
+                # Another call of this request has gone on meanwhile.
+                continue
             fresh = Credential.found(credential.selector)
-            now = self._policy.now()
-            swap = {**(changed or {}), **own, STAMP: record.fresh_stamp(now), DIGEST: fresh.digest()}
+            swap = {**(changed or {}), **own, DIGEST: fresh.digest()}
             if asked != AS_CONFIGURED:
-                swap[LIFE] = life.field()
+                swap[record.LIFE] = life.field()
             if not self._is_unheard:
-                swap[FORMER] = record.former_of(credential.digest(), now)
-            self._swapping = {**self._swapping, fresh.digest(): fresh}
-            expect = {DIGEST: credential.digest()}
+                swap[FORMER] = record.former_of(credential.digest(), self._policy.now())
+            self._swapping[fresh.digest()] = fresh
             try:
-                gone = self._with_log_in_mark(swap, removed, None)
-                outcome = await self._store.merge(credential.selector, swap, gone, expect, lifetime)
+                is_swapped = await self._write(swap, removed, {}, None, lifetime)
             except BaseException:
                 self.was_interrupted = True
                 raise
-            self._heard_of(fresh)
+            self._swapping.pop(fresh.digest(), None)
+            if not is_swapped:
+                continue
+            if self._credential is credential:
+                self._have(fresh, self._seen, Finding.RENEWED)
+            else:
+                # Another call of this request has gone on from here: renewed again, logged in, logged out.
+                self._signal("renewed", fresh)
+            return True
+
+    # --- ending
+
+    async def destroy(self) -> bool:
+        """End the session; return whether there was one that this request was entitled to end."""
+        self.accessed = True
+        if self.was_interrupted:
+            await self._recover()
+        if self.session is not None:
+            self.session.restart({})
+        if self._is_ambiguous:
+            await self._choose()
+        while (credential := self.credential) is not None:
+            outcome = await self._mark(credential, {DIGEST: credential.digest()})
             if outcome is APPLIED:
-                if self._credential is credential:
-                    self._have(fresh, _after(seen, swap, gone), Finding.RENEWED)
-                else:
-                    # Another call of this request has gone on from here: renewed again, logged in, logged out.
-                    self._signal("renewed", fresh)
-                return True
+                return self._has_ended(credential)
             await self._learn(credential, outcome)
+        # Who logs out while another request renews still logs out.
+        credential = self._credential
+        if self.state is OVER and credential is not None and await self._end_successor(credential):
+            return self._has_ended(credential)
+        if self.state is NONE and self._credential is not None:
+            # It named none, and goes too.
+            self._credential = None
+            self.changes_cookie = True
+        return False
 
+    async def _end(self, credential: Credential) -> bool:
+        outcome = await self._mark(credential, {DIGEST: credential.digest()})
+        return outcome is APPLIED or (outcome is CONFLICT and await self._end_successor(credential))
 
-def _after(fields: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> Fields:
-    after = {**fields, **changed}
-    for name in removed:
-        after.pop(name, None)
-    return after
+    async def _end_successor(self, credential: Credential) -> bool:
+        """End the session whose cookie was swapped out from under this one within the minute."""
+        fields = await self._inspect(credential)
+        if fields is None or self._find(credential, fields) is not Finding.SWAPPED:
+            return False
+        expect = {DIGEST: fields[DIGEST], FORMER: fields[FORMER]}
+        return await self._mark(credential, expect) is APPLIED
+
+    async def _mark(self, credential: Credential, expect: Expect) -> Outcome:
+        mark = record.mark_of(self._policy.now())
+        return await self._store.set(credential.selector, mark, record.MARK_LIFETIME, expect)
+
+    def _has_ended(self, credential: Credential) -> bool:
+        """Note that this request ended the session of a credential."""
+        if self._credential is credential:
+            self._move(Finding.DESTROYED)
+            self._credential = self._seen = None
+            self.created = False
+            self.changes_cookie = True
+        self._signal("destroyed", credential)
+        return True

@@ -17,7 +17,14 @@ from pymemcache.client.base import PooledClient  # type: ignore[import-untyped]
 from pymemcache.exceptions import MemcacheError, MemcacheServerError  # type: ignore[import-untyped]
 
 from server_session._durations import seconds_of
-from server_session.exceptions import ConfigurationError, LimitError, RecordError, StoreError, StoreFullError
+from server_session.exceptions import (
+    ConfigurationError,
+    LimitError,
+    RecordError,
+    StoreDownError,
+    StoreError,
+    StoreFullError,
+)
 from server_session.stores._base import Colour, Outcome
 from server_session.stores._clients import ClientOfProcess
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
@@ -168,14 +175,17 @@ def _ask(command: Callable[..., Any], *arguments: object, **options: object) -> 
     except MemcacheServerError as error:
         raise _refusal(error) from error
     except (MemcacheError, OSError) as error:
-        raise StoreError(f"no answer from memcached: {type(error).__name__}") from error
+        said = getattr(error, "strerror", None)
+        raise StoreDownError(
+            f"no answer from memcached: {type(error).__name__}{f' ({said})' if said else ''}"
+        ) from error
     except (ValueError, KeyError) as error:
         # So pymemcache shows what it cannot parse.
         raise StoreError("an answer that is not memcached's: something else listens there") from error
 
 
 def _refusal(error: MemcacheServerError) -> LimitError | StoreError:
-    text = str(error).lower()
+    text = b"".join(error.args).decode(errors="replace")
     if "too large" in text:
         return LimitError(
             "the session is larger than an item of memcached may be; what was stored before stays: keep less in it, "
@@ -186,7 +196,7 @@ def _refusal(error: MemcacheServerError) -> LimitError | StoreError:
             "memcached is out of memory, and the session was not written; what was stored before stays: give it more "
             "with -m, or let it evict (without -M)"
         )
-    return StoreError(f"memcached refused the call: {type(error).__name__}")
+    return StoreError(f"memcached refused the call: {text}")
 
 
 def _live(found: Any, now: float) -> Record | None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import importlib.resources
 import math
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
@@ -18,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 
 from server_session._colour import is_driven, running_library
 from server_session._durations import seconds_of
-from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
+from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import (
     APPLIED,
     CONFLICT,
@@ -41,9 +42,35 @@ Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | red
 
 _OUTCOMES: Final = {0: MISSING, 1: APPLIED, 2: CONFLICT}
 
+# A password with a reserved character in it, the first part of which redis-py takes for a port.
+_SPILT: Final = re.compile(r"[^:]*://[^/?#@]*:[^/?#@]*[/?#].*@", re.DOTALL)
+
 _SCRIPT: Final = importlib.resources.files("server_session.stores.redis").joinpath("redis.lua").read_bytes()
 # The name that Redis gives a script; nothing is kept secret by it.
 _SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+# What an access control list is to allow, and which of it that list denies: a script that is stopped half-way would
+# leave half a write. Redis before 7 cannot tell.
+_RIGHTS: Final = "time hget hgetall hset hdel hexists exists del unlink pttl pexpireat"
+_CHECK: Final = b"""local denied = {}
+for _, command in ipairs(redis.acl_check_cmd and ARGV or {}) do
+  if not redis.acl_check_cmd(command, KEYS[1]) then denied[#denied + 1] = command end
+end
+return denied"""
+_NEEDS: Final = f"its user needs +eval +evalsha +{_RIGHTS.replace(' ', ' +')} on the store's prefix (docs/stores.md)"
+
+# By the name of redis-py's error and what Redis says.
+_MENDS: Final = {
+    r"NoPermissionError|can't run this command": _NEEDS,
+    r"ReadOnlyError": "this is a replica: name the master, or ask a Sentinel for it",
+    r"AuthenticationError|NOAUTH|WRONGPASS|unauthenticated": "look at user and password in the URL",
+    r"MovedError|AskError": "this is a node of a Cluster: give the store a RedisCluster of redis-py",
+    r"OutOfMemoryError": "its memory is full: raise maxmemory",
+    r"MISCONF": "it cannot write to its disk: is that full?",
+    r"(unknown|Invalid) command|non deterministic": "it is older than Redis 5, or the command was renamed",
+    r"ClusterDownError|BusyLoadingError|MasterDownError": "it is starting, or a fail-over is under way",
+    r"MaxConnections|No connection available|max number of clients": "more calls at once than connections",
+}
 
 # Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
 _CONNECTIONS: Final = 50
@@ -100,6 +127,7 @@ class RedisSessionStore(SessionStore):
             raise ConfigurationError("blocking=True belongs to a URL: a client blocks or awaits by its class")
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = prefix.encode()
+        self._is_checked = False
         self._blocking: Callable[[bytes, tuple[bytes, ...]], Any] | None = None
         self._awaiting: Callable[[bytes, tuple[bytes, ...]], Awaitable[Any]] | None = None
         encoding: Any = client
@@ -170,15 +198,24 @@ class RedisSessionStore(SessionStore):
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. See `SessionStore.destroy`."""
         name = self._prefix + key.encode()
+        await self._check(name)
         return bool(await self._send(name, b"UNLINK", name))
 
     async def _run(self, key: str, *call: bytes) -> Any:
         name = self._prefix + key.encode()
+        await self._check(name)
         try:
             return await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, *call)
         except NoScriptError:
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
             return await self._send(name, b"EVAL", _SCRIPT, b"1", name, *call)
+
+    async def _check(self, name: bytes) -> None:
+        if not self._is_checked:
+            denied = await self._send(name, b"EVAL", _CHECK, b"1", name, *_RIGHTS.encode().split())
+            if denied:
+                raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {_NEEDS}")
+            self._is_checked = True
 
     async def _send(self, name: bytes, *command: bytes) -> Any:
         try:
@@ -189,10 +226,10 @@ class RedisSessionStore(SessionStore):
         except NoScriptError:
             raise
         except ResponseError as error:
-            raise _refusal(error) from error
+            # An unknown command's arguments are quoted by the server.
+            raise _refusal(error) from (None if "unknown command" in str(error) else error)
         except (RedisError, RedisClusterException, OSError) as error:
-            # What redis-py says names hosts.
-            raise StoreError(f"no answer from Redis: {type(error).__name__}") from error
+            raise StoreDownError(f"no answer from Redis: {_explained(error)}") from error
         except RuntimeError as error:
             if self.colour is not Colour.AWAITS:
                 raise
@@ -252,6 +289,8 @@ def _pipelines(pool: Callable[[], Any], limit: float) -> ClientOfEachLoop[Pipeli
 def _pool(kind: Any, retry: Any, url: str, limit: float, **options: Any) -> Any:
     once = retry(NoBackoff(), 0)
     try:
+        if _SPILT.match(url):
+            raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
         # RESP2 says all that is said here.
         pool = kind.from_url(url, protocol=2, socket_timeout=limit, socket_connect_timeout=limit, retry=once, **options)
         # Made, but not connected: what else the URL asks for is only looked at here.
@@ -268,11 +307,18 @@ def _pool(kind: Any, retry: Any, url: str, limit: float, **options: Any) -> Any:
 
 
 def _refusal(error: ResponseError) -> StoreError:
-    text = str(error)
-    if "WRONGTYPE" in text:
+    if "WRONGTYPE" in str(error):
         return RecordError("the key holds no hash: another program wrote it")
-    code = text.partition(" ")[0]
-    return StoreError(f"Redis refused the call: {code if code.isupper() else type(error).__name__}")
+    return StoreError(f"Redis refused the call: {_explained(error)}")
+
+
+def _explained(error: Exception) -> str:
+    """Say what kind of error it is, what mends it and what was said, without hosts, and without values."""
+    kind, said = type(error).__name__, str(error)
+    mend = next((mend for marks, mend in _MENDS.items() if re.search(marks, f"{kind} {said}")), "")
+    hidden = r"\S+:\d+\S*|, with args.*" if mend and isinstance(error, ResponseError) else r"\S+:\d+\S*|['\"`].*"
+    said = re.sub(hidden, "…", said, flags=re.DOTALL)
+    return kind + (f": {mend}" if mend else "") + (f" (it said: {said})" if said else "")
 
 
 def _outcome(answer: int) -> Outcome:

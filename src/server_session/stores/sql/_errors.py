@@ -1,68 +1,89 @@
-"""What the errors of databases and their drivers mean."""
+"""What the errors of databases and their drivers mean, and what mends them."""
 
+import re
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from server_session.stores.sql._table import family_of
-
-__all__ = ["explain", "hint_of", "is_passing", "lacks_table"]
+__all__ = ["explain", "is_down", "is_passing", "lacks_table"]
 
 # A deadlock, a serialization failure, a lock that cannot be waited for: nothing was written, and it may be tried again.
-# PostgreSQL's, MySQL's, then SQLite's BUSY and LOCKED, plain and extended.
-_PASSING: Final = frozenset({"40001", "40P01", 1213, 1020, 5, 261, 517, 773, 6, 262})
-_NO_TABLE: Final = frozenset({"42P01", 1146})
-_TOO_LARGE: Final = 1153
+# PostgreSQL's and MySQL's, and SQLite's BUSY and LOCKED.
+_SQLITE_BUSY: Final = frozenset({"5", "6"})
+_PASSING: Final = frozenset({"40001", "40P01", "1213", "1020"}) | _SQLITE_BUSY
+_NO_TABLE: Final = r"42P01|1146|no such table.*"
+# SQLite's for anything, and the one by which PgBouncer says all that it says.
+_VAGUE: Final = frozenset({"1", "08P01"})
+
+# By the code (PostgreSQL's, MySQL's, SQLite's primary one) or, where there is none, by what is said. What these say of
+# a statement names tables, columns and rights, and no values.
+_KNOWN: Final = {
+    _NO_TABLE: "there is no table of sessions: call `await store.create_table()` once, run what "
+    "`server_session.stores.sql.ddl` returns, or say create_table=True",
+    r"42703|42804|42883|42P10|22001|23502|1054|1364|1406|19|.*(no such|has no) column.*|ON CONFLICT .*": "the table is "
+    "of another version, or another program's: compare it with what `server_session.stores.sql.ddl` returns",
+    r"42P05|26000|.*(unsupported startup parameter|prepared statement).*": "a pooler stands before the database: end "
+    "the URL with ?pgbouncer=true and take psycopg (postgresql+psycopg, or postgresql+psycopg_async to await), not "
+    "asyncpg",
+    r"25006|1290|1792|1836|8": "the database is read-only, a replica perhaps: name the one that takes writes",
+    r"55P03|57014|1205|5|6": "others held a lock to the end of the time: look for a transaction that was left open",
+    r"53100|1021|1114|13": "the database's disk is full: make room there",
+    r"53300|1040|1203|1226|.*(too many|connection slots|no more connections).*": "the database takes no more "
+    "connections: let it take more, run fewer processes, or give the store an engine with a smaller pool_size",
+    r"QueuePool limit .*": "no connection of the pool came free: give an engine with a larger pool_size, or more time",
+    r"42501|1044|1142": "the user lacks a right: grant SELECT, INSERT, UPDATE and DELETE on the table, and CREATE to "
+    "who makes it",
+    r"28P01|28000|1045|1698|.*(authentication|password|pg_hba|no such user|role .* does not exist).*": "the database "
+    "does not let this user in: look at user and password",
+    r"3D000|1049|.*(no such database|database .* does not exist).*": "there is no such database: create it, or name it",
+    r"57P0[1-3]|.*(starting up|shutting down|login has been failing).*": "the database is starting, stopping or down",
+    r"2003|.*(refused|Connect call failed|resolve|not known).*": "the database cannot be reached: does it run, there?",
+    r"14": "the file cannot be opened: is its directory there, and may this process write to it?",
+    r"1153|2006|2013": "the connection was lost, or the session is larger than the server's max_allowed_packet: raise "
+    "that, or keep less in the session",
+    r"TimeoutError|.*(did not answer|timeout expired).*": "the database did not answer in time, or no connection "
+    "of the pool came free",
+}
+_LONGEST: Final = 300
 
 
-def explain(error: SQLAlchemyError | OSError, *, table: str, dialect: str, timeout: float) -> str:
-    """Say what went wrong and what to do about it, and nothing of what the session holds."""
+def explain(error: SQLAlchemyError | OSError) -> str:
+    """Say what went wrong, what mends it, and what the server said, and nothing of what the session holds."""
+    code, said = _told(error)
+    known = next((reason for marks, reason in _KNOWN.items() if re.fullmatch(marks, code or said, re.DOTALL)), None)
+    if getattr(error, "statement", None) and not (known and code):
+        # What else is said of a statement may quote its values.
+        said = re.sub(r"['\"`].*", "…", said, flags=re.DOTALL)
+    # The lines after the first may show the row.
+    line = said.partition("\n")[0][:_LONGEST]
+    return f"{known or 'the database did not do as asked'} (it said: {line}{code and f' [{code}]'})"
+
+
+def _told(error: SQLAlchemyError | OSError) -> tuple[str, str]:
+    """Return the database's own number for an error, or "" where it says nothing, and the words."""
+    orig = getattr(error, "orig", None)
+    said = (orig or error).args or (type(error).__name__,)
+    # MySQL's drivers put their number first, and some have an SQLSTATE too, which says less.
+    code = said[0] if orig and isinstance(said[0], int) else getattr(orig, "sqlite_errorcode", 0) & 0xFF
+    code = str(code or getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None) or "")
+    return "" if code in _VAGUE else code, str(said[-1])
+
+
+def is_down(error: SQLAlchemyError | OSError) -> bool:
+    """Whether the database could not be asked, or did not answer: another call will most likely fare no better."""
     if isinstance(error, DBAPIError):
-        if lacks_table(error):
-            return (
-                f"there is no table {table!r}: call `await store.create_table()` once, "
-                "run what `server_session.stores.sql.ddl` returns, or say create_table=True"
-            )
-        if _code(error) == _TOO_LARGE:
-            return (
-                "the session is larger than the server takes, and nothing was written: "
-                "raise its max_allowed_packet, or keep less in the session"
-            )
-        if error.connection_invalidated:
-            return f"the connection to the database was lost{hint_of(dialect, error)}"
-        number = _code(error)
-        return f"the database did not do as asked: {type(error.orig).__name__}{f' {number}' if number else ''}"
-    if isinstance(error, PoolTimeoutError):
-        return f"no connection of the pool came free within its limit: {error}"
-    if isinstance(error, TimeoutError):
-        return f"the database did not answer within {timeout:g} s"
-    return f"the database could not be asked: {error}"
-
-
-def hint_of(dialect: str, error: DBAPIError) -> str:
-    """Say what else a lost connection may mean, if anything."""
-    if family_of(dialect) != "mysql" or (error.statement or "").startswith("SELECT"):
-        return ""
-    return " (MySQL's servers close it on what is larger than their max_allowed_packet)"
-
-
-def _code(error: DBAPIError) -> object:
-    """Return the database's own number for an error: MySQL's, an SQLSTATE, or SQLite's."""
-    orig = error.orig
-    # MySQL's drivers put theirs first, and some have an SQLSTATE too, which says less.
-    if orig is not None and orig.args and isinstance(orig.args[0], int):
-        return orig.args[0]
-    codes = (getattr(orig, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorcode"))
-    return next((code for code in codes if code is not None), None)
+        # Where there was no statement yet nobody could connect; and SQLite has one lock for all.
+        return error.connection_invalidated or error.statement is None or _told(error)[0] in _SQLITE_BUSY
+    return isinstance(error, PoolTimeoutError | OSError)
 
 
 def is_passing(error: DBAPIError) -> bool:
     """Whether nothing was written, and the same may be tried again."""
-    return _code(error) in _PASSING
+    return _told(error)[0] in _PASSING
 
 
 def lacks_table(error: DBAPIError) -> bool:
     """Whether the table is not there."""
-    # SQLite has no number for it.
-    return _code(error) in _NO_TABLE or str(error.orig).startswith("no such table")
+    code, said = _told(error)
+    return re.fullmatch(_NO_TABLE, code or said) is not None

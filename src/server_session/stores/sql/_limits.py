@@ -1,13 +1,16 @@
-"""How long a driver may wait for the database."""
+"""How long a driver may wait for the database, be a pooler between or not."""
 
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
-__all__ = ["LIMITS", "connect_with_limit"]
+from sqlalchemy import ColumnElement, func
+
+__all__ = ["LIMITS", "LIMITS_THROUGH_POOLER", "connect_with_limit", "lock_limit"]
 
 T = TypeVar("T")
+Limits: TypeAlias = Mapping[str, Callable[[float], dict[str, Any]]]
 
 
 def _libpq_limits(seconds: float) -> dict[str, Any]:
@@ -18,6 +21,11 @@ def _libpq_limits(seconds: float) -> dict[str, Any]:
         "tcp_user_timeout": milliseconds,
         "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
     }
+
+
+def _pooled_limits(seconds: float) -> dict[str, Any]:
+    # A pooler passes no settings on, and in transaction mode keeps no statement for its next use.
+    return {**_libpq_limits(seconds), "options": "", "prepare_threshold": None}
 
 
 def _asyncpg_limits(seconds: float) -> dict[str, Any]:
@@ -37,13 +45,19 @@ def _pymysql_limits(seconds: float) -> dict[str, Any]:
 
 
 # What each driver calls the limits of its waits.
-LIMITS: Final[Mapping[str, Callable[[float], dict[str, Any]]]] = {
+LIMITS: Final[Limits] = {
     **dict.fromkeys(("psycopg", "psycopg_async", "psycopg2"), _libpq_limits),
     "asyncpg": _asyncpg_limits,
     "pymysql": _pymysql_limits,
     **dict.fromkeys(("aiomysql", "asyncmy", "mysqldb"), _mysql_limits),
     **dict.fromkeys(("pysqlite", "aiosqlite"), lambda seconds: {"timeout": seconds}),
 }
+LIMITS_THROUGH_POOLER: Final[Limits] = dict.fromkeys(("psycopg", "psycopg_async"), _pooled_limits)
+
+
+def lock_limit(seconds: float) -> ColumnElement[bool]:
+    """Return a condition, always true, that limits the waits for rows in the present transaction of PostgreSQL."""
+    return func.set_config("lock_timeout", str(math.ceil(seconds * 1000)), True).is_not(None)
 
 
 def connect_with_limit(seconds: float) -> Callable[..., Any]:

@@ -4,9 +4,9 @@ import asyncio
 import importlib
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
@@ -17,12 +17,14 @@ from server_session._colour import running_library
 from server_session.exceptions import ColourError, ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
-from server_session.stores.sql._limits import LIMITS, connect_with_limit
+from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, connect_with_limit, lock_limit
 from server_session.stores.sql._table import family_of
 
 __all__ = ["source_of"]
 
 T = TypeVar("T")
+
+Conditions: TypeAlias = tuple[ColumnElement[bool], ...]
 
 # Of an engine made from a URL: those of a process, or of a loop. Other calls wait for one of them.
 _CONNECTIONS: Final = 10
@@ -35,9 +37,10 @@ class Blocking:
 
     colour = Colour.BLOCKS
 
-    def __init__(self, make: Callable[[], Engine], is_given: bool = False) -> None:
+    def __init__(self, make: Callable[[], Engine], is_given: bool = False, limits: Conditions = ()) -> None:
         self._own = ClientOfProcess(make, lambda parents: None if is_given else parents.dispose(close=False))
         self.is_given = is_given
+        self.limits = limits
         self.dialect = self._own.get().dialect.name
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:  # noqa: ARG002 - the driver has the limits
@@ -56,12 +59,13 @@ class Awaiting:
 
     colour = Colour.AWAITS
 
-    def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
+    def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False, limits: Conditions = ()) -> None:
         # Made, and mostly dropped, so that a driver that is not there is missed now; greenlet SQLAlchemy itself misses
         # at the first call alone.
         made = make()
         importlib.import_module("greenlet")
         self.is_given = is_given
+        self.limits = limits
         self.dialect = made.dialect.name
         self._given = made if is_given else None
         self._loops = ClientOfEachLoop(make, AsyncEngine.dispose)
@@ -128,27 +132,45 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Block
         ) from error
 
 
+# In the place of what SQLAlchemy and Python say of it, which may quote the password.
+_UNREADABLE: Final = (
+    "the URL of the session database cannot be read: it looks like postgresql+asyncpg://user@host/database, "
+    "mysql+pymysql://user:password@host/database or sqlite:///file.db; in a user and password write reserved "
+    "characters as %XX"
+)
+
+
 def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
     try:
         url = make_url(engine)
         spoken = cast("type[DefaultDialect]", url.get_dialect())
     except (ArgumentError, ValueError):
-        # What SQLAlchemy and Python say of it may quote the password.
-        raise ConfigurationError(
-            "the URL of the session database cannot be read: it looks like postgresql+asyncpg://user@host/database, "
-            "mysql+pymysql://user:password@host/database or sqlite:///file.db; in a user and password write reserved "
-            "characters as %XX"
-        ) from None
+        raise ConfigurationError(_UNREADABLE) from None
     family_of(spoken.name)
+    if "@" in (url.host or ""):
+        # A password had it.
+        raise ConfigurationError(_UNREADABLE)
+    try:
+        spoken().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(_UNREADABLE) from None
     _refuse_memory(spoken.get_pool_class(url))
-    settings = _settings(spoken, timeout)
+    has_pooler = url.query.get("pgbouncer") == "true"
+    url = url.difference_update_query(["pgbouncer"])
+    limits = (LIMITS_THROUGH_POOLER if has_pooler else LIMITS).get(spoken.driver)
+    if has_pooler and limits is None:
+        raise ConfigurationError(
+            "pgbouncer=true in the URL is for psycopg: take postgresql+psycopg, or postgresql+psycopg_async to await; "
+            "asyncpg cannot go through a pooler in transaction mode"
+        )
+    settings = _settings(spoken, timeout, limits(timeout) if limits else {})
+    with_each = (lock_limit(timeout),) if has_pooler else ()
     if spoken.is_async:
-        return Awaiting(lambda: create_async_engine(url, **settings))
-    return Blocking(lambda: _blocking_engine(url, settings))
+        return Awaiting(lambda: create_async_engine(url, **settings), limits=with_each)
+    return Blocking(lambda: _blocking_engine(url, settings), limits=with_each)
 
 
-def _settings(spoken: type[DefaultDialect], timeout: float) -> dict[str, Any]:
-    limits = LIMITS.get(spoken.driver)
+def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[str, Any]) -> dict[str, Any]:
     return {
         "isolation_level": "AUTOCOMMIT",
         "skip_autocommit_rollback": True,
@@ -157,7 +179,7 @@ def _settings(spoken: type[DefaultDialect], timeout: float) -> dict[str, Any]:
         "pool_size": _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS,
         "max_overflow": 0,
         "pool_timeout": timeout,
-        "connect_args": limits(timeout) if limits else {},
+        "connect_args": connect_args,
     }
 
 

@@ -1,7 +1,7 @@
 """What is said to the database, and how it is sent."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Executable,
     Insert,
     Table,
+    and_,
     bindparam,
     delete,
     literal_column,
@@ -24,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from server_session.exceptions import RecordError, StoreError
 from server_session.stores._base import Fields
 from server_session.stores._packed import Record
-from server_session.stores.sql._errors import hint_of
+from server_session.stores.sql._errors import explain
 
 __all__ = ["Row", "Statements", "begin", "look", "pack", "send"]
 
@@ -58,9 +59,14 @@ class Row(NamedTuple):
 
 
 class Statements:
-    """The statements of a store: made once, and compiled once by SQLAlchemy."""
+    """The statements of a store: made once, and compiled once by SQLAlchemy.
 
-    def __init__(self, table: Table, family: str, clock: Callable[[], float] | None) -> None:
+    Those that may wait for a row bring the limits with them.
+    """
+
+    def __init__(
+        self, table: Table, family: str, clock: Callable[[], float] | None, limits: Sequence[ColumnElement[bool]]
+    ) -> None:
         now: ColumnElement[float] = (
             literal_column(_SERVER_TIME[family], Double)
             if clock is None
@@ -69,13 +75,14 @@ class Statements:
         column = table.c
         is_key = column.id == bindparam("key")
         # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
-        as_seen = (is_key, column.stamp == bindparam("seen"), column.expires > now)
+        is_mine = and_(is_key, *limits)
+        as_seen = (is_mine, column.stamp == bindparam("seen"), column.expires > now)
         self.begin = _BEGIN[family]
         self.read = select(
             column.stamp, column.idle, column.deadline, column.expires, now.label("now"), column.data
         ).where(is_key)
         # SQLite has no lock of a row, and SQLAlchemy leaves the words out there.
-        self.read_and_lock = self.read.with_for_update()
+        self.read_and_lock = self.read.where(*limits).with_for_update()
         self.add = _insert_unless_there(table, family).values(
             id=bindparam("key"),
             data=bindparam("packed"),
@@ -96,12 +103,13 @@ class Statements:
             )
         )
         self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=bindparam("until"))
-        self.drop = delete(table).where(is_key, column.expires > now)
-        self.drop_expired = delete(table).where(is_key, column.expires <= now)
+        self.drop = delete(table).where(is_mine, column.expires > now)
+        self.drop_expired = delete(table).where(is_mine, column.expires <= now)
         self.list_expired = (
             select(column.id).where(column.expires <= now).order_by(column.expires).limit(bindparam("most"))
         )
-        self.sweep = delete(table).where(column.id.in_(bindparam("keys", expanding=True)), column.expires <= now)
+        is_listed = column.id.in_(bindparam("keys", expanding=True))
+        self.sweep = delete(table).where(is_listed, column.expires <= now, *limits)
 
 
 def _insert_unless_there(table: Table, family: str) -> Insert:
@@ -144,11 +152,7 @@ def send(connection: Connection, statement: Executable | str, parameters: Mappin
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-        error.hide_parameters = True
-        raise StoreError(
-            "the connection to the database was lost while a write was under way, "
-            f"which was made or not made{hint_of(connection.dialect.name, error)}"
-        ) from error
+        raise StoreError(f"a write was under way, which was made or not made: {explain(error)}") from None
 
 
 def begin(connection: Connection, statement: str) -> None:

@@ -14,15 +14,15 @@ from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, MetaData
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server_session._colour import pause
 from server_session._durations import seconds_of
-from server_session.exceptions import ConfigurationError, StoreError
+from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
 from server_session.stores._base import Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
-from server_session.stores.sql._errors import explain, is_passing, lacks_table
+from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, begin, look, pack, send
 from server_session.stores.sql._table import TABLE, family_of, session_table
@@ -75,6 +75,8 @@ class SQLSessionStore(PackedStore):
     from a URL waits at most so long for a connection of the pool, to connect, and for each answer; where the store was
     given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for ever.
 
+    **Poolers.** Through PgBouncer and its like take psycopg and end the URL with `?pgbouncer=true` (docs/stores.md).
+
     **Settings.** A given engine's connections are used in autocommit; MySQL's drivers make more round trips for that,
     unless it was made with `isolation_level="AUTOCOMMIT"` and `skip_autocommit_rollback=True`, as those of a URL are;
     these have 10 connections, or 2 to a file of SQLite. There, `PRAGMA journal_mode=WAL` keeps readers from waiting for
@@ -112,7 +114,7 @@ class SQLSessionStore(PackedStore):
         self._table = session_table(MetaData(), table)
         self._source = source_of(engine, self._timeout)
         self.colour = self._source.colour
-        self._statements = Statements(self._table, family_of(self._source.dialect), clock)
+        self._statements = Statements(self._table, family_of(self._source.dialect), clock, self._source.limits)
         # Its start is left to chance, so that hosts do not sweep at once.
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
@@ -219,11 +221,9 @@ class SQLSessionStore(PackedStore):
         try:
             return await self._try(work, may_lock=in_transaction)
         except (SQLAlchemyError, OSError) as error:
-            if isinstance(error, StatementError):
-                # Its text shows the parameters, which are what visitors entrusted to the application.
-                error.hide_parameters = True
-            explained = explain(error, table=self._table.name, dialect=self._source.dialect, timeout=self._timeout)
-            raise StoreError(explained) from error
+            # What a driver says of a statement shows rows and values, which visitors entrusted to the application.
+            cause = None if getattr(error, "statement", None) else error
+            raise (StoreDownError if is_down(error) else StoreError)(explain(error)) from cause
 
     async def _try(self, work: Work[R], *, may_lock: bool) -> R:
         end = time.monotonic() + self._timeout

@@ -12,21 +12,19 @@ Each step may be taken again, and any but `answer` left out. `exchange.blocking`
 block. What is refused is returned as a whole response, a `Refusal`.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar
 
-from server_session._colour import Colour, run_awaiting
+from server_session._colour import Colour, drive, run_awaiting, run_blocking
 from server_session.csrf.guard import Endpoint, unknown
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import CookieWithheldError, StoreError
-from server_session.exchange.blocking import BlockingExchange
+from server_session.exceptions import ColourError, CookieWithheldError, StoreError
 from server_session.exchange.steps import Steps
-from server_session.http.body import can_bear_token
-from server_session.http.responses import ResponseHeaders
 from server_session.kernel.mapping import Session
 
-__all__ = ["AwaitedBody", "Exchange"]
+__all__ = ["AwaitedBody", "BlockingExchange", "Body", "Exchange"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -38,12 +36,16 @@ class AwaitedBody(Protocol):
         ...
 
 
-class Exchange(Steps):
-    """One request and its one response, as far as they concern its session.
+class Body(Protocol):
+    """A request's body that is read by blocking, or has been read already."""
 
-    `refusal` is what was answered in the application's place, if the request was refused, and `asked` what the
-    endpoint asked of the check, if there was anything to check.
-    """
+    def read(self, limit: int) -> tuple[bytes, bool]:
+        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
+        ...
+
+
+class Exchange(Steps):
+    """One request and its one response, as far as they concern its session, for callers that await."""
 
     @property
     def blocking(self) -> "BlockingExchange":
@@ -70,20 +72,11 @@ class Exchange(Steps):
                 header.
 
         """
-        guard = self._guard(endpoint, method)
+        guard = self.guard(endpoint, method)
         if guard is None:
             return None
-        if guard.needs_token:
-            token = guard.token_in_header()
-            if token is None and find is not None:
-                token = await find()
-            if token is None and body is not None and can_bear_token(guard.content_type):
-                token = self._token_in(guard, *await body.read(self._csrf_limit))
-            try:
-                await self.run(guard.admit(self.stored, token))
-            except StoreError as error:
-                return self.refuse(error)
-        return self._concluded(guard)
+        read = None if body is None else body.read
+        return await self.checked(guard, read, find, lambda start: self.run(start()))
 
     async def load(self) -> Session:
         """Return the request's mapping, loaded once."""
@@ -116,14 +109,65 @@ class Exchange(Steps):
         colour = self.sessions.store.colour
         return coroutine if colour is not Colour.BLOCKS else run_awaiting(colour, coroutine)
 
-    async def call(
+
+class BlockingExchange:
+    """The steps of an exchange for callers that block; what each does is said at `Exchange`."""
+
+    def __init__(self, exchange: Steps) -> None:
+        self.exchange = exchange
+        self.sessions = exchange.sessions
+
+    def check(
         self,
-        body: Callable[..., Coroutine[Any, Any, T]],
-        response: ResponseHeaders | None,
-        arguments: tuple[object, ...],
-        options: Mapping[str, object],
-    ) -> T:
-        """Call one of the functions."""
-        result = await self.run(body(self.begin_call(response), *arguments, **options))
-        self.end_call(response)
-        return result
+        body: Body | None = None,
+        *,
+        endpoint: Endpoint = unknown,
+        method: str | None = None,
+        find: Callable[[], str | None] | None = None,
+    ) -> Refusal | None:
+        """Return the answer to a request that another site may have forged, `None` where it may pass."""
+        guard = self.exchange.guard(endpoint, method)
+        if guard is None:
+            return None
+        read = None if body is None else _awaited(body.read)
+        found = None if find is None else _awaited(find)
+        return drive(self.exchange.checked(guard, read, found, _awaited(self.run)))
+
+    def load(self) -> Session:
+        """Return the request's mapping, loaded once."""
+        stored = self.exchange.stored
+        return self.run(stored.load) if stored.session is None else stored.session
+
+    def commit(self) -> Refusal | None:
+        """Store what the mapping has not stored yet; return the answer where that fails."""
+        try:
+            self.commit_late()
+        except (StoreError, CookieWithheldError) as error:
+            return self.exchange.refuse(error)
+        return None
+
+    def commit_late(self) -> None:
+        """Store what has changed since the response started."""
+        if self.exchange.is_pending:
+            self.run(self.exchange.stored.commit)
+
+    def csrf_token(self, scope: str = "") -> str:
+        """Return a fresh token for a form; the store is asked where it has to be."""
+        exchange = self.exchange
+        try:
+            return exchange.csrf_token(scope)
+        except ColourError:
+            return self.run(lambda: exchange.stored.csrf_token(scope))
+
+    def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of the core to its end."""
+        return run_blocking(self.exchange.sessions.store.colour, self.exchange.request.home, start)
+
+
+def _awaited(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make one that is awaited of a function that blocks, for a coroutine that is driven to its end."""
+
+    async def awaited(*args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    return awaited

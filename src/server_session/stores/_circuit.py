@@ -1,0 +1,88 @@
+"""A store over another that is down: most calls fail at once, and one now and then asks whether it is back."""
+
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+from server_session.exceptions import StoreDownError, StoreError
+from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._over import StoreOver
+
+__all__ = ["CircuitStore"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Of failures with no answer among them, until the store counts as down: a server that starts anew is mostly faster.
+_DOWN_AFTER: Final = 1.0
+# Failures further apart tell nothing of what was between them.
+_APART: Final = 10.0
+# From one probe to the next, whether that one has been answered or not.
+_BETWEEN_PROBES: Final = 0.5
+
+
+class CircuitStore(StoreOver):
+    """Fails at once what would wait for a server that has not answered anybody for a second.
+
+    Whatever answers ends that. Twice a second one call goes through, and is the probe; it waits as it always would,
+    and nothing else does: no thread, no task. Threads need no lock: at worst two are probes.
+    """
+
+    def __init__(self, store: SessionStore, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(store)
+        self._clock = clock
+        self.failed: tuple[float, float, StoreDownError] | None = None
+        """The first and the last failure since the last answer, and what the last one said."""
+        self._next_probe = 0.0
+
+    async def get(
+        self, key: str, expect: Expect, touch: bool = True
+    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+        return await self._ask(self._store.get, key, expect, touch)
+
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        return await self._ask(self._store.set, key, fields, lifetime, expect)
+
+    async def merge(
+        self,
+        key: str,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+    ) -> Outcome:
+        return await self._ask(self._store.merge, key, changed, removed, expect, lifetime)
+
+    async def destroy(self, key: str) -> bool:
+        return await self._ask(self._store.destroy, key)
+
+    async def _ask(self, call: Callable[P, Coroutine[Any, Any, R]], *arguments: P.args, **options: P.kwargs) -> R:
+        if self.failed is not None:
+            self._admit()
+        try:
+            answer = await call(*arguments, **options)
+        except StoreDownError as error:
+            self._note(error)
+            raise
+        except StoreError:
+            # It refused, so it is there.
+            self.failed = None
+            raise
+        self.failed = None
+        return answer
+
+    def _admit(self) -> None:
+        """Let a call through that is a probe, or meets no store that is down; else raise `StoreDownError`."""
+        failed, now = self.failed, self._clock()
+        if failed is None or failed[1] - failed[0] < _DOWN_AFTER:
+            return
+        if now < self._next_probe:
+            first, _, why = failed
+            raise StoreDownError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}") from why
+        self._next_probe = now + _BETWEEN_PROBES
+
+    def _note(self, why: StoreDownError) -> None:
+        """Note that the store did not answer."""
+        failed, now = self.failed, self._clock()
+        first = now if failed is None or now - failed[1] > _APART else failed[0]
+        self.failed = (first, now, why)

@@ -1,0 +1,68 @@
+"""`health` tells a load balancer whether the store answers."""
+
+import asyncio
+import time
+
+import pytest
+
+import server_session
+from server_session import ConfigurationError, MemorySessionStore, Sessions, StoreDownError, StoreError, _sessions, sync
+from server_session.stores._over import StoreOver
+from server_session.testing import YieldingStore
+
+
+class Down(StoreOver):
+    error: StoreError | None = StoreDownError("no answer from Redis: TimeoutError")
+
+    def __init__(self) -> None:
+        super().__init__(YieldingStore(MemorySessionStore()))
+
+    async def get(self, key, expect, touch=True):
+        if self.error is not None:
+            raise self.error
+        return await super().get(key, expect, touch)
+
+
+@pytest.fixture(autouse=True)
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+
+
+async def test_a_store_that_answers_is_healthy():
+    health = await Sessions(session_store=YieldingStore(MemorySessionStore())).health()
+    assert health
+    assert (health.answers, health.why) == (True, "")
+    assert 0 <= health.seconds < 5
+
+
+async def test_a_store_that_is_down_is_told_of_and_not_raised():
+    health = await Sessions(session_store=Down()).health()
+    assert not health
+    assert (health.answers, health.why) == (False, "no answer from Redis: TimeoutError")
+
+
+async def test_it_says_so_at_once_while_requests_fail_at_once_and_finds_the_store_when_it_is_back():
+    store = Down()
+    sessions = Sessions(session_store=store)
+    now = time.monotonic()
+    sessions.policy.store.failed = (now - 3, now, store.error)
+    assert not await sessions.health()
+    assert (await sessions.health()).why.startswith("not asked")
+    store.error = None
+    await asyncio.sleep(0.6)
+    assert await sessions.health()
+
+
+def test_it_makes_no_record():
+    store = MemorySessionStore()
+    assert Sessions(session_store=store).sync.health()
+    assert store.stats().sessions == 0
+
+
+async def test_the_module_has_it_in_both_colours():
+    with pytest.raises(ConfigurationError, match="configure"):
+        await server_session.health()
+    server_session.configure()
+    assert await server_session.health()
+    assert sync.health()
+    assert isinstance(sync.health(), server_session.Health)
