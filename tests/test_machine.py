@@ -538,16 +538,12 @@ class World:
 
     def sessions_of(self, request: Request, _: News, owner: str) -> list[tuple[str, float, bool]]:
         current = self._live(request)
-        if current is not None:
-            self._touch(current)
         return [(one.id, one.created, one is current) for one in self.living_of(owner)]
 
     def destroy_sessions_of(
         self, request: Request, news: News, owner: str, only: str | None, spares_its_own: bool
     ) -> int:
         kept = self._live(request) if spares_its_own else None
-        if kept is not None:
-            self._touch(kept)
         ending = [one for one in self.living_of(owner) if one is not kept and only in (None, one.id)]
         for one in ending:
             self._end(one)
