@@ -517,6 +517,35 @@ def test_a_crash_before_the_rename_leaves_the_old_record_and_a_file_that_is_swep
     assert look(successor, key) == {"a": b"1", "c": b"3"}
 
 
+@pytest.fixture
+def key_of_dead_founder(store, directory, monkeypatch):
+    def die(*_arguments, **_keywords):
+        raise DyingProcessError
+
+    key = store.id()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", die)
+        with pytest.raises(DyingProcessError):
+            drive(store.set(key, {"a": b"1"}, HOUR))
+    assert len(unfinished_files(directory)) == 1
+    return key
+
+
+def test_a_founder_that_died_after_the_link_left_a_session_that_can_be_ended(store, key_of_dead_founder, monkeypatch):
+    before_next_lock(monkeypatch, lambda: drive(store.destroy(key_of_dead_founder)))
+    assert drive(store.merge(key_of_dead_founder, {"b": b"2"}, [], {})) is MISSING
+    assert look(store, key_of_dead_founder) is MISSING
+
+
+def test_a_founder_that_died_after_the_link_left_a_session_that_loses_no_write(
+    directory, clock, key_of_dead_founder, monkeypatch
+):
+    store = FileSessionStore(directory, clock=clock, durable=True)
+    before_next_lock(monkeypatch, lambda: drive(store.merge(key_of_dead_founder, {"b": b"2"}, [], {})))
+    assert drive(store.merge(key_of_dead_founder, {"c": b"3"}, [], {})) is APPLIED
+    assert look(store, key_of_dead_founder) == {"a": b"1", "b": b"2", "c": b"3"}
+
+
 @pytest.mark.parametrize("length", [1, 100, 100_000])
 @pytest.mark.parametrize("step", range(3))
 def test_a_crash_in_the_middle_of_a_write_in_place_leaves_the_old_record(store, directory, monkeypatch, step, length):

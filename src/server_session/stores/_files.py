@@ -108,7 +108,7 @@ class Files:
                 return
             try:
                 # Whoever held it until now may have put another in its place, or none.
-                if _lock(opened) and os.fstat(opened).st_nlink > 0:
+                if _lock(opened) and _is_at(opened, file):
                     yield opened
                     return
             finally:
@@ -236,6 +236,13 @@ def _lock(opened: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_at(opened: int, file: str) -> bool:
+    # By its links nobody can tell: while it is founded, and after a founder that was killed, it has a name more.
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(opened), os.stat(file))
+    return False
 
 
 def _flush(opened: int) -> None:
