@@ -1,6 +1,9 @@
 """A store that is down fails its callers at once, and serves them as soon as it is back."""
 
 import asyncio
+import gc
+import traceback
+import weakref
 
 import pytest
 
@@ -105,6 +108,32 @@ def test_the_error_says_since_when_and_why(store, beneath):
     fail(store)
     text = fail(store)
     assert text == "not asked, for the store has not answered for 4 s: no answer from Redis: TimeoutError"
+
+
+def test_the_error_keeps_and_shows_nothing_of_the_call_that_failed(store, beneath):
+    beneath.fails = StoreDownError("no answer")
+    fail(store, 3)
+    beneath.limit = 0.0
+    fail(store)
+
+    class Fields(dict[str, bytes]):
+        """What a visitor would have stored."""
+
+    async def time_out(*_):
+        raise StoreDownError("no answer")
+
+    beneath.set = time_out
+    beneath.now += 0.5
+    fields = Fields(card=b"4111")
+    kept = weakref.ref(fields)
+    with pytest.raises(StoreDownError, match="^no answer$"):
+        drive(store.set(KEY, fields, LONG))
+    del fields
+    gc.collect()
+    assert kept() is None
+    with pytest.raises(StoreDownError, match="not asked") as other:
+        read(store)
+    assert "time_out" not in "".join(traceback.format_exception(other.value))
 
 
 def test_a_probe_that_waits_keeps_no_later_one_back(store, beneath):

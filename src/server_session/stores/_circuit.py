@@ -31,7 +31,8 @@ class CircuitStore(StoreOver):
     def __init__(self, store: SessionStore, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(store)
         self._clock = clock
-        self.failed: tuple[float, float, StoreDownError] | None = None
+        # No error itself: its traceback has what a visitor was about to store, and would be shown with another's.
+        self.failed: tuple[float, float, str] | None = None
         """The first and the last failure since the last answer, and what the last one said."""
         self._next_probe = 0.0
 
@@ -62,7 +63,7 @@ class CircuitStore(StoreOver):
         try:
             answer = await call(*arguments, **options)
         except StoreDownError as error:
-            self._note(error)
+            self._note(str(error))
             raise
         except StoreError:
             # It refused, so it is there.
@@ -78,10 +79,10 @@ class CircuitStore(StoreOver):
             return
         if now < self._next_probe:
             first, _, why = failed
-            raise StoreDownError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}") from why
+            raise StoreDownError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}")
         self._next_probe = now + _BETWEEN_PROBES
 
-    def _note(self, why: StoreDownError) -> None:
+    def _note(self, why: str) -> None:
         """Note that the store did not answer."""
         failed, now = self.failed, self._clock()
         first = now if failed is None or now - failed[1] > _APART else failed[0]
