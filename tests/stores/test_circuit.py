@@ -126,7 +126,7 @@ def test_the_error_keeps_and_shows_nothing_of_the_call_that_failed(store, beneat
     beneath.now += 0.5
     fields = Fields(card=b"4111")
     kept = weakref.ref(fields)
-    with pytest.raises(StoreDownError, match="^no answer$"):
+    with pytest.raises(StoreDownError, match=r"^no answer$"):
         drive(store.set(KEY, fields, LONG))
     del fields
     gc.collect()

@@ -26,6 +26,7 @@ from server_session.exceptions import (
     ConfigurationError,
     LimitError,
     RecordError,
+    StoreDownError,
     StoreError,
     StoreFullError,
 )
@@ -470,6 +471,23 @@ class TestFailure:
             for call in each_call(store):
                 with pytest.raises(StoreError, match="memcached refused the call: busy"):
                     drive(call)
+
+    @pytest.mark.parametrize(
+        "answer, kind, said",
+        [
+            (b"", StoreDownError, "no answer from memcached: MemcacheUnexpectedCloseError"),
+            (b"ERROR\r\n", StoreError, "not memcached's"),
+            (b"CLIENT_ERROR bad data chunk\r\n", StoreError, "not memcached's"),
+            (b"SERVER_ERROR busy\r\n", StoreError, "refused the call: busy"),
+        ],
+    )
+    def test_who_hangs_up_is_down_and_who_answers_anything_is_not(self, answer, kind, said):
+        with Mute(answer) as mute:
+            store = MemcachedSessionStore(mute.url)
+            for call in each_call(store):
+                with pytest.raises(kind, match=said) as failure:
+                    drive(call)
+                assert type(failure.value) is kind
 
     def test_another_sessions_answer_is_an_error(self):
         with Mute(b"VALUE session:another 0 1 7\r\nx\r\nEND\r\n") as mute:

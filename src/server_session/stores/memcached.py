@@ -14,7 +14,11 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from pymemcache.client.base import PooledClient  # type: ignore[import-untyped]
-from pymemcache.exceptions import MemcacheError, MemcacheServerError  # type: ignore[import-untyped]
+from pymemcache.exceptions import (  # type: ignore[import-untyped]
+    MemcacheError,
+    MemcacheServerError,
+    MemcacheUnexpectedCloseError,
+)
 
 from server_session._durations import seconds_of
 from server_session.exceptions import (
@@ -172,15 +176,15 @@ def _has_ended(connection: socket.socket) -> bool:
 def _ask(command: Callable[..., Any], *arguments: object, **options: object) -> Any:
     try:
         return command(*arguments, **options)
-    except MemcacheServerError as error:
-        raise _refusal(error) from error
-    except (MemcacheError, OSError) as error:
+    except (MemcacheUnexpectedCloseError, OSError) as error:
         said = getattr(error, "strerror", None)
         raise StoreDownError(
             f"no answer from memcached: {type(error).__name__}{f' ({said})' if said else ''}"
         ) from error
-    except (ValueError, KeyError) as error:
-        # So pymemcache shows what it cannot parse.
+    except MemcacheServerError as error:
+        raise _refusal(error) from error
+    except (MemcacheError, ValueError, KeyError) as error:
+        # The last two: so pymemcache shows what it cannot parse.
         raise StoreError("an answer that is not memcached's: something else listens there") from error
 
 
