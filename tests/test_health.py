@@ -45,7 +45,7 @@ async def test_it_says_so_at_once_while_requests_fail_at_once_and_finds_the_stor
     store = Down()
     sessions = Sessions(session_store=store)
     now = time.monotonic()
-    sessions.policy.store.failed = (now - 3, now, str(store.error))
+    sessions.policy.store.failed = (now - 3, now, str(store.error), None)
     assert not await sessions.health()
     assert (await sessions.health()).why.startswith("not asked")
     store.error = None

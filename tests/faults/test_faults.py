@@ -75,7 +75,7 @@ def test_a_server_that_is_silent_costs_its_limit_to_probes_alone_and_is_found_wh
     with Proxy(redis_server.port) as proxy:
         sessions = Sessions(session_store=open_store(f"redis://127.0.0.1:{proxy.port}/0", 0.3))
         store = sessions.policy.store
-        read = lambda: drive(store.get("k" * 24, {}))
+        read = lambda: drive(store.get(store.id(), {}))
         assert read() is MISSING
         proxy.weather = Weather.SILENT
         begun = time.monotonic()

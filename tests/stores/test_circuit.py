@@ -53,7 +53,7 @@ def store(beneath: Patient) -> CircuitStore:
 
 
 def read(store: CircuitStore) -> object:
-    return drive(store.get(KEY, {}))
+    return drive(store.get(store.id(), {}))
 
 
 def fail(store: CircuitStore, times: int = 1) -> str:
@@ -78,6 +78,22 @@ def test_one_failure_turns_nobody_else_away(store, beneath):
     beneath.fails = StoreDownError("no answer")
     fail(store)
     beneath.fails = None
+    assert read(store) is MISSING
+
+
+def test_one_session_that_gets_no_answer_turns_no_other_away(store, beneath):
+    real = beneath.get
+
+    async def get(key, *arguments):
+        if key == KEY:
+            beneath.now += 0.1
+            raise StoreDownError("others held a lock to the end of the time")
+        return await real(key, *arguments)
+
+    beneath.get = get
+    for _ in range(100):
+        with pytest.raises(StoreDownError, match="a lock"):
+            drive(store.get(KEY, {}))
     assert read(store) is MISSING
 
 

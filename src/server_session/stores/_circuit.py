@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from server_session.exceptions import StoreDownError, StoreError
 from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
@@ -24,16 +24,18 @@ _BETWEEN_PROBES: Final = 0.5
 class CircuitStore(StoreOver):
     """Fails at once what would wait for a server that has not answered anybody for a second.
 
-    Whatever answers ends that. Twice a second one call goes through, and is the probe; it waits as it always would,
-    and nothing else does: no thread, no task. Threads need no lock: at worst two are probes.
+    Whatever answers ends that, and one session alone does not begin it: it may have met a lock of its own. Twice a
+    second one call goes through, and is the probe; it waits as it always would, and nothing else does: no thread, no
+    task. Threads need no lock: at worst two are probes.
     """
 
     def __init__(self, store: SessionStore, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(store)
         self._clock = clock
         # No error itself: its traceback has what a visitor was about to store, and would be shown with another's.
-        self.failed: tuple[float, float, str] | None = None
-        """The first and the last failure since the last answer, and what the last one said."""
+        self.failed: tuple[float, float, str, str | None] | None = None
+        """Of the failures since the last answer: the first and the last moment, what the last one said, and the key, if
+        that was the same each time."""
         self._next_probe = 0.0
 
     async def get(
@@ -57,13 +59,19 @@ class CircuitStore(StoreOver):
     async def destroy(self, key: str) -> bool:
         return await self._ask(self._store.destroy, key)
 
-    async def _ask(self, call: Callable[P, Coroutine[Any, Any, R]], *arguments: P.args, **options: P.kwargs) -> R:
+    async def _ask(
+        self,
+        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
+        key: str,
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> R:
         if self.failed is not None:
             self._admit()
         try:
-            answer = await call(*arguments, **options)
+            answer = await call(key, *arguments, **options)
         except StoreDownError as error:
-            self._note(str(error))
+            self._note(key, str(error))
             raise
         except StoreError:
             # It refused, so it is there.
@@ -75,15 +83,19 @@ class CircuitStore(StoreOver):
     def _admit(self) -> None:
         """Let a call through that is a probe, or meets no store that is down; else raise `StoreDownError`."""
         failed, now = self.failed, self._clock()
-        if failed is None or failed[1] - failed[0] < _DOWN_AFTER:
+        if failed is None:
+            return
+        first, last, why, only = failed
+        if only is not None or last - first < _DOWN_AFTER:
             return
         if now < self._next_probe:
-            first, _, why = failed
             raise StoreDownError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}")
         self._next_probe = now + _BETWEEN_PROBES
 
-    def _note(self, why: str) -> None:
+    def _note(self, key: str, why: str) -> None:
         """Note that the store did not answer."""
         failed, now = self.failed, self._clock()
-        first = now if failed is None or now - failed[1] > _APART else failed[0]
-        self.failed = (first, now, why)
+        if failed is None or now - failed[1] > _APART:
+            self.failed = (now, now, why, key)
+        else:
+            self.failed = (failed[0], now, why, key if failed[3] == key else None)
