@@ -30,6 +30,7 @@ from server_session._colour import Colour, drive, pause, run_awaiting, run_block
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.redis import RedisSessionStore
+from server_session.stores.redis._pipeline import _LOOK
 from server_session.testing import StoreContract
 from tests import servers
 from tests.parts import need
@@ -682,6 +683,21 @@ class TestLostAnswers:
                 assert await store.merge(key, {"a": b"2"}, [], {"a": b"1"}) is APPLIED
 
             play(kind, server.port, body)
+
+    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_ends(self, redis_server, monkeypatch):
+        def fail(*_):
+            raise RuntimeError("the handler is closed")
+
+        async def body():
+            store = RedisSessionStore(f"redis://127.0.0.1:{redis_server.port}/0")
+            assert await store.get(KEY, {}) is MISSING
+            with monkeypatch.context() as patch:
+                patch.setattr(redis.asyncio.Connection, _LOOK, fail)
+                with pytest.raises(RuntimeError, match="handler"):
+                    await asyncio.wait_for(store.get(KEY, {}), 5)
+            assert await store.get(KEY, {}) is MISSING
+
+        asyncio.run(body())
 
     @SINGLE
     def test_a_server_that_is_not_there_is_a_store_error_that_names_no_host(self, kind, free_port):

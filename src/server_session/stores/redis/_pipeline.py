@@ -68,6 +68,8 @@ class Pipeline:
                 await self._end_trip()
         except _LOST as error:
             await self._give_up(error)
+            # It may be in no trip yet.
+            self._fail([answer], error)
         except BaseException:
             answer.cancel()
             raise
