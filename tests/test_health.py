@@ -1,6 +1,7 @@
 """`health` tells a load balancer whether the store answers."""
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -39,6 +40,15 @@ async def test_a_store_that_is_down_is_told_of_and_not_raised():
     health = await Sessions(session_store=Down()).health()
     assert not health
     assert (health.answers, health.why) == (False, "no answer from Redis: TimeoutError")
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg", "mysql+pymysql", "redis"])
+async def test_it_names_no_host(driver, free_port):
+    sessions = Sessions(session_store=f"{driver}://shop:s3cret@127.0.0.1:{free_port}")
+    health = await sessions.health()
+    assert not health
+    assert not re.search(r"127\.0\.0\.1|shop|s3cret|\d{4}", health.why)
+    assert re.search("cannot be reached|no answer from Redis", health.why)
 
 
 async def test_it_says_so_at_once_while_requests_fail_at_once_and_finds_the_store_when_it_is_back():

@@ -17,7 +17,7 @@ class Health(NamedTuple):
     seconds: float
     """How long it took to answer, or to fail."""
     why: str
-    """What it failed by, in words that name no host; empty where it answers."""
+    """What it failed by, in words of ours, that name no host; empty where it answers."""
 
     def __bool__(self) -> bool:
         return self.answers
@@ -29,5 +29,6 @@ async def probe(store: SessionStore) -> Health:
     try:
         await store.get(store.id(), {}, False)
     except StoreError as error:
-        why = str(error)
+        # What the server said may name hosts, users and databases: that is for the log.
+        why = str(error).partition(" (it said: ")[0]
     return Health(not why, time.perf_counter() - start, why)
