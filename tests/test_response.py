@@ -329,6 +329,7 @@ def test_several_vary_headers_of_which_one_has_the_cookie_stay(make_several):
         ("max-age=60", "private, no-store", None),
         ("max-age=60, immutable", "private, no-store", None),
         ("no-cache", "private, no-store, no-cache", None),
+        ('no-cache="Set-Cookie, X-Token", max-age=60', "private, no-store, no-cache", None),
         ("no-transform, must-revalidate", "private, no-store, no-transform, must-revalidate", None),
         ("public", "private, no-store", "public"),
         ("Public, max-age=60", "private, no-store", "public"),

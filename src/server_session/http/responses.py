@@ -227,15 +227,16 @@ def never_store(headers: ResponseHeaders) -> None:
     """Say that no cache may keep the response (RFC 9111, 5.2.2.5): it carries a cookie or a token of one visitor."""
     there = headers.names()
     cdn = [name for name in _CDN_HEADERS if name in there]
-    directives = [(one.partition("=")[0].strip().lower(), one) for one in _listed(headers.all("cache-control"))]
-    if (public := {name for name, _ in directives} & _PUBLIC) or cdn:
+    # Without their arguments: that of `no-cache` may have commas, and only weakens it.
+    directives = [one.partition("=")[0].strip().lower() for one in _listed(headers.all("cache-control"))]
+    if (public := _PUBLIC.intersection(directives)) or cdn:
         _LOG.warning(
             "a response that carries a session's cookie or token was marked for shared caches (%s): taken out",
             ", ".join(sorted(public) + cdn),
         )
     for name in ("cache-control", *cdn):
         headers.drop(name)
-    kept = [one for name, one in directives if name in _KEPT]
+    kept = [name for name in directives if name in _KEPT]
     headers.add("cache-control", ", ".join(["private", "no-store", *kept]))
 
 
