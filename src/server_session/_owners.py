@@ -186,7 +186,7 @@ class OwnerIndex:
             with suppress(RecordError):
                 answer = await self._store.get(selector, own, False)
             # What is not there and was listed within the minute may be about to live.
-            is_past = self._now() - since > record.MARK_SECONDS
+            is_past = self._now() - since >= record.MARK_SECONDS
             answers[selector] = CONFLICT if answer is MISSING and is_past else answer
         return answers
 
