@@ -438,6 +438,27 @@ def test_a_store_that_is_down_is_a_503_and_never_an_empty_session(run, caplog):
     assert caplog.text.count("answered with 503, for the session store failed: the store is down") == 3
 
 
+def test_a_503_bears_the_cookie_of_what_was_done_before_the_store_failed(run):
+    async def swap(request: Request) -> Response:
+        await sessions.renew_session(request, data={"kept": 1})
+        store.fails = ("merge",)
+        request.session["b"] = 1
+        return JSONResponse({})
+
+    store = Watched()
+    sessions = Sessions(session_store=store)
+    client = Client(SessionMiddleware(application(show, put, swap), sessions))
+
+    async def scenario():
+        await client.get("/put", **query("key=a"))
+        answer = await client.get("/swap")
+        assert (answer.status, answer.one("cache-control")) == (503, "private, no-store")
+        store.fails = ()
+        assert json.loads((await client.get("/show")).body) == {"a": 1, "kept": 1}
+
+    run(scenario)
+
+
 def test_a_store_that_fails_after_the_start_is_raised_for_the_response_is_on_its_way(run):
     async def late(request: Request) -> StreamingResponse:
         async def body():

@@ -71,6 +71,22 @@ def test_a_session_that_is_first_asked_for_after_the_start_gets_no_cookie(sessio
         exchange.blocking.commit_late()
 
 
+def test_who_serves_a_request_whose_response_has_started_sets_no_cookie_either(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    answer(exchange)
+    exchange.serve()
+    with pytest.raises(ResponseStartedError):
+        sessions.sync.set_session_data(exchange.request.slots, {"a": 1})
+
+
+async def test_a_mapping_that_is_loaded_after_the_session_was_founded_has_what_it_was_founded_with(
+    sessions: Sessions,
+) -> None:
+    exchange = exchange_of(sessions)
+    assert await sessions.set_session_data(exchange.request.slots, {"a": 1})
+    assert dict(await exchange.load()) == {"a": 1}
+
+
 def test_another_response_may_take_the_place_of_one_that_was_answered(sessions: Sessions) -> None:
     exchange = exchange_of(sessions)
     exchange.blocking.load()["a"] = 1
@@ -289,8 +305,17 @@ def test_what_a_mapping_has_not_stored_at_the_end_is_said_once_and_so_is_what_co
     mapping["late"] = 1
     mapping["later"] = 2
     assert lost() == 1
+    # Nor does a mapping that is first looked at now hide it.
+    for is_asked in (False, True):
+        exchange = exchange_of(sessions)
+        if is_asked:
+            sessions.sync.get_session_data(exchange.request.slots)
+        answer(exchange)
+        exchange.leave()
+        exchange.blocking.load()["late"] = 1
+    assert lost() == 3
     # Nobody asked a request that failed what changed inside its values.
     failed = exchange_of(sessions)
     failed.blocking.load()["a"] = 1
     failed.leave()
-    assert lost() == 2
+    assert lost() == 4

@@ -957,6 +957,30 @@ def test_a_thread_with_a_copy_of_the_request_s_context_knows_the_request(app: Fl
     assert app.test_client().get("/").text == "([{'a': 1}], {'a': 1})"
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_copy_of_the_request_s_context_that_ends_does_not_end_the_request(
+    app: Flask, apart: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    @view(app)
+    def put() -> str:
+        work = flask.copy_current_request_context(lambda: dict(flask.session))
+        if apart:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(PATIENCE)
+        else:
+            work()
+        sync.set_session_data({"a": 1})
+        flask.session["b"] = 2
+        return ""
+
+    client = app.test_client()
+    client.get("/")
+    with client.session_transaction() as session:
+        assert dict(session) == {"a": 1, "b": 2}
+    assert "not stored" not in caplog.text
+
+
 def test_a_request_that_no_sessions_serve_is_none_that_the_functions_find() -> None:
     app = Flask("other")
     app.testing = True

@@ -1082,8 +1082,17 @@ def test_a_record_that_cannot_be_read_keeps_no_other_alive_and_nobody_out(at_mos
         assert sessions.sync.get_session_data(scope_of(cookie=f"session={cookie}")) == {}
 
 
-def log_in_at(sessions: Sessions) -> str:
-    request = scope_of()
+@pytest.mark.parametrize("most", [None, 3])
+def test_a_cookie_whose_record_cannot_be_read_stands_in_no_log_in_s_way(most):
+    store = Damaged(MemorySessionStore())
+    sessions = Sessions(session_store=store, **({} if most is None else {"max_sessions": most}))
+    store.damaged = log_in_at(sessions)[:24]
+    log_in_at(sessions, f"session={store.damaged}{'A' * 40}")
+    assert len(sessions.sync.sessions_of("ada")) == 1
+
+
+def log_in_at(sessions: Sessions, cookie: str | None = None) -> str:
+    request = scope_of(cookie=cookie)
     exchange = sessions.exchange(AsgiRequest.of(request))
     exchange.serve()
     visit = exchange.stored

@@ -640,6 +640,22 @@ def test_a_503_is_whole_whatever_became_of_the_write_that_nobody_answered(
     assert browser.get().status == "503 Service Unavailable"
 
 
+def test_a_503_bears_the_cookie_of_what_was_done_before_the_store_failed(store: Watched) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        sync.renew_session(data={"kept": 1})
+        store.fails = ["get"]
+        sync.get_session_data()
+        return respond(start_response)
+
+    browser = served(lambda _, start_response: respond(start_response, sync.set_session_data({"a": 1})))
+    browser.get()
+    browser.app = served(app).app
+    answer = browser.get()
+    assert (answer.status, answer.all("cache-control")) == ("503 Service Unavailable", ["private, no-store"])
+    store.fails = ()
+    assert saved(browser) == {"a": 1, "kept": 1}
+
+
 def test_a_store_that_fails_after_the_start_is_an_error_for_the_server(store: Watched) -> None:
     def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])

@@ -209,6 +209,11 @@ class _Connection:
             code = _CLOSE_CODES[refusal.status]
             await self._send({"type": "websocket.close", "code": code, "reason": refusal.phrase})
             return
-        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in refusal.headers]
-        await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        headers = AsgiHeaders(
+            (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in refusal.headers
+        )
+        if self._exchange.stored.changes_cookie:
+            # What was done before the store failed is done: the cookie that the browser has may hold no more.
+            self._exchange.write_headers(headers)
+        await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": refusal.body})

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar, Unpack
 
 from flask import Flask, Request, Response, current_app, has_request_context
+from flask import globals as flask_globals
 from flask import request as flask_request
 from flask import session as flask_session
 from flask.sessions import SessionInterface, SessionMixin
@@ -52,8 +53,10 @@ _COOKIE_SETTINGS: Final = {
     "SESSION_COOKIE_PARTITIONED": "partitioned",
 }
 _LIFETIME: Final = "PERMANENT_SESSION_LIFETIME"
-# Where an environ keeps the exchanges of its contexts.
+# Where an environ keeps its contexts that opened a session, each with its exchange.
 _OPENED: Final = "server_session.flask"
+# From 3.2 on a request's context is the application's.
+_CONTEXT: Final[Any] = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
 # Flask 3.0 has not all of them.
 _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name in Flask.default_config)
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
@@ -211,7 +214,7 @@ class ServerSessionInterface(SessionInterface):
         """Return the request's session, without a call to the store."""
         exchange = self.exchange_of(app, request)
         exchange.serve(found=True)
-        request.environ.setdefault(_OPENED, []).append(exchange)
+        request.environ.setdefault(_OPENED, []).append((_context(), exchange))
         return FlaskSession(exchange, request)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
@@ -279,10 +282,15 @@ def _session() -> FlaskSession:
     return FlaskSession(exchange, flask_request)
 
 
+def _context() -> object:
+    return _CONTEXT._get_current_object()  # noqa: SLF001 - by Werkzeug
+
+
 def _leave(_error: BaseException | None) -> None:
-    """Leave the request with its context: another context of the same environ is another visit."""
-    if opened := flask_request.environ.get(_OPENED):
-        opened.pop().leave()
+    """Leave the request with the context that opened it, not with a copy: another of its environ is another visit."""
+    opened = flask_request.environ.get(_OPENED)
+    if opened and opened[-1][0] is _context():
+        opened.pop()[1].leave()
 
 
 def _check() -> None:

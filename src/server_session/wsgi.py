@@ -161,8 +161,11 @@ class _Response:
         return headers.raw
 
     def _refuse(self, refusal: Refusal) -> None:
-        status = f"{refusal.status} {refusal.phrase}"
+        status, headers = f"{refusal.status} {refusal.phrase}", WsgiHeaders(refusal.headers)
+        if self._exchange.stored.changes_cookie:
+            # What was done before the store failed is done: the cookie that the browser has may hold no more.
+            self._exchange.write_headers(headers)
         # An error that is at hand replaces a head that the application may have given (PEP 3333).
-        given = (status, refusal.headers) if sys.exception() is None else (status, refusal.headers, sys.exc_info())
+        given = (status, headers.raw) if sys.exception() is None else (status, headers.raw, sys.exc_info())
         self._write = self._start_response(*given)
         self._chunks = iter([refusal.body])

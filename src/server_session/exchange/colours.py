@@ -21,6 +21,7 @@ from server_session.csrf.refusals import Refusal
 from server_session.exceptions import ColourError, CookieWithheldError, StoreError
 from server_session.exchange.steps import Steps
 from server_session.kernel.mapping import Session
+from server_session.kernel.states import NONE
 
 __all__ = ["AwaitedBody", "BlockingExchange", "Body", "Exchange"]
 
@@ -81,7 +82,7 @@ class Exchange(Steps):
     async def load(self) -> Session:
         """Return the request's mapping, loaded once."""
         stored = self.stored
-        if stored.session is not None or not stored.has_cookie:
+        if stored.session is not None or stored.state is NONE:
             return stored.mapping()
         return await self.run(stored.load())
 

@@ -77,6 +77,7 @@ class Steps:
                 if (credential := Credential.parse(value)) is not None:
                     presented += (credential,)
             self._stored = StoredSession(sessions.policy, presented, self._response, request, self._is_withheld)
+            self._stored.is_left = self._is_over
         return self._stored
 
     @property
@@ -118,10 +119,10 @@ class Steps:
             self._cookies, self._is_over = (), False
         if not self._serving:
             self.request.served = [*self.request.served, self.sessions.base]
+            self._response = ResponseState.OPEN
+            if self._stored is not None:
+                self._stored.response = ResponseState.OPEN
         self._serving += 1
-        self._response = ResponseState.OPEN
-        if self._stored is not None:
-            self._stored.response = ResponseState.OPEN
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
 
@@ -143,7 +144,7 @@ class Steps:
         self._is_over = True
         self._response = ResponseState.ABSENT if is_at_hand else ResponseState.STARTED
         if (stored := self._stored) is not None:
-            stored.response = self._response
+            stored.response, stored.is_left = self._response, True
             if stored.session is not None:
                 stored.session.leave(is_answered=is_answered)
 

@@ -19,10 +19,11 @@ __all__ = ["Mapped"]
 class Mapped(Writing):
     """The mapping of one request's session.
 
-    `owes_session` says that the commit has to found a session where there is none, for a token was given of it.
+    `owes_session` says that the commit has to found a session where there is none, for a token was given of it, and
+    `is_left` that the request is over: no commit will come.
     """
 
-    owes_session = False
+    owes_session = is_left = False
 
     async def load(self) -> Session:
         """Load the request's mapping, once."""

@@ -94,8 +94,9 @@ class Writing(Presence):
             replaced = None
             if before is not None and self._policy.max_sessions is not None:
                 # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
-                finding = self._find(before, await self._inspect(before))
-                replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
+                with suppress(RecordError):
+                    finding = self._find(before, await self._inspect(before))
+                    replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
             pause = Tries("log_in", "nobody was logged in").next
             for ended in await self._policy.owners.enter(owner, credential.selector, pause, replaced):
                 self._policy.signals.send("destroyed", short_digest(ended))
