@@ -1,5 +1,6 @@
 """The steps of one request, each by itself."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -7,11 +8,14 @@ import pytest
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
-from server_session import CookieHandler, Sessions
+from server_session import CookieHandler, MemorySessionStore, Sessions
+from server_session._record import ENDED
 from server_session.adapters import Exchange, StreamedBody, WsgiHeaders, WsgiRequest, csrf_exempt, csrf_protect
-from server_session.exceptions import CookieWithheldError, ResponseStartedError, StoreError
+from server_session.exceptions import CookieWithheldError, NoResponseError, ResponseStartedError, StoreError
 from server_session.exchange import steps
 from server_session.http.carrier import current
+from server_session.stores._base import Outcome
+from server_session.testing import YieldingStore
 from tests.visitors import Watched
 
 
@@ -287,6 +291,48 @@ def test_after_the_last_has_left_a_new_cookie_is_an_error_unless_a_response_is_g
     response = Response()
     assert sessions.sync.set_session_data(exchange.request.slots, response, {"a": 1})
     assert "session=" in response.headers["Set-Cookie"]
+
+
+def test_a_response_that_was_given_to_one_function_is_no_other_s(sessions: Sessions) -> None:
+    cookie = cookie_of(sessions)
+    exchange = exchange_of(sessions, Cookie=cookie)
+    mapping = exchange.blocking.load()
+    exchange.leave(is_at_hand=True)
+    assert sessions.sync.set_session_data(exchange.request.slots, Response(), {"b": 2})
+    mapping["user"] = "ann"
+    with pytest.raises(NoResponseError):
+        exchange.blocking.run(mapping.save)
+    assert dict(exchange_of(sessions, Cookie=cookie).blocking.load()) == {"a": 1, "b": 2}
+
+
+async def test_a_response_holds_for_its_function_whatever_is_asked_meanwhile() -> None:
+    sessions, response = Sessions(session_store=YieldingStore(MemorySessionStore())), Response()
+    environ = create_environ(headers={"Cookie": f"session={'A' * 64}"})
+    calls = sessions.set_session_data(environ, response, {"a": 1}), sessions.get_session_data(environ)
+    assert (await asyncio.gather(*calls))[0]
+    assert "session=" in response.headers["Set-Cookie"]
+
+
+def test_a_response_gets_the_cookie_of_what_a_function_did_before_it_failed() -> None:
+    class EndsNothing(MemorySessionStore):
+        async def set(self, key: str, fields: Any, *rest: Any) -> Outcome:
+            if ENDED in fields:
+                raise StoreError("the store is down")
+            return await super().set(key, fields, *rest)
+
+    sessions = Sessions(session_store=EndsNothing())
+    environ, response = create_environ(headers={"Cookie": cookie_of(sessions)}), Response()
+    with pytest.raises(StoreError):
+        sessions.sync.log_in(environ, response, "ann")
+    cookie = response.headers["Set-Cookie"].partition(";")[0]
+    assert sessions.sync.is_alive(create_environ(headers={"Cookie": cookie}))
+
+
+def cookie_of(sessions: Sessions) -> str:
+    """Return the cookie of a new session."""
+    response = Response()
+    assert sessions.sync.set_session_data(create_environ(), response, {"a": 1})
+    return response.headers["Set-Cookie"].partition(";")[0]
 
 
 def test_what_a_mapping_has_not_stored_at_the_end_is_said_once_and_so_is_what_comes_later(

@@ -55,9 +55,11 @@ def _method(function: F) -> _Method[F]:
         if verb.current is None:
             carrier, rest = verb.split(arguments)
             exchange = functions.sessions_for(carrier).exchange(carrier.request)
-            result = await exchange.run(verb.body(exchange.begin_call(carrier.response), *rest, **options))
-            exchange.end_call(carrier.response)
-            return result
+            stored = exchange.begin_call(carrier.response)
+            try:
+                return await exchange.run(verb.body(stored, *rest, **options))
+            finally:
+                exchange.end_call(carrier.response)
         sessions = functions.sessions_for(None)
         return await run_awaiting(sessions.store.colour, _answer(verb, sessions, arguments, options))
 
@@ -75,9 +77,10 @@ def blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
             carrier, rest = verb.split(arguments)
             exchange = functions.sessions_for(carrier).exchange(carrier.request)
             stored = exchange.begin_call(carrier.response)
-            result = exchange.blocking.run(partial(verb.body, stored, *rest, **options))
-            exchange.end_call(carrier.response)
-            return result
+            try:
+                return exchange.blocking.run(partial(verb.body, stored, *rest, **options))
+            finally:
+                exchange.end_call(carrier.response)
         sessions, request = functions.sessions_for(None), serving()
         home = None if request is None else request.home
         return run_blocking(sessions.store.colour, home, partial(_answer, verb, sessions, arguments, options))

@@ -58,6 +58,8 @@ class Steps:
     _response = ResponseState.ABSENT
     # How many adapters serve it now, one within the other.
     _serving = 0
+    # How many functions that were given a response are under way, where no adapter serves.
+    _given = 0
     _is_over = False
     # Those that this exchange has put into the response.
     _cookies: Sequence[Header] = ()
@@ -318,7 +320,8 @@ class Steps:
         """Return the session for one of the functions, called with this response or none."""
         # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
         if not self._serving:
-            self.stored.response = self._response if response is None else ResponseState.OPEN
+            self._given += response is not None
+            self.stored.response = ResponseState.OPEN if self._given else self._response
         return self.stored
 
     def end_call(self, response: ResponseHeaders | None) -> None:
@@ -326,3 +329,5 @@ class Steps:
         # Under a middleware the cookie is set when the response starts, on whatever response that is.
         if response is not None and not self._serving:
             self.answer(response, starts=False)
+            self._given -= 1
+            self.stored.response = ResponseState.OPEN if self._given else self._response
