@@ -40,7 +40,7 @@ from server_session.asgi import SessionMiddleware
 from server_session.http.requests import AsgiRequest
 from server_session.testing import YieldingStore
 from tests.asgi_client import Client, WebSocket, scope_of
-from tests.visitors import EVERY_STORE, Clock, Watched, make_store
+from tests.visitors import EVERY_STORE, Clock, Unanswered, Watched, make_store
 
 Runner = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
@@ -455,6 +455,23 @@ def test_a_503_bears_the_cookie_of_what_was_done_before_the_store_failed(run):
         assert (answer.status, answer.one("cache-control")) == (503, "private, no-store")
         store.fails = ()
         assert json.loads((await client.get("/show")).body) == {"a": 1, "kept": 1}
+
+    run(scenario)
+
+
+def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped(run):
+    async def enter(request: Request) -> Response:
+        store.unanswered = {"merge"}
+        request.session["user"] = "ann"
+        return JSONResponse({})
+
+    store = Unanswered()
+    client = Client(SessionMiddleware(application(show, put, enter), session_store=store))
+
+    async def scenario():
+        await client.get("/put", **query("key=a"))
+        assert (await client.get("/enter")).status == 503
+        assert json.loads((await client.get("/show")).body) == {"a": 1, "user": "ann"}
 
     run(scenario)
 

@@ -44,7 +44,7 @@ from server_session.exceptions import (
 )
 from server_session.testing import YieldingStore
 from tests.patience import PATIENCE
-from tests.visitors import Clock, Watched
+from tests.visitors import Clock, Unanswered, Watched
 
 PASSWORD = "correct horse"
 CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{64}")
@@ -1170,6 +1170,24 @@ def test_a_store_that_is_down_is_a_503_in_every_view(path: str, cookie: bool, ki
         if is_asked:
             assert "no-store" in response.headers["Cache-Control"]
         assert asyncio.run(ask()) == response.status_code
+
+
+@pytest.mark.parametrize("enter", [lambda session: session.cycle_key(), lambda session: session.update({"user": 1})])
+def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped(enter: Any, script: Any) -> None:
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        store.unanswered = {"merge"}
+        enter(request.session)
+        return HttpResponse()
+
+    store = Unanswered()
+    script(view)
+    with override_settings(SERVER_SESSION={"session_store": store}):
+        client = Client()
+        client.get("/set/a/1")
+        assert client.get("/call").status_code == 503
+        assert data_of(client)["a"] == "1"
 
 
 def test_a_store_that_is_down_is_a_503_where_a_middleware_asked_it() -> None:

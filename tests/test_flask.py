@@ -42,7 +42,7 @@ from server_session.http.carrier import current
 from server_session.stores._base import Outcome
 from server_session.wsgi import SessionMiddleware
 from tests.patience import PATIENCE
-from tests.visitors import Watched
+from tests.visitors import Unanswered, Watched
 
 
 @pytest.fixture(autouse=True)
@@ -979,6 +979,21 @@ def test_a_copy_of_the_request_s_context_that_ends_does_not_end_the_request(
     with client.session_transaction() as session:
         assert dict(session) == {"a": 1, "b": 2}
     assert "not stored" not in caplog.text
+
+
+@pytest.mark.parametrize("enter", [sync.renew_session, lambda: flask.session.update(user="ann")])
+def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped(enter: Callable[[], Any]) -> None:
+    store = Unanswered()
+    app = Flask("shop")
+    ServerSession(app, configure(session_store=store))
+    view(app, "/enter")(enter)
+    client = app.test_client()
+    with client.session_transaction() as session:
+        session["a"] = 1
+    store.unanswered = {"merge"}
+    assert client.get("/enter").status_code == 503
+    with client.session_transaction() as session:
+        assert session["a"] == 1
 
 
 def test_a_request_that_no_sessions_serve_is_none_that_the_functions_find() -> None:

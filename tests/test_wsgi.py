@@ -26,7 +26,7 @@ from server_session.exceptions import (
 from server_session.http.carrier import current
 from server_session.wsgi import SESSION, SessionMiddleware
 from tests.patience import PATIENCE
-from tests.visitors import Watched
+from tests.visitors import Unanswered, Watched
 
 Environ = dict[str, Any]
 
@@ -654,6 +654,20 @@ def test_a_503_bears_the_cookie_of_what_was_done_before_the_store_failed(store: 
     assert (answer.status, answer.all("cache-control")) == ("503 Service Unavailable", ["private, no-store"])
     store.fails = ()
     assert saved(browser) == {"a": 1, "kept": 1}
+
+
+def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    store = Unanswered()
+    configure(session_store=store)
+    browser = served(lambda _, start_response: respond(start_response, sync.set_session_data({"a": 1})))
+    browser.get()
+    store.unanswered = {"merge"}
+    browser.app = served(lambda _, start_response: respond(start_response, sync.renew_session())).app
+    assert browser.get().status == "503 Service Unavailable"
+    assert saved(browser) == {"a": 1}
 
 
 def test_a_store_that_fails_after_the_start_is_an_error_for_the_server(store: Watched) -> None:

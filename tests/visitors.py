@@ -81,6 +81,21 @@ class Watched(StoreOver):
         return await super().destroy(key)
 
 
+class Unanswered(Watched):
+    """A store that does what it is told, and once does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unanswered: set[str] = set()
+
+    async def merge(self, key: str, *rest: Any) -> Outcome:
+        outcome = await super().merge(key, *rest)
+        if "merge" in self.unanswered:
+            self.unanswered.remove("merge")
+            raise StoreError("the store did not answer")
+        return outcome
+
+
 @dataclass
 class Site:
     """An application's sessions, and what they have signalled."""

@@ -141,7 +141,9 @@ class _Connection:
         except (StoreError, CookieWithheldError) as error:
             if self._started:
                 raise
-            await self._refuse(exchange.refuse(error))
+            refusal = exchange.refuse(error)
+            # A write that was not answered may have swapped the cookie all the same.
+            await self._refuse(await exchange.commit() or refusal)
 
     async def _load(self) -> Session:
         session = self._scope["session"] = await self._exchange.load()

@@ -8,6 +8,7 @@ ServerSession(app)
 """
 
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Final, TypeVar, Unpack
@@ -231,6 +232,9 @@ class ServerSessionInterface(SessionInterface):
                 # Given up, or the response to the error would be refused for it as well.
                 exchange.stored.abandon()
                 _become(response, app.make_response(app.handle_user_exception(error)))
+                with suppress(StoreError):
+                    # A write that was not answered may have swapped the cookie all the same.
+                    _Blocking(exchange).commit_late()
         is_streamed = response.is_streamed and not response.direct_passthrough
         # What a streamed body looks at comes too late for the headers. (Werkzeug's error pages look like streams, and
         # know their length.)

@@ -93,7 +93,7 @@ class _Response:
                 self._body = app(self._environ, self._note)
             self._chunks = iter(self._body)
         except (StoreError, CookieWithheldError) as error:
-            self._refuse(self._exchange.refuse(error))
+            self._fail(error)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -111,7 +111,7 @@ class _Response:
         except (StoreError, CookieWithheldError) as error:
             if self._write is not None:
                 raise
-            self._refuse(self._exchange.refuse(error))
+            self._fail(error)
             return next(self._chunks)
         return chunk
 
@@ -159,6 +159,11 @@ class _Response:
         headers = WsgiHeaders(raw)
         self._exchange.answer(headers)
         return headers.raw
+
+    def _fail(self, error: StoreError | CookieWithheldError) -> None:
+        refusal = self._exchange.refuse(error)
+        # A write that was not answered may have swapped the cookie all the same.
+        self._refuse(self._blocking.commit() or refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         status, headers = f"{refusal.status} {refusal.phrase}", WsgiHeaders(refusal.headers)

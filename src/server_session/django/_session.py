@@ -345,6 +345,9 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
     exchange = session.exchange
     if exchange is None:
         return response
+    if exchange.refusal is not None:
+        # A write that was not answered may have swapped the cookie all the same.
+        _ = exchange.blocking.commit() if is_driven() else await exchange.commit()
     if exchange.has_answer:
         exchange.write_headers(DjangoHeaders(response))
     if response.streaming:

@@ -40,10 +40,10 @@ class Mapped(Writing):
         return self.session
 
     def abandon(self) -> None:
-        """Give up what the mapping has not stored, and the search for what a call did that was not answered."""
+        """Give up what the mapping has not stored."""
         self.accessed |= self.session is not None and self.session.accessed
         self.session = None
-        self.owes_session = self.was_interrupted = False
+        self.owes_session = False
 
     async def commit(self, known: Changes | None = None) -> bool:
         """Store what the mapping has not stored yet, and the session that a token was promised of.

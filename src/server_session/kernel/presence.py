@@ -231,7 +231,8 @@ class Presence:
 
     async def _recover(self) -> None:
         """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""
-        founding, self._founding = self._founding, None
+        # Once: a store that fails here too must not refuse what comes after.
+        founding, self._founding, self.was_interrupted = self._founding, None, False
         if founding is not None and self._credential is not founding:
             fields = await self._inspect(founding)
             if self._find(founding, fields) is Finding.HELD:
@@ -239,7 +240,6 @@ class Presence:
         if self._swapping:
             await self._look(touch=False)
         self._swapping.clear()
-        self.was_interrupted = False
 
     # --- the cookie
 
