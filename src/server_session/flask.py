@@ -57,7 +57,8 @@ _LIFETIME: Final = "PERMANENT_SESSION_LIFETIME"
 # Where an environ keeps its contexts that opened a session, each with its exchange.
 _OPENED: Final = "server_session.flask"
 # From 3.2 on a request's context is the application's.
-_CONTEXT: Final[Any] = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
+_CONTEXTS: Final[Any] = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
+_context: Final[Callable[[], object]] = _CONTEXTS._get_current_object  # noqa: SLF001 - by Werkzeug
 # Flask 3.0 has not all of them.
 _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name in Flask.default_config)
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
@@ -236,8 +237,7 @@ class ServerSessionInterface(SessionInterface):
                     # A write that was not answered may have swapped the cookie all the same.
                     _Blocking(exchange).commit_late()
         is_streamed = response.is_streamed and not response.direct_passthrough
-        # What a streamed body looks at comes too late for the headers. (Werkzeug's error pages look like streams, and
-        # know their length.)
+        # What a streamed body looks at comes too late for the headers. (Error pages, streams too, have a length.)
         is_late = is_streamed and response.content_length is None
         if is_late or exchange.has_answer:
             exchange.answer(headers_of(response), varies=is_late)
@@ -284,10 +284,6 @@ def _session() -> FlaskSession:
     if not exchange.is_served:
         exchange.serve(found=True)
     return FlaskSession(exchange, flask_request)
-
-
-def _context() -> object:
-    return _CONTEXT._get_current_object()  # noqa: SLF001 - by Werkzeug
 
 
 def _leave(_error: BaseException | None) -> None:
