@@ -15,9 +15,9 @@ from typing import Any
 from bench.asking import Kind
 from bench.driving import WrongAnswerError
 from bench.field import DJANGO, EXPRESS, FLASK, STARLETTE, Group, Subject, ours, peer
-from bench.processes import MODULES, ROOT, Places, environment, missing, node
+from bench.processes import MODULES, ROOT, Places, environment, node, ready
 from bench.scale import Scale
-from tests.servers import ServerError, free_port
+from tests.servers import free_port
 
 Figures = dict[str, Any]
 KINDS = (Kind.READ, Kind.WRITE)
@@ -97,7 +97,7 @@ class Server:
         threads = ("--worker-class", "gthread", "--workers", "1", "--threads", str(THREADS), "--bind", at)
         return [sys.executable, "-m", "gunicorn", *threads, "--log-level", "error", "bench.served:app"]
 
-    def wait(self) -> None:
+    def ready(self) -> None:
         """Wait until it listens."""
         end = time.monotonic() + START_SECONDS
         while self._child.poll() is None and time.monotonic() < end:
@@ -176,28 +176,17 @@ class HttpRun:
         }
 
     def _started(self, places: Places, stack: ExitStack) -> list[Server]:
-        started = []
-        for subject in self._group.subjects:
-            if reason := missing(subject):
-                self.unmeasured[subject.name] = reason
-                continue
-            try:
-                server = Server(subject, places.url(subject.place))
-            except ServerError as error:
-                self.unmeasured[subject.name] = str(error).partition("\n")[0]
-                continue
-            stack.callback(server.close)
-            started.append(server)
-        listening = []
-        for server in started:
-            try:
-                server.wait()
-            except WrongAnswerError as error:
-                self.failures[server.subject.name] = str(error)
-                self._say(f"    {server.subject.name}: {error}")
-            else:
-                listening.append(server)
-        return listening
+        return ready(
+            self._group.subjects,
+            lambda subject: Server(subject, places.url(subject.place)),
+            stack,
+            self.unmeasured,
+            self._fail,
+        )
+
+    def _fail(self, subject: Subject, error: WrongAnswerError) -> None:
+        self.failures[subject.name] = str(error)
+        self._say(f"    {subject.name}: {error}")
 
 
 def _median(taken: list[dict[str, float]], figure: str) -> float:

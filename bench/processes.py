@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from bench.asking import Kind
 from bench.driving import WrongAnswerError
 from bench.field import Subject
 from tests import servers
+
+M = TypeVar("M", bound="Measured")
 
 ROOT = Path(__file__).resolve().parents[1]
 ANSWER_SECONDS = 180
@@ -105,6 +107,54 @@ class Places:
         if name not in self._servers:
             self._servers[name] = self._stack.enter_context(start())
         return self._servers[name]
+
+
+class Measured(Protocol):
+    """What runs an application that is measured."""
+
+    subject: Subject
+
+    def ready(self) -> None:
+        """Wait until it can be asked; raise `WrongAnswerError` where it cannot."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+def ready(
+    subjects: Iterable[Subject],
+    start: Callable[[Subject], M],
+    stack: ExitStack,
+    unmeasured: dict[str, str],
+    fail: Callable[[Subject, WrongAnswerError], None],
+) -> list[M]:
+    """Start what runs each subject, at once, and return those that can be asked; the stack ends them.
+
+    Why one cannot be measured here is put into `unmeasured`, by its name.
+    """
+    started: list[M] = []
+    for subject in subjects:
+        if reason := missing(subject):
+            unmeasured[subject.name] = reason
+            continue
+        try:
+            one = start(subject)
+        except servers.ServerError as error:
+            unmeasured[subject.name] = str(error).partition("\n")[0]
+            continue
+        stack.callback(one.close)
+        started.append(one)
+    answering: list[M] = []
+    for one in started:
+        try:
+            one.ready()
+        except WrongAnswerError as error:
+            fail(one.subject, error)
+        else:
+            answering.append(one)
+    return answering
 
 
 class Process:

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from bench.asking import TITLES, Kind
 from bench.driving import WrongAnswerError
 from bench.field import Group, Subject
-from bench.processes import Places, Process, missing
+from bench.processes import Places, Process, ready
 from bench.scale import Scale
-from tests.servers import ServerError
 
 Say = Callable[[str], None]
 Figures = dict[str, Any]
@@ -60,27 +59,13 @@ class GroupRun:
             return figures
 
     def _opened(self, places: Places, stack: ExitStack) -> list[Process]:
-        opened = []
-        for subject in self._group.subjects:
-            if reason := missing(subject):
-                self.unmeasured[subject.name] = reason
-                continue
-            try:
-                process = Process(subject, places.url(subject.place))
-            except ServerError as error:
-                self.unmeasured[subject.name] = str(error).partition("\n")[0]
-                continue
-            stack.callback(process.close)
-            opened.append(process)
-        ready = []
-        for process in opened:
-            try:
-                process.ready()
-            except WrongAnswerError as error:
-                self._fail(process.subject, "", error)
-            else:
-                ready.append(process)
-        return ready
+        return ready(
+            self._group.subjects,
+            lambda subject: Process(subject, places.url(subject.place)),
+            stack,
+            self.unmeasured,
+            lambda subject, error: self._fail(subject, "", error),
+        )
 
     def _taken(self, processes: Iterable[Process], kind: Kind, at_once: int) -> dict[str, list[float]]:
         """Return the microseconds of a request in each round, for each subject that answers it."""
