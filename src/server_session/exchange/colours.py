@@ -7,9 +7,10 @@
     refusal = await exchange.commit()           before the response starts
     exchange.answer(headers)                    the cookie, and what caches must know
     await exchange.commit_late()                what came after the start
+    exchange.leave()                            it is over
 
-Each step may be taken again, and any but `answer` left out. `exchange.blocking` has the same steps for callers that
-block. What is refused is returned as a whole response, a `Refusal`.
+Each step may be taken again (`leave` as often as `serve`), and any but `answer` left out. `exchange.blocking` has the
+same steps for callers that block. What is refused is returned as a whole response, a `Refusal`.
 """
 
 from collections.abc import Callable, Coroutine

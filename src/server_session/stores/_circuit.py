@@ -1,11 +1,11 @@
 """A store over another that is down: most calls fail at once, and one now and then asks whether it is back."""
 
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from server_session.exceptions import StoreDownError, StoreError
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import SessionStore
 from server_session.stores._over import StoreOver
 
 __all__ = ["CircuitStore"]
@@ -37,27 +37,6 @@ class CircuitStore(StoreOver):
         """Of the failures since the last answer: the first and the last moment, what the last one said, and the key, if
         that was the same each time."""
         self._next_probe = 0.0
-
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
-        return await self._ask(self._store.get, key, expect, touch)
-
-    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
-        return await self._ask(self._store.set, key, fields, lifetime, expect)
-
-    async def merge(
-        self,
-        key: str,
-        changed: Mapping[str, bytes],
-        removed: Collection[str],
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-    ) -> Outcome:
-        return await self._ask(self._store.merge, key, changed, removed, expect, lifetime)
-
-    async def destroy(self, key: str) -> bool:
-        return await self._ask(self._store.destroy, key)
 
     async def _ask(
         self,

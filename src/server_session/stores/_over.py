@@ -1,15 +1,18 @@
 """A store over another: what it does not change it leaves to the one beneath."""
 
-from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
 
 __all__ = ["StoreOver"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class StoreOver(SessionStore):
-    """Calls the store beneath; subclass it and define what is to be otherwise."""
+    """Calls the store beneath; subclass it and define what is to be otherwise: a method, or `_ask` for all of them."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -26,10 +29,10 @@ class StoreOver(SessionStore):
     async def get(
         self, key: str, expect: Expect, touch: bool = True
     ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
-        return await self._store.get(key, expect, touch)
+        return await self._ask(self._store.get, key, expect, touch)
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
-        return await self._store.set(key, fields, lifetime, expect)
+        return await self._ask(self._store.set, key, fields, lifetime, expect)
 
     async def merge(
         self,
@@ -39,7 +42,17 @@ class StoreOver(SessionStore):
         expect: Expect,
         lifetime: Lifetime | None = None,
     ) -> Outcome:
-        return await self._store.merge(key, changed, removed, expect, lifetime)
+        return await self._ask(self._store.merge, key, changed, removed, expect, lifetime)
 
     async def destroy(self, key: str) -> bool:
-        return await self._store.destroy(key)
+        return await self._ask(self._store.destroy, key)
+
+    async def _ask(
+        self,
+        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
+        key: str,
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> R:
+        """Make one call to the store beneath."""
+        return await call(key, *arguments, **options)
