@@ -106,11 +106,14 @@ class Sessions(Functions):
             )
         self._cookie_given = CookieHandler() if given is None else given
         self.cookie = self._bound(self._cookie_given)
+        # A transport of one's own may have none.
+        self.cookie_name: str = getattr(self.cookie, "name", "")
         self.csrf = settings.get("csrf", CSRF())
         if self.csrf is not None and not isinstance(self.csrf, CSRF):
             raise ConfigurationError(f"csrf is a CSRF(...), or None for no check, not {self.csrf!r}")
         self.policy = self._policy(settings)
-        self._proxy_noted = False
+        # What was said once.
+        self._proxy_noted = self._rival_noted = False
 
     def _policy(self, settings: Settings) -> Policy:
         renew_on = settings.get("renew_on", RENEW_ON)
@@ -157,6 +160,7 @@ class Sessions(Functions):
             if not isinstance(given, CookieHandler):
                 raise ConfigurationError(f"they cannot be applied to a {type(given).__name__!r}; leave either out")
             adapted.cookie = self._bound(given.replace(**cookie))
+            adapted.cookie_name = getattr(adapted.cookie, "name", "")
         return adapted
 
     def _bound(self, cookie: CookieTransport) -> CookieTransport:
@@ -185,6 +189,16 @@ class Sessions(Functions):
             _LOG.warning(
                 "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
                 "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
+            )
+
+    def note_rival(self) -> None:
+        """Warn once that somebody else sets a cookie of the session's name."""
+        if not self._rival_noted:
+            self._rival_noted = True
+            _LOG.warning(
+                "something else in this application sets a cookie that is named %s too, and browsers keep one of the "
+                "two: visitors will seem to be logged out. Rename either, ours by cookie_handler=CookieHandler(name)",
+                self.cookie_name,
             )
 
 

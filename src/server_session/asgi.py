@@ -1,7 +1,7 @@
 """Sessions for any ASGI application (HTTP and WebSocket), under asyncio and trio."""
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
@@ -9,14 +9,16 @@ from typing import Any, Final, TypeAlias, Unpack
 from server_session._colour import beside, home, pause
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange import Exchange
 from server_session.http.body import AsgiBody
 from server_session.http.carrier import current
+from server_session.http.kinds import Kinds
 from server_session.http.requests import AsgiRequest
 from server_session.http.responses import AsgiHeaders
-from server_session.http.routes import endpoint_in
+from server_session.http.routes import endpoint_in, routes_of
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import State
 from server_session.kernel.unloaded import UnloadedSession
@@ -36,6 +38,13 @@ _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocke
 # RFC 6455, 7.4.1, and the registry: "policy violation" and "try again later".
 _CLOSE_CODES: Final = {403: 1008, 503: 1013}
 _FAILURES: Final = 2
+_LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
+# Applications that tell by the mapping itself who asked for it; of all others C code may have looked past its methods.
+_TELLING: Final = Kinds[bool]({"starlette.applications.Starlette": True})
+# What stands in a session's place where it is to end; Litestar's is a class.
+_NOTHING: Final = frozenset({"builtins.NoneType", "litestar.types.empty.Empty"})
+# The mappings of other middlewares.
+_OTHERS: Final = ("starlette.middleware.", "starsessions.", "litestar.middleware.")
 
 
 class SessionMiddleware:
@@ -74,6 +83,8 @@ class SessionMiddleware:
         self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)
         self.autoload = autoload
+        # What was said once.
+        self._is_noted = self._has_noted_other = False
         self._watch = None if watch is None else seconds_of("watch", watch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,13 +113,30 @@ class SessionMiddleware:
 
     def endpoint_of(self, scope: Scope) -> object:
         """Return the endpoint that will serve a request, `None` where it is not known."""
-        return endpoint_in(self.app, scope) if self._endpoint is None else self._endpoint(scope)
+        if self._endpoint is not None:
+            return self._endpoint(scope)
+        routes = routes_of(self.app)
+        if routes is None:
+            self._is_noted = self._is_noted or note_unheard()
+            return None
+        return endpoint_in(routes, scope)
+
+    def note_other(self) -> None:
+        """Warn once that another middleware beneath this one has a session of its own."""
+        if not self._has_noted_other:
+            self._has_noted_other = True
+            _LOG.warning(
+                'another middleware has put a session of its own in the place of scope["session"], and nothing of it '
+                "is kept on the server: leave it out (Starlette's SessionMiddleware, NiceGUI's storage_secret, "
+                "FastHTML's sess_cls=None), or give it another name of the cookie and use the functions"
+            )
 
 
 class _Connection:
     """One connection of ASGI's: its exchange, and the messages that start and end the response."""
 
     _started = _closed = _cut_off = False
+    _session: object = None
 
     def __init__(self, middleware: SessionMiddleware, exchange: Exchange, scope: Scope, send: Send) -> None:
         self._middleware = middleware
@@ -129,12 +157,14 @@ class _Connection:
         try:
             wanted = middleware.autoload
             if wanted is True or not exchange.stored.has_cookie or (wanted and wanted(scope)):
-                scope["session"] = await exchange.load()
+                scope["session"] = self._session = await exchange.load()
             else:
-                scope["session"] = UnloadedSession(self._load)
+                scope["session"] = self._session = UnloadedSession(self._load)
             try:
                 await middleware.app(scope, receive, self._start)
             finally:
+                if "session" not in scope or scope["session"] is not self._session:
+                    await self._take()
                 if self._started and exchange.is_pending:
                     # What a streamed body, a background task or a WebSocket has changed since the start.
                     await exchange.commit_late()
@@ -146,8 +176,25 @@ class _Connection:
             await self._refuse(await exchange.commit() or refusal)
 
     async def _load(self) -> Session:
-        session = self._scope["session"] = await self._exchange.load()
+        session = self._scope["session"] = self._session = await self._exchange.load()
         return session
+
+    async def _take(self) -> None:
+        """Take what the application has put in the mapping's place as what is to be stored; `None` ends the session."""
+        given = self._scope.get("session")
+        if isinstance(given, Session | UnloadedSession):
+            # A middleware of ours further in serves other sessions.
+            return
+        kind = given if isinstance(given, type) else type(given)
+        if f"{kind.__module__}.{kind.__qualname__}" in _NOTHING:
+            (await self._load()).clear()
+        elif isinstance(given, Mapping) and not kind.__module__.startswith(_OTHERS):
+            session = await self._load()
+            for name in session.plain().keys() - given.keys():
+                del session[name]
+            session.update(given)
+        else:
+            self._middleware.note_other()
 
     async def watch(self, seconds: float) -> None:
         """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1)."""
@@ -182,14 +229,22 @@ class _Connection:
         if self._cut_off:
             # The application may not know yet. What it sends goes nowhere, as with a visitor who has left.
             return
-        kind, exchange = message["type"], self._exchange
+        kind, exchange, scope = message["type"], self._exchange, self._scope
         if kind in _STARTS and not self._started:
+            if "session" not in scope or scope["session"] is not self._session:
+                await self._take()
             has_answer = exchange.has_answer
             if has_answer and exchange.is_pending:
                 # Saved before the browser can hear of it, and whatever the status.
                 await exchange.commit_late()
-            # C code can look at a mapping past its methods; where no framework says who asked for it, any did.
-            if has_answer or ("app" not in self._scope and exchange.stored.session is not None):
+            # C code can look at a mapping past its methods, and a stream at any time: then the response depends on it.
+            if (
+                has_answer
+                or (
+                    exchange.stored.session is not None and ("app" not in scope or not _TELLING[scope["app"].__class__])
+                )
+                or _is_streamed(message)
+            ):
                 headers = AsgiHeaders(message.get("headers", ()))
                 exchange.write_headers(headers)
                 message["headers"] = headers.raw
@@ -219,3 +274,14 @@ class _Connection:
             self._exchange.write_headers(headers)
         await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": refusal.body})
+
+
+def _is_streamed(message: Message) -> bool:
+    """Tell whether the response is of no known length: then what it is made of is still to be made."""
+    if message["type"] == "http.response.start":
+        # Each request comes by here.
+        for name, _ in message["headers"] if "headers" in message else ():  # noqa: SIM401
+            if name in _LENGTH:
+                return False
+        return True
+    return False

@@ -2,11 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any, Final, TypeAlias, Unpack
 
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.csrf.guard import unknown
+from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.http.body import WsgiBody
@@ -52,16 +51,25 @@ class SessionMiddleware:
         self.app = app
         self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)
+        # What was said once.
+        self._is_noted = False
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         response = _Response(self._sessions or configured(), environ, start_response)
         try:
-            response.call(self.app, self._endpoint)
+            response.call(self.app, lambda: self.endpoint_of(environ))
         except BaseException:
             response.close()
             raise
         return response
+
+    def endpoint_of(self, environ: Environ) -> object:
+        """Return the endpoint that will serve a request, `None` where it is not known."""
+        if self._endpoint is None:
+            self._is_noted = self._is_noted or note_unheard()
+            return None
+        return self._endpoint(environ)
 
 
 class _Response:
@@ -82,9 +90,8 @@ class _Response:
         self._body: Iterable[bytes] = ()
         self._chunks: Iterator[bytes] = iter(())
 
-    def call(self, app: Application, endpoint: Callable[[Environ], object] | None) -> None:
-        find = unknown if endpoint is None else partial(endpoint, self._environ)
-        refusal = self._blocking.check(WsgiBody(self._environ), endpoint=find)
+    def call(self, app: Application, endpoint: Callable[[], object]) -> None:
+        refusal = self._blocking.check(WsgiBody(self._environ), endpoint=endpoint)
         if refusal is not None:
             self._refuse(refusal)
             return

@@ -1,5 +1,6 @@
 """What single endpoints ask of the check for forged requests: less than the application's policy, or more."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -8,7 +9,9 @@ from server_session.csrf.policy import CSRF
 from server_session.csrf.verdict import Protection
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["csrf_exempt", "csrf_protect", "marked_every_method", "protection_of"]
+__all__ = ["csrf_exempt", "csrf_protect", "marked_every_method", "note_unheard", "protection_of"]
+
+_LOG: Final = logging.getLogger("server_session")
 
 E = TypeVar("E", bound=Callable[..., Any])
 
@@ -17,6 +20,8 @@ _MARK: Final = "__server_session_csrf__"
 # The endpoints that want their GET to be checked: while there is none, no GET's endpoint is looked for. Whose they are
 # is not known before they are routed.
 marked_every_method: Final[list[object]] = []
+# Those that ask for more than the policy.
+_protected: Final[list[object]] = []
 
 
 def csrf_exempt(endpoint: E) -> E:
@@ -48,6 +53,17 @@ def csrf_protect(
     if not any(asked):
         raise ConfigurationError("csrf_protect() asks for nothing: give strict, every_method, anonymous or scoped")
     return partial(_mark, asked=asked)
+
+
+def note_unheard() -> bool:
+    """Warn that what endpoints ask is not heard where it is not known which will serve; return whether any asks."""
+    if _protected:
+        _LOG.warning(
+            "endpoints of this process are marked with @csrf_protect, and what they ask for is not heard by a "
+            "SessionMiddleware that does not know which of them will serve a request: give it endpoint=…, or take the "
+            "adapter for the framework"
+        )
+    return bool(_protected)
 
 
 def protection_of(endpoint: object, method: str, policy: CSRF) -> Protection:
@@ -102,6 +118,8 @@ def _mark(endpoint: E, asked: Protection) -> E:
         raise ConfigurationError(
             f"{endpoint!r} cannot be marked: mark the function or the class, as its outermost decorator"
         ) from None
+    if not asked.exempt:
+        _protected.append(endpoint)
     if asked.every_method:
         marked_every_method.append(endpoint)
     return endpoint

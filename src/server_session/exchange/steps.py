@@ -35,11 +35,16 @@ class Served(Protocol):
     policy: Policy
     store: SessionStore
     cookie: CookieTransport
+    cookie_name: str
     origins: tuple[str, ...]
     csrf: CSRF | None
 
     def look_for_proxy(self, request: Request) -> None:
         """Warn once where a proxy seems to end TLS and nobody has said so."""
+        ...
+
+    def note_rival(self) -> None:
+        """Warn once that somebody else sets a cookie of the session's name."""
         ...
 
 
@@ -287,7 +292,11 @@ class Steps:
             headers.add(REJECTION_HEADER.lower(), refusal.rejection.code)
             vary = b"Cookie, Origin, Sec-Fetch-Site"
         is_private = cookies or stored.token_given or refusal is not None
-        write_answer(headers, cookies, self._cookies, vary=vary, is_private=bool(is_private))
+        sessions = self.sessions
+        if write_answer(
+            headers, cookies, self._cookies, name=sessions.cookie_name, vary=vary, is_private=bool(is_private)
+        ):
+            sessions.note_rival()
         self._cookies = cookies
 
     def started(self) -> None:

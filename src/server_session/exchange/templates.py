@@ -6,9 +6,11 @@ from typing import Final, TypeAlias
 from server_session._verbs import scope_of
 from server_session.csrf.html import Html, csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
+from server_session.exceptions import CarrierError
 from server_session.exchange import BlockingExchange, Exchange
+from server_session.http.carrier import resolve
 
-__all__ = ["template_functions"]
+__all__ = ["served", "template_functions"]
 
 TokenScope: TypeAlias = tuple[str, str]
 
@@ -16,14 +18,26 @@ TokenScope: TypeAlias = tuple[str, str]
 _NO_POLICY: Final = CSRF()
 
 
-def template_functions(exchange_of: Callable[[], Exchange | BlockingExchange]) -> Mapping[str, Callable[..., str]]:
+def served() -> Exchange:
+    """Return the exchange of the request that is being served; raises `CarrierError` where there is none."""
+    request = resolve(()).request
+    if not request.served:
+        raise CarrierError("no middleware serves sessions to the request that is being served here")
+    exchange: Exchange = request.exchanges[request.served[-1]]
+    return exchange
+
+
+def template_functions(
+    exchange_of: Callable[[], Exchange | BlockingExchange] = served,
+) -> Mapping[str, Callable[..., str]]:
     """Return `csrf_token(scope)`, `csrf_input(scope)`, `csrf_meta(scope)` and `csrf_script(nonce)`, by their names.
 
     A token founds a session, so none is made before a template asks for it.
 
     Args:
-        exchange_of: finds the exchange of the request that is being served: its `blocking` one where it may ask the
-            store; of the other it is an error (`ColourError`) to need a token for which the store has to be asked.
+        exchange_of: finds the exchange of the request that is being served, by default as the functions do: its
+            `blocking` one where it may ask the store; of the other it is an error (`ColourError`) to need a token for
+            which the store has to be asked.
 
     """
 

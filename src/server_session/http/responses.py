@@ -180,17 +180,19 @@ def write_answer(
     cookies: Collection[Header] = (),
     before: Collection[Header] = (),
     *,
+    name: str = "",
     vary: bytes = b"Cookie",
     is_private: bool = False,
-) -> None:
+) -> bool:
     """Write what a session asks of a response, by one look at its headers: most have none that matters.
 
     Its cookies take the place of those that it added `before`. `vary` and `is_private` say what `vary_on` and
-    `never_store` do.
+    `never_store` do. Return whether somebody else sets a cookie of this name.
     """
     if before:
         _take_back(headers, {*before})
     there = headers.names()
+    has_rival = "set-cookie" in there and any(one.partition("=")[0] == name for one in headers.all("set-cookie"))
     more = [*cookies]
     if is_private and _FOR_CACHES.isdisjoint(there):
         more += [(b"cache-control", b"private, no-store")]
@@ -201,6 +203,7 @@ def write_answer(
     else:
         more += [(b"vary", vary)]
     headers.extend(more)
+    return has_rival
 
 
 def _take_back(headers: ResponseHeaders, old: set[Header]) -> None:

@@ -4,26 +4,27 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["endpoint_in"]
+__all__ = ["endpoint_in", "routes_of"]
 
 _DEEPEST: Final = 100
 
 
-def endpoint_in(application: object, scope: Mapping[str, Any]) -> object:
-    """Return the endpoint that the application's router will choose, or `None` where it has none, or finds none.
+def routes_of(application: object) -> Iterable[Any] | None:
+    """Return the routes of an application of Starlette's or FastAPI's, `None` where it is none.
 
     `application` may be what a middleware wraps: the router is looked for behind as many as keep theirs as `.app`.
     """
     # Not scope["app"]: for a middleware around a mounted application it is the outer one.
     for _ in range(_DEEPEST):
-        routes = getattr(application, "routes", None)
+        routes: Iterable[Any] | None = getattr(application, "routes", None)
         if routes is not None and all(hasattr(route, "matches") for route in routes):
-            return _endpoint(routes, scope)
+            return routes
         application = getattr(application, "app", None)
     return None
 
 
-def _endpoint(routes: Iterable[Any], scope: Mapping[str, Any]) -> object:
+def endpoint_in(routes: Iterable[Any], scope: Mapping[str, Any]) -> object:
+    """Return the endpoint that a router of these routes will choose, `None` where it finds none."""
     # FastAPI keeps an included router as one route that does not tell which endpoint it chooses.
     flatten: Any = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", iter)
     for route in flatten(routes):
@@ -31,5 +32,5 @@ def _endpoint(routes: Iterable[Any], scope: Mapping[str, Any]) -> object:
         if match.name == "FULL":
             inner = getattr(route, "routes", None)
             # What is mounted, and is no application of Starlette's, is an endpoint itself.
-            return _endpoint(inner, {**scope, **child}) if inner else child.get("endpoint")
+            return endpoint_in(inner, {**scope, **child}) if inner else child.get("endpoint")
     return None

@@ -1,0 +1,98 @@
+"""Real servers in this process, each on a free port of loopback, for the time of a suite."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["listening", "on_a_loop", "uvicorn_serves", "waitress_serves"]
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    """Listen on a free port."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        listener.setblocking(False)
+        yield listener
+
+
+@contextmanager
+def on_a_loop(serve: Callable[[asyncio.Event, Callable[[], None]], Awaitable[None]]) -> Iterator[None]:
+    """Run a server on an event loop in a thread: it is given an event that tells it to end, and says that it serves."""
+    serving, over = threading.Event(), threading.Event()
+    loop = asyncio.new_event_loop()
+    end = asyncio.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(serve(end, serving.set))
+        except BaseException as error:  # noqa: BLE001 - the test is told
+            failed.append(error)
+        finally:
+            serving.set()
+            over.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert serving.wait(30), "the server does not serve"
+    try:
+        if not failed:
+            yield
+    finally:
+        if not over.is_set():
+            loop.call_soon_threadsafe(end.set)
+        thread.join(30)
+        if failed:
+            raise failed[0]
+    assert not thread.is_alive(), "the server does not end"
+
+
+@contextmanager
+def uvicorn_serves(app: Any, **options: Any) -> Iterator[int]:
+    import uvicorn
+
+    with listening() as listener:
+        options = {
+            "log_level": "warning",
+            "ws": "wsproto",
+            "lifespan": "off",
+            "timeout_graceful_shutdown": 1,
+            **options,
+        }
+        server = uvicorn.Server(uvicorn.Config(app, **options))
+
+        async def serve(end: asyncio.Event, serving: Callable[[], None]) -> None:
+            task = asyncio.ensure_future(server.serve([listener]))
+            while not server.started and not task.done():  # noqa: ASYNC110 - it tells by nothing else
+                await asyncio.sleep(0.005)
+            serving()
+            waiting = asyncio.ensure_future(end.wait())
+            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await task
+            waiting.cancel()
+
+        with on_a_loop(serve):
+            yield listener.getsockname()[1]
+
+
+@contextmanager
+def waitress_serves(app: Any, *, threads: int = 8) -> Iterator[int]:
+    from waitress import create_server
+
+    server = create_server(app, host="127.0.0.1", port=0, threads=threads, clear_untrusted_proxy_headers=True)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield server.effective_port
+    finally:
+        server.close()
+        server.task_dispatcher.shutdown()
+        thread.join(10)
