@@ -280,7 +280,7 @@ def _is_streamed(message: Message) -> bool:
     """Tell whether the response is of no known length: then what it is made of is still to be made."""
     if message["type"] == "http.response.start":
         # Each request comes by here.
-        for name, _ in message["headers"] if "headers" in message else ():  # noqa: SIM401
+        for name, _ in message["headers"] if "headers" in message else ():  # noqa: SIM110, SIM401
             if name in _LENGTH:
                 return False
         return True

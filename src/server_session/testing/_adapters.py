@@ -11,9 +11,8 @@ from functools import wraps
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Final, Protocol, Self, TypeAlias
 
+from server_session._urls import open_store
 from server_session.stores._base import SessionStore
-from server_session.stores.file import FileSessionStore
-from server_session.stores.memory import MemorySessionStore
 from server_session.testing._browser import Answered, Browser
 from server_session.testing._checks import check, check_equal
 from server_session.testing._site import CARRIERS, Site
@@ -177,12 +176,12 @@ class AdapterContract:
 
     def _store(self, kind: str, stack: ExitStack) -> SessionStore:
         match kind:
-            case "memory":
-                return MemorySessionStore()
             case "file":
-                return FileSessionStore(stack.enter_context(TemporaryDirectory()))
+                return open_store(f"file:{stack.enter_context(TemporaryDirectory())}")
+            case "yielding":
+                return YieldingStore(open_store("memory:"))
             case _:
-                return YieldingStore(MemorySessionStore())
+                return open_store("memory:")
 
     # ------------------------------------------------------------------------------------------------ the mapping
 
@@ -586,7 +585,7 @@ class AdapterContract:
     @_served
     def test_applications_side_by_side_keep_apart(self, served: Served) -> None:
         with ExitStack() as stack:
-            site = Site.over(MemorySessionStore(), blocks=self.blocks)
+            site = Site.over(open_store("memory:"), blocks=self.blocks)
             port = stack.enter_context(self.serve(self.make_app(site)))
             browser = served.visitor()
             other = Browser(port, {**browser.cookies})
@@ -598,7 +597,7 @@ class AdapterContract:
 
     @_served
     def test_client_of_the_framework_keeps_the_session(self, served: Served) -> None:
-        opened = self.client(self.make_app(Site.over(MemorySessionStore(), blocks=self.blocks)))
+        opened = self.client(self.make_app(Site.over(open_store("memory:"), blocks=self.blocks)))
         if opened is None:
             return
         own = {"Sec-Fetch-Site": "same-origin"}
