@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ __all__ = ["AdapterContract", "Client"]
 
 AT_ONCE: Final = 50
 _PATIENCE: Final = 20.0
+_HIDDEN: Final = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]+)">')
 
 
 class Client(Protocol):
@@ -135,6 +137,8 @@ class AdapterContract:
     """Whether `csrf_exempt` and `csrf_protect` are honoured."""
     saves_errors: bool = True
     """Whether what the mapping wrote is stored with the answer to an error that a view raised."""
+    can_be_several: bool = True
+    """Whether a process can have several applications of the framework, each with settings of its own."""
     watches: bool = True
     """Whether a WebSocket whose session has ended is closed."""
 
@@ -208,8 +212,9 @@ class AdapterContract:
         check_equal(len(answered.all("set-cookie")), 1, "Set-Cookie headers of a first write")
         check({"private", "no-store"} <= answered.listed("cache-control"), "a response with a cookie may be cached")
         check_equal(_data(browser.get("/read")), {"a": "1"}, "what was written")
-        answered = browser.post("/write?b=2")
-        check_equal(answered.all("set-cookie"), [], "Set-Cookie of a second write")
+        before = {**browser.cookies}
+        browser.post("/write?b=2")
+        check_equal(browser.cookies, before, "the cookie after a second write")
         check_equal(_data(browser.get("/read")), {"a": "1", "b": "2"}, "what was written in two requests")
 
     @_served
@@ -432,9 +437,9 @@ class AdapterContract:
             answered = browser.get("/form")
             check_equal(answered.status, 200, "a page with a form")
             check({"private", "no-store"} <= answered.listed("cache-control"), "a page with a token may be cached")
-            token = answered.text.partition('name="csrf_token" value="')[2].partition('"')[0]
-            check(token, f"no hidden input: {answered.text[:200]}")
-            sent = browser.post("/write?form=sent", {"csrf_token": token}, page=None)
+            field = _HIDDEN.search(answered.text)
+            check(field, f"no hidden input: {answered.text[:200]}")
+            sent = browser.post("/write?form=sent", {field[1]: field[2]} if field else {}, page=None)
             check_equal(sent.status, 200, "a form with the token of its template")
             check_equal(_data(browser.get("/read"))["form"], "sent", "what the form wrote")
 
@@ -498,7 +503,7 @@ class AdapterContract:
         served.site.store.is_down = True
         answered = browser.get("/stream/token")
         served.site.store.is_down = False
-        check(answered.status == 503 or answered.is_cut or answered.body == b"", "a stream without its store was whole")
+        check(answered.status >= 500 or answered.is_cut or not answered.body, "a stream without its store was whole")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after it")
 
     # ------------------------------------------------------------------------------------------------ errors
@@ -565,10 +570,12 @@ class AdapterContract:
 
     @_served
     def test_errors_of_two_cookies_with_one_name_are_told(self, served: Served) -> None:
+        browser = served.visitor()
+        (name,) = browser.cookies
         with _Told() as told:
-            answered = served.visitor().get("/foreign-cookie")
-        check_equal(answered.all("set-cookie"), ["session=another; Path=/"], "a cookie of the application's own")
-        served.rival_told = served.rival_told or "cookie that is named session too" in told.text
+            answered = browser.get(f"/foreign-cookie?name={name}")
+        check(answered.all("set-cookie")[0].startswith(f"{name}=another;"), "a cookie of the application's own is lost")
+        served.rival_told = served.rival_told or f"sets a cookie that is named {name} too" in told.text
         check(served.rival_told, "nothing was logged of another cookie of the session's name")
 
     # ------------------------------------------------------------------------------------------------ applications
@@ -583,6 +590,7 @@ class AdapterContract:
         check_equal(answered.status, 403, "another site's POST to a sub-application")
 
     @_served
+    @_if("can_be_several")
     def test_applications_side_by_side_keep_apart(self, served: Served) -> None:
         with ExitStack() as stack:
             site = Site.over(open_store("memory:"), blocks=self.blocks)

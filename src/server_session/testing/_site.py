@@ -363,7 +363,9 @@ class Site:
 
     async def _foreign_cookie(self, here: Here) -> Answer:
         await self._read(here)
-        return Headed("another's", [("Set-Cookie", "session=another; Path=/"), ("Cache-Control", "public")])
+        return Headed(
+            "another's", [("Set-Cookie", f"{here.query['name']}=another; Path=/"), ("Cache-Control", "public")]
+        )
 
 
 CARRIERS: Final[Mapping[str, Callable[[Here], tuple[Any, ...]]]] = {
@@ -374,7 +376,7 @@ CARRIERS: Final[Mapping[str, Callable[[Here], tuple[Any, ...]]]] = {
 
 
 def _text(session: Any) -> str:
-    return json.dumps({name: session[name] for name in session}, sort_keys=True)
+    return json.dumps({name: session[name] for name in session.keys()}, sort_keys=True)
 
 
 def _described(one: Any) -> tuple[str, Collection[str], Body, Mark]:
