@@ -48,7 +48,7 @@ def view_of(page: Page) -> Any:
             lambda: request.session,
             request,
             request.GET.dict(),
-            lambda: request.POST.dict(),
+            lambda: request.POST.dict(),  # noqa: PLW0108 - it parses the body
             request.read,
             response,
             lambda: engines["django"].from_string("<form>{% csrf_token %}</form>").render({}, request),

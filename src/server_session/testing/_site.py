@@ -376,7 +376,8 @@ CARRIERS: Final[Mapping[str, Callable[[Here], tuple[Any, ...]]]] = {
 
 
 def _text(session: Any) -> str:
-    return json.dumps({name: session[name] for name in session.keys()}, sort_keys=True)
+    # Django's is not iterable.
+    return json.dumps({name: session[name] for name in session.keys()}, sort_keys=True)  # noqa: SIM118
 
 
 def _described(one: Any) -> tuple[str, Collection[str], Body, Mark]:
