@@ -22,7 +22,6 @@ from server_session.testing._yielding import YieldingStore
 __all__ = ["AdapterContract", "Client"]
 
 AT_ONCE: Final = 50
-_PATIENCE: Final = 20.0
 _HIDDEN: Final = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]+)">')
 
 
@@ -39,11 +38,12 @@ class Served:
     site: Site
     app: Any
     port: int
+    patience: float
     rival_told: bool = False
 
     def browser(self) -> Browser:
         """Return the browser of somebody who comes for the first time."""
-        return Browser(self.port)
+        return Browser(self.port, patience=self.patience)
 
     def visitor(self) -> Browser:
         """Return the browser of somebody who has a session, with `kept` in it."""
@@ -142,6 +142,9 @@ class AdapterContract:
     watches: bool = True
     """Whether a WebSocket whose session has ended is closed."""
 
+    patience: float = 20.0
+    """Seconds after which what should have come is taken as missing."""
+
     _running: ClassVar[dict[tuple[type, str], Served]] = {}
     _open: ClassVar[dict[type, ExitStack]] = {}
 
@@ -175,7 +178,7 @@ class AdapterContract:
             stack = self._open.setdefault(type(self), ExitStack())
             site = Site.over(self._store(kind, stack), blocks=self.blocks)
             app = self.make_app(site)
-            self._running[key] = Served(site, app, stack.enter_context(self.serve(app)))
+            self._running[key] = Served(site, app, stack.enter_context(self.serve(app)), self.patience)
         return self._running[key]
 
     def _store(self, kind: str, stack: ExitStack) -> SessionStore:
@@ -186,6 +189,13 @@ class AdapterContract:
                 return YieldingStore(open_store("memory:"))
             case _:
                 return open_store("memory:")
+
+    def _eventually(self, ask: Callable[[], Any], want: Any) -> Any:
+        """Ask until the answer is what is wanted: a stream is stored when its end was sent."""
+        end = time.monotonic() + self.patience
+        while (got := ask()) != want and time.monotonic() < end:
+            time.sleep(0.01)
+        return got
 
     # ------------------------------------------------------------------------------------------------ the mapping
 
@@ -481,7 +491,7 @@ class AdapterContract:
         check_equal((answered.status, answered.body, answered.is_cut), (200, b"xxx", False), "a stream")
         check("cookie" in answered.listed("vary"), "a stream has no Vary: Cookie")
         want = {"kept": "yes", "begun": True, "sent": 2, "function": "too"}
-        check_equal(_eventually(lambda: _data(browser.get("/read")), want), want, "what a stream wrote")
+        check_equal(self._eventually(lambda: _data(browser.get("/read")), want), want, "what a stream wrote")
         answered = browser.get("/stream/token")
         check_equal(_data(answered), want, "what a function reads in a stream")
         check("cookie" in answered.listed("vary"), "a stream in which a function reads has no Vary: Cookie")
@@ -652,14 +662,6 @@ def _at_once(ask: Callable[[int], Answered], count: int = AT_ONCE) -> list[Answe
         answers = list(pool.map(ask, range(count)))
     check_equal({answered.status for answered in answers}, {200}, f"the answers to {count} overlapping requests")
     return answers
-
-
-def _eventually(ask: Callable[[], Any], want: Any) -> Any:
-    """Ask until the answer is what is wanted: a stream is stored when its end was sent."""
-    end = time.monotonic() + _PATIENCE
-    while (got := ask()) != want and time.monotonic() < end:
-        time.sleep(0.01)
-    return got
 
 
 def _multipart(fields: dict[str, str]) -> tuple[bytes, str]:
