@@ -31,6 +31,7 @@ ON_EACH_PYTHON: Final = (
 # No two of these share a file, for one leaves out what another names within its folder; `tests` are all others.
 GROUPS: Final = {
     "browsers": "tests/browser",
+    "frameworks": "tests/frameworks",
     "databases": "tests/stores/test_sql.py",
     "stores": "tests/stores",
     "trials": "tests/trials",
@@ -62,7 +63,7 @@ def main() -> int:
     run = Run(STEP_MINUTES_ALL if options.all else STEP_MINUTES)
     if not options.quick:
         run.step("programs", lambda: install_parts(run.note))
-    others = {} if options.quick else other_pythons(run)
+    others = {} if options.quick else other_pythons(run, all_of_them=options.all)
     made = make_environments(run, others)
     if ".venv" not in made:
         run.close()
@@ -150,14 +151,16 @@ def make_environments(run: Run, others: dict[str, str]) -> set[str]:
     return run.together(commands)
 
 
-def other_pythons(run: Run) -> dict[str, str]:
-    """Return by version the Pythons that the machine has beside the main one; note those that it lacks."""
+def other_pythons(run: Run, *, all_of_them: bool) -> dict[str, str]:
+    """Return by version the Pythons that the machine has beside the main one, or the last; note those that it lacks."""
     main = version_of(str(MAIN) if MAIN.exists() else sys.executable)
     found = find_pythons()
     for version in PYTHONS:
         if version not in found:
             run.note(f"Python {version} is not on this machine")
-    return {version: python for version, python in found.items() if version != main}
+    others = {version: python for version, python in found.items() if version != main}
+    # What differs differs most between the first and the last.
+    return others if all_of_them else dict([*others.items()][-1:])
 
 
 @contextlib.contextmanager
