@@ -38,6 +38,8 @@ GROUPS: Final = {
     "faults": "tests/faults",
     "attacks": "tests/attacks",
 }
+# In an environment of their own.
+GUESTS: Final = "tests/guests"
 NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers")
 # They reach hardly a line that the others do not, and coverage doubles what they take.
 NOT_COVERED: Final = ("trials", "faults", "browsers", "attacks")
@@ -64,7 +66,7 @@ def main() -> int:
     if not options.quick:
         run.step("programs", lambda: install_parts(run.note))
     others = {} if options.quick else other_pythons(run, all_of_them=options.all)
-    made = make_environments(run, others)
+    made = make_environments(run, others, *(["guests"] if options.all else ()))
     if ".venv" not in made:
         run.close()
         return 1
@@ -111,6 +113,9 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
         other = str(ROOT / f".venv-{version}/bin/python")
         chosen = (other, *PYTEST, *for_pytest) if for_pytest else (*QUICKLY, other, *PYTEST, *ON_EACH_PYTHON)
         commands[f"Python {version}"] = (*chosen, *BESIDE, "-m", "not once")
+    if "SERVER_SESSION_ALL" in environment and not for_pytest:
+        # Of its plugin's hooks pytest warns.
+        commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, "-p", "no:dash", GUESTS)
     if (ROOT / "bench/__main__.py").exists():
         commands["bench"] = (python, "-m", "bench", "--smoke")
     run.together({**commands, **static_checks(python)}, **environment)
@@ -134,7 +139,7 @@ def static_checks(python: str) -> dict[str, Command]:
 def groups(pytest: Command, *left_out: str) -> dict[str, Command]:
     """Return the tests in groups, for runs at once; those that take longest come first."""
     apart = {name: folder for name, folder in GROUPS.items() if name not in left_out}
-    ignored = tuple(f"--ignore={folder}" for folder in GROUPS.values())
+    ignored = tuple(f"--ignore={folder}" for folder in (*GROUPS.values(), GUESTS))
     commands: dict[str, Command] = {
         name: (*pytest, *BESIDE, folder, *(ignore for ignore in ignored if f"={folder}/" in ignore))
         for name, folder in apart.items()
@@ -143,11 +148,12 @@ def groups(pytest: Command, *left_out: str) -> dict[str, Command]:
     return commands
 
 
-def make_environments(run: Run, others: dict[str, str]) -> set[str]:
-    """Make the main environment and those of other Pythons at once; return the names of those that are there."""
+def make_environments(run: Run, others: dict[str, str], *groups: str) -> set[str]:
+    """Make the main environment, and those of other Pythons and groups at once; return the names of those there are."""
     make = (sys.executable, "scripts/lib/environments.py")
     commands: dict[str, Command] = {".venv": (*make, "dev")}
     commands |= {f".venv-{version}": (*make, "test", f".venv-{version}", python) for version, python in others.items()}
+    commands |= {f".venv-{group}": (*make, group, f".venv-{group}") for group in groups}
     return run.together(commands)
 
 
