@@ -1,13 +1,14 @@
 """The table of docs/frameworks/README.md, made of the suites: `python -m tests.frameworks.table` writes it."""
 
+import re
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from server_session.testing import AdapterContract
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+CONSTRAINTS: Final = ROOT / "constraints.txt"
 PAGE: Final = ROOT / "docs/frameworks/README.md"
 MARK: Final = "<!-- what follows is written by python -m tests.frameworks.table -->"
 COLUMNS: Final = {
@@ -21,8 +22,6 @@ COLUMNS: Final = {
     "applications": "applications",
     "client": "test client",
 }
-# What a suite says that its framework has not, and the column which then is empty.
-WITHOUT: Final = {"has_websockets": "websocket", "has_templates": "template", "has_streams": "stream"}
 
 
 def suites() -> list[type[AdapterContract]]:
@@ -42,18 +41,25 @@ def suites() -> list[type[AdapterContract]]:
 def row(suite: type[AdapterContract]) -> str:
     """Return the row of one framework: in each cell how many tests of that name hold it."""
     name = suite.__module__.rpartition("test_")[2]
-    tests = [one.split("_")[1] for one in dir(suite) if one.startswith("test_")]
-    absent = {column for flag, column in WITHOUT.items() if not getattr(suite, flag)}
-    if suite.client is AdapterContract.client:
-        absent.add("client")
-    cells = ["—" if column in absent else str(tests.count(column)) for column in COLUMNS]
+    tests = [(one.split("_")[1], getattr(suite, one).needs) for one in dir(suite) if _is_of_the_contract(one)]
+    held = [column for column, needs in tests if all(getattr(suite, need) for need in needs)]
+    cells = [str(held.count(column) or "—") for column in COLUMNS]
     source = ROOT / f"src/server_session/{name}"
     files = [source.with_suffix(".py")] if source.with_suffix(".py").exists() else [*source.glob("*.py")]
     lines = sum(len(file.read_text().splitlines()) for file in files)
     page = ROOT / f"docs/frameworks/{name}.md"
     title = suite.__name__.removeprefix("Test")
     shown = f"[{title}]({page.name})" if page.exists() else title
-    return f"| {shown} {version(name)} | {' | '.join(cells)} | {lines:,} |"
+    return f"| {shown} {_version_of(name)} | {' | '.join(cells)} | {lines:,} |"
+
+
+def _is_of_the_contract(name: str) -> bool:
+    return name.startswith("test_") and hasattr(AdapterContract, name)
+
+
+def _version_of(framework: str) -> str:
+    found = re.search(rf"^{framework}==([0-9.]+)", CONSTRAINTS.read_text(), re.IGNORECASE | re.MULTILINE)
+    return found[1] if found else ""
 
 
 def table() -> str:
