@@ -722,6 +722,10 @@ class TestSettings:
         assert "secret" not in str(refusal.value)
         assert refusal.value.__context__ is None
 
+    def test_a_parameter_in_a_url_is_named(self):
+        with pytest.raises(ConfigurationError, match=r"'timeout' .*PooledClient"):
+            MemcachedSessionStore("memcached://127.0.0.1?timeout=1")
+
     def test_max_age_is_the_stores_to_say(self):
         assert MemcachedSessionStore("memcached://127.0.0.1", max_age=600).max_age == 600
         assert MemcachedSessionStore("memcached://127.0.0.1").max_age is None

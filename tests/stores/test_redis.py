@@ -1104,8 +1104,12 @@ class TestSettings:
             "",
             "redis://:se#cret@127.0.0.1:6379",
             "redis://127.0.0.1:secret",
-            "redis://127.0.0.1?socket_timeout=secret",
-            "redis://127.0.0.1?protocol=9",
+            "redis://shop:pass?secret@127.0.0.1",
+            # redis-py takes these for database 0, for database 12, and for /redis.sock.
+            "redis://127.0.0.1/secret",
+            "redis://127.0.0.1/1/2",
+            "unix://run/redis.sock",
+            "redis://127.0.0.1/1#secret",
         ],
     )
     @pytest.mark.parametrize("blocking", [False, True])
@@ -1115,6 +1119,25 @@ class TestSettings:
         assert "se" not in str(refusal.value).split()
         assert "secret" not in str(refusal.value)
         assert refusal.value.__suppress_context__
+
+    @pytest.mark.parametrize(
+        "url, name",
+        [
+            ("redis://127.0.0.1?socket_timeout=secret", "socket_timeout"),
+            ("redis://127.0.0.1?health_check_interval=1&protocol=9", "protocol"),
+            ("rediss://127.0.0.1?ssl_cert_reqs=secret", "ssl_cert_reqs"),
+            ("unix:///run/redis.sock?db=secret", "db"),
+            ("redis://127.0.0.1?db=", "db"),
+            ("redis://127.0.0.1?db", "db"),
+            ("redis://127.0.0.1?db=1&db=2", "db"),
+            ("redis://127.0.0.1/1?db=2", "db"),
+        ],
+    )
+    @pytest.mark.parametrize("blocking", [False, True])
+    def test_an_option_of_a_url_that_cannot_be_taken_is_named(self, url, name, blocking):
+        with pytest.raises(ConfigurationError, match=f"'{name}'") as refusal:
+            RedisSessionStore(url, blocking=blocking)
+        assert "secret" not in "".join(traceback.format_exception(refusal.value)).partition("ConfigurationError")[2]
 
     def test_an_unknown_option_of_a_url_is_named(self):
         with pytest.raises(ConfigurationError, match="'colour'"):

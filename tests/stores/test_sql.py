@@ -985,6 +985,55 @@ def test_a_url_that_cannot_work_is_refused(url: str, what: str) -> None:
         SQLSessionStore(url)
 
 
+@pytest.mark.parametrize(
+    "url, name, why",
+    [
+        ("postgresql+psycopg://127.0.0.1/session?pgbouncer=1", "pgbouncer", "neither true nor false"),
+        ("postgresql+psycopg://127.0.0.1/session?pgbouncer=true&pgbouncer=true", "pgbouncer", "neither true nor false"),
+        ("postgresql+psycopg://127.0.0.1/session?pgbouncer", "pgbouncer", "no value"),
+        *((f"{driver}://127.0.0.1/session?colour=red", "colour", "not known") for driver in NETWORKED),
+        *((f"sqlite+{driver}:////sessions.db?mode=ro", "mode", "not known") for driver in ("pysqlite", "aiosqlite")),
+        # What the store's own limits would take the place of.
+        ("postgresql+psycopg://127.0.0.1/session?options=-csearch_path%3Dshop", "options", "the store's to set"),
+        ("postgresql+psycopg_async://127.0.0.1/session?connect_timeout=9", "connect_timeout", "the store's to set"),
+        ("postgresql+asyncpg://127.0.0.1/session?command_timeout=9", "command_timeout", "the store's to set"),
+        ("mysql+pymysql://127.0.0.1/session?init_command=secret", "init_command", "the store's to set"),
+        ("sqlite:////sessions.db?timeout=9", "timeout", "the store's to set"),
+        ("mysql+asyncmy://127.0.0.1/session?charset=utf8mb4&local_infile=secret", "local_infile", "cannot be read"),
+        ("postgresql+asyncpg://127.0.0.1/session?prepared_statement_cache_size=secret", "cache_size", "cannot be read"),
+    ],
+)
+def test_a_parameter_of_a_url_that_would_be_dropped_is_refused_by_name(url: str, name: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}' .*{why}") as refused:
+        SQLSessionStore(url)
+    assert "secret" not in "".join(traceback.format_exception(refused.value)).partition("ConfigurationError")[2]
+
+
+@pytest.mark.parametrize("parameter", ["statement_cache_size=0", "ssl=secret"])
+def test_a_parameter_that_the_driver_looks_at_late_is_named_then(parameter: str) -> None:
+    async def body(store: SQLSessionStore) -> None:
+        with pytest.raises((ConfigurationError, StoreError), match=parameter.partition("=")[0]):
+            await store.get(store.id(), {})
+
+    run(SQLSessionStore(f"postgresql+asyncpg://session@127.0.0.1:1/session?{parameter}"), body)
+
+
+def test_parameters_of_a_url_reach_the_driver(tmp_path: Path, postgresql_server: servers.Server) -> None:
+    async def found(store: SQLSessionStore) -> None:
+        assert await store.set(store.id(), {"a": b"1"}, LIFE) is APPLIED
+
+    async def refused(store: SQLSessionStore) -> None:
+        with pytest.raises(StoreError, match="read-only"):
+            await store.set(store.id(), {"a": b"1"}, LIFE)
+
+    run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True), found)
+    run(SQLSessionStore(f"sqlite:///file:{tmp_path}/sessions.db?uri=true&mode=ro"), refused)
+    store = SQLSessionStore(postgresql_server.url_for("postgresql+psycopg") + "?application_name=shop")
+    with store._source._own.get().connect() as connection:
+        assert connection.execute(text("SHOW application_name")).scalar() == "shop"
+    store._source._own.get().dispose()
+
+
 @pytest.mark.parametrize("settings", [{"timeout": 0}, {"timeout": float("nan")}, {"max_age": 0}, {"max_age": -1}])
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(settings))):

@@ -32,6 +32,7 @@ from server_session.exceptions import (
 from server_session.stores._base import Colour, Outcome
 from server_session.stores._clients import ClientOfProcess
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
+from server_session.stores._parameters import refuse_parameters
 
 __all__ = ["MemcachedSessionStore"]
 
@@ -45,6 +46,11 @@ _TICK: Final = 2
 # Seconds by which those who met may wait before they try again, for each try, and at most.
 _STEP_BACK: Final = 0.001
 _LONGEST_STEP_BACK: Final = 0.02
+
+_READABLE: Final = (
+    "give memcached://host:port or memcached:///path/of/socket and no more; for TLS and all else make a PooledClient "
+    "of pymemcache"
+)
 
 
 class MemcachedSessionStore(PackedStore):
@@ -222,6 +228,7 @@ def _expiry(expires: float, now: float) -> int:
 
 
 def _client(url: str, timeout: float) -> Any:
+    refuse_parameters(url, _READABLE)
     make = partial(PooledClient, connect_timeout=timeout, timeout=timeout, no_delay=True)
     # What Python says of a URL quotes it.
     with contextlib.suppress(ValueError):
@@ -231,10 +238,7 @@ def _client(url: str, timeout: float) -> Any:
                 return make(unquote(parts.path))
             if parts.hostname and parts.path in ("", "/"):
                 return make((parts.hostname, 11211 if parts.port is None else parts.port))
-    raise ConfigurationError(
-        "the URL cannot be read: give memcached://host:port or memcached:///path/of/socket and no more; "
-        "for TLS and all else make a PooledClient of pymemcache"
-    )
+    raise ConfigurationError(f"the URL cannot be read: {_READABLE}")
 
 
 def _check_client(client: Any) -> None:

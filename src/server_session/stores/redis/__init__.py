@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlencode
 
 import redis
 import redis.asyncio
@@ -33,6 +34,7 @@ from server_session.stores._base import (
 )
 from server_session.stores._clients import ClientOfEachLoop
 from server_session.stores._packed import Refusal
+from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores.redis._pipeline import Pipeline
 
 __all__ = ["Client", "RedisSessionStore"]
@@ -42,8 +44,9 @@ Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | red
 
 _OUTCOMES: Final = {0: MISSING, 1: APPLIED, 2: CONFLICT}
 
-# A password with a reserved character in it, the first part of which redis-py takes for a port.
-_SPILT: Final = re.compile(r"[^:]*://[^/?#@]*:[^/?#@]*[/?#].*@", re.DOTALL)
+# What is not of this form redis-py reads in part, without a word: a password with a reserved character in it, a path
+# that is no number, a socket whose path is not absolute.
+_WHOLE: Final = re.compile(r"(rediss?://[^/?#]*(/\d*)?|unix://([^/?#]*@)?/[^?#]*)(\?[^#@]*)?")
 
 _SCRIPT: Final = importlib.resources.files("server_session.stores.redis").joinpath("redis.lua").read_bytes()
 # The name that Redis gives a script; nothing is kept secret by it.
@@ -287,22 +290,37 @@ def _pipelines(pool: Callable[[], Any], limit: float) -> ClientOfEachLoop[Pipeli
 
 
 def _pool(kind: Any, retry: Any, url: str, limit: float, **options: Any) -> Any:
-    once = retry(NoBackoff(), 0)
+    # RESP2 says all that is said here.
+    limits = {"protocol": 2, "socket_timeout": limit, "socket_connect_timeout": limit, "retry": retry(NoBackoff(), 0)}
+    parameters = parameters_of(url)
+    whole = _WHOLE.fullmatch(url)
+    names = [*(("db",) if whole and whole[2] and whole[2] != "/" else ()), *(name for name, _ in parameters)]
+    for name in names:
+        if names.count(name) > 1:
+            raise refusal_of(name, "is given twice")
     try:
-        if _SPILT.match(url):
+        if not whole:
             raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
-        # RESP2 says all that is said here.
-        pool = kind.from_url(url, protocol=2, socket_timeout=limit, socket_connect_timeout=limit, retry=once, **options)
-        # Made, but not connected: what else the URL asks for is only looked at here.
-        pool.connection_class(**pool.connection_kwargs)
+        return _made(kind, url, **limits, **options)
     except TypeError as error:
         raise ConfigurationError(f"an option in the URL that redis-py does not know: {error}") from error
     except (ValueError, RedisError):
         # What Python and redis-py say of it may quote the password.
+        for name, value in parameters:
+            try:
+                _made(kind, f"{url.partition(':')[0]}:///?{urlencode({name: value})}")
+            except (ValueError, RedisError):
+                raise refusal_of(name, "has a value that redis-py does not take") from None
         raise ConfigurationError(
             "the URL cannot be read: give redis://[user:password@]host[:port][/number][?option=value], the same with "
-            "rediss:// for TLS, or unix://path; in a user and password write reserved characters as %XX"
+            "rediss:// for TLS, or unix:///path; in a user and password write reserved characters as %XX"
         ) from None
+
+
+def _made(kind: Any, url: str, **options: Any) -> Any:
+    pool = kind.from_url(url, **options)
+    # Made, but not connected: what else the URL asks for is only looked at here.
+    pool.connection_class(**pool.connection_kwargs)
     return pool
 
 

@@ -17,7 +17,9 @@ from server_session._colour import running_library
 from server_session.exceptions import ColourError, ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
+from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, connect_with_limit, lock_limit
+from server_session.stores.sql._parameters import check_parameters, connect_clearly, unreadable
 from server_session.stores.sql._table import family_of
 
 __all__ = ["source_of"]
@@ -141,6 +143,8 @@ _UNREADABLE: Final = (
 
 
 def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
+    if isinstance(engine, str):
+        parameters_of(engine)
     try:
         url = make_url(engine)
         spoken = cast("type[DefaultDialect]", url.get_dialect())
@@ -150,12 +154,10 @@ def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
     if "@" in (url.host or ""):
         # A password had it.
         raise ConfigurationError(_UNREADABLE)
-    try:
-        spoken().create_connect_args(url)
-    except (ArgumentError, ValueError):
-        raise ConfigurationError(_UNREADABLE) from None
-    _refuse_memory(spoken.get_pool_class(url))
-    has_pooler = url.query.get("pgbouncer") == "true"
+    pooler = url.query.get("pgbouncer", "false")
+    if pooler not in ("true", "false"):
+        raise refusal_of("pgbouncer", "is neither true nor false")
+    has_pooler = pooler == "true"
     url = url.difference_update_query(["pgbouncer"])
     limits = (LIMITS_THROUGH_POOLER if has_pooler else LIMITS).get(spoken.driver)
     if has_pooler and limits is None:
@@ -163,10 +165,17 @@ def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
             "pgbouncer=true in the URL is for psycopg: take postgresql+psycopg, or postgresql+psycopg_async to await; "
             "asyncpg cannot go through a pooler in transaction mode"
         )
-    settings = _settings(spoken, timeout, limits(timeout) if limits else {})
+    connect_args = limits(timeout) if limits else {}
+    check_parameters(spoken, url, connect_args)
+    try:
+        spoken().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise unreadable(spoken, url) or ConfigurationError(_UNREADABLE) from None
+    _refuse_memory(spoken.get_pool_class(url))
+    settings = _settings(spoken, timeout, connect_args)
     with_each = (lock_limit(timeout),) if has_pooler else ()
     if spoken.is_async:
-        return Awaiting(lambda: create_async_engine(url, **settings), limits=with_each)
+        return Awaiting(lambda: _awaiting_engine(url, settings), limits=with_each)
     return Blocking(lambda: _blocking_engine(url, settings), limits=with_each)
 
 
@@ -185,8 +194,14 @@ def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[s
 
 def _blocking_engine(url: URL, settings: dict[str, Any]) -> Engine:
     engine = create_engine(url, **settings)
-    if engine.driver == "psycopg":
-        event.listen(engine, "do_connect", connect_with_limit(settings["pool_timeout"]))
+    limited = connect_with_limit(settings["pool_timeout"]) if engine.driver == "psycopg" else None
+    event.listen(engine, "do_connect", limited or connect_clearly(url.query))
+    return engine
+
+
+def _awaiting_engine(url: URL, settings: dict[str, Any]) -> AsyncEngine:
+    engine = create_async_engine(url, **settings)
+    event.listen(engine.sync_engine, "do_connect", connect_clearly(url.query))
     return engine
 
 
