@@ -33,6 +33,7 @@ from server_session.stores.redis import RedisSessionStore
 from server_session.stores.redis._pipeline import _LOOK
 from server_session.testing import StoreContract
 from tests import servers
+from tests.forks import in_all_processes
 from tests.parts import need
 from tests.patience import PATIENCE, wait_until
 
@@ -755,6 +756,60 @@ class TestClusters:
             assert await store.get(key, {}) == {"a": b"1"}
 
         play(kind, cluster[1].port, body)
+
+    @pytest.mark.parametrize("prefix", ["{shop}:session:", "shop:{}:", "shop{", "}shop{1}{2}:"])
+    def test_braces_in_a_prefix_choose_the_slot(self, prefix, cluster):
+        async def use(store):
+            keys = [store.id() for _ in range(12)]
+            for key in keys:
+                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+                assert await store.merge(key, {"b": b"2"}, (), {"a": b"1"}) is APPLIED
+                assert await store.get(key, {}) == {"a": b"1", "b": b"2"}
+            return keys
+
+        async def use_awaiting():
+            async with redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+                return await use(RedisSessionStore(client, prefix=prefix))
+
+        with redis.RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+            keys = [*drive(use(RedisSessionStore(client, prefix=prefix))), *asyncio.run(use_awaiting())]
+            slots = {client.keyslot(prefix + key) for key in keys}
+            nodes = {client.get_node_from_key(prefix + key).name for key in keys}
+            assert all(client.unlink(prefix + key) for key in keys)
+        is_tagged = prefix.partition("{")[2].find("}") > 0
+        assert len(slots) == 1 if is_tagged else len(nodes) == len(cluster)
+
+
+class TestForks:
+    @pytest.mark.parametrize("made", ["by url", "by url on a loop", *KINDS])
+    def test_forked_processes_take_no_answer_of_each_other(self, made, cluster, redis_server):
+        server = cluster[0] if "cluster" in made else redis_server
+        client = None if "url" in made else KINDS[made](host="127.0.0.1", port=server.port)
+        store = RedisSessionStore(client or server.url)
+        keys = [store.id() for _ in range(4)]
+
+        async def found():
+            for key in keys:
+                assert await store.set(key, {"own": key.encode()}, LONG) is APPLIED
+            await end()
+
+        async def look():
+            for key in keys * 25:
+                assert await store.get(key, {}) == {"own": key.encode()}
+            await end()
+
+        async def end():
+            if made == "awaiting cluster":
+                # Its connections belong to the loop.
+                await client.aclose()
+
+        ask = asyncio.run if "awaiting" in made or "loop" in made else drive
+        ask(found())
+        in_all_processes(lambda: ask(look()), lambda: ask(look()))
+        if "url" in made:
+            close(store)
+        elif "awaiting" not in made:
+            client.close()
 
 
 class TestManyAtOnce:

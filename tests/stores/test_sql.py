@@ -22,6 +22,7 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.testing import StoreContract
 from tests import servers
+from tests.forks import in_all_processes
 from tests.patience import wait_until
 
 # What a server or a signal does is the same on every Python.
@@ -481,6 +482,36 @@ def test_a_forked_process_makes_connections_of_its_own(tmp_path: Path, monkeypat
         parents.dispose()
 
     run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db"), body)
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_forked_processes_take_no_answer_of_each_other(
+    driver: str, is_given: bool, request: pytest.FixtureRequest
+) -> None:
+    url, engine = url_of(driver, request), None
+    if is_given:
+        engine = create_engine(url) if driver in BLOCKING else create_async_engine(url)
+    store = SQLSessionStore(engine or url, create_table=True)
+    keys = [store.id() for _ in range(4)]
+
+    async def found() -> None:
+        for key in keys:
+            assert await store.set(key, {"own": key.encode()}, LIFE) is APPLIED
+
+    async def look() -> None:
+        for key in keys * 25:
+            assert await store.get(key, {}) == {"own": key.encode()}
+
+    if store.colour is not Colour.AWAITS:
+        drive(found())
+        in_all_processes(lambda: drive(look()), lambda: drive(look()))
+        store._source._own.get().dispose()
+        return
+    with asyncio.Runner() as runner:
+        runner.run(found())
+        in_all_processes(lambda: asyncio.run(look()), lambda: runner.run(look()))
+        runner.run(engine.dispose() if engine else store.close())
 
 
 def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Server) -> None:

@@ -71,6 +71,8 @@ _MENDS: Final = {
     r"OutOfMemoryError": "its memory is full: raise maxmemory",
     r"MISCONF": "it cannot write to its disk: is that full?",
     r"(unknown|Invalid) command|non deterministic": "it is older than Redis 5, or the command was renamed",
+    r"CERTIFICATE_VERIFY_FAILED": "name the authority that signed its certificate by ?ssl_ca_certs=/path/of/its.pem",
+    r"No such file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
     r"ClusterDownError|BusyLoadingError|MasterDownError": "it is starting, or a fail-over is under way",
     r"MaxConnections|No connection available|max number of clients": "more calls at once than connections",
 }

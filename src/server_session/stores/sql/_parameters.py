@@ -68,6 +68,9 @@ def connect_clearly(names: Collection[str]) -> Callable[..., Any]:
     def connect(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
         try:
             return dialect.connect(*arguments, **settings)
+        except OSError:
+            # A certificate that is not trusted is a ValueError too.
+            raise
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"the driver cannot connect with what the URL asks for ({', '.join(names)}): {error}"

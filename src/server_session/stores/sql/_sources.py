@@ -40,7 +40,7 @@ class Blocking:
     colour = Colour.BLOCKS
 
     def __init__(self, make: Callable[[], Engine], is_given: bool = False, limits: Conditions = ()) -> None:
-        self._own = ClientOfProcess(make, lambda parents: None if is_given else parents.dispose(close=False))
+        self._own = ClientOfProcess(make, lambda parents: parents.dispose(close=False))
         self.is_given = is_given
         self.limits = limits
         self.dialect = self._own.get().dialect.name
@@ -62,14 +62,13 @@ class Awaiting:
     colour = Colour.AWAITS
 
     def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False, limits: Conditions = ()) -> None:
-        # Made, and mostly dropped, so that a driver that is not there is missed now; greenlet SQLAlchemy itself misses
-        # at the first call alone.
-        made = make()
+        # Made for the loops' sake too, so that a driver that is not there is missed now; greenlet SQLAlchemy itself
+        # misses at the first call alone.
+        self._made = ClientOfProcess(make, lambda parents: parents.sync_engine.dispose(close=False))
         importlib.import_module("greenlet")
         self.is_given = is_given
         self.limits = limits
-        self.dialect = made.dialect.name
-        self._given = made if is_given else None
+        self.dialect = self._made.get().dialect.name
         self._loops = ClientOfEachLoop(make, AsyncEngine.dispose)
 
     async def close(self) -> None:
@@ -83,7 +82,7 @@ class Awaiting:
                 "SQLAlchemy's awaiting engines run under asyncio alone: "
                 "under trio give the store a blocking engine, or a URL with a blocking driver"
             )
-        engine = self._given or await self._loops.get()
+        engine = self._made.get() if self.is_given else await self._loops.get()
         has_begun = False
 
         async def whole() -> T:
