@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from server_session.exceptions import ConfigurationError
 from server_session.stores._parameters import refusal_of
 
-__all__ = ["check_parameters", "connect_clearly"]
+__all__ = ["check_parameters", "connect_clearly", "unreadable"]
 
 
 def _of_libpq(_url: URL) -> Collection[str]:
@@ -20,7 +20,8 @@ def _of_libpq(_url: URL) -> Collection[str]:
 
 
 def _of_signature(module: str, *further: str) -> Callable[[URL], Collection[str]]:
-    return lambda _url: {*inspect.signature(import_module(module).connect).parameters, *further}
+    # As text "false" would switch TLS off as well.
+    return lambda _url: {*inspect.signature(import_module(module).connect).parameters, *further} - {"ssl_disabled"}
 
 
 def _of_sqlite(url: URL) -> Collection[str]:
@@ -68,10 +69,10 @@ def connect_clearly(names: Collection[str]) -> Callable[..., Any]:
     def connect(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
         try:
             return dialect.connect(*arguments, **settings)
-        except OSError:
-            # A certificate that is not trusted is a ValueError too.
-            raise
         except (TypeError, ValueError) as error:
+            # A certificate that is not trusted is a ValueError as well as an OSError.
+            if not names or isinstance(error, OSError):
+                raise
             raise ConfigurationError(
                 f"the driver cannot connect with what the URL asks for ({', '.join(names)}): {error}"
             ) from error
