@@ -478,7 +478,10 @@ class TestRefusals:
         async def body(store):
             for _ in range(3):
                 await store.destroy(KEY)
-            assert [command for command in wire.sent if command in ("EVAL", "UNLINK")] == ["EVAL", *["UNLINK"] * 3]
+            asked = [command for command in wire.sent if command in ("EVALSHA", "EVAL", "UNLINK")]
+            # Once more where the server did not have the script.
+            assert asked[-3:] == ["UNLINK"] * 3
+            assert asked[:-3] in (["EVALSHA"], ["EVALSHA", "EVAL"])
 
         play(kind, wire.port, body)
 
@@ -751,7 +754,8 @@ class TestClusters:
         async def body(store):
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-            (store._blocking or store._awaiting).args[0].nodes_manager.slots_cache.clear()
+            way = (store._blocking or store._awaiting).args[0]
+            (way if store._blocking else way.get()).nodes_manager.slots_cache.clear()
             assert await store.get(key, {}) == {"a": b"1"}
 
         play(kind, cluster[1].port, body)

@@ -6,6 +6,9 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from server_session._colour import drive
+from server_session.exceptions import ColourError
+
 __all__ = ["ClientOfEachLoop", "ClientOfProcess"]
 
 C = TypeVar("C")
@@ -43,23 +46,27 @@ class ClientOfEachLoop(Generic[C]):
     Args:
         make: Makes a client, on the loop that it is for.
         close: Closes it, there.
+        elsewhere: What who calls it on no such loop is told.
     """
 
-    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]]) -> None:
+    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]], elsewhere: str) -> None:
         self._make = make
         self._close = close
+        self._elsewhere = elsewhere
         self._kept: dict[Any, tuple[C, AsyncGenerator[C, None]]] = {}
 
-    async def get(self) -> C:
+    def get(self) -> C:
         """Return the client of the running loop."""
-        loop = sys.modules["asyncio"].get_running_loop()
+        loop = sys.modules["asyncio"]._get_running_loop()
+        if loop is None:
+            raise ColourError(self._elsewhere)
         kept = self._kept.get(loop)
         if kept is None:
             # Loops that were closed by hand end no generators.
             for closed in [other for other in list(self._kept) if other.is_closed()]:
                 self._kept.pop(closed, None)
             lasting = self._last(loop)
-            kept = self._kept[loop] = await anext(lasting), lasting
+            kept = self._kept[loop] = drive(lasting.asend(None)), lasting
         return kept[0]
 
     async def close(self) -> None:

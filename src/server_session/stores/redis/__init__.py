@@ -5,32 +5,19 @@ import hashlib
 import importlib.resources
 import math
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import redis
 import redis.asyncio
-import redis.asyncio.retry
-import redis.retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError, SlotNotCoveredError
 
-from server_session._colour import is_driven, running_library
+from server_session._colour import is_driven
 from server_session._durations import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import (
-    APPLIED,
-    CONFLICT,
-    MISSING,
-    Colour,
-    Expect,
-    Fields,
-    Lifetime,
-    Outcome,
-    SessionStore,
-)
+from server_session.stores._base import Colour, Expect, Fields, Lifetime, Outcome, SessionStore
 from server_session.stores._clients import ClientOfEachLoop
 from server_session.stores._packed import Refusal
 from server_session.stores.redis._pipeline import Pipeline
@@ -40,8 +27,6 @@ __all__ = ["Client", "RedisSessionStore"]
 Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
 """The clients that a store can be given. What a Sentinel's `master_for` returns is a `Redis`."""
 
-_OUTCOMES: Final = {0: MISSING, 1: APPLIED, 2: CONFLICT}
-
 # A password with a reserved character in it, the first part of which redis-py takes for a port.
 _SPILT: Final = re.compile(r"[^:]*://[^/?#@]*:[^/?#@]*[/?#].*@", re.DOTALL)
 
@@ -49,14 +34,13 @@ _SCRIPT: Final = importlib.resources.files("server_session.stores.redis").joinpa
 # The name that Redis gives a script; nothing is kept secret by it.
 _SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
 
-# What an access control list is to allow, and which of it that list denies: a script that is stopped half-way would
-# leave half a write. Redis before 7 cannot tell.
+# What the script answers to writes, and to a hash that is no record.
+_OUTCOMES: Final = (Outcome.MISSING, Outcome.APPLIED, Outcome.CONFLICT)
+_FOREIGN: Final = 3
+_NONE: Final[Fields] = {}
+
+# What an access control list is to allow.
 _RIGHTS: Final = "time hget hgetall hset hdel hexists exists del unlink pttl pexpireat"
-_CHECK: Final = b"""local denied = {}
-for _, command in ipairs(redis.acl_check_cmd and ARGV or {}) do
-  if not redis.acl_check_cmd(command, KEYS[1]) then denied[#denied + 1] = command end
-end
-return denied"""
 _NEEDS: Final = f"its user needs +eval +evalsha +{_RIGHTS.replace(' ', ' +')} on the store's prefix (docs/stores.md)"
 
 # By the name of redis-py's error and what Redis says.
@@ -74,6 +58,11 @@ _MENDS: Final = {
 
 # Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
 _CONNECTIONS: Final = 50
+
+_ELSEWHERE: Final = (
+    "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL with "
+    "`blocking=True`, or of a blocking client, which is then called in worker threads"
+)
 
 # How many limits a caller that blocks waits for one of them to be free.
 _PATIENCE: Final = 10
@@ -134,10 +123,10 @@ class RedisSessionStore(SessionStore):
         match client:
             case str():
                 waits = {"max_connections": _CONNECTIONS, "timeout": _PATIENCE * limit}
-                encoding = _pool(redis.BlockingConnectionPool, redis.retry.Retry, client, limit, **waits)
+                encoding = _pool(redis.BlockingConnectionPool, client, limit, **waits)
                 self._blocking = partial(_ask, encoding)
                 if not blocking:
-                    make = partial(_pool, redis.asyncio.ConnectionPool, redis.asyncio.retry.Retry, client, limit)
+                    make = partial(_pool, redis.asyncio.ConnectionPool, client, limit)
                     self._awaiting = partial(_ask_awaiting, _pipelines(make, limit))
             case redis.Redis():
                 self._blocking = partial(_ask, client.connection_pool)
@@ -146,7 +135,7 @@ class RedisSessionStore(SessionStore):
             case redis.asyncio.Redis():
                 self._awaiting = partial(_ask_awaiting, _pipelines(lambda: client.connection_pool, limit))
             case redis.asyncio.RedisCluster():
-                self._awaiting = partial(_ask_cluster_awaiting, client, limit)
+                self._awaiting = partial(_ask_cluster_awaiting, ClientOfEachLoop(lambda: client, _leave, _ELSEWHERE), limit)
             case _:
                 raise ConfigurationError(
                     f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
@@ -161,16 +150,16 @@ class RedisSessionStore(SessionStore):
 
     async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
-        call = (b"get", *_expected(expect), b"1" if touch else b"0")
+        call = b"get" if touch else b"look"
         try:
-            answer = await self._run(key, *call)
+            answer = await self._run(key, call, expect)
         except StoreError as error:
             if type(error.__cause__) is not redis.ConnectionError:
                 raise
             # A read does no harm twice, and is mostly the first to find that an idle connection has ended.
-            answer = await self._run(key, *call)
+            answer = await self._run(key, call, expect)
         if not isinstance(answer, list):
-            return MISSING if _outcome(answer) is MISSING else CONFLICT
+            return Outcome.CONFLICT if answer else Outcome.MISSING
         try:
             return {name.decode(): value for name, value in zip(answer[::2], answer[1::2], strict=True) if name}
         except UnicodeDecodeError as error:
@@ -178,10 +167,8 @@ class RedisSessionStore(SessionStore):
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         """Write the whole record anew; see `SessionStore.set`."""
-        record = (*_milliseconds(lifetime), *_pairs(fields))
-        if expect is None:
-            return _outcome(await self._run(key, b"create", *record))
-        return _outcome(await self._run(key, b"replace", *_expected(expect), *record))
+        call = b"create" if expect is None else b"replace"
+        return _OUTCOMES[await self._run(key, call, expect or {}, lifetime, fields)]
 
     async def merge(
         self,
@@ -192,55 +179,63 @@ class RedisSessionStore(SessionStore):
         lifetime: Lifetime | None = None,
     ) -> Outcome:
         """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
-        writes = (*_milliseconds(lifetime), *_pairs(changed), *_names(removed))
-        return _outcome(await self._run(key, b"merge", *_expected(expect), *writes))
+        return _OUTCOMES[await self._run(key, b"merge", expect, lifetime, changed, removed)]
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. See `SessionStore.destroy`."""
         name = self._prefix + key.encode()
-        await self._check(name)
+        if not self._is_checked:
+            await self._check(name)
         return bool(await self._send(name, b"UNLINK", name))
 
-    async def _run(self, key: str, *call: bytes) -> Any:
+    async def _run(
+        self,
+        key: str,
+        call: bytes,
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+        changed: Mapping[str, bytes] = _NONE,
+        removed: Collection[str] = (),
+    ) -> Any:
         name = self._prefix + key.encode()
-        await self._check(name)
-        try:
-            return await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, *call)
-        except NoScriptError:
-            # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
-            return await self._send(name, b"EVAL", _SCRIPT, b"1", name, *call)
+        if not self._is_checked:
+            await self._check(name)
+        expected = [part for field, value in expect.items() for part in (field.encode(), b"" if value is None else b"=" + value)]
+        written = [part for field, value in changed.items() for part in (field.encode(), value)]
+        dropped = [field.encode() for field in removed]
+        counts = b"%d" % len(expected), b"%d" % len(written)
+        script = b"EVALSHA", _SCRIPT_NAME, b"1", name
+        answer = await self._send(name, *script, call, *_milliseconds(lifetime), *counts, *expected, *written, *dropped)
+        if answer == _FOREIGN:
+            raise RecordError("the key holds a hash that is no session: another program wrote it")
+        return answer
 
     async def _check(self, name: bytes) -> None:
-        if not self._is_checked:
-            denied = await self._send(name, b"EVAL", _CHECK, b"1", name, *_RIGHTS.encode().split())
-            if denied:
-                raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {_NEEDS}")
-            self._is_checked = True
+        denied = await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, b"rights", *_RIGHTS.encode().split())
+        if denied:
+            raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {_NEEDS}")
+        self._is_checked = True
 
     async def _send(self, name: bytes, *command: bytes) -> Any:
         try:
             if self._blocking is not None and (self._awaiting is None or is_driven()):
                 return self._blocking(name, command)
-            if self._awaiting is not None and running_library() == "asyncio":
-                return await self._awaiting(name, command)
+            return await self._awaiting(name, command)
         except NoScriptError:
-            raise
+            # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
+            return await self._send(name, b"EVAL", _SCRIPT, *command[2:])
         except ResponseError as error:
             # An unknown command's arguments are quoted by the server.
             raise _refusal(error) from (None if "unknown command" in str(error) else error)
         except (RedisError, RedisClusterException, OSError) as error:
             raise StoreDownError(f"no answer from Redis: {_explained(error)}") from error
         except RuntimeError as error:
-            if self.colour is not Colour.AWAITS:
+            if self.colour is not Colour.AWAITS or isinstance(error, ColourError):
                 raise
             raise ColourError(
                 "redis-py's asynchronous client serves one event loop, and this one was used on another: make the "
                 "store of a URL, which has a client for each loop"
             ) from error
-        raise ColourError(
-            "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL "
-            "with `blocking=True`, or of a blocking client, which is then called in worker threads"
-        )
 
 
 # Ways to a server, by the name of a key. None of them sends a command twice whose answer was lost, as the clients' own
@@ -256,43 +251,54 @@ def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
         pool.release(connection)
 
 
-async def _ask_awaiting(pipelines: ClientOfEachLoop[Pipeline], _name: bytes, command: tuple[bytes, ...]) -> Any:
-    return await (await pipelines.get()).call(command)
+def _ask_awaiting(
+    pipelines: ClientOfEachLoop[Pipeline], _name: bytes, command: tuple[bytes, ...]
+) -> Coroutine[Any, Any, Any]:
+    return pipelines.get().call(command)
 
 
 def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
-    # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
     try:
-        node = client.get_node_from_key(name)
+        return _ask_node(client, name, command)
     except SlotNotCoveredError:
         # The client itself looks anew only when a node has answered, and here there is none to ask.
         client.nodes_manager.initialize()
-        node = client.get_node_from_key(name)
-    return client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+        return _ask_node(client, name, command)
 
 
-async def _ask_cluster_awaiting(client: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask_cluster_awaiting(
+    clients: ClientOfEachLoop[Any], limit: float, name: bytes, command: tuple[bytes, ...]
+) -> Any:
+    client = clients.get()
     async with asyncio.timeout(limit):
         await client.initialize()
         try:
-            node = client.get_node_from_key(name)
+            return await _ask_node(client, name, command)
         except SlotNotCoveredError:
             await client.nodes_manager.initialize()
-            node = client.get_node_from_key(name)
-        return await client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+            return await _ask_node(client, name, command)
+
+
+def _ask_node(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
+    # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
+    node = client.get_node_from_key(name)
+    return client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
 
 
 def _pipelines(pool: Callable[[], Any], limit: float) -> ClientOfEachLoop[Pipeline]:
-    return ClientOfEachLoop(lambda: Pipeline(pool(), limit), Pipeline.close)
+    return ClientOfEachLoop(lambda: Pipeline(pool().make_connection(), limit), Pipeline.close, _ELSEWHERE)
 
 
-def _pool(kind: Any, retry: Any, url: str, limit: float, **options: Any) -> Any:
-    once = retry(NoBackoff(), 0)
+async def _leave(_client: object) -> None:
+    """Leave a client to who gave it."""
+
+
+def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     try:
         if _SPILT.match(url):
             raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
         # RESP2 says all that is said here.
-        pool = kind.from_url(url, protocol=2, socket_timeout=limit, socket_connect_timeout=limit, retry=once, **options)
+        pool = kind.from_url(url, protocol=2, socket_timeout=limit, socket_connect_timeout=limit, **options)
         # Made, but not connected: what else the URL asks for is only looked at here.
         pool.connection_class(**pool.connection_kwargs)
     except TypeError as error:
@@ -319,26 +325,6 @@ def _explained(error: Exception) -> str:
     hidden = r"\S+:\d+\S*|, with args.*" if mend and isinstance(error, ResponseError) else r"\S+:\d+\S*|['\"`].*"
     said = re.sub(hidden, "…", said, flags=re.DOTALL)
     return kind + (f": {mend}" if mend else "") + (f" (it said: {said})" if said else "")
-
-
-def _outcome(answer: int) -> Outcome:
-    try:
-        return _OUTCOMES[answer]
-    except KeyError:
-        raise RecordError("the key holds a hash that is no session: another program wrote it") from None
-
-
-def _expected(expect: Expect) -> list[bytes]:
-    present = {name: value for name, value in expect.items() if value is not None}
-    return [*_pairs(present), *_names([name for name in expect if name not in present])]
-
-
-def _pairs(fields: Mapping[str, bytes]) -> list[bytes]:
-    return [b"%d" % (2 * len(fields)), *[part for name, value in fields.items() for part in (name.encode(), value)]]
-
-
-def _names(names: Collection[str]) -> list[bytes]:
-    return [b"%d" % len(names), *[name.encode() for name in names]]
 
 
 def _milliseconds(lifetime: Lifetime | None) -> list[bytes]:

@@ -13,8 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
-from server_session._colour import running_library
-from server_session.exceptions import ColourError, ConfigurationError
+from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, connect_with_limit, lock_limit
@@ -30,6 +29,12 @@ Conditions: TypeAlias = tuple[ColumnElement[bool], ...]
 _CONNECTIONS: Final = 10
 # SQLite lets one write at a time, and whoever waits looks again now and then: few get through more than many.
 _CONNECTIONS_TO_A_FILE: Final = 2
+
+
+_ELSEWHERE: Final = (
+    "SQLAlchemy's awaiting engines run under asyncio alone: "
+    "under trio give the store a blocking engine, or a URL with a blocking driver"
+)
 
 
 class Blocking:
@@ -67,8 +72,7 @@ class Awaiting:
         self.is_given = is_given
         self.limits = limits
         self.dialect = made.dialect.name
-        self._given = made if is_given else None
-        self._loops = ClientOfEachLoop(make, AsyncEngine.dispose)
+        self._loops = ClientOfEachLoop(make, _leave if is_given else AsyncEngine.dispose, _ELSEWHERE)
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
@@ -76,12 +80,7 @@ class Awaiting:
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:
         """Run the step over a connection, by this moment of the monotonic clock."""
-        if running_library() == "trio":
-            raise ColourError(
-                "SQLAlchemy's awaiting engines run under asyncio alone: "
-                "under trio give the store a blocking engine, or a URL with a blocking driver"
-            )
-        engine = self._given or await self._loops.get()
+        engine = self._loops.get()
         has_begun = False
 
         async def whole() -> T:
@@ -105,6 +104,10 @@ class Awaiting:
             # The task has the same limit; what its driver then does to close the connection may take longer.
             raise TimeoutError
         return task.result()
+
+
+async def _leave(_engine: object) -> None:
+    """Leave an engine to who gave it."""
 
 
 def _take(task: "asyncio.Future[Any]") -> None:
