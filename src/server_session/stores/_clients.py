@@ -45,11 +45,11 @@ class ClientOfEachLoop(Generic[C]):
 
     Args:
         make: Makes a client, on the loop that it is for.
-        close: Closes it, there.
+        close: Closes it, there; `None` where that is its owner's to do.
         elsewhere: What who calls it on no such loop is told.
     """
 
-    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]], elsewhere: str) -> None:
+    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]] | None, elsewhere: str) -> None:
         self._make = make
         self._close = close
         self._elsewhere = elsewhere
@@ -82,4 +82,5 @@ class ClientOfEachLoop(Generic[C]):
             yield client
         finally:
             self._kept.pop(loop, None)
-            await self._close(client)
+            if self._close is not None:
+                await self._close(client)

@@ -37,7 +37,6 @@ _SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().e
 # What the script answers to writes, and to a hash that is no record.
 _OUTCOMES: Final = (Outcome.MISSING, Outcome.APPLIED, Outcome.CONFLICT)
 _FOREIGN: Final = 3
-_NONE: Final[Fields] = {}
 
 # What an access control list is to allow.
 _RIGHTS: Final = "time hget hgetall hset hdel hexists exists del unlink pttl pexpireat"
@@ -135,7 +134,7 @@ class RedisSessionStore(SessionStore):
             case redis.asyncio.Redis():
                 self._awaiting = partial(_ask_awaiting, _pipelines(lambda: client.connection_pool, limit))
             case redis.asyncio.RedisCluster():
-                self._awaiting = partial(_ask_cluster_awaiting, ClientOfEachLoop(lambda: client, _leave, _ELSEWHERE), limit)
+                self._awaiting = partial(_ask_cluster_awaiting, ClientOfEachLoop(lambda: client, None, _ELSEWHERE), limit)
             case _:
                 raise ConfigurationError(
                     f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
@@ -168,7 +167,7 @@ class RedisSessionStore(SessionStore):
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         """Write the whole record anew; see `SessionStore.set`."""
         call = b"create" if expect is None else b"replace"
-        return _OUTCOMES[await self._run(key, call, expect or {}, lifetime, fields)]
+        return _OUTCOMES[await self._run(key, call, expect or {}, *_writes(fields, (), lifetime))]
 
     async def merge(
         self,
@@ -179,7 +178,7 @@ class RedisSessionStore(SessionStore):
         lifetime: Lifetime | None = None,
     ) -> Outcome:
         """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
-        return _OUTCOMES[await self._run(key, b"merge", expect, lifetime, changed, removed)]
+        return _OUTCOMES[await self._run(key, b"merge", expect, *_writes(changed, removed, lifetime))]
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. See `SessionStore.destroy`."""
@@ -188,24 +187,18 @@ class RedisSessionStore(SessionStore):
             await self._check(name)
         return bool(await self._send(name, b"UNLINK", name))
 
-    async def _run(
-        self,
-        key: str,
-        call: bytes,
-        expect: Expect,
-        lifetime: Lifetime | None = None,
-        changed: Mapping[str, bytes] = _NONE,
-        removed: Collection[str] = (),
-    ) -> Any:
+    async def _run(self, key: str, call: bytes, expect: Expect, *writes: bytes) -> Any:
         name = self._prefix + key.encode()
         if not self._is_checked:
             await self._check(name)
-        expected = [part for field, value in expect.items() for part in (field.encode(), b"" if value is None else b"=" + value)]
-        written = [part for field, value in changed.items() for part in (field.encode(), value)]
-        dropped = [field.encode() for field in removed]
-        counts = b"%d" % len(expected), b"%d" % len(written)
-        script = b"EVALSHA", _SCRIPT_NAME, b"1", name
-        answer = await self._send(name, *script, call, *_milliseconds(lifetime), *counts, *expected, *written, *dropped)
+        expected = [
+            part
+            for field, value in expect.items()
+            for part in (field.encode(), b"" if value is None else b"=" + value)
+        ]
+        answer = await self._send(
+            name, b"EVALSHA", _SCRIPT_NAME, b"1", name, call, b"%d" % len(expected), *expected, *writes
+        )
         if answer == _FOREIGN:
             raise RecordError("the key holds a hash that is no session: another program wrote it")
         return answer
@@ -225,8 +218,11 @@ class RedisSessionStore(SessionStore):
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
             return await self._send(name, b"EVAL", _SCRIPT, *command[2:])
         except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                raise RecordError("the key holds no hash: another program wrote it") from error
             # An unknown command's arguments are quoted by the server.
-            raise _refusal(error) from (None if "unknown command" in str(error) else error)
+            cause = None if "unknown command" in str(error) else error
+            raise StoreError(f"Redis refused the call: {_explained(error)}") from cause
         except (RedisError, RedisClusterException, OSError) as error:
             raise StoreDownError(f"no answer from Redis: {_explained(error)}") from error
         except RuntimeError as error:
@@ -289,10 +285,6 @@ def _pipelines(pool: Callable[[], Any], limit: float) -> ClientOfEachLoop[Pipeli
     return ClientOfEachLoop(lambda: Pipeline(pool().make_connection(), limit), Pipeline.close, _ELSEWHERE)
 
 
-async def _leave(_client: object) -> None:
-    """Leave a client to who gave it."""
-
-
 def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     try:
         if _SPILT.match(url):
@@ -312,12 +304,6 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     return pool
 
 
-def _refusal(error: ResponseError) -> StoreError:
-    if "WRONGTYPE" in str(error):
-        return RecordError("the key holds no hash: another program wrote it")
-    return StoreError(f"Redis refused the call: {_explained(error)}")
-
-
 def _explained(error: Exception) -> str:
     """Say what kind of error it is, what mends it and what was said, without hosts, and without values."""
     kind, said = type(error).__name__, str(error)
@@ -327,9 +313,11 @@ def _explained(error: Exception) -> str:
     return kind + (f": {mend}" if mend else "") + (f" (it said: {said})" if said else "")
 
 
-def _milliseconds(lifetime: Lifetime | None) -> list[bytes]:
+def _writes(changed: Mapping[str, bytes], removed: Collection[str], lifetime: Lifetime | None) -> list[bytes]:
     # Within what Redis takes for an expiry: a script that failed there would have written the fields before.
-    return [
+    times = [
         b"" if seconds is None else b"%d" % math.ceil(min(max(seconds, 0.0), 1e12) * 1000)
         for seconds in lifetime or (None, None)
     ]
+    pairs = [part for name, value in changed.items() for part in (name.encode(), value)]
+    return [*times, b"%d" % len(pairs), *pairs, *[name.encode() for name in removed]]

@@ -80,7 +80,8 @@ class Pipeline:
                     if self._trips:
                         await self._read_trip(until)
                     else:
-                        await self._connect()
+                        if self._connection.health_check_interval or await self._has_ended():
+                            await self._connect()
                         self._send()
                 except _LOST as error:
                     await self._connection.disconnect(nowait=True)
@@ -90,8 +91,6 @@ class Pipeline:
 
     async def _connect(self) -> None:
         try:
-            if not self._connection.health_check_interval and not await self._has_ended():
-                return
             async with asyncio.timeout(self._limit):
                 if await self._has_ended():
                     await self._connection.disconnect(nowait=True)

@@ -2,9 +2,9 @@
 --
 -- A record is a hash: its fields and, under the empty name, which no field can have, its idle time and its deadline in
 -- milliseconds ("1800000 1790000000000", or "1800000" for no deadline). The key expires when the record does.
--- The arguments: the call, idle time and time to the deadline (or ""), how many stand in the next two lists, and three
--- lists: what is expected (a name, and "=" and its value, or "" where there may be none), what is written (a name and its
--- value), and the names that are dropped.
+-- The arguments: the call, and what it expects (a name, and "=" and its value, or "" where there may be none); and of a
+-- write idle time and time to the deadline (or ""), what it writes (a name and its value), and the names that it drops.
+-- Before the first two lists stands how long they are.
 
 local MISSING, APPLIED, CONFLICT, FOREIGN = 0, 1, 2, 3
 
@@ -22,10 +22,11 @@ if ARGV[1] == "rights" then
   return denied
 end
 
-local call, idle, remaining = ARGV[1], ARGV[2], ARGV[3]
-local expected = 6
-local written = expected + ARGV[4]
-local dropped = written + ARGV[5]
+local call, expected = ARGV[1], 3
+local times = expected + ARGV[2]
+local idle, remaining = ARGV[times], ARGV[times + 1]
+local written = times + 3
+local dropped = written + (ARGV[times + 2] or 0)
 
 local function now()
   local time = redis.call("TIME")
@@ -33,7 +34,7 @@ local function now()
 end
 
 local function is_as_expected()
-  for place = expected, written - 1, 2 do
+  for place = expected, times - 1, 2 do
     local value = redis.call("HGET", key, ARGV[place])
     if (value and "=" .. value or "") ~= ARGV[place + 1] then
       return false

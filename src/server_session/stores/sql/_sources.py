@@ -72,7 +72,7 @@ class Awaiting:
         self.is_given = is_given
         self.limits = limits
         self.dialect = made.dialect.name
-        self._loops = ClientOfEachLoop(make, _leave if is_given else AsyncEngine.dispose, _ELSEWHERE)
+        self._loops = ClientOfEachLoop(make, None if is_given else AsyncEngine.dispose, _ELSEWHERE)
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
@@ -104,10 +104,6 @@ class Awaiting:
             # The task has the same limit; what its driver then does to close the connection may take longer.
             raise TimeoutError
         return task.result()
-
-
-async def _leave(_engine: object) -> None:
-    """Leave an engine to who gave it."""
 
 
 def _take(task: "asyncio.Future[Any]") -> None:
