@@ -112,25 +112,6 @@ def _take(task: "asyncio.Future[Any]") -> None:
         task.exception()
 
 
-def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
-    """Return the source for what a store was given."""
-    if isinstance(engine, AsyncEngine):
-        _refuse_memory(type(engine.pool))
-        awaiting = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return Awaiting(lambda: awaiting, is_given=True)
-    if isinstance(engine, Engine):
-        _refuse_memory(type(engine.pool))
-        blocking = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return Blocking(lambda: blocking, is_given=True)
-    try:
-        return _source_of_url(engine, timeout)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
-            "or [mysql] of server-session, SQLite's aiosqlite with none"
-        ) from error
-
-
 # In the place of what SQLAlchemy and Python say of it, which may quote the password.
 _UNREADABLE: Final = (
     "the URL of the session database cannot be read: it looks like postgresql+asyncpg://user@host/database, "
@@ -139,38 +120,41 @@ _UNREADABLE: Final = (
 )
 
 
-def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
+def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
+    """Return the source for what a store was given."""
+    if isinstance(engine, Engine | AsyncEngine):
+        _refuse_memory(type(engine.pool))
+        given: Any = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return (Blocking if isinstance(engine, Engine) else Awaiting)(lambda: given, is_given=True)
     try:
-        url = make_url(engine)
-        spoken = cast("type[DefaultDialect]", url.get_dialect())
+        return _source_of_url(make_url(engine), timeout)
+    except ConfigurationError:
+        raise
     except (ArgumentError, ValueError):
         raise ConfigurationError(_UNREADABLE) from None
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
+            "or [mysql] of server-session, SQLite's aiosqlite with none"
+        ) from error
+
+
+def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
+    spoken = cast("type[DefaultDialect]", url.get_dialect())
     family_of(spoken.name)
     if "@" in (url.host or ""):
         # A password had it.
-        raise ConfigurationError(_UNREADABLE)
-    try:
-        spoken().create_connect_args(url)
-    except (ArgumentError, ValueError):
-        raise ConfigurationError(_UNREADABLE) from None
+        raise ValueError
     _refuse_memory(spoken.get_pool_class(url))
     has_pooler = url.query.get("pgbouncer") == "true"
-    url = url.difference_update_query(["pgbouncer"])
     limits = (LIMITS_THROUGH_POOLER if has_pooler else LIMITS).get(spoken.driver)
     if has_pooler and limits is None:
         raise ConfigurationError(
             "pgbouncer=true in the URL is for psycopg: take postgresql+psycopg, or postgresql+psycopg_async to await; "
             "asyncpg cannot go through a pooler in transaction mode"
         )
-    settings = _settings(spoken, timeout, limits(timeout) if limits else {})
-    with_each = (lock_limit(timeout),) if has_pooler else ()
-    if spoken.is_async:
-        return Awaiting(lambda: create_async_engine(url, **settings), limits=with_each)
-    return Blocking(lambda: _blocking_engine(url, settings), limits=with_each)
-
-
-def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[str, Any]) -> dict[str, Any]:
-    return {
+    settings: dict[str, Any] = {
+        "url": url.difference_update_query(["pgbouncer"]),
         "isolation_level": "AUTOCOMMIT",
         "skip_autocommit_rollback": True,
         "hide_parameters": True,
@@ -178,15 +162,19 @@ def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[s
         "pool_size": _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS,
         "max_overflow": 0,
         "pool_timeout": timeout,
-        "connect_args": connect_args,
+        "connect_args": limits(timeout) if limits else {},
     }
+    with_each = (lock_limit(timeout),) if has_pooler else ()
+    if spoken.is_async:
+        return Awaiting(lambda: create_async_engine(**settings), limits=with_each)
 
+    def make() -> Engine:
+        made = create_engine(**settings)
+        if made.driver == "psycopg":
+            event.listen(made, "do_connect", connect_with_limit(timeout))
+        return made
 
-def _blocking_engine(url: URL, settings: dict[str, Any]) -> Engine:
-    engine = create_engine(url, **settings)
-    if engine.driver == "psycopg":
-        event.listen(engine, "do_connect", connect_with_limit(settings["pool_timeout"]))
-    return engine
+    return Blocking(make, limits=with_each)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

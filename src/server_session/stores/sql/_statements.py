@@ -83,26 +83,13 @@ class Statements:
         ).where(is_key)
         # SQLite has no lock of a row, and SQLAlchemy leaves the words out there.
         self.read_and_lock = self.read.where(*limits).with_for_update()
+        contents = {"data": bindparam("packed"), "stamp": bindparam("fresh"), "idle": bindparam("seconds")}
+        ends, until = bindparam("ends", type_=Double), bindparam("until", type_=Double)
         self.add = _insert_unless_there(table, family).values(
-            id=bindparam("key"),
-            data=bindparam("packed"),
-            stamp=bindparam("fresh"),
-            idle=bindparam("seconds"),
-            deadline=now + bindparam("remaining", type_=Double),
-            expires=now + bindparam("lasts", type_=Double),
+            id=bindparam("key"), **contents, deadline=now + ends, expires=now + until
         )
-        self.write = (
-            update(table)
-            .where(*as_seen)
-            .values(
-                data=bindparam("packed"),
-                stamp=bindparam("fresh"),
-                idle=bindparam("seconds"),
-                deadline=bindparam("ends"),
-                expires=bindparam("until"),
-            )
-        )
-        self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=bindparam("until"))
+        self.write = update(table).where(*as_seen).values(**contents, deadline=ends, expires=until)
+        self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=until)
         self.drop = delete(table).where(is_mine, column.expires > now)
         self.drop_expired = delete(table).where(is_mine, column.expires <= now)
         self.list_expired = (
