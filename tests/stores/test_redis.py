@@ -687,7 +687,9 @@ class TestLostAnswers:
 
             play(kind, server.port, body)
 
-    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_goes_over_a_new_one(self, redis_server, monkeypatch):
+    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_goes_over_a_new_one(
+        self, redis_server, monkeypatch
+    ):
         def fail(*_):
             raise RuntimeError("the handler is closed")
 

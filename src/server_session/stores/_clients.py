@@ -57,9 +57,10 @@ class ClientOfEachLoop(Generic[C]):
 
     def get(self) -> C:
         """Return the client of the running loop."""
-        loop = sys.modules["asyncio"]._get_running_loop()
-        if loop is None:
-            raise ColourError(self._elsewhere)
+        try:
+            loop = sys.modules["asyncio"].get_running_loop()
+        except RuntimeError:
+            raise ColourError(self._elsewhere) from None
         kept = self._kept.get(loop)
         if kept is None:
             # Loops that were closed by hand end no generators.

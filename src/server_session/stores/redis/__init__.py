@@ -5,7 +5,7 @@ import hashlib
 import importlib.resources
 import math
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -116,8 +116,8 @@ class RedisSessionStore(SessionStore):
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = prefix.encode()
         self._is_checked = False
-        self._blocking: Callable[[bytes, tuple[bytes, ...]], Any] | None = None
-        self._awaiting: Callable[[bytes, tuple[bytes, ...]], Awaitable[Any]] | None = None
+        self._blocking: Any = None
+        self._awaiting: Any = None
         encoding: Any = client
         match client:
             case str():
@@ -134,7 +134,9 @@ class RedisSessionStore(SessionStore):
             case redis.asyncio.Redis():
                 self._awaiting = partial(_ask_awaiting, _pipelines(lambda: client.connection_pool, limit))
             case redis.asyncio.RedisCluster():
-                self._awaiting = partial(_ask_cluster_awaiting, ClientOfEachLoop(lambda: client, None, _ELSEWHERE), limit)
+                self._awaiting = partial(
+                    _ask_cluster_awaiting, ClientOfEachLoop(lambda: client, None, _ELSEWHERE), limit
+                )
             case _:
                 raise ConfigurationError(
                     f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
@@ -192,9 +194,7 @@ class RedisSessionStore(SessionStore):
         if not self._is_checked:
             await self._check(name)
         expected = [
-            part
-            for field, value in expect.items()
-            for part in (field.encode(), b"" if value is None else b"=" + value)
+            part for field, value in expect.items() for part in (field.encode(), b"" if value is None else b"=" + value)
         ]
         answer = await self._send(
             name, b"EVALSHA", _SCRIPT_NAME, b"1", name, call, b"%d" % len(expected), *expected, *writes

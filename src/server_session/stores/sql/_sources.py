@@ -30,7 +30,6 @@ _CONNECTIONS: Final = 10
 # SQLite lets one write at a time, and whoever waits looks again now and then: few get through more than many.
 _CONNECTIONS_TO_A_FILE: Final = 2
 
-
 _ELSEWHERE: Final = (
     "SQLAlchemy's awaiting engines run under asyncio alone: "
     "under trio give the store a blocking engine, or a URL with a blocking driver"
@@ -92,7 +91,8 @@ class Awaiting:
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
         task = asyncio.ensure_future(whole())
-        task.add_done_callback(_take)
+        # So that asyncio does not report a failure that nobody is left to hear of.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             done, _ = await asyncio.wait({task}, timeout=end - time.monotonic())
         except asyncio.CancelledError:
@@ -104,12 +104,6 @@ class Awaiting:
             # The task has the same limit; what its driver then does to close the connection may take longer.
             raise TimeoutError
         return task.result()
-
-
-def _take(task: "asyncio.Future[Any]") -> None:
-    # So that asyncio does not report a failure that nobody is left to hear of.
-    if not task.cancelled():
-        task.exception()
 
 
 # In the place of what SQLAlchemy and Python say of it, which may quote the password.

@@ -17,11 +17,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server_session._colour import pause
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
 from server_session.stores._base import Outcome
-from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, begin, look, pack, send
@@ -35,10 +34,6 @@ _WRITES_A_SWEEP: Final = 50
 _ROWS_A_SWEEP: Final = 100
 # Databases bound the number of a statement's parameters.
 _MOST_ROWS_A_SWEEP: Final = 10_000
-
-# Of several tries in one call; the time-out may end them sooner.
-_MOST_TRIES: Final = 30
-_LONGEST_PAUSE: Final = 0.1
 
 _SHORT_SCHEME: Final = re.compile(r"\Apostgres(?=[+:])", re.IGNORECASE)
 
@@ -132,12 +127,12 @@ class SQLSessionStore(PackedStore):
             # A new session needs no look first: to add it fails where there is one.
             is_new = likely is Likely.FOUNDS and read is self._statements.read
             row = None if is_new else look(connection, read, key)
-            # The row of an earlier try, whose answer was lost, is written.
-            is_written = row is not None and row.stamp == fresh
-            record = None if row is None or is_written else row.record
+            if row is not None and row.stamp == fresh:
+                # The row of an earlier try, whose answer was lost.
+                return (change(None, 0.0),)
             # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
-            decision = change(record, 0.0 if row is None or record is None else row.now)
-            return (decision,) if is_written or self._put(connection, key, row, decision, fresh) else None
+            decision = change(None, 0.0) if row is None else change(row.record, row.now)
+            return (decision,) if self._put(connection, key, row, decision, fresh) else None
 
         (decision,) = await self._run(work)
         if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
@@ -193,22 +188,23 @@ class SQLSessionStore(PackedStore):
     ) -> bool:
         """Write what became of the record; `False` where somebody has written meanwhile."""
         say = self._statements
-        record = None if row is None else row.record
-        if changed is record or isinstance(changed, Outcome):
+        if isinstance(changed, Outcome) or changed is (None if row is None else row.record):
             return True
         if changed is None:
             # What somebody wrote meanwhile is dropped with it.
             return send(connection, say.drop, {"key": key})
         moved = {"key": key, "fresh": fresh, "until": changed.expires}
-        if row is not None and record is not None and changed.fields is record.fields:
+        if row is not None and changed.fields is row.record.fields:
             return send(connection, say.touch, {**moved, "seen": row.stamp})
         ends = None if changed.deadline == math.inf else changed.deadline
         whole = {**moved, "packed": pack(changed.fields), "seconds": changed.idle, "ends": ends}
-        if row is not None and record is not None:
-            return send(connection, say.write, {**whole, "seen": row.stamp})
         if row is not None:
-            connection.execute(say.drop_expired, {"key": key})
-        return connection.execute(say.add, whole).rowcount == 1
+            return send(connection, say.write, {**whole, "seen": row.stamp})
+        if connection.execute(say.add, whole).rowcount == 1:
+            return True
+        # Somebody was faster, or what stands there has expired.
+        connection.execute(say.drop_expired, {"key": key})
+        return False
 
     async def _run(self, work: Work[R], *, in_transaction: bool = True) -> R:
         try:
@@ -223,7 +219,7 @@ class SQLSessionStore(PackedStore):
         may_make_table = self._makes_table
         may_lose = True
         locks = False
-        for attempt in range(_MOST_TRIES):
+        for attempt in itertools.count():
             try:
                 answer = await self._source.run(partial(self._step, work=work, locks=locks), end)
             except DBAPIError as error:
@@ -243,8 +239,7 @@ class SQLSessionStore(PackedStore):
                 if time.monotonic() >= end:
                     break
             # Contention is met with the lock first, and with time after that.
-            if attempt:
-                await pause(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - no secret
+            await step_back(attempt)
         raise StoreError(f"a session was written by others for {self._timeout:g} s: nothing was written by this call")
 
     def _step(self, connection: Connection, *, work: Work[R], locks: bool) -> R | None:
@@ -259,7 +254,7 @@ class SQLSessionStore(PackedStore):
         try:
             begin(connection, say.begin)
             answer = work(connection, say.read_and_lock)
-            send(connection, "COMMIT", None)
+            send(connection, say.commit, {})
         except BaseException:
             # Whatever it was, no connection goes back to the pool with a transaction open.
             connection.invalidate()
