@@ -40,6 +40,7 @@ class Pipeline:
         self._unsent: list[tuple[bytes, _Answer]] = []
         # A trip: when the answers are due to what was sent in one piece, and who still waits for one.
         self._trips: deque[tuple[float, deque[_Answer]]] = deque()
+        self._watcher: asyncio.Handle | None = None
         # The task that is at work, or the answer that a caller is at work for.
         self._worker: asyncio.Future[Any] | None = None
 
@@ -78,7 +79,7 @@ class Pipeline:
             while (self._trips or self._unsent) and not (until and until.done()):
                 try:
                     if self._trips:
-                        await self._read_trip(until)
+                        await self._read(until)
                     else:
                         if self._connection.health_check_interval or await self._has_ended():
                             await self._connect()
@@ -135,22 +136,15 @@ class Pipeline:
         calls = [call for call in self._unsent if not call[1].done()]
         self._unsent.clear()
         if calls:
-            self._trips.append((self._loop.time() + self._limit, deque(answer for _, answer in calls)))
+            due = self._loop.time() + self._limit
+            self._trips.append((due, deque([answer for _, answer in calls])))
+            if self._watcher is None:
+                self._watcher = self._loop.call_at(due, self._watch)
         return b"".join([command for command, _ in calls])
 
-    async def _read_trip(self, until: _Answer | None) -> None:
-        due, answers = self._trips[0]
-        try:
-            async with asyncio.timeout_at(due):
-                await self._read(answers, until)
-        except TimeoutError:
-            # A loop that was busy looks late: what has come by now is taken.
-            async with asyncio.timeout(0):
-                await self._read(answers, until)
-        if not answers:
-            self._trips.popleft()
-
-    async def _read(self, answers: deque[_Answer], until: _Answer | None) -> None:
+    async def _read(self, until: _Answer | None) -> None:
+        """Give out the answers to what was sent first, or those up to this one."""
+        _, answers = self._trips[0]
         while answers and not (until and until.done()):
             try:
                 said = await self._connection.read_response(disconnect_on_error=False)
@@ -163,6 +157,26 @@ class Pipeline:
                 answer.set_exception(said)
             else:
                 answer.set_result(said)
+
+        if self._trips and not answers:
+            self._trips.popleft()
+
+    def _watch(self, is_late: bool = False) -> None:
+        """Give the connection up where an answer is overdue. One timer does for many calls."""
+        self._watcher = None
+        if not self._trips:
+            return
+        due, _ = self._trips[0]
+        if due > self._loop.time():
+            self._watcher = self._loop.call_at(due, self._watch)
+        elif not is_late:
+            # A loop that was busy looks late: what has come by now is taken.
+            self._watcher = self._loop.call_soon(self._watch, True)
+        else:
+            self._fail(TimeoutError())
+            writer = self._writer()
+            if writer is not None:
+                writer.transport.abort()
 
     def _fail(self, error: BaseException) -> None:
         for _, answers in self._trips:
