@@ -5,7 +5,7 @@ import hashlib
 import importlib.resources
 import math
 import re
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -125,18 +125,17 @@ class RedisSessionStore(SessionStore):
                 encoding = _pool(redis.BlockingConnectionPool, client, limit, **waits)
                 self._blocking = partial(_ask, encoding)
                 if not blocking:
-                    make = partial(_pool, redis.asyncio.ConnectionPool, client, limit)
-                    self._awaiting = partial(_ask_awaiting, _pipelines(make, limit))
+                    pool = _pool(redis.asyncio.ConnectionPool, client, limit)
+                    self._awaiting = partial(_ask_pipeline, _pipelines(pool, limit))
             case redis.Redis():
                 self._blocking = partial(_ask, client.connection_pool)
             case redis.RedisCluster():
                 self._blocking = partial(_ask_cluster, client)
             case redis.asyncio.Redis():
-                self._awaiting = partial(_ask_awaiting, _pipelines(lambda: client.connection_pool, limit))
+                self._awaiting = partial(_ask_pipeline, _pipelines(client.connection_pool, limit))
             case redis.asyncio.RedisCluster():
-                self._awaiting = partial(
-                    _ask_cluster_awaiting, ClientOfEachLoop(lambda: client, None, _ELSEWHERE), limit
-                )
+                clients = ClientOfEachLoop(lambda: client, None, _ELSEWHERE)
+                self._awaiting = partial(_ask_cluster_awaiting, clients, limit)
             case _:
                 raise ConfigurationError(
                     f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
@@ -211,9 +210,8 @@ class RedisSessionStore(SessionStore):
 
     async def _send(self, name: bytes, *command: bytes) -> Any:
         try:
-            if self._blocking is not None and (self._awaiting is None or is_driven()):
-                return self._blocking(name, command)
-            return await self._awaiting(name, command)
+            may_block = self._awaiting is None or (self._blocking is not None and is_driven())
+            return await (self._blocking if may_block else self._awaiting)(name, command)
         except NoScriptError:
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
             return await self._send(name, b"EVAL", _SCRIPT, *command[2:])
@@ -238,7 +236,7 @@ class RedisSessionStore(SessionStore):
 # `execute_command` does.
 
 
-def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
     connection = pool.get_connection()
     try:
         connection.send_command(*command)
@@ -247,42 +245,33 @@ def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
         pool.release(connection)
 
 
-def _ask_awaiting(
-    pipelines: ClientOfEachLoop[Pipeline], _name: bytes, command: tuple[bytes, ...]
-) -> Coroutine[Any, Any, Any]:
-    return pipelines.get().call(command)
-
-
-def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
     try:
-        return _ask_node(client, name, command)
+        node = client.get_node_from_key(name)
     except SlotNotCoveredError:
         # The client itself looks anew only when a node has answered, and here there is none to ask.
-        client.nodes_manager.initialize()
-        return _ask_node(client, name, command)
-
-
-async def _ask_cluster_awaiting(
-    clients: ClientOfEachLoop[Any], limit: float, name: bytes, command: tuple[bytes, ...]
-) -> Any:
-    client = clients.get()
-    async with asyncio.timeout(limit):
-        await client.initialize()
-        try:
-            return await _ask_node(client, name, command)
-        except SlotNotCoveredError:
-            await client.nodes_manager.initialize()
-            return await _ask_node(client, name, command)
-
-
-def _ask_node(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
+        await _settled(client.nodes_manager.initialize())
+        node = client.get_node_from_key(name)
     # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
-    node = client.get_node_from_key(name)
-    return client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+    return await _settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
 
 
-def _pipelines(pool: Callable[[], Any], limit: float) -> ClientOfEachLoop[Pipeline]:
-    return ClientOfEachLoop(lambda: Pipeline(pool().make_connection(), limit), Pipeline.close, _ELSEWHERE)
+async def _settled(answer: Any) -> Any:
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
+async def _ask_cluster_awaiting(clients: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:
+    async with asyncio.timeout(limit):
+        return await _ask_cluster(await clients.get().initialize(), name, command)
+
+
+def _ask_pipeline(pipelines: Any, _name: bytes, command: tuple[bytes, ...]) -> Awaitable[Any]:
+    answer: Awaitable[Any] = pipelines.get().call(command)
+    return answer
+
+
+def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
+    return ClientOfEachLoop(lambda: Pipeline(pool.make_connection(), limit), Pipeline.close, _ELSEWHERE)
 
 
 def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
