@@ -479,7 +479,10 @@ class TestRefusals:
         async def body(store):
             for _ in range(3):
                 await store.destroy(KEY)
-            assert [command for command in wire.sent if command in ("EVAL", "UNLINK")] == ["EVAL", *["UNLINK"] * 3]
+            asked = [command for command in wire.sent if command in ("EVALSHA", "EVAL", "UNLINK")]
+            # Once more where the server did not have the script.
+            assert asked[-3:] == ["UNLINK"] * 3
+            assert asked[:-3] in (["EVALSHA"], ["EVALSHA", "EVAL"])
 
         play(kind, wire.port, body)
 
@@ -685,7 +688,9 @@ class TestLostAnswers:
 
             play(kind, server.port, body)
 
-    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_ends(self, redis_server, monkeypatch):
+    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_goes_over_a_new_one(
+        self, redis_server, monkeypatch
+    ):
         def fail(*_):
             raise RuntimeError("the handler is closed")
 
@@ -694,8 +699,7 @@ class TestLostAnswers:
             assert await store.get(KEY, {}) is MISSING
             with monkeypatch.context() as patch:
                 patch.setattr(redis.asyncio.Connection, _LOOK, fail)
-                with pytest.raises(RuntimeError, match="handler"):
-                    await asyncio.wait_for(store.get(KEY, {}), 5)
+                assert await asyncio.wait_for(store.get(KEY, {}), PATIENCE) is MISSING
             assert await store.get(KEY, {}) is MISSING
 
         asyncio.run(body())
@@ -752,7 +756,8 @@ class TestClusters:
         async def body(store):
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-            (store._blocking or store._awaiting).args[0].nodes_manager.slots_cache.clear()
+            way = (store._blocking or store._awaiting).args[0]
+            (way if store._blocking else way.get()).nodes_manager.slots_cache.clear()
             assert await store.get(key, {}) == {"a": b"1"}
 
         play(kind, cluster[1].port, body)

@@ -13,8 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
-from server_session._colour import running_library
-from server_session.exceptions import ColourError, ConfigurationError
+from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._parameters import parameters_of, refusal_of
@@ -32,6 +31,11 @@ Conditions: TypeAlias = tuple[ColumnElement[bool], ...]
 _CONNECTIONS: Final = 10
 # SQLite lets one write at a time, and whoever waits looks again now and then: few get through more than many.
 _CONNECTIONS_TO_A_FILE: Final = 2
+
+_ELSEWHERE: Final = (
+    "SQLAlchemy's awaiting engines run under asyncio alone: "
+    "under trio give the store a blocking engine, or a URL with a blocking driver"
+)
 
 
 class Blocking:
@@ -69,7 +73,9 @@ class Awaiting:
         self.is_given = is_given
         self.limits = limits
         self.dialect = self._made.get().dialect.name
-        self._loops = ClientOfEachLoop(make, AsyncEngine.dispose)
+        self._loops = ClientOfEachLoop(
+            self._made.get if is_given else make, None if is_given else AsyncEngine.dispose, _ELSEWHERE
+        )
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
@@ -77,12 +83,7 @@ class Awaiting:
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:
         """Run the step over a connection, by this moment of the monotonic clock."""
-        if running_library() == "trio":
-            raise ColourError(
-                "SQLAlchemy's awaiting engines run under asyncio alone: "
-                "under trio give the store a blocking engine, or a URL with a blocking driver"
-            )
-        engine = self._made.get() if self.is_given else await self._loops.get()
+        engine = self._loops.get()
         has_begun = False
 
         async def whole() -> T:
@@ -94,7 +95,8 @@ class Awaiting:
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
         task = asyncio.ensure_future(whole())
-        task.add_done_callback(_take)
+        # So that asyncio does not report a failure that nobody is left to hear of.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             done, _ = await asyncio.wait({task}, timeout=end - time.monotonic())
         except asyncio.CancelledError:
@@ -108,31 +110,6 @@ class Awaiting:
         return task.result()
 
 
-def _take(task: "asyncio.Future[Any]") -> None:
-    # So that asyncio does not report a failure that nobody is left to hear of.
-    if not task.cancelled():
-        task.exception()
-
-
-def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
-    """Return the source for what a store was given."""
-    if isinstance(engine, AsyncEngine):
-        _refuse_memory(type(engine.pool))
-        awaiting = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return Awaiting(lambda: awaiting, is_given=True)
-    if isinstance(engine, Engine):
-        _refuse_memory(type(engine.pool))
-        blocking = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return Blocking(lambda: blocking, is_given=True)
-    try:
-        return _source_of_url(engine, timeout)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
-            "or [mysql] of server-session, SQLite's aiosqlite with none"
-        ) from error
-
-
 # In the place of what SQLAlchemy and Python say of it, which may quote the password.
 _UNREADABLE: Final = (
     "the URL of the session database cannot be read: it looks like postgresql+asyncpg://user@host/database, "
@@ -141,18 +118,33 @@ _UNREADABLE: Final = (
 )
 
 
-def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
+def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
+    """Return the source for what a store was given."""
+    if isinstance(engine, Engine | AsyncEngine):
+        _refuse_memory(type(engine.pool))
+        given: Any = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return (Blocking if isinstance(engine, Engine) else Awaiting)(lambda: given, is_given=True)
     if isinstance(engine, str):
         parameters_of(engine)
     try:
-        url = make_url(engine)
-        spoken = cast("type[DefaultDialect]", url.get_dialect())
+        return _source_of_url(make_url(engine), timeout)
+    except ConfigurationError:
+        raise
     except (ArgumentError, ValueError):
         raise ConfigurationError(_UNREADABLE) from None
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
+            "or [mysql] of server-session, SQLite's aiosqlite with none"
+        ) from error
+
+
+def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
+    spoken = cast("type[DefaultDialect]", url.get_dialect())
     family_of(spoken.name)
     if "@" in (url.host or ""):
         # A password had it.
-        raise ConfigurationError(_UNREADABLE)
+        raise ValueError
     pooler = url.query.get("pgbouncer", "false")
     if pooler not in ("true", "false"):
         raise refusal_of("pgbouncer", "is neither true nor false")
@@ -171,15 +163,8 @@ def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
     except (ArgumentError, ValueError):
         raise unreadable(spoken, url) or ConfigurationError(_UNREADABLE) from None
     _refuse_memory(spoken.get_pool_class(url))
-    settings = _settings(spoken, timeout, connect_args)
-    with_each = (lock_limit(timeout),) if has_pooler else ()
-    if spoken.is_async:
-        return Awaiting(lambda: _awaiting_engine(url, settings), limits=with_each)
-    return Blocking(lambda: _blocking_engine(url, settings), limits=with_each)
-
-
-def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[str, Any]) -> dict[str, Any]:
-    return {
+    settings: dict[str, Any] = {
+        "url": url,
         "isolation_level": "AUTOCOMMIT",
         "skip_autocommit_rollback": True,
         "hide_parameters": True,
@@ -189,19 +174,23 @@ def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[s
         "pool_timeout": timeout,
         "connect_args": connect_args,
     }
+    with_each = (lock_limit(timeout),) if has_pooler else ()
+    clearly = connect_clearly(url.query)
+    if spoken.is_async:
 
+        def make_awaiting() -> AsyncEngine:
+            made = create_async_engine(**settings)
+            event.listen(made.sync_engine, "do_connect", clearly)
+            return made
 
-def _blocking_engine(url: URL, settings: dict[str, Any]) -> Engine:
-    engine = create_engine(url, **settings)
-    limited = connect_with_limit(settings["pool_timeout"]) if engine.driver == "psycopg" else None
-    event.listen(engine, "do_connect", limited or connect_clearly(url.query))
-    return engine
+        return Awaiting(make_awaiting, limits=with_each)
 
+    def make() -> Engine:
+        made = create_engine(**settings)
+        event.listen(made, "do_connect", connect_with_limit(timeout) if made.driver == "psycopg" else clearly)
+        return made
 
-def _awaiting_engine(url: URL, settings: dict[str, Any]) -> AsyncEngine:
-    engine = create_async_engine(url, **settings)
-    event.listen(engine.sync_engine, "do_connect", connect_clearly(url.query))
-    return engine
+    return Blocking(make, limits=with_each)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:
