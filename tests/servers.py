@@ -209,8 +209,12 @@ def start_mariadb(*options: str) -> Server:
         if not data.exists():
             first.write_text(
                 "CREATE DATABASE IF NOT EXISTS session CHARACTER SET utf8mb4;\n"
-                "CREATE USER IF NOT EXISTS session@'127.0.0.1' IDENTIFIED BY 'session';\n"
-                "GRANT ALL ON session.* TO session@'127.0.0.1';\n"
+                + "".join(
+                    f"CREATE USER IF NOT EXISTS session@'{host}' IDENTIFIED BY 'session';\n"
+                    f"GRANT ALL ON session.* TO session@'{host}';\n"
+                    # Who comes by the socket comes from localhost.
+                    for host in ("127.0.0.1", "localhost")
+                )
             )
             installer = shutil.which("mariadb-install-db") or "/usr/bin/mariadb-install-db"
             fixed = ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]

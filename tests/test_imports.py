@@ -64,6 +64,7 @@ FOR_STORES = {
     "stores._clients",
     "stores._files",
     "stores._packed",
+    "stores._parameters",
     "_base64url",
     "_colour",
     "_durations",

@@ -188,6 +188,14 @@ def test_a_url_that_names_no_store_is_refused_and_says_which_there_are(url, says
     assert "file:" in says or "needs a directory" in says or "file, mariadb, memcached, memory" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["memory:?max_sessions=5", "file:/var/lib/sessions?max_sessions=5", "memory:?max_sessions"]
+)
+def test_a_parameter_that_a_url_cannot_have_is_refused_by_name(url):
+    with pytest.raises(ConfigurationError, match="'max_sessions'"):
+        configure(session_store=url)
+
+
 @pytest.mark.parametrize("scheme", ["_base", "_packed", "sql", "", "..file", "os"])
 def test_a_scheme_that_is_no_stores_imports_nothing(scheme):
     with pytest.raises(ConfigurationError, match="no store is known"):

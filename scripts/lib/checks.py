@@ -37,12 +37,13 @@ GROUPS: Final = {
     "trials": "tests/trials",
     "faults": "tests/faults",
     "attacks": "tests/attacks",
+    "deployment": "tests/deployment",
 }
 # In an environment of their own.
 GUESTS: Final = "tests/guests"
-NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers")
+NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers", "deployment")
 # They reach hardly a line that the others do not, and coverage doubles what they take.
-NOT_COVERED: Final = ("trials", "faults", "browsers", "attacks")
+NOT_COVERED: Final = ("trials", "faults", "browsers", "attacks", "deployment")
 DRAWN: Final = "hypothesis or drawn"
 PROGRAMS_IN_SHELL: Final = ("scripts/demo", "scripts/test", "scripts/lib/find-python", "scripts/lib/install-packages")
 # Counted, so that it can be told how far they are.

@@ -526,7 +526,7 @@ class TestFailure:
             drive(store.merge(KEY, {"a": b"2"}, [], {}))
         pool = store._pool.get()
         assert not pool.used
-        assert not pool.free
+        assert all(connection.sock is None for connection in pool.free)
         assert drive(store.get(KEY, {})) == {"a": b"1"}
 
     @pytest.mark.parametrize(
@@ -721,6 +721,10 @@ class TestSettings:
             MemcachedSessionStore(url)
         assert "secret" not in str(refusal.value)
         assert refusal.value.__context__ is None
+
+    def test_a_parameter_in_a_url_is_named(self):
+        with pytest.raises(ConfigurationError, match=r"'timeout' .*PooledClient"):
+            MemcachedSessionStore("memcached://127.0.0.1?timeout=1")
 
     def test_max_age_is_the_stores_to_say(self):
         assert MemcachedSessionStore("memcached://127.0.0.1", max_age=600).max_age == 600

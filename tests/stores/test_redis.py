@@ -33,6 +33,7 @@ from server_session.stores.redis import RedisSessionStore
 from server_session.stores.redis._pipeline import _LOOK
 from server_session.testing import StoreContract
 from tests import servers
+from tests.forks import in_all_processes
 from tests.parts import need
 from tests.patience import PATIENCE, wait_until
 
@@ -478,7 +479,10 @@ class TestRefusals:
         async def body(store):
             for _ in range(3):
                 await store.destroy(KEY)
-            assert [command for command in wire.sent if command in ("EVAL", "UNLINK")] == ["EVAL", *["UNLINK"] * 3]
+            asked = [command for command in wire.sent if command in ("EVALSHA", "EVAL", "UNLINK")]
+            # Once more where the server did not have the script.
+            assert asked[-3:] == ["UNLINK"] * 3
+            assert asked[:-3] in (["EVALSHA"], ["EVALSHA", "EVAL"])
 
         play(kind, wire.port, body)
 
@@ -684,7 +688,9 @@ class TestLostAnswers:
 
             play(kind, server.port, body)
 
-    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_ends(self, redis_server, monkeypatch):
+    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_goes_over_a_new_one(
+        self, redis_server, monkeypatch
+    ):
         def fail(*_):
             raise RuntimeError("the handler is closed")
 
@@ -693,8 +699,7 @@ class TestLostAnswers:
             assert await store.get(KEY, {}) is MISSING
             with monkeypatch.context() as patch:
                 patch.setattr(redis.asyncio.Connection, _LOOK, fail)
-                with pytest.raises(RuntimeError, match="handler"):
-                    await asyncio.wait_for(store.get(KEY, {}), 5)
+                assert await asyncio.wait_for(store.get(KEY, {}), PATIENCE) is MISSING
             assert await store.get(KEY, {}) is MISSING
 
         asyncio.run(body())
@@ -751,10 +756,65 @@ class TestClusters:
         async def body(store):
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-            (store._blocking or store._awaiting).args[0].nodes_manager.slots_cache.clear()
+            way = (store._blocking or store._awaiting).args[0]
+            (way if store._blocking else way.get()).nodes_manager.slots_cache.clear()
             assert await store.get(key, {}) == {"a": b"1"}
 
         play(kind, cluster[1].port, body)
+
+    @pytest.mark.parametrize("prefix", ["{shop}:session:", "shop:{}:", "shop{", "}shop{1}{2}:"])
+    def test_braces_in_a_prefix_choose_the_slot(self, prefix, cluster):
+        async def use(store):
+            keys = [store.id() for _ in range(12)]
+            for key in keys:
+                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+                assert await store.merge(key, {"b": b"2"}, (), {"a": b"1"}) is APPLIED
+                assert await store.get(key, {}) == {"a": b"1", "b": b"2"}
+            return keys
+
+        async def use_awaiting():
+            async with redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+                return await use(RedisSessionStore(client, prefix=prefix))
+
+        with redis.RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+            keys = [*drive(use(RedisSessionStore(client, prefix=prefix))), *asyncio.run(use_awaiting())]
+            slots = {client.keyslot(prefix + key) for key in keys}
+            nodes = {client.get_node_from_key(prefix + key).name for key in keys}
+            assert all(client.unlink(prefix + key) for key in keys)
+        is_tagged = prefix.partition("{")[2].find("}") > 0
+        assert len(slots) == 1 if is_tagged else len(nodes) == len(cluster)
+
+
+class TestForks:
+    @pytest.mark.parametrize("made", ["by url", "by url on a loop", *KINDS])
+    def test_forked_processes_take_no_answer_of_each_other(self, made, cluster, redis_server):
+        server = cluster[0] if "cluster" in made else redis_server
+        client = None if "url" in made else KINDS[made](host="127.0.0.1", port=server.port)
+        store = RedisSessionStore(client or server.url)
+        keys = [store.id() for _ in range(4)]
+
+        async def found():
+            for key in keys:
+                assert await store.set(key, {"own": key.encode()}, LONG) is APPLIED
+            await end()
+
+        async def look():
+            for key in keys * 25:
+                assert await store.get(key, {}) == {"own": key.encode()}
+            await end()
+
+        async def end():
+            if made == "awaiting cluster":
+                # Its connections belong to the loop.
+                await client.aclose()
+
+        ask = asyncio.run if "awaiting" in made or "loop" in made else drive
+        ask(found())
+        in_all_processes(lambda: ask(look()), lambda: ask(look()))
+        if "url" in made:
+            close(store)
+        elif "awaiting" not in made:
+            client.close()
 
 
 class TestManyAtOnce:
@@ -1104,8 +1164,12 @@ class TestSettings:
             "",
             "redis://:se#cret@127.0.0.1:6379",
             "redis://127.0.0.1:secret",
-            "redis://127.0.0.1?socket_timeout=secret",
-            "redis://127.0.0.1?protocol=9",
+            "redis://shop:pass?secret@127.0.0.1",
+            # redis-py takes these for database 0, for database 12, and for /redis.sock.
+            "redis://127.0.0.1/secret",
+            "redis://127.0.0.1/1/2",
+            "unix://run/redis.sock",
+            "redis://127.0.0.1/1#secret",
         ],
     )
     @pytest.mark.parametrize("blocking", [False, True])
@@ -1115,6 +1179,25 @@ class TestSettings:
         assert "se" not in str(refusal.value).split()
         assert "secret" not in str(refusal.value)
         assert refusal.value.__suppress_context__
+
+    @pytest.mark.parametrize(
+        "url, name",
+        [
+            ("redis://127.0.0.1?socket_timeout=secret", "socket_timeout"),
+            ("redis://127.0.0.1?health_check_interval=1&protocol=9", "protocol"),
+            ("rediss://127.0.0.1?ssl_cert_reqs=secret", "ssl_cert_reqs"),
+            ("unix:///run/redis.sock?db=secret", "db"),
+            ("redis://127.0.0.1?db=", "db"),
+            ("redis://127.0.0.1?db", "db"),
+            ("redis://127.0.0.1?db=1&db=2", "db"),
+            ("redis://127.0.0.1/1?db=2", "db"),
+        ],
+    )
+    @pytest.mark.parametrize("blocking", [False, True])
+    def test_an_option_of_a_url_that_cannot_be_taken_is_named(self, url, name, blocking):
+        with pytest.raises(ConfigurationError, match=f"'{name}'") as refusal:
+            RedisSessionStore(url, blocking=blocking)
+        assert "secret" not in "".join(traceback.format_exception(refusal.value)).partition("ConfigurationError")[2]
 
     def test_an_unknown_option_of_a_url_is_named(self):
         with pytest.raises(ConfigurationError, match="'colour'"):

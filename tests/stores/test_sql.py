@@ -22,6 +22,7 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.testing import StoreContract
 from tests import servers
+from tests.forks import in_all_processes
 from tests.patience import wait_until
 
 # What a server or a signal does is the same on every Python.
@@ -481,6 +482,36 @@ def test_a_forked_process_makes_connections_of_its_own(tmp_path: Path, monkeypat
         parents.dispose()
 
     run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db"), body)
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_forked_processes_take_no_answer_of_each_other(
+    driver: str, is_given: bool, request: pytest.FixtureRequest
+) -> None:
+    url, engine = url_of(driver, request), None
+    if is_given:
+        engine = create_engine(url) if driver in BLOCKING else create_async_engine(url)
+    store = SQLSessionStore(engine or url, create_table=True)
+    keys = [store.id() for _ in range(4)]
+
+    async def found() -> None:
+        for key in keys:
+            assert await store.set(key, {"own": key.encode()}, LIFE) is APPLIED
+
+    async def look() -> None:
+        for key in keys * 25:
+            assert await store.get(key, {}) == {"own": key.encode()}
+
+    if store.colour is not Colour.AWAITS:
+        drive(found())
+        in_all_processes(lambda: drive(look()), lambda: drive(look()))
+        store._source._own.get().dispose()
+        return
+    with asyncio.Runner() as runner:
+        runner.run(found())
+        in_all_processes(lambda: asyncio.run(look()), lambda: runner.run(look()))
+        runner.run(engine.dispose() if engine else store.close())
 
 
 def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Server) -> None:
@@ -983,6 +1014,57 @@ def test_an_awaiting_driver_without_greenlet_is_refused(monkeypatch: pytest.Monk
 def test_a_url_that_cannot_work_is_refused(url: str, what: str) -> None:
     with pytest.raises(ConfigurationError, match=what):
         SQLSessionStore(url)
+
+
+@pytest.mark.parametrize(
+    "url, name, why",
+    [
+        ("postgresql+psycopg://127.0.0.1/session?pgbouncer=1", "pgbouncer", "neither true nor false"),
+        ("postgresql+psycopg://127.0.0.1/session?pgbouncer=true&pgbouncer=true", "pgbouncer", "neither true nor false"),
+        ("postgresql+psycopg://127.0.0.1/session?pgbouncer", "pgbouncer", "no value"),
+        *((f"{driver}://127.0.0.1/session?colour=red", "colour", "not known") for driver in NETWORKED),
+        *((f"sqlite+{driver}:////sessions.db?mode=ro", "mode", "not known") for driver in ("pysqlite", "aiosqlite")),
+        # SQLAlchemy hands on the text, and any text is true.
+        ("mysql+pymysql://127.0.0.1/session?ssl_disabled=false", "ssl_disabled", "not known"),
+        # What the store's own limits would take the place of.
+        ("postgresql+psycopg://127.0.0.1/session?options=-csearch_path%3Dshop", "options", "the store's to set"),
+        ("postgresql+psycopg_async://127.0.0.1/session?connect_timeout=9", "connect_timeout", "the store's to set"),
+        ("postgresql+asyncpg://127.0.0.1/session?command_timeout=9", "command_timeout", "the store's to set"),
+        ("mysql+pymysql://127.0.0.1/session?init_command=secret", "init_command", "the store's to set"),
+        ("sqlite:////sessions.db?timeout=9", "timeout", "the store's to set"),
+        ("mysql+asyncmy://127.0.0.1/session?charset=utf8mb4&local_infile=secret", "local_infile", "cannot be read"),
+        ("postgresql+asyncpg://127.0.0.1/session?prepared_statement_cache_size=secret", "cache_size", "cannot be read"),
+    ],
+)
+def test_a_parameter_of_a_url_that_would_be_dropped_is_refused_by_name(url: str, name: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}' .*{why}") as refused:
+        SQLSessionStore(url)
+    assert "secret" not in "".join(traceback.format_exception(refused.value)).partition("ConfigurationError")[2]
+
+
+@pytest.mark.parametrize("parameter", ["statement_cache_size=0", "ssl=secret"])
+def test_a_parameter_that_the_driver_looks_at_late_is_named_then(parameter: str) -> None:
+    async def body(store: SQLSessionStore) -> None:
+        with pytest.raises((ConfigurationError, StoreError), match=parameter.partition("=")[0]):
+            await store.get(store.id(), {})
+
+    run(SQLSessionStore(f"postgresql+asyncpg://session@127.0.0.1:1/session?{parameter}"), body)
+
+
+def test_parameters_of_a_url_reach_the_driver(tmp_path: Path, postgresql_server: servers.Server) -> None:
+    async def found(store: SQLSessionStore) -> None:
+        assert await store.set(store.id(), {"a": b"1"}, LIFE) is APPLIED
+
+    async def refused(store: SQLSessionStore) -> None:
+        with pytest.raises(StoreError, match="read-only"):
+            await store.set(store.id(), {"a": b"1"}, LIFE)
+
+    run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True), found)
+    run(SQLSessionStore(f"sqlite:///file:{tmp_path}/sessions.db?uri=true&mode=ro"), refused)
+    store = SQLSessionStore(postgresql_server.url_for("postgresql+psycopg") + "?application_name=shop")
+    with store._source._own.get().connect() as connection:
+        assert connection.execute(text("SHOW application_name")).scalar() == "shop"
+    store._source._own.get().dispose()
 
 
 @pytest.mark.parametrize("settings", [{"timeout": 0}, {"timeout": float("nan")}, {"max_age": 0}, {"max_age": -1}])

@@ -6,6 +6,9 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from server_session._colour import drive
+from server_session.exceptions import ColourError
+
 __all__ = ["ClientOfEachLoop", "ClientOfProcess"]
 
 C = TypeVar("C")
@@ -42,24 +45,29 @@ class ClientOfEachLoop(Generic[C]):
 
     Args:
         make: Makes a client, on the loop that it is for.
-        close: Closes it, there.
+        close: Closes it, there; `None` where that is its owner's to do.
+        elsewhere: What who calls it on no such loop is told.
     """
 
-    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]]) -> None:
+    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]] | None, elsewhere: str) -> None:
         self._make = make
         self._close = close
+        self._elsewhere = elsewhere
         self._kept: dict[Any, tuple[C, AsyncGenerator[C, None]]] = {}
 
-    async def get(self) -> C:
+    def get(self) -> C:
         """Return the client of the running loop."""
-        loop = sys.modules["asyncio"].get_running_loop()
+        try:
+            loop = sys.modules["asyncio"].get_running_loop()
+        except RuntimeError:
+            raise ColourError(self._elsewhere) from None
         kept = self._kept.get(loop)
         if kept is None:
             # Loops that were closed by hand end no generators.
             for closed in [other for other in list(self._kept) if other.is_closed()]:
                 self._kept.pop(closed, None)
             lasting = self._last(loop)
-            kept = self._kept[loop] = await anext(lasting), lasting
+            kept = self._kept[loop] = drive(lasting.asend(None)), lasting
         return kept[0]
 
     async def close(self) -> None:
@@ -75,4 +83,5 @@ class ClientOfEachLoop(Generic[C]):
             yield client
         finally:
             self._kept.pop(loop, None)
-            await self._close(client)
+            if self._close is not None:
+                await self._close(client)

@@ -2,11 +2,13 @@
 
 import enum
 import math
+import random
 from collections.abc import Callable, Collection, Mapping
 from typing import ClassVar, Final, Literal, TypeAlias, TypeVar, final
 
 import msgspec
 
+from server_session._colour import pause
 from server_session.exceptions import RecordError
 from server_session.stores._base import (
     APPLIED,
@@ -19,7 +21,7 @@ from server_session.stores._base import (
     SessionStore,
 )
 
-__all__ = ["TENTH", "Change", "Likely", "PackedStore", "Record", "Refusal", "holds"]
+__all__ = ["TENTH", "Change", "Likely", "PackedStore", "Record", "Refusal", "holds", "step_back"]
 
 Refusal: TypeAlias = Literal[Outcome.MISSING, Outcome.CONFLICT]
 
@@ -101,6 +103,11 @@ Change: TypeAlias = Callable[[_Found, float], T]
 A `Record` is to be written, unless it is the given one itself; one with the given one's very `fields` was touched, and
 nothing else; `None`: the record is to be dropped; `MISSING` or `CONFLICT`: nothing is to be written.
 """
+
+
+async def step_back(tries: int) -> None:
+    """Wait a little before a further try, by chance, so that those who met do not meet again."""
+    await pause(random.uniform(0, min(0.001 * 2**tries, 0.05)) if tries else 0)  # noqa: S311 - no secret
 
 
 class Likely(enum.Enum):

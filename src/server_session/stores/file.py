@@ -25,6 +25,7 @@ from server_session.exceptions import ConfigurationError, RecordError, StoreErro
 from server_session.stores._base import Outcome
 from server_session.stores._files import Files, Found, look
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
+from server_session.stores._parameters import refuse_parameters
 
 __all__ = ["FileSessionStore", "FileStats"]
 
@@ -106,6 +107,7 @@ class FileSessionStore(PackedStore):
     @classmethod
     def from_url(cls, url: str) -> "FileSessionStore":
         """Return the store of a URL like `file:/var/lib/shop/sessions`; raises `ConfigurationError`."""
+        refuse_parameters(url, "a ? in a directory's name is written %3F, and settings go to FileSessionStore(…)")
         directory = unquote(url.partition(":")[2].removeprefix("//"))
         if not directory:
             raise ConfigurationError("the URL file: needs a directory, as in file:/var/lib/shop/sessions")

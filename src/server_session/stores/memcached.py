@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import math
-import random
 import select
 import socket
 import time
@@ -13,12 +12,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from pymemcache.client.base import PooledClient  # type: ignore[import-untyped]
-from pymemcache.exceptions import (  # type: ignore[import-untyped]
-    MemcacheError,
-    MemcacheServerError,
-    MemcacheUnexpectedCloseError,
-)
+from pymemcache import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, PooledClient
 
 from server_session._durations import seconds_of
 from server_session.exceptions import (
@@ -31,7 +25,8 @@ from server_session.exceptions import (
 )
 from server_session.stores._base import Colour, Outcome
 from server_session.stores._clients import ClientOfProcess
-from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
+from server_session.stores._parameters import refuse_parameters
 
 __all__ = ["MemcachedSessionStore"]
 
@@ -42,9 +37,10 @@ _LAST_MOMENT: Final = 2**31 - 1
 # Its clock ticks once a second, or later on a busy machine: an expiry in n seconds may come well before.
 _TICK: Final = 2
 
-# Seconds by which those who met may wait before they try again, for each try, and at most.
-_STEP_BACK: Final = 0.001
-_LONGEST_STEP_BACK: Final = 0.02
+_READABLE: Final = (
+    "give memcached://host:port or memcached:///path/of/socket and no more; for TLS and all else make a PooledClient "
+    "of pymemcache"
+)
 
 
 class MemcachedSessionStore(PackedStore):
@@ -114,14 +110,15 @@ class MemcachedSessionStore(PackedStore):
                 record = _live(found, now)
                 decision = change(record, now)
                 changed: Record | Outcome | None = decision
-                if changed is record or isinstance(changed, Outcome):
-                    return decision
-                if self._write(connection, name, changed, now, token):
+                if (
+                    changed is record
+                    or isinstance(changed, Outcome)
+                    or self._write(connection, name, changed, now, token)
+                ):
                     return decision
                 if time.monotonic() > give_up:
                     break
-                longest = min(tries * _STEP_BACK, _LONGEST_STEP_BACK)
-                time.sleep(random.uniform(0, longest))  # noqa: S311, ASYNC251 - to spread contenders; it blocks
+                await step_back(tries)
         raise StoreError(
             f"others wrote the same session without a pause for {self._timeout:g} seconds; nothing was written: "
             "try again, or give the store a longer timeout"
@@ -144,15 +141,14 @@ class MemcachedSessionStore(PackedStore):
                 connection.close()
             yield connection
         except BaseException:
-            # An answer that nobody read must not reach the next caller.
-            pool.destroy(connection)
+            # An answer that nobody read must not reach the next caller, who connects anew.
             connection.close()
             raise
-        if connection in pool.used:
+        finally:
+            if connection not in pool.used:
+                # The pool was closed meanwhile, and will not have it back.
+                connection.close()
             pool.release(connection)
-        else:
-            # The pool was closed meanwhile, and will not have it back.
-            connection.close()
 
     def _write(self, connection: Any, name: bytes, record: Record | None, now: float, token: bytes | None) -> bool:
         if record is None:
@@ -182,25 +178,21 @@ def _ask(command: Callable[..., Any], *arguments: object, **options: object) -> 
             f"no answer from memcached: {type(error).__name__}{f' ({said})' if said else ''}"
         ) from error
     except MemcacheServerError as error:
-        raise _refusal(error) from error
+        text = b"".join(error.args).decode(errors="replace")
+        if "too large" in text:
+            raise LimitError(
+                "the session is larger than an item of memcached may be; what was stored before stays: keep less in "
+                "it, or start memcached with a larger -I (1 MiB by default)"
+            ) from error
+        if "out of memory" in text:
+            raise StoreFullError(
+                "memcached is out of memory, and the session was not written; what was stored before stays: give it "
+                "more with -m, or let it evict (without -M)"
+            ) from error
+        raise StoreError(f"memcached refused the call: {text}") from error
     except (MemcacheError, ValueError, KeyError) as error:
         # The last two: so pymemcache shows what it cannot parse.
         raise StoreError("an answer that is not memcached's: something else listens there") from error
-
-
-def _refusal(error: MemcacheServerError) -> LimitError | StoreError:
-    text = b"".join(error.args).decode(errors="replace")
-    if "too large" in text:
-        return LimitError(
-            "the session is larger than an item of memcached may be; what was stored before stays: keep less in it, "
-            "or start memcached with a larger -I (1 MiB by default)"
-        )
-    if "out of memory" in text:
-        return StoreFullError(
-            "memcached is out of memory, and the session was not written; what was stored before stays: give it more "
-            "with -m, or let it evict (without -M)"
-        )
-    return StoreError(f"memcached refused the call: {text}")
 
 
 def _live(found: Any, now: float) -> Record | None:
@@ -222,6 +214,7 @@ def _expiry(expires: float, now: float) -> int:
 
 
 def _client(url: str, timeout: float) -> Any:
+    refuse_parameters(url, _READABLE)
     make = partial(PooledClient, connect_timeout=timeout, timeout=timeout, no_delay=True)
     # What Python says of a URL quotes it.
     with contextlib.suppress(ValueError):
@@ -231,10 +224,7 @@ def _client(url: str, timeout: float) -> Any:
                 return make(unquote(parts.path))
             if parts.hostname and parts.path in ("", "/"):
                 return make((parts.hostname, 11211 if parts.port is None else parts.port))
-    raise ConfigurationError(
-        "the URL cannot be read: give memcached://host:port or memcached:///path/of/socket and no more; "
-        "for TLS and all else make a PooledClient of pymemcache"
-    )
+    raise ConfigurationError(f"the URL cannot be read: {_READABLE}")
 
 
 def _check_client(client: Any) -> None:

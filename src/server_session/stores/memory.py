@@ -19,6 +19,7 @@ from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Colour, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
+from server_session.stores._parameters import refuse_parameters
 
 __all__ = ["MemorySessionStore", "MemoryStats"]
 
@@ -110,8 +111,9 @@ class MemorySessionStore(PackedStore):
         self._names: list[tuple[str, ...]] = []
 
     @classmethod
-    def from_url(cls, _url: str) -> "MemorySessionStore":
-        """Return a store, for the URL `memory:`."""
+    def from_url(cls, url: str) -> "MemorySessionStore":
+        """Return a store, for the URL `memory:`; raises `ConfigurationError` where it says more."""
+        refuse_parameters(url, "settings go to MemorySessionStore(…)")
         return cls()
 
     def stats(self) -> MemoryStats:

@@ -5,34 +5,23 @@ import hashlib
 import importlib.resources
 import math
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlencode
 
 import redis
 import redis.asyncio
-import redis.asyncio.retry
-import redis.retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError, SlotNotCoveredError
 
-from server_session._colour import is_driven, running_library
+from server_session._colour import is_driven
 from server_session._durations import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import (
-    APPLIED,
-    CONFLICT,
-    MISSING,
-    Colour,
-    Expect,
-    Fields,
-    Lifetime,
-    Outcome,
-    SessionStore,
-)
+from server_session.stores._base import Colour, Expect, Fields, Lifetime, Outcome, SessionStore
 from server_session.stores._clients import ClientOfEachLoop
 from server_session.stores._packed import Refusal
+from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores.redis._pipeline import Pipeline
 
 __all__ = ["Client", "RedisSessionStore"]
@@ -40,23 +29,20 @@ __all__ = ["Client", "RedisSessionStore"]
 Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
 """The clients that a store can be given. What a Sentinel's `master_for` returns is a `Redis`."""
 
-_OUTCOMES: Final = {0: MISSING, 1: APPLIED, 2: CONFLICT}
-
-# A password with a reserved character in it, the first part of which redis-py takes for a port.
-_SPILT: Final = re.compile(r"[^:]*://[^/?#@]*:[^/?#@]*[/?#].*@", re.DOTALL)
+# What is not of this form redis-py reads in part, without a word: a password with a reserved character in it, a path
+# that is no number, a socket whose path is not absolute.
+_WHOLE: Final = re.compile(r"(rediss?://[^/?#]*(/\d*)?|unix://([^/?#]*@)?/[^?#]*)(\?[^#@]*)?")
 
 _SCRIPT: Final = importlib.resources.files("server_session.stores.redis").joinpath("redis.lua").read_bytes()
 # The name that Redis gives a script; nothing is kept secret by it.
 _SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
 
-# What an access control list is to allow, and which of it that list denies: a script that is stopped half-way would
-# leave half a write. Redis before 7 cannot tell.
+# What the script answers to writes, and to a hash that is no record.
+_OUTCOMES: Final = (Outcome.MISSING, Outcome.APPLIED, Outcome.CONFLICT)
+_FOREIGN: Final = 3
+
+# What an access control list is to allow.
 _RIGHTS: Final = "time hget hgetall hset hdel hexists exists del unlink pttl pexpireat"
-_CHECK: Final = b"""local denied = {}
-for _, command in ipairs(redis.acl_check_cmd and ARGV or {}) do
-  if not redis.acl_check_cmd(command, KEYS[1]) then denied[#denied + 1] = command end
-end
-return denied"""
 _NEEDS: Final = f"its user needs +eval +evalsha +{_RIGHTS.replace(' ', ' +')} on the store's prefix (docs/stores.md)"
 
 # By the name of redis-py's error and what Redis says.
@@ -68,12 +54,19 @@ _MENDS: Final = {
     r"OutOfMemoryError": "its memory is full: raise maxmemory",
     r"MISCONF": "it cannot write to its disk: is that full?",
     r"(unknown|Invalid) command|non deterministic": "it is older than Redis 5, or the command was renamed",
+    r"CERTIFICATE_VERIFY_FAILED": "name the authority that signed its certificate by ?ssl_ca_certs=/path/of/its.pem",
+    r"No such file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
     r"ClusterDownError|BusyLoadingError|MasterDownError": "it is starting, or a fail-over is under way",
     r"MaxConnections|No connection available|max number of clients": "more calls at once than connections",
 }
 
 # Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
 _CONNECTIONS: Final = 50
+
+_ELSEWHERE: Final = (
+    "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL with "
+    "`blocking=True`, or of a blocking client, which is then called in worker threads"
+)
 
 # How many limits a caller that blocks waits for one of them to be free.
 _PATIENCE: Final = 10
@@ -128,25 +121,26 @@ class RedisSessionStore(SessionStore):
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = prefix.encode()
         self._is_checked = False
-        self._blocking: Callable[[bytes, tuple[bytes, ...]], Any] | None = None
-        self._awaiting: Callable[[bytes, tuple[bytes, ...]], Awaitable[Any]] | None = None
+        self._blocking: Any = None
+        self._awaiting: Any = None
         encoding: Any = client
         match client:
             case str():
                 waits = {"max_connections": _CONNECTIONS, "timeout": _PATIENCE * limit}
-                encoding = _pool(redis.BlockingConnectionPool, redis.retry.Retry, client, limit, **waits)
+                encoding = _pool(redis.BlockingConnectionPool, client, limit, **waits)
                 self._blocking = partial(_ask, encoding)
                 if not blocking:
-                    make = partial(_pool, redis.asyncio.ConnectionPool, redis.asyncio.retry.Retry, client, limit)
-                    self._awaiting = partial(_ask_awaiting, _pipelines(make, limit))
+                    pool = _pool(redis.asyncio.ConnectionPool, client, limit)
+                    self._awaiting = partial(_ask_pipeline, _pipelines(pool, limit))
             case redis.Redis():
                 self._blocking = partial(_ask, client.connection_pool)
             case redis.RedisCluster():
                 self._blocking = partial(_ask_cluster, client)
             case redis.asyncio.Redis():
-                self._awaiting = partial(_ask_awaiting, _pipelines(lambda: client.connection_pool, limit))
+                self._awaiting = partial(_ask_pipeline, _pipelines(client.connection_pool, limit))
             case redis.asyncio.RedisCluster():
-                self._awaiting = partial(_ask_cluster_awaiting, client, limit)
+                clients = ClientOfEachLoop(lambda: client, None, _ELSEWHERE)
+                self._awaiting = partial(_ask_cluster_awaiting, clients, limit)
             case _:
                 raise ConfigurationError(
                     f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
@@ -161,16 +155,16 @@ class RedisSessionStore(SessionStore):
 
     async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
-        call = (b"get", *_expected(expect), b"1" if touch else b"0")
+        call = b"get" if touch else b"look"
         try:
-            answer = await self._run(key, *call)
+            answer = await self._run(key, call, expect)
         except StoreError as error:
             if type(error.__cause__) is not redis.ConnectionError:
                 raise
             # A read does no harm twice, and is mostly the first to find that an idle connection has ended.
-            answer = await self._run(key, *call)
+            answer = await self._run(key, call, expect)
         if not isinstance(answer, list):
-            return MISSING if _outcome(answer) is MISSING else CONFLICT
+            return Outcome.CONFLICT if answer else Outcome.MISSING
         try:
             return {name.decode(): value for name, value in zip(answer[::2], answer[1::2], strict=True) if name}
         except UnicodeDecodeError as error:
@@ -178,10 +172,8 @@ class RedisSessionStore(SessionStore):
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         """Write the whole record anew; see `SessionStore.set`."""
-        record = (*_milliseconds(lifetime), *_pairs(fields))
-        if expect is None:
-            return _outcome(await self._run(key, b"create", *record))
-        return _outcome(await self._run(key, b"replace", *_expected(expect), *record))
+        call = b"create" if expect is None else b"replace"
+        return _OUTCOMES[await self._run(key, call, expect or {}, *_writes(fields, (), lifetime))]
 
     async def merge(
         self,
@@ -192,62 +184,64 @@ class RedisSessionStore(SessionStore):
         lifetime: Lifetime | None = None,
     ) -> Outcome:
         """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
-        writes = (*_milliseconds(lifetime), *_pairs(changed), *_names(removed))
-        return _outcome(await self._run(key, b"merge", *_expected(expect), *writes))
+        return _OUTCOMES[await self._run(key, b"merge", expect, *_writes(changed, removed, lifetime))]
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. See `SessionStore.destroy`."""
         name = self._prefix + key.encode()
-        await self._check(name)
+        if not self._is_checked:
+            await self._check(name)
         return bool(await self._send(name, b"UNLINK", name))
 
-    async def _run(self, key: str, *call: bytes) -> Any:
+    async def _run(self, key: str, call: bytes, expect: Expect, *writes: bytes) -> Any:
         name = self._prefix + key.encode()
-        await self._check(name)
-        try:
-            return await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, *call)
-        except NoScriptError:
-            # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
-            return await self._send(name, b"EVAL", _SCRIPT, b"1", name, *call)
+        if not self._is_checked:
+            await self._check(name)
+        expected = [
+            part for field, value in expect.items() for part in (field.encode(), b"" if value is None else b"=" + value)
+        ]
+        answer = await self._send(
+            name, b"EVALSHA", _SCRIPT_NAME, b"1", name, call, b"%d" % len(expected), *expected, *writes
+        )
+        if answer == _FOREIGN:
+            raise RecordError("the key holds a hash that is no session: another program wrote it")
+        return answer
 
     async def _check(self, name: bytes) -> None:
-        if not self._is_checked:
-            denied = await self._send(name, b"EVAL", _CHECK, b"1", name, *_RIGHTS.encode().split())
-            if denied:
-                raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {_NEEDS}")
-            self._is_checked = True
+        denied = await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, b"rights", *_RIGHTS.encode().split())
+        if denied:
+            raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {_NEEDS}")
+        self._is_checked = True
 
     async def _send(self, name: bytes, *command: bytes) -> Any:
         try:
-            if self._blocking is not None and (self._awaiting is None or is_driven()):
-                return self._blocking(name, command)
-            if self._awaiting is not None and running_library() == "asyncio":
-                return await self._awaiting(name, command)
+            may_block = self._awaiting is None or (self._blocking is not None and is_driven())
+            return await (self._blocking if may_block else self._awaiting)(name, command)
         except NoScriptError:
-            raise
+            # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
+            return await self._send(name, b"EVAL", _SCRIPT, *command[2:])
         except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                raise RecordError("the key holds no hash: another program wrote it") from error
             # An unknown command's arguments are quoted by the server.
-            raise _refusal(error) from (None if "unknown command" in str(error) else error)
+            cause = None if "unknown command" in str(error) else error
+            raise StoreError(f"Redis refused the call: {_explained(error)}") from cause
         except (RedisError, RedisClusterException, OSError) as error:
             raise StoreDownError(f"no answer from Redis: {_explained(error)}") from error
         except RuntimeError as error:
-            if self.colour is not Colour.AWAITS:
+            if self.colour is not Colour.AWAITS or isinstance(error, ColourError):
                 raise
             raise ColourError(
                 "redis-py's asynchronous client serves one event loop, and this one was used on another: make the "
                 "store of a URL, which has a client for each loop"
             ) from error
-        raise ColourError(
-            "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL "
-            "with `blocking=True`, or of a blocking client, which is then called in worker threads"
-        )
 
 
 # Ways to a server, by the name of a key. None of them sends a command twice whose answer was lost, as the clients' own
 # `execute_command` does.
 
 
-def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
     connection = pool.get_connection()
     try:
         connection.send_command(*command)
@@ -256,60 +250,68 @@ def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
         pool.release(connection)
 
 
-async def _ask_awaiting(pipelines: ClientOfEachLoop[Pipeline], _name: bytes, command: tuple[bytes, ...]) -> Any:
-    return await (await pipelines.get()).call(command)
-
-
-def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
-    # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
+async def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
     try:
         node = client.get_node_from_key(name)
     except SlotNotCoveredError:
         # The client itself looks anew only when a node has answered, and here there is none to ask.
-        client.nodes_manager.initialize()
+        await _settled(client.nodes_manager.initialize())
         node = client.get_node_from_key(name)
-    return client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+    # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
+    return await _settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
 
 
-async def _ask_cluster_awaiting(client: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _settled(answer: Any) -> Any:
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
+async def _ask_cluster_awaiting(clients: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:
     async with asyncio.timeout(limit):
-        await client.initialize()
-        try:
-            node = client.get_node_from_key(name)
-        except SlotNotCoveredError:
-            await client.nodes_manager.initialize()
-            node = client.get_node_from_key(name)
-        return await client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+        return await _ask_cluster(await clients.get().initialize(), name, command)
 
 
-def _pipelines(pool: Callable[[], Any], limit: float) -> ClientOfEachLoop[Pipeline]:
-    return ClientOfEachLoop(lambda: Pipeline(pool(), limit), Pipeline.close)
+def _ask_pipeline(pipelines: Any, _name: bytes, command: tuple[bytes, ...]) -> Awaitable[Any]:
+    answer: Awaitable[Any] = pipelines.get().call(command)
+    return answer
 
 
-def _pool(kind: Any, retry: Any, url: str, limit: float, **options: Any) -> Any:
-    once = retry(NoBackoff(), 0)
+def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
+    return ClientOfEachLoop(lambda: Pipeline(pool.make_connection(), limit), Pipeline.close, _ELSEWHERE)
+
+
+def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
+    # RESP2 says all that is said here.
+    limits = {"protocol": 2, "socket_timeout": limit, "socket_connect_timeout": limit}
+    parameters = parameters_of(url)
+    whole = _WHOLE.fullmatch(url)
+    names = [*(("db",) if whole and whole[2] and whole[2] != "/" else ()), *(name for name, _ in parameters)]
+    for name in names:
+        if names.count(name) > 1:
+            raise refusal_of(name, "is given twice")
     try:
-        if _SPILT.match(url):
+        if not whole:
             raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
-        # RESP2 says all that is said here.
-        pool = kind.from_url(url, protocol=2, socket_timeout=limit, socket_connect_timeout=limit, retry=once, **options)
-        # Made, but not connected: what else the URL asks for is only looked at here.
-        pool.connection_class(**pool.connection_kwargs)
+        return _made(kind, url, **limits, **options)
     except TypeError as error:
         raise ConfigurationError(f"an option in the URL that redis-py does not know: {error}") from error
     except (ValueError, RedisError):
         # What Python and redis-py say of it may quote the password.
+        for name, value in parameters:
+            try:
+                _made(kind, f"{url.partition(':')[0]}:///?{urlencode({name: value})}")
+            except (ValueError, RedisError):
+                raise refusal_of(name, "has a value that redis-py does not take") from None
         raise ConfigurationError(
             "the URL cannot be read: give redis://[user:password@]host[:port][/number][?option=value], the same with "
-            "rediss:// for TLS, or unix://path; in a user and password write reserved characters as %XX"
+            "rediss:// for TLS, or unix:///path; in a user and password write reserved characters as %XX"
         ) from None
+
+
+def _made(kind: Any, url: str, **options: Any) -> Any:
+    pool = kind.from_url(url, **options)
+    # Made, but not connected: what else the URL asks for is only looked at here.
+    pool.connection_class(**pool.connection_kwargs)
     return pool
-
-
-def _refusal(error: ResponseError) -> StoreError:
-    if "WRONGTYPE" in str(error):
-        return RecordError("the key holds no hash: another program wrote it")
-    return StoreError(f"Redis refused the call: {_explained(error)}")
 
 
 def _explained(error: Exception) -> str:
@@ -321,29 +323,11 @@ def _explained(error: Exception) -> str:
     return kind + (f": {mend}" if mend else "") + (f" (it said: {said})" if said else "")
 
 
-def _outcome(answer: int) -> Outcome:
-    try:
-        return _OUTCOMES[answer]
-    except KeyError:
-        raise RecordError("the key holds a hash that is no session: another program wrote it") from None
-
-
-def _expected(expect: Expect) -> list[bytes]:
-    present = {name: value for name, value in expect.items() if value is not None}
-    return [*_pairs(present), *_names([name for name in expect if name not in present])]
-
-
-def _pairs(fields: Mapping[str, bytes]) -> list[bytes]:
-    return [b"%d" % (2 * len(fields)), *[part for name, value in fields.items() for part in (name.encode(), value)]]
-
-
-def _names(names: Collection[str]) -> list[bytes]:
-    return [b"%d" % len(names), *[name.encode() for name in names]]
-
-
-def _milliseconds(lifetime: Lifetime | None) -> list[bytes]:
+def _writes(changed: Mapping[str, bytes], removed: Collection[str], lifetime: Lifetime | None) -> list[bytes]:
     # Within what Redis takes for an expiry: a script that failed there would have written the fields before.
-    return [
+    times = [
         b"" if seconds is None else b"%d" % math.ceil(min(max(seconds, 0.0), 1e12) * 1000)
         for seconds in lifetime or (None, None)
     ]
+    pairs = [part for name, value in changed.items() for part in (name.encode(), value)]
+    return [*times, b"%d" % len(pairs), *pairs, *[name.encode() for name in removed]]

@@ -2,17 +2,31 @@
 --
 -- A record is a hash: its fields and, under the empty name, which no field can have, its idle time and its deadline in
 -- milliseconds ("1800000 1790000000000", or "1800000" for no deadline). The key expires when the record does.
--- The arguments are read in turn; a list is the number of its entries and then these.
+-- The arguments: the call, and what it expects (a name, and "=" and its value, or "" where there may be none); and of a
+-- write idle time and time to the deadline (or ""), what it writes (a name and its value), and the names that it drops.
+-- Before the first two lists stands how long they are.
 
 local MISSING, APPLIED, CONFLICT, FOREIGN = 0, 1, 2, 3
 
 local key = KEYS[1]
-local place = 0
 
-local function take()
-  place = place + 1
-  return ARGV[place]
+-- Which of these commands the user may not give. A script that is stopped half-way would leave half a write, so who
+-- may not give all of them gives none. Redis before 7 cannot tell.
+if ARGV[1] == "rights" then
+  local denied = {}
+  for place = 2, redis.acl_check_cmd and #ARGV or 0 do
+    if not redis.acl_check_cmd(ARGV[place], key) then
+      denied[#denied + 1] = ARGV[place]
+    end
+  end
+  return denied
 end
+
+local call, expected = ARGV[1], 3
+local times = expected + ARGV[2]
+local idle, remaining = ARGV[times], ARGV[times + 1]
+local written = times + 3
+local dropped = written + (ARGV[times + 2] or 0)
 
 local function now()
   local time = redis.call("TIME")
@@ -20,14 +34,9 @@ local function now()
 end
 
 local function is_as_expected()
-  for _ = 1, tonumber(take()) / 2 do
-    local name, value = take(), take()
-    if redis.call("HGET", key, name) ~= value then
-      return false
-    end
-  end
-  for _ = 1, tonumber(take()) do
-    if redis.call("HEXISTS", key, take()) == 1 then
+  for place = expected, times - 1, 2 do
+    local value = redis.call("HGET", key, ARGV[place])
+    if (value and "=" .. value or "") ~= ARGV[place + 1] then
       return false
     end
   end
@@ -35,22 +44,19 @@ local function is_as_expected()
 end
 
 -- Lua refuses to unpack more than some thousand values at once.
-local function write(command)
-  local count = tonumber(take())
-  local last = place + count
-  for first = place + 1, last, 1000 do
-    redis.call(command, key, unpack(ARGV, first, math.min(first + 999, last)))
+local function write(command, first, last)
+  for place = first, last, 1000 do
+    redis.call(command, key, unpack(ARGV, place, math.min(place + 999, last)))
   end
-  place = last
 end
 
-local function write_lifetime(idle, remaining)
-  remaining = tonumber(remaining)
-  if remaining then
-    idle = string.format("%s %.0f", idle, now() + remaining)
+local function write_lifetime()
+  local lifetime = idle
+  if remaining ~= "" then
+    lifetime = string.format("%s %.0f", idle, now() + remaining)
   end
-  redis.call("HSET", key, "", idle)
-  return idle
+  redis.call("HSET", key, "", lifetime)
+  return lifetime
 end
 
 local function expire(lifetime, moves_back)
@@ -64,16 +70,18 @@ end
 
 local calls = {}
 
+function calls.look()
+  return redis.call("HGETALL", key)
+end
+
 function calls.get(lifetime)
-  if take() == "1" then
-    expire(lifetime, false)
-  end
+  expire(lifetime, false)
   return redis.call("HGETALL", key)
 end
 
 function calls.create()
-  local lifetime = write_lifetime(take(), take())
-  write("HSET")
+  local lifetime = write_lifetime()
+  write("HSET", written, dropped - 1)
   expire(lifetime, true)
   return APPLIED
 end
@@ -81,28 +89,22 @@ end
 -- Redis looks for a full memory, a replica and the like before a script's first write, and lets the rest pass.
 -- That first one must be an HSET: even where memory is full a DEL is let pass.
 function calls.replace()
-  local idle, remaining = take(), take()
-  write_lifetime(idle, remaining)
+  write_lifetime()
   redis.call("DEL", key)
-  local lifetime = write_lifetime(idle, remaining)
-  write("HSET")
-  expire(lifetime, true)
-  return APPLIED
+  return calls.create()
 end
 
 function calls.merge(lifetime)
-  local idle, remaining = take(), take()
   local has_lifetime = idle ~= ""
   if has_lifetime then
-    lifetime = write_lifetime(idle, remaining)
+    lifetime = write_lifetime()
   end
-  write("HSET")
-  write("HDEL")
+  write("HSET", written, dropped - 1)
+  write("HDEL", dropped, #ARGV)
   expire(lifetime, has_lifetime)
   return APPLIED
 end
 
-local call = take()
 local lifetime = redis.call("HGET", key, "")
 if call == "create" then
   if lifetime or redis.call("EXISTS", key) == 1 then

@@ -39,6 +39,8 @@ _KNOWN: Final = {
     r"3D000|1049|.*(no such database|database .* does not exist).*": "there is no such database: create it, or name it",
     r"57P0[1-3]|.*(starting up|shutting down|login has been failing).*": "the database is starting, stopping or down",
     r"2003|.*(refused|Connect call failed|resolve|not known).*": "the database cannot be reached: does it run, there?",
+    r".*(certificate|No such file).*": "a file that the URL names (a socket, an authority) is not there, or the "
+    "database's certificate is by another authority",
     r"14": "the file cannot be opened: is its directory there, and may this process write to it?",
     r"1153|2006|2013": "the connection was lost, or the session is larger than the server's max_allowed_packet: raise "
     "that, or keep less in the session",

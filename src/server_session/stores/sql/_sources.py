@@ -13,11 +13,12 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
-from server_session._colour import running_library
-from server_session.exceptions import ColourError, ConfigurationError
+from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
+from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, connect_with_limit, lock_limit
+from server_session.stores.sql._parameters import check_parameters, connect_clearly, unreadable
 from server_session.stores.sql._table import family_of
 
 __all__ = ["source_of"]
@@ -31,6 +32,11 @@ _CONNECTIONS: Final = 10
 # SQLite lets one write at a time, and whoever waits looks again now and then: few get through more than many.
 _CONNECTIONS_TO_A_FILE: Final = 2
 
+_ELSEWHERE: Final = (
+    "SQLAlchemy's awaiting engines run under asyncio alone: "
+    "under trio give the store a blocking engine, or a URL with a blocking driver"
+)
+
 
 class Blocking:
     """Connections of an engine that blocks."""
@@ -38,7 +44,7 @@ class Blocking:
     colour = Colour.BLOCKS
 
     def __init__(self, make: Callable[[], Engine], is_given: bool = False, limits: Conditions = ()) -> None:
-        self._own = ClientOfProcess(make, lambda parents: None if is_given else parents.dispose(close=False))
+        self._own = ClientOfProcess(make, lambda parents: parents.dispose(close=False))
         self.is_given = is_given
         self.limits = limits
         self.dialect = self._own.get().dialect.name
@@ -60,15 +66,16 @@ class Awaiting:
     colour = Colour.AWAITS
 
     def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False, limits: Conditions = ()) -> None:
-        # Made, and mostly dropped, so that a driver that is not there is missed now; greenlet SQLAlchemy itself misses
-        # at the first call alone.
-        made = make()
+        # Made for the loops' sake too, so that a driver that is not there is missed now; greenlet SQLAlchemy itself
+        # misses at the first call alone.
+        self._made = ClientOfProcess(make, lambda parents: parents.sync_engine.dispose(close=False))
         importlib.import_module("greenlet")
         self.is_given = is_given
         self.limits = limits
-        self.dialect = made.dialect.name
-        self._given = made if is_given else None
-        self._loops = ClientOfEachLoop(make, AsyncEngine.dispose)
+        self.dialect = self._made.get().dialect.name
+        self._loops = ClientOfEachLoop(
+            self._made.get if is_given else make, None if is_given else AsyncEngine.dispose, _ELSEWHERE
+        )
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
@@ -76,12 +83,7 @@ class Awaiting:
 
     async def run(self, step: Callable[[Connection], T], end: float) -> T:
         """Run the step over a connection, by this moment of the monotonic clock."""
-        if running_library() == "trio":
-            raise ColourError(
-                "SQLAlchemy's awaiting engines run under asyncio alone: "
-                "under trio give the store a blocking engine, or a URL with a blocking driver"
-            )
-        engine = self._given or await self._loops.get()
+        engine = self._loops.get()
         has_begun = False
 
         async def whole() -> T:
@@ -93,7 +95,8 @@ class Awaiting:
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
         task = asyncio.ensure_future(whole())
-        task.add_done_callback(_take)
+        # So that asyncio does not report a failure that nobody is left to hear of.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             done, _ = await asyncio.wait({task}, timeout=end - time.monotonic())
         except asyncio.CancelledError:
@@ -107,31 +110,6 @@ class Awaiting:
         return task.result()
 
 
-def _take(task: "asyncio.Future[Any]") -> None:
-    # So that asyncio does not report a failure that nobody is left to hear of.
-    if not task.cancelled():
-        task.exception()
-
-
-def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
-    """Return the source for what a store was given."""
-    if isinstance(engine, AsyncEngine):
-        _refuse_memory(type(engine.pool))
-        awaiting = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return Awaiting(lambda: awaiting, is_given=True)
-    if isinstance(engine, Engine):
-        _refuse_memory(type(engine.pool))
-        blocking = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return Blocking(lambda: blocking, is_given=True)
-    try:
-        return _source_of_url(engine, timeout)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
-            "or [mysql] of server-session, SQLite's aiosqlite with none"
-        ) from error
-
-
 # In the place of what SQLAlchemy and Python say of it, which may quote the password.
 _UNREADABLE: Final = (
     "the URL of the session database cannot be read: it looks like postgresql+asyncpg://user@host/database, "
@@ -140,22 +118,37 @@ _UNREADABLE: Final = (
 )
 
 
-def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
+def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
+    """Return the source for what a store was given."""
+    if isinstance(engine, Engine | AsyncEngine):
+        _refuse_memory(type(engine.pool))
+        given: Any = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return (Blocking if isinstance(engine, Engine) else Awaiting)(lambda: given, is_given=True)
+    if isinstance(engine, str):
+        parameters_of(engine)
     try:
-        url = make_url(engine)
-        spoken = cast("type[DefaultDialect]", url.get_dialect())
+        return _source_of_url(make_url(engine), timeout)
+    except ConfigurationError:
+        raise
     except (ArgumentError, ValueError):
         raise ConfigurationError(_UNREADABLE) from None
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
+            "or [mysql] of server-session, SQLite's aiosqlite with none"
+        ) from error
+
+
+def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
+    spoken = cast("type[DefaultDialect]", url.get_dialect())
     family_of(spoken.name)
     if "@" in (url.host or ""):
         # A password had it.
-        raise ConfigurationError(_UNREADABLE)
-    try:
-        spoken().create_connect_args(url)
-    except (ArgumentError, ValueError):
-        raise ConfigurationError(_UNREADABLE) from None
-    _refuse_memory(spoken.get_pool_class(url))
-    has_pooler = url.query.get("pgbouncer") == "true"
+        raise ValueError
+    pooler = url.query.get("pgbouncer", "false")
+    if pooler not in ("true", "false"):
+        raise refusal_of("pgbouncer", "is neither true nor false")
+    has_pooler = pooler == "true"
     url = url.difference_update_query(["pgbouncer"])
     limits = (LIMITS_THROUGH_POOLER if has_pooler else LIMITS).get(spoken.driver)
     if has_pooler and limits is None:
@@ -163,15 +156,15 @@ def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
             "pgbouncer=true in the URL is for psycopg: take postgresql+psycopg, or postgresql+psycopg_async to await; "
             "asyncpg cannot go through a pooler in transaction mode"
         )
-    settings = _settings(spoken, timeout, limits(timeout) if limits else {})
-    with_each = (lock_limit(timeout),) if has_pooler else ()
-    if spoken.is_async:
-        return Awaiting(lambda: create_async_engine(url, **settings), limits=with_each)
-    return Blocking(lambda: _blocking_engine(url, settings), limits=with_each)
-
-
-def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[str, Any]) -> dict[str, Any]:
-    return {
+    connect_args = limits(timeout) if limits else {}
+    check_parameters(spoken, url, connect_args)
+    try:
+        spoken().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise unreadable(spoken, url) or ConfigurationError(_UNREADABLE) from None
+    _refuse_memory(spoken.get_pool_class(url))
+    settings: dict[str, Any] = {
+        "url": url,
         "isolation_level": "AUTOCOMMIT",
         "skip_autocommit_rollback": True,
         "hide_parameters": True,
@@ -181,13 +174,23 @@ def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[s
         "pool_timeout": timeout,
         "connect_args": connect_args,
     }
+    with_each = (lock_limit(timeout),) if has_pooler else ()
+    clearly = connect_clearly(url.query)
+    if spoken.is_async:
 
+        def make_awaiting() -> AsyncEngine:
+            made = create_async_engine(**settings)
+            event.listen(made.sync_engine, "do_connect", clearly)
+            return made
 
-def _blocking_engine(url: URL, settings: dict[str, Any]) -> Engine:
-    engine = create_engine(url, **settings)
-    if engine.driver == "psycopg":
-        event.listen(engine, "do_connect", connect_with_limit(settings["pool_timeout"]))
-    return engine
+        return Awaiting(make_awaiting, limits=with_each)
+
+    def make() -> Engine:
+        made = create_engine(**settings)
+        event.listen(made, "do_connect", connect_with_limit(timeout) if made.driver == "psycopg" else clearly)
+        return made
+
+    return Blocking(make, limits=with_each)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     literal_column,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -54,8 +55,7 @@ class Row(NamedTuple):
 
     stamp: int
     now: float
-    record: Record | None
-    """`None` if it has expired."""
+    record: Record
 
 
 class Statements:
@@ -77,39 +77,24 @@ class Statements:
         # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
         is_mine = and_(is_key, *limits)
         as_seen = (is_mine, column.stamp == bindparam("seen"), column.expires > now)
-        self.begin = _BEGIN[family]
+        self.begin, self.commit = _BEGIN[family], text("COMMIT")
         self.read = select(
             column.stamp, column.idle, column.deadline, column.expires, now.label("now"), column.data
         ).where(is_key)
         # SQLite has no lock of a row, and SQLAlchemy leaves the words out there.
         self.read_and_lock = self.read.where(*limits).with_for_update()
+        whole: dict[str, Any] = {"data": bindparam("packed"), "stamp": bindparam("fresh"), "idle": bindparam("seconds")}
+        ends, until = bindparam("ends", type_=Double), bindparam("until", type_=Double)
         self.add = _insert_unless_there(table, family).values(
-            id=bindparam("key"),
-            data=bindparam("packed"),
-            stamp=bindparam("fresh"),
-            idle=bindparam("seconds"),
-            deadline=now + bindparam("remaining", type_=Double),
-            expires=now + bindparam("lasts", type_=Double),
+            id=bindparam("key"), **whole, deadline=now + ends, expires=now + until
         )
-        self.write = (
-            update(table)
-            .where(*as_seen)
-            .values(
-                data=bindparam("packed"),
-                stamp=bindparam("fresh"),
-                idle=bindparam("seconds"),
-                deadline=bindparam("ends"),
-                expires=bindparam("until"),
-            )
-        )
-        self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=bindparam("until"))
+        self.write = update(table).where(*as_seen).values(**whole, deadline=ends, expires=until)
+        self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=until)
+        has_expired = column.expires <= now
         self.drop = delete(table).where(is_mine, column.expires > now)
-        self.drop_expired = delete(table).where(is_mine, column.expires <= now)
-        self.list_expired = (
-            select(column.id).where(column.expires <= now).order_by(column.expires).limit(bindparam("most"))
-        )
-        is_listed = column.id.in_(bindparam("keys", expanding=True))
-        self.sweep = delete(table).where(is_listed, column.expires <= now, *limits)
+        self.drop_expired = delete(table).where(is_mine, has_expired)
+        self.list_expired = select(column.id).where(has_expired).order_by(column.expires).limit(bindparam("most"))
+        self.sweep = delete(table).where(column.id.in_(bindparam("keys", expanding=True)), has_expired, *limits)
 
 
 def _insert_unless_there(table: Table, family: str) -> Insert:
@@ -127,13 +112,11 @@ def _insert_unless_there(table: Table, family: str) -> Insert:
 
 
 def look(connection: Connection, read: Executable, key: str) -> Row | None:
-    """Read a row. Raises `RecordError` if it cannot be read."""
+    """Read a row that has not expired. Raises `RecordError` if it cannot be read."""
     row = connection.execute(read, {"key": key}).one_or_none()
-    if row is None:
+    if row is None or row.expires <= row.now:
         return None
     stamp, idle, deadline, expires, now, data = row
-    if expires <= now:
-        return Row(stamp, now, None)
     try:
         fields = _unpack(data)
     except msgspec.MsgspecError as error:
@@ -143,11 +126,9 @@ def look(connection: Connection, read: Executable, key: str) -> Row | None:
     return Row(stamp, now, Record(idle, math.inf if deadline is None else deadline, expires, fields))
 
 
-def send(connection: Connection, statement: Executable | str, parameters: Mapping[str, object] | None) -> bool:
+def send(connection: Connection, statement: Executable, parameters: Mapping[str, object]) -> bool:
     """Send what must not be sent twice, and tell whether it wrote."""
     try:
-        if isinstance(statement, str):
-            return connection.exec_driver_sql(statement).rowcount > 0
         return connection.execute(statement, parameters).rowcount > 0
     except DBAPIError as error:
         if not error.connection_invalidated:

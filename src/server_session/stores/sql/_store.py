@@ -17,11 +17,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server_session._colour import pause
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
 from server_session.stores._base import Outcome
-from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, begin, look, pack, send
@@ -35,10 +34,6 @@ _WRITES_A_SWEEP: Final = 50
 _ROWS_A_SWEEP: Final = 100
 # Databases bound the number of a statement's parameters.
 _MOST_ROWS_A_SWEEP: Final = 10_000
-
-# Of several tries in one call; the time-out may end them sooner.
-_MOST_TRIES: Final = 30
-_LONGEST_PAUSE: Final = 0.1
 
 _SHORT_SCHEME: Final = re.compile(r"\Apostgres(?=[+:])", re.IGNORECASE)
 
@@ -125,29 +120,19 @@ class SQLSessionStore(PackedStore):
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
-        fresh = _fresh_stamp()
-
-        def found(connection: Connection) -> tuple[T] | None:
-            # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
-            decision = change(None, 0.0)
-            begun: Record | Outcome | None = decision
-            if isinstance(begun, Record) and not self._add(connection, key, begun, fresh):
-                return None
-            return (decision,)
+        # Not from `random`: forked processes would draw the same numbers, and take each other's writes for their own.
+        fresh = secrets.randbits(63)
 
         def work(connection: Connection, read: Executable) -> tuple[T] | None:
-            if likely is Likely.FOUNDS and (done := found(connection)):
-                return done
-            row = look(connection, read, key)
+            # A new session needs no look first: to add it fails where there is one.
+            is_new = likely is Likely.FOUNDS and read is self._statements.read
+            row = None if is_new else look(connection, read, key)
             if row is not None and row.stamp == fresh:
                 # The row of an earlier try, whose answer was lost.
                 return (change(None, 0.0),)
-            if row is None or row.record is None:
-                if row is not None and likely is Likely.FOUNDS:
-                    connection.execute(self._statements.drop_expired, {"key": key})
-                return found(connection)
-            decision = change(row.record, row.now)
-            return (decision,) if self._make(connection, key, row, decision) else None
+            # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
+            decision = change(None, 0.0) if row is None else change(row.record, row.now)
+            return (decision,) if self._put(connection, key, row, decision, fresh) else None
 
         (decision,) = await self._run(work)
         if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
@@ -198,24 +183,28 @@ class SQLSessionStore(PackedStore):
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
         await self._source.close()
 
-    def _add(self, connection: Connection, key: str, begun: Record, fresh: int) -> bool:
-        row = {"packed": pack(begun.fields), "fresh": fresh, "seconds": begun.idle}
-        times = {"remaining": _null_if_never(begun.deadline), "lasts": begun.expires}
-        return connection.execute(self._statements.add, {"key": key, **row, **times}).rowcount == 1
-
-    def _make(self, connection: Connection, key: str, row: Row, changed: Record | Outcome | None) -> bool:
-        """Write what became of the record in its row; `False` where somebody has written meanwhile."""
+    def _put(
+        self, connection: Connection, key: str, row: Row | None, changed: Record | Outcome | None, fresh: int
+    ) -> bool:
+        """Write what became of the record; `False` where somebody has written meanwhile."""
         say = self._statements
-        if changed is row.record or isinstance(changed, Outcome):
+        if isinstance(changed, Outcome) or changed is (None if row is None else row.record):
             return True
         if changed is None:
             # What somebody wrote meanwhile is dropped with it.
             return send(connection, say.drop, {"key": key})
-        moved = {"key": key, "seen": row.stamp, "fresh": _fresh_stamp(), "until": changed.expires}
-        if row.record is not None and changed.fields is row.record.fields:
-            return send(connection, say.touch, moved)
-        times = {"seconds": changed.idle, "ends": _null_if_never(changed.deadline)}
-        return send(connection, say.write, {**moved, **times, "packed": pack(changed.fields)})
+        moved = {"key": key, "fresh": fresh, "until": changed.expires}
+        if row is not None and changed.fields is row.record.fields:
+            return send(connection, say.touch, {**moved, "seen": row.stamp})
+        ends = None if changed.deadline == math.inf else changed.deadline
+        whole = {**moved, "packed": pack(changed.fields), "seconds": changed.idle, "ends": ends}
+        if row is not None:
+            return send(connection, say.write, {**whole, "seen": row.stamp})
+        if connection.execute(say.add, whole).rowcount == 1:
+            return True
+        # Somebody was faster, or what stands there has expired.
+        connection.execute(say.drop_expired, {"key": key})
+        return False
 
     async def _run(self, work: Work[R], *, in_transaction: bool = True) -> R:
         try:
@@ -230,7 +219,7 @@ class SQLSessionStore(PackedStore):
         may_make_table = self._makes_table
         may_lose = True
         locks = False
-        for attempt in range(_MOST_TRIES):
+        for attempt in itertools.count():
             try:
                 answer = await self._source.run(partial(self._step, work=work, locks=locks), end)
             except DBAPIError as error:
@@ -250,8 +239,7 @@ class SQLSessionStore(PackedStore):
                 if time.monotonic() >= end:
                     break
             # Contention is met with the lock first, and with time after that.
-            if attempt:
-                await pause(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - no secret
+            await step_back(attempt)
         raise StoreError(f"a session was written by others for {self._timeout:g} s: nothing was written by this call")
 
     def _step(self, connection: Connection, *, work: Work[R], locks: bool) -> R | None:
@@ -266,18 +254,9 @@ class SQLSessionStore(PackedStore):
         try:
             begin(connection, say.begin)
             answer = work(connection, say.read_and_lock)
-            send(connection, "COMMIT", None)
+            send(connection, say.commit, {})
         except BaseException:
             # Whatever it was, no connection goes back to the pool with a transaction open.
             connection.invalidate()
             raise
         return answer
-
-
-def _fresh_stamp() -> int:
-    # Not from `random`: forked processes would draw the same numbers, and take each other's writes for their own.
-    return secrets.randbits(63)
-
-
-def _null_if_never(moment: float) -> float | None:
-    return None if moment == math.inf else moment

@@ -1,0 +1,33 @@
+"""The parameters in a store's URL, of which none is dropped in silence."""
+
+from urllib.parse import parse_qsl
+
+from server_session.exceptions import ConfigurationError
+
+__all__ = ["parameters_of", "refusal_of", "refuse_parameters"]
+
+
+def parameters_of(url: str) -> list[tuple[str, str]]:
+    """Return what stands after the `?` of a URL, in pairs.
+
+    Raises:
+        ConfigurationError: One has no value.
+    """
+    query = url.partition("#")[0].partition("?")[2]
+    # Where there is an @, a password was not written as it must be, and this is a part of it.
+    pairs = [] if "@" in query else parse_qsl(query, keep_blank_values=True)
+    for name, value in pairs:
+        if not value:
+            raise refusal_of(name, "has no value")
+    return pairs
+
+
+def refuse_parameters(url: str, mend: str) -> None:
+    """Refuse a URL that has parameters, for a store that takes none."""
+    for name, _ in parameters_of(url):
+        raise refusal_of(name, f"is not known: {mend}")
+
+
+def refusal_of(name: str, why: str) -> ConfigurationError:
+    """Return the error that names a parameter, and not its value."""
+    return ConfigurationError(f"the parameter {name!r} in the store's URL {why}")

@@ -1,0 +1,35 @@
+"""Forks of the test's own process."""
+
+import os
+import signal
+import traceback
+from collections.abc import Callable
+
+from tests.patience import PATIENCE
+
+__all__ = ["in_all_processes"]
+
+
+def in_all_processes(body: Callable[[], object], parents: Callable[[], object]) -> None:
+    """Run it in two children at once, and `parents` here meanwhile; what fails in a child fails here."""
+    children = [_fork(body) for _ in range(2)]
+    try:
+        parents()
+    finally:
+        statuses = [os.waitpid(child, 0)[1] for child in children]
+    assert statuses == [0, 0]
+
+
+def _fork(body: Callable[[], object]) -> int:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        signal.alarm(int(PATIENCE))
+        try:
+            body()
+            status = 0
+        except BaseException:  # noqa: BLE001 - whatever it is, nothing of pytest may run on in the child
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
