@@ -79,8 +79,8 @@ class RedisSessionStore(SessionStore):
     asynchronous client of a Cluster: there a write that meets one is a `StoreError`.
 
     Made from a URL it serves both colours. Callers that block share 50 connections (`max_connections`). The calls of an
-    event loop share one, closed with the loop; those of one turn of the loop are sent in one piece. A given
-    asynchronous client gives one of its connections up for that; by that of a Cluster each call takes one.
+    event loop share one, closed with the loop; those of one turn of the loop are sent in one piece. For a
+    given asynchronous client that is one beside its pool's; by that of a Cluster each call takes one.
 
     Redis evicts sessions when its memory is full, unless its `maxmemory-policy` is `noeviction`: then it refuses
     writes, which is a `StoreError`. A user under access control needs these commands on the prefix: `+eval +evalsha
