@@ -210,8 +210,8 @@ class RedisSessionStore(SessionStore):
 
     async def _send(self, name: bytes, *command: bytes) -> Any:
         try:
-            may_block = self._awaiting is None or (self._blocking is not None and is_driven())
-            return await (self._blocking if may_block else self._awaiting)(name, command)
+            way = self._blocking if not self._awaiting or (self._blocking and is_driven()) else self._awaiting
+            return await way(name, command)
         except NoScriptError:
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
             return await self._send(name, b"EVAL", _SCRIPT, *command[2:])
