@@ -833,6 +833,11 @@ class TestManyAtOnce:
             assert Counter(merged) == {APPLIED: 200}
             assert len(await store.get(key, {})) == 201
 
+    async def test_a_given_client_keeps_its_pool_to_itself(self, redis_server):
+        async with redis.asyncio.Redis(port=redis_server.port, max_connections=1) as client:
+            assert await RedisSessionStore(client).get(KEY, {}) is MISSING
+            assert await client.ping()
+
     async def test_cancelled_calls_lose_no_connection(self, redis_server):
         async with redis.asyncio.Redis(port=redis_server.port, max_connections=3) as client:
             store = RedisSessionStore(client)
@@ -973,6 +978,23 @@ class TestCallsThatShareAConnection:
             assert {str(error) for error in lost} == {"no answer from Redis: TimeoutError"}
             read = await asyncio.gather(*(store.get(key, {}) for key in records))
             assert [record["a"] for record in read] == list(records.values())
+
+        asyncio.run(body())
+
+    def test_a_server_that_takes_no_more_is_given_up_with_all_that_was_not_sent(self, own_server):
+        async def body():
+            store = RedisSessionStore(own_server.url, timeout=0.3)
+            records = await self.found(store, 2)
+            os.kill(own_server.pid, signal.SIGSTOP)
+            try:
+                # More than the kernel keeps for a server that does not read.
+                calls = [store.merge(key, {"b": bytes(30_000_000)}, [], {}) for key in records]
+                lost = await asyncio.gather(*calls, return_exceptions=True)
+            finally:
+                os.kill(own_server.pid, signal.SIGCONT)
+            assert {str(error) for error in lost} == {"no answer from Redis: TimeoutError"}
+            read = await asyncio.gather(*(store.get(key, {}) for key in records))
+            assert read == [{"a": value} for value in records.values()]
 
         asyncio.run(body())
 

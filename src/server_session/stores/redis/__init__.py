@@ -84,8 +84,8 @@ class RedisSessionStore(SessionStore):
     asynchronous client of a Cluster: there a write that meets one is a `StoreError`.
 
     Made from a URL it serves both colours. Callers that block share 50 connections (`max_connections`). The calls of an
-    event loop share one, closed with the loop; those of one turn of the loop are sent in one piece. A given
-    asynchronous client gives one of its connections up for that; by that of a Cluster each call takes one.
+    event loop share one, closed with the loop; those of one turn of the loop are sent in one piece. For a
+    given asynchronous client that is one beside its pool's; by that of a Cluster each call takes one.
 
     Redis evicts sessions when its memory is full, unless its `maxmemory-policy` is `noeviction`: then it refuses
     writes, which is a `StoreError`. A user under access control needs these commands on the prefix: `+eval +evalsha
@@ -215,8 +215,8 @@ class RedisSessionStore(SessionStore):
 
     async def _send(self, name: bytes, *command: bytes) -> Any:
         try:
-            may_block = self._awaiting is None or (self._blocking is not None and is_driven())
-            return await (self._blocking if may_block else self._awaiting)(name, command)
+            way = self._blocking if not self._awaiting or (self._blocking and is_driven()) else self._awaiting
+            return await way(name, command)
         except NoScriptError:
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
             return await self._send(name, b"EVAL", _SCRIPT, *command[2:])
