@@ -1292,8 +1292,9 @@ class Failing(StoreOver):
         return answer
 
 
-PLANS = st.lists(st.sampled_from(["works", "before", "after"]), min_size=1, max_size=5).filter(
-    lambda plan: plan[-1] != "works"
+FAULTS = st.sampled_from(["before", "after"])
+PLANS = st.builds(lambda calls, how: ["works"] * calls + [how], st.integers(0, 3), FAULTS) | st.lists(
+    st.just("works") | FAULTS, min_size=2, max_size=5
 )
 
 
@@ -1426,13 +1427,16 @@ class FailingMachine(Machine):
         self.step(who, *moves)
         self.failing.plan.clear()
 
-    @rule(
-        which=st.integers(0, 1), owner=st.none() | OWNERS, moves=st.lists(ANY_MOVE, min_size=1, max_size=2), plan=PLANS
-    )
-    def it_fails_somebody_who_has_a_session(
-        self, which: int, owner: int | None, moves: list[Move], plan: list[str]
-    ) -> None:
-        self.the_store_fails(self.come(which, owner), moves, plan)
+    @rule(which=st.integers(0, 1), owner=st.none() | OWNERS, move=AT_ONE_KEY | WRITES | PASSAGES, plan=PLANS)
+    def it_fails_somebody_who_has_a_session(self, which: int, owner: int | None, move: Move, plan: list[str]) -> None:
+        self.the_store_fails(self.come(which, owner), [move], plan)
+
+    @rule(which=st.integers(0, 1), sent=MOVES["has_csrf_token"] | MOVES["admit"], plan=PLANS)
+    def it_fails_where_a_token_is_sent(self, which: int, sent: Move, plan: list[str]) -> None:
+        who = self.come(which, None)
+        self.step(who, Move("csrf_token", ("",)))
+        self.the_store_fails(who, [sent], plan)
+        self.step(who, sent)
 
     @rule(which=st.integers(0, 1), passage=PASSAGES, plan=PLANS, late=WRITES | PASSAGES | MOVES["has_csrf_token"])
     def it_fails_and_they_try_again(self, which: int, passage: Move, plan: list[str], late: Move) -> None:
