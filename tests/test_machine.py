@@ -175,6 +175,8 @@ class World:
     tokens: dict[str, Issued] = field(default_factory=dict)
     cookies: list[str] = field(default_factory=list)
     """All there ever were, which the thief has copied."""
+    reserved: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Log-ins that failed when they were listed and not yet founded: for a minute they have their owner's place."""
 
     # --- what holds now
 
@@ -294,14 +296,17 @@ class World:
         if standing not in (Standing.LIVE, Standing.OVER):
             before = None
         if owner is not None and self.most is not None:
-            others = [one for one in self.living_of(owner) if one is not before]
-            excess = others[: max(0, len(others) + 1 - self.most)]
+            others = [(one.created, one.id) for one in self.living_of(owner) if one is not before]
+            reserved = [(since, key) for key, (whose, since) in self.reserved.items() if whose == owner]
+            others = sorted(others + [one for one in reserved if self.now < one[0] + MINUTE])
+            excess = [key for _, key in others[: max(0, len(others) + 1 - self.most)]]
             if excess and self.refuses:
                 # It was looked at to be counted, and the request has learnt nothing.
                 request.standing, request.seen = known
                 raise RefusedError(TooManySessionsError)
-            for one in excess:
-                self._end(one)
+            for key in excess:
+                if self.reserved.pop(key, None) is None:
+                    self._end(self.sessions[key])
         self._found(request, news, data, owner=owner, authenticated=authenticated)
         if before is not None:
             self._end(before)
@@ -573,6 +578,8 @@ class World:
         self, request: Request, news: News, owner: str, only: str | None, spares_its_own: bool
     ) -> int:
         kept = self._live(request) if spares_its_own else None
+        for key in [key for key, (whose, _) in self.reserved.items() if whose == owner and only in (None, key)]:
+            del self.reserved[key]
         ending = [one for one in self.living_of(owner) if one is not kept and only in (None, one.id)]
         for one in ending:
             self._end(one)
@@ -1390,9 +1397,18 @@ class FailingMachine(Machine):
                 continue
             if not self.issued:
                 world.tokens.pop(text, None)
+            world.reserved = self.run(self.reserved(world))
             self.world = world
             return
         raise AssertionError(f"{move.name} was neither done nor not done: {failures}")
+
+    async def reserved(self, world: World) -> dict[str, tuple[str, float]]:
+        return {
+            key: (owner, since)
+            for owner in self.owners
+            for since, key in _listed(await self.aside.policy.owners._index(owner))
+            if key not in world.sessions and await self.store.get(key, {}, False) is MISSING
+        }
 
     async def adopt(self, world: World) -> None:
         """Take back what the store does not show of a step."""
