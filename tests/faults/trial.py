@@ -20,10 +20,19 @@ from typing import Any, Final, Literal
 from server_session import Sessions
 from server_session._colour import drive
 from tests import servers
-from tests.faults.model import Answers, Model, read_diaries
+from tests.faults.model import Answers, Loss, Model, read_diaries
 from tests.faults.proxy import Proxy, Weather
 from tests.faults.worker import close_store, open_store
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
+from tests.redis_sets import (
+    SERVICE,
+    is_master,
+    is_up,
+    look_at,
+    replication_of,
+    start_cluster,
+    start_watched,
+)
 from tests.trials.worker import STEPS, Blocking, settled
 
 __all__ = ["STORES", "Cell", "Row", "Stage", "try_out"]
@@ -32,6 +41,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 LIMIT: Final = 0.5
 """Seconds that the stores wait for their servers."""
+
+LAG: Final = 0.5
+"""Seconds by which a replica may be behind its master, at most."""
 
 Calls = Literal["gather", "threads"]
 
@@ -47,6 +59,11 @@ class Stage:
     load: "Load | None" = None
     seconds: float = 1.0
     """How long a fault lasts that does not end by itself."""
+    nodes: list[servers.Server] = field(default_factory=list)
+    """Of servers that belong together."""
+    sentinels: list[servers.Server] = field(default_factory=list)
+    over: float | None = None
+    """When the store was whole again, where the fault's own end is later."""
 
 
 Fault = Callable[[Stage], None]
@@ -63,8 +80,8 @@ class Row:
     schemes: dict[Calls, str] = field(default_factory=dict)
     """The scheme of the URL in each colour, where it is not the server's own."""
     has_owners: bool = True
-    forgets: frozenset[str] = frozenset()
-    """The faults after which the server may have lost everything, by its own word."""
+    losses: dict[str, Loss] = field(default_factory=dict)
+    """What faults may cost, by the server's own word."""
 
     def place(self, place: str, calls: Calls) -> str:
         scheme = self.schemes.get(calls)
@@ -206,31 +223,83 @@ def server(stage: Stage) -> servers.Server:
     return stage.server
 
 
-def redis_client(stage: Stage) -> Any:
-    import redis
-
-    return redis.Redis(port=server(stage).port, protocol=2)
-
-
 def script_flushed(stage: Stage) -> None:
-    with redis_client(stage) as client:
+    with look_at(server(stage)) as client:
         for _ in range(5):
             client.script_flush()
             time.sleep(stage.seconds / 10)
 
 
 def connections_killed(stage: Stage) -> None:
-    with redis_client(stage) as client:
+    with look_at(server(stage)) as client:
         for _ in range(5):
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             time.sleep(stage.seconds / 10)
 
 
 def memory_full(stage: Stage) -> None:
-    with redis_client(stage) as client:
+    with look_at(server(stage)) as client:
         client.config_set("maxmemory", "1")
         time.sleep(stage.seconds)
         client.config_set("maxmemory", "0")
+
+
+def sentinel_failed_over(stage: Stage) -> None:
+    master, replica = in_order(stage.nodes)
+    with look_at(stage.sentinels[0]) as sentinel:
+        sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE)
+    wait_until(lambda: is_master(replica))
+    # Until Sentinel makes a replica of it the old master serves those who are connected to it.
+    wait_until(lambda: is_up(master))
+
+
+def master_killed(stage: Stage) -> None:
+    master, replica = in_order(stage.nodes)
+    master.kill()
+    wait_until(lambda: is_master(replica))
+    stage.over = time.monotonic()
+    time.sleep(stage.seconds)
+    master.start()
+    wait_until(lambda: is_up(master))
+
+
+def in_order(nodes: list[servers.Server]) -> tuple[servers.Server, servers.Server]:
+    """Return a master and a replica of its."""
+    replica, state = next((node, state) for node in nodes if (state := replication_of(node))["role"] == "slave")
+    return next(node for node in nodes if node.port == state["master_port"]), replica
+
+
+def cluster_failed_over(stage: Stage) -> None:
+    _, replica = in_order(stage.nodes)
+    with look_at(replica) as client:
+        client.execute_command("CLUSTER", "FAILOVER")
+    wait_until(lambda: is_master(replica))
+
+
+def slots_moved(stage: Stage) -> None:
+    with ExitStack() as stack:
+        source, target, *others = [stack.enter_context(look_at(node)) for node in stage.nodes if is_master(node)]
+        slots = {source.cluster("KEYSLOT", key) for key in source.scan_iter()}
+        for slot in slots:
+            move_slot(slot, source, target, others)
+            time.sleep(stage.seconds / len(slots))
+        wait_until(lambda: len({repr(owners_of_slots(client)) for client in (source, target, *others)}) == 1)
+
+
+def owners_of_slots(client: Any) -> list[Any]:
+    return sorted((first, last, master[1]) for first, last, master, *_ in client.cluster("SLOTS"))
+
+
+def move_slot(slot: int, source: Any, target: Any, others: list[Any]) -> None:
+    names = [client.cluster("MYID") for client in (source, target)]
+    target.cluster("SETSLOT", slot, "IMPORTING", names[0])
+    source.cluster("SETSLOT", slot, "MIGRATING", names[1])
+    port = target.connection_pool.connection_kwargs["port"]
+    while keys := source.cluster("GETKEYSINSLOT", slot, 10):
+        source.migrate("127.0.0.1", port, keys, 0, 5000)
+    # First where it is now, or for a moment nobody would have it.
+    for client in (target, source, *others):
+        client.cluster("SETSLOT", slot, "NODE", names[1])
 
 
 def postgresql(stage: Stage, *statements: str) -> None:
@@ -323,6 +392,18 @@ def behind_proxy(start: Callable[[], servers.Server]) -> Iterator[Stage]:
 
 
 @contextmanager
+def by_sentinels() -> Iterator[Stage]:
+    with start_watched() as (nodes, sentinels):
+        yield Stage(f"sentinel:{','.join(str(one.port) for one in sentinels)}", nodes=nodes, sentinels=sentinels)
+
+
+@contextmanager
+def in_cluster() -> Iterator[Stage]:
+    with start_cluster(replicas=3) as nodes:
+        yield Stage(f"cluster:{','.join(str(node.port) for node in nodes)}", nodes=nodes)
+
+
+@contextmanager
 def in_folder(url: str) -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp())
     is_mounted = can_mount()
@@ -383,9 +464,28 @@ STORES: Final[dict[str, Row]] = {
             "Redis",
             lambda: behind_proxy(start_redis),
             {**REDIS, **NETWORK, **APPLICATION},
-            forgets=frozenset({"killed and started again"}),
+            losses={"killed and started again": Loss.ALL},
         ),
         Row("Redis with AOF", lambda: behind_proxy(start_redis_with_log), {**REDIS, **NETWORK, **APPLICATION}),
+        Row(
+            "Redis by a Sentinel",
+            by_sentinels,
+            {"fail-over": sentinel_failed_over, "the master killed": master_killed, **APPLICATION},
+            {"gather": "sentinel+asyncio"},
+            losses={"fail-over": Loss.LAST, "the master killed": Loss.LAST},
+        ),
+        Row(
+            "Redis Cluster",
+            in_cluster,
+            {
+                "slots moved": slots_moved,
+                "fail-over": cluster_failed_over,
+                "a master killed": master_killed,
+                **APPLICATION,
+            },
+            {"gather": "cluster+asyncio"},
+            losses={"a master killed": Loss.LAST},
+        ),
         Row(
             "PostgreSQL",
             lambda: behind_proxy(start_postgresql),
@@ -410,7 +510,7 @@ STORES: Final[dict[str, Row]] = {
             lambda: behind_proxy(servers.start_memcached),
             {**NETWORK, **APPLICATION},
             has_owners=False,
-            forgets=frozenset({"killed and started again"}),
+            losses={"killed and started again": Loss.ALL},
         ),
         Row(
             "SQLite",
@@ -445,17 +545,21 @@ def try_out(
             if row.faults[fault] in DISK.values() and stage.folder is None:
                 continue
             begun = time.monotonic()
+            stage.over = None
             row.faults[fault](stage)
-            times.append((fault, begun, time.monotonic()))
+            times.append((fault, begun, stage.over or time.monotonic()))
             time.sleep(after)
         load.stop()
         model, cells = Model(), [Cell(row.name, fault, Answers(), 0.0) for fault, *_ in times]
         before = Answers()
         for begun, ended in read_diaries(load.diaries):
             number = sum(began <= begun["at"] for _, began, _ in times)
-            if number and times[number - 1][0] in row.forgets and begun["at"] <= times[number - 1][2]:
-                model.forget()
-            model.follow(begun, ended, cells[number - 1].answers if number else before)
+            heard = math.inf if ended is None else ended["at"]
+            losses = (
+                row.losses.get(fault) for fault, began, over in times if began - LAG <= heard and begun["at"] <= over
+            )
+            loss = next((loss for loss in losses if loss is not None), None)
+            model.follow(begun, ended, cells[number - 1].answers if number else before, loss)
         for cell, (_, _, over), (_, following, _) in zip(cells, times, [*times[1:], ("", math.inf, 0.0)], strict=True):
             cell.seconds = max([0.0, *(at - over for at in cell.answers.unavailable_at if at < following)])
         cells.append(Cell(row.name, "afterwards", look_at_all(row, stage, model), 0.0))

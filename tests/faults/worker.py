@@ -15,11 +15,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from server_session import FileSessionStore, Sessions
 from server_session._colour import drive, pause
 from server_session.stores._base import SessionStore
+from tests.redis_sets import SERVICE
 from tests.trials.worker import STEPS, Awaiting, Blocking, settled
 
 __all__ = ["SLOTS", "close_store", "open_store", "serve"]
@@ -37,6 +39,10 @@ def open_store(place: str, limit: float) -> SessionStore:
             from server_session.stores.redis import RedisSessionStore
 
             return RedisSessionStore(place, timeout=limit)
+        case "sentinel" | "cluster":
+            from server_session.stores.redis import RedisSessionStore
+
+            return RedisSessionStore(redis_client(place, limit), timeout=limit)
         case "memcached":
             from server_session.stores.memcached import MemcachedSessionStore
 
@@ -47,6 +53,22 @@ def open_store(place: str, limit: float) -> SessionStore:
             from server_session.stores.sql import SQLSessionStore
 
             return SQLSessionStore(place, create_table=True, timeout=limit)
+
+
+def redis_client(place: str, limit: float) -> Any:
+    """Return a client of the Sentinels, or of the nodes of a Cluster, that listen on these ports."""
+    kind, _, ports = place.partition(":")
+    name, _, colour = kind.partition("+")
+    from redis.backoff import NoBackoff
+
+    # Sentinel and Cluster have modules of the same names in both colours.
+    module = import_module(f"redis.{colour}.{name}" if colour else f"redis.{name}")
+    once = import_module(f"redis.{colour}.retry" if colour else "redis.retry").Retry(NoBackoff(), 0)
+    limits = {"socket_timeout": limit, "socket_connect_timeout": limit, "retry": once, "protocol": 2}
+    addresses = [("127.0.0.1", int(port)) for port in ports.split(",")]
+    if name == "sentinel":
+        return module.Sentinel(addresses, **limits).master_for(SERVICE, **limits)
+    return module.RedisCluster(startup_nodes=[module.ClusterNode(*address) for address in addresses], **limits)
 
 
 def close_store(store: Any) -> None:

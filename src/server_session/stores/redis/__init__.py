@@ -279,7 +279,11 @@ async def _ask_cluster_awaiting(client: Any, limit: float, name: bytes, command:
         except SlotNotCoveredError:
             await client.nodes_manager.initialize()
             node = client.get_node_from_key(name)
-        return await client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+        try:
+            return await client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+        except AttributeError as error:
+            # The client ends all its connections at every fifth slot that has moved, and others write to them.
+            raise redis.ConnectionError("the connection was ended while it was in use") from error
 
 
 def _pipelines(pool: Callable[[], Any], limit: float) -> ClientOfEachLoop[Pipeline]:
