@@ -49,7 +49,6 @@ SHORT = {
     "Redis with AOF": ["killed and started again"],
     "PostgreSQL": ["connections terminated", "restarted", "table locked, pool exhausted", "silence"],
     "MariaDB": ["cut before the answer", "clients hang up"],
-    "Redis Cluster": ["slots moved"],
     "memcached": ["connections reset", "killed and started again"],
     "SQLite": ["locked by another process", "disk full"],
     "file": ["disk full", "read-only", "clients hang up"],

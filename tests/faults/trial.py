@@ -132,7 +132,7 @@ class Load:
             "diary": str(self.folder / f"{name}.diary"),
         }
         with (self.folder / f"{name}.log").open("wb") as log:
-            command = [sys.executable, "-m", "tests.faults.worker"]
+            command = [sys.executable, "-c", "from tests.faults import clock, worker; worker.main()"]
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log)
         self.running.append(process)
         self._tell(process, told)
@@ -147,7 +147,11 @@ class Load:
     def hang_up(self, part: float) -> None:
         """Let so many of the visitors leave before they are answered, from 0 to 1."""
         for process in self.running:
-            self._tell(process, part)
+            self._tell(process, {"hangs_up": part})
+
+    def set_clock(self, number: int, ahead: float) -> None:
+        """Set the clock of one process so many seconds ahead."""
+        self._tell(self.running[number], {"ahead": ahead})
 
     def kill_one(self) -> None:
         """Kill a process in the middle of what it does, and start another."""
@@ -216,6 +220,14 @@ def clients_hang_up(stage: Stage) -> None:
     stage.load.hang_up(0.5)
     time.sleep(stage.seconds)
     stage.load.hang_up(0)
+
+
+def clock_set(stage: Stage) -> None:
+    assert stage.load is not None
+    for number in range(2):
+        for hours in (1, -1, 0):
+            stage.load.set_clock(number, hours * 3600)
+            time.sleep(stage.seconds / 2)
 
 
 def server(stage: Stage) -> servers.Server:
@@ -441,6 +453,7 @@ def start_mariadb() -> servers.Server:
 APPLICATION: Final[dict[str, Fault]] = {
     "clients hang up": clients_hang_up,
     "a process killed": process_killed,
+    "a clock set forth and back": clock_set,
 }
 NETWORK: Final[dict[str, Fault]] = {
     "connections reset": under(Weather.RESET),
@@ -510,7 +523,7 @@ STORES: Final[dict[str, Row]] = {
             lambda: behind_proxy(servers.start_memcached),
             {**NETWORK, **APPLICATION},
             has_owners=False,
-            losses={"killed and started again": Loss.ALL},
+            losses={"killed and started again": Loss.ALL, "a clock set forth and back": Loss.SIGHT},
         ),
         Row(
             "SQLite",
@@ -518,7 +531,12 @@ STORES: Final[dict[str, Row]] = {
             {"locked by another process": sqlite_locked, "disk full": disk_full, **APPLICATION},
             {"gather": "sqlite+aiosqlite", "threads": "sqlite+pysqlite"},
         ),
-        Row("file", lambda: in_folder("file:{folder}"), {**DISK, **APPLICATION}),
+        Row(
+            "file",
+            lambda: in_folder("file:{folder}"),
+            {**DISK, **APPLICATION},
+            losses={"a clock set forth and back": Loss.SIGHT},
+        ),
     )
 }
 

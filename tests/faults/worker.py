@@ -1,8 +1,8 @@
 """One process of an application under load: visitors who browse until they are told to stop.
 
-As a program it is told what to open by a line of JSON, and then `"stop"`, or how many of its visitors hang up. It keeps
-a diary: a line of JSON when a request begins and one when it ends, so that of a process that is killed it is known
-what it had begun, and what its visitors were told.
+It is told by lines of JSON: what to open, and then `"stop"`, or how many of its visitors hang up, or by how much its
+clock is ahead. It keeps a diary: a line of JSON when a request begins and one when it ends, so that of a process that
+is killed it is known what it had begun, and what its visitors were told.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from server_session import FileSessionStore, Sessions
 from server_session._colour import drive, pause
 from server_session.stores._base import SessionStore
+from tests.faults.clock import clock
 from tests.redis_sets import SERVICE
 from tests.trials.worker import STEPS, Awaiting, Blocking, settled
 
-__all__ = ["SLOTS", "close_store", "open_store", "serve"]
+__all__ = ["SLOTS", "close_store", "main", "open_store"]
 
 SLOTS = 16
 """Keys that a visitor writes in turn: a write that comes late, after its client gave it up, meets no newer one."""
@@ -96,9 +96,11 @@ class Worker:
 
     def listen(self) -> None:
         for line in sys.stdin:
-            if json.loads(line) == "stop":
+            told = json.loads(line)
+            if told == "stop":
                 break
-            self.hangs_up = json.loads(line)
+            self.hangs_up = told.get("hangs_up", self.hangs_up)
+            clock.ahead = told.get("ahead", clock.ahead)
         self.stopped.set()
 
     async def visit(self, front: Any, name: str) -> None:
@@ -173,10 +175,8 @@ class Worker:
         await asyncio.gather(*(self.visit(front, name) for name in names))
 
 
-serve: Callable[[dict[str, Any]], None] = lambda told: Worker(told).run()
-
-
-if __name__ == "__main__":
+def main() -> None:
+    """Serve what the first line tells."""
     # Of each 503 it says so, and here they are counted. What anybody else logs is a fault.
     logging.getLogger("server_session").setLevel(logging.CRITICAL)
-    serve(json.loads(sys.stdin.readline()))
+    Worker(json.loads(sys.stdin.readline())).run()
