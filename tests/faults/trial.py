@@ -45,6 +45,9 @@ LIMIT: Final = 0.5
 LAG: Final = 0.5
 """Seconds by which a replica may be behind its master, at most."""
 
+DEADLOCK: Final = 1213
+"""MariaDB's number for it."""
+
 Calls = Literal["gather", "threads"]
 
 
@@ -338,13 +341,44 @@ def pool_exhausted(stage: Stage) -> None:
     postgresql(stage, "BEGIN", "LOCK TABLE server_sessions IN ACCESS EXCLUSIVE MODE")
 
 
-def tables_locked(stage: Stage) -> None:
+def mariadb(stage: Stage) -> Any:
     import pymysql
 
     place = {"host": "127.0.0.1", "port": server(stage).port, "user": "session", "password": "session"}
-    with pymysql.connect(**place, database="session") as connection, connection.cursor() as cursor:
+    return pymysql.connect(**place, database="session")
+
+
+def tables_locked(stage: Stage) -> None:
+    with mariadb(stage) as connection, connection.cursor() as cursor:
         cursor.execute("LOCK TABLES server_sessions WRITE")
         time.sleep(stage.seconds)
+
+
+def deadlocked(stage: Stage) -> None:
+    """Lock the expiries, the last first, and then the rows, while writes lock a row first and then its new expiry."""
+    import pymysql
+
+    def deadlocks() -> int:
+        cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+        return int(cursor.fetchone()[1])
+
+    with mariadb(stage) as connection, connection.cursor() as cursor:
+        before, own, end = deadlocks(), 0, time.monotonic() + stage.seconds
+        while time.monotonic() < end or deadlocks() - before - own < 3:
+            try:
+                connection.begin()
+                # Of two that are in each other's way the one that has written less is ended.
+                cursor.executemany("INSERT INTO server_sessions VALUES (%s, '', 0, 0, NULL, 0)", range(50))
+                cursor.execute(
+                    "SELECT id, sleep(0.002) FROM server_sessions FORCE INDEX (server_sessions_expires) "
+                    "WHERE expires > 0 ORDER BY expires DESC FOR UPDATE"
+                )
+            except pymysql.OperationalError as error:
+                if error.args[0] != DEADLOCK:
+                    raise
+                own += 1
+            finally:
+                connection.rollback()
 
 
 def sqlite_locked(stage: Stage) -> None:
@@ -515,7 +549,7 @@ STORES: Final[dict[str, Row]] = {
         Row(
             "MariaDB",
             lambda: behind_proxy(start_mariadb),
-            {"table locked, pool exhausted": tables_locked, **NETWORK, **APPLICATION},
+            {"table locked, pool exhausted": tables_locked, "deadlocks": deadlocked, **NETWORK, **APPLICATION},
             {"gather": "mysql+asyncmy", "threads": "mysql+pymysql"},
         ),
         Row(

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 from sqlalchemy import Engine, MetaData, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from server_session._colour import Colour, drive
@@ -707,6 +709,61 @@ def test_a_wait_for_a_row_ends_at_the_server_through_a_pooler_too(
         ),
         body,
     )
+    engine.dispose()
+    watch.dispose()
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_deadlock_is_tried_again(driver: str, request: pytest.FixtureRequest) -> None:
+    url, table, now = url_of(driver, request), f"deadlocked_{time.monotonic_ns()}", 1000.0
+    is_postgresql = driver.startswith("postgresql")
+    waiting = text(
+        f"SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND query ~ '{table}'"  # noqa: S608 - a name of the test's own
+        if is_postgresql
+        else f"SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'DELETE FROM {table} %'"  # noqa: S608 - likewise
+    )
+    place = make_url(url).set(drivername="postgresql+psycopg" if is_postgresql else "mysql+pymysql")
+    engine = create_engine(place, isolation_level="READ COMMITTED")
+    watch = create_engine(place, isolation_level="AUTOCOMMIT")
+
+    async def body(store: SQLSessionStore) -> None:
+        for key in (store.id() for _ in range(40)):
+            await store.set(key, {"a": b"1"}, Lifetime(1e9))
+        with engine.connect() as rival, watch.connect() as watcher, ThreadPoolExecutor(1) as pool:
+            while not await meet(store, rival, watcher, pool):
+                pass
+
+    async def meet(store: SQLSessionStore, rival: Any, watcher: Any, pool: ThreadPoolExecutor) -> bool:
+        """Let the store and a rival wait for each other; return whether it was the store whose statement was ended."""
+        nonlocal now
+        keys = sorted(store.id() for _ in range(2))
+        for key in keys:
+            await store.set(key, {"a": b"1"}, LIFE)
+        now += 2 * LIFE.idle
+
+        def lock(key: str) -> None:
+            rival.execute(text(f"SELECT id FROM {table} WHERE id = :key FOR UPDATE"), {"key": key}).one()  # noqa: S608 - likewise
+
+        def lock_the_other() -> bool:
+            wait_until(lambda: watcher.scalar(waiting))
+            try:
+                lock(keys[0])
+            except OperationalError:
+                return False
+            finally:
+                rival.rollback()
+            return True
+
+        # PostgreSQL ends who looks first, and MariaDB who has written less.
+        if is_postgresql:
+            rival.execute(text("SET LOCAL deadlock_timeout = '5s'"))
+        rival.execute(text(f"UPDATE {table} SET stamp = 1 - stamp WHERE expires > {now}"))  # noqa: S608 - likewise
+        lock(keys[1])
+        has_met = pool.submit(lock_the_other)
+        assert await store.delete_expired() == 2
+        return has_met.result()
+
+    run(SQLSessionStore(url, table=table, create_table=True, clock=lambda: now), body)
     engine.dispose()
     watch.dispose()
 
