@@ -19,9 +19,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from server_session._colour import Colour, drive
-from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
+from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
+from server_session.stores._packed import Likely, Record
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
+from server_session.stores.sql._limits import left
 from server_session.testing import StoreContract
 from tests import servers
 from tests.patience import wait_until
@@ -711,6 +713,45 @@ def test_a_wait_for_a_row_ends_at_the_server_through_a_pooler_too(
     )
     engine.dispose()
     watch.dispose()
+
+
+def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(blocking_url: str) -> None:
+    given: list[float] = []
+    limit, pause = 20.0, 0.3
+
+    def look(connection: Any, cursor: object, statement: str, *_: object) -> None:
+        driver = connection.connection.driver_connection
+        if statement.startswith("UPDATE"):
+            if "sqlite" in blocking_url:
+                given.append(driver.execute("PRAGMA busy_timeout").fetchone()[0] / 1000)
+            else:
+                given.append(getattr(driver, "_read_timeout", None) or left())
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        event.listen(store._source._own.get(), "before_cursor_execute", look)
+
+        def change(record: Any, now: float) -> Any:
+            time.sleep(pause)
+            return Record.begin({"a": b"2"}, LIFE, now)
+
+        await store.swap(key, change, Likely.WRITES)
+
+    run(SQLSessionStore(blocking_url, table=f"left_{time.monotonic_ns()}", create_table=True, timeout=limit), body)
+    assert 0 < given[0] <= limit - pause + 0.01
+
+
+def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path: Path) -> None:
+    store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=0.1)
+    places = store._source._places.get()
+    while places.acquire(blocking=False):
+        pass
+    with pytest.raises(StoreDownError, match="no connection of the pool came free"):
+        drive(store.get(store.id(), {}))
+    places.release()
+    assert drive(store.get(store.id(), {})) is MISSING
+    drive(store.close())
 
 
 @pytest.mark.parametrize("driver", NETWORKED)

@@ -2,11 +2,12 @@
 
 import asyncio
 import importlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
@@ -17,7 +18,7 @@ from server_session._colour import running_library
 from server_session.exceptions import ColourError, ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
-from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, connect_with_limit, lock_limit
+from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, call, keep_to_the_end, left, lock_limit
 from server_session.stores.sql._table import family_of
 
 __all__ = ["source_of"]
@@ -52,6 +53,26 @@ class Blocking:
         """Close the connections; an engine that was given is its owner's to close."""
         if not self.is_given:
             self._own.get().dispose()
+
+
+class BlockingFromURL(Blocking):
+    """Connections of an engine of the store's own, whose every wait ends with the call that waits."""
+
+    def __init__(self, make: Callable[[], Engine], places: int, limits: Conditions) -> None:
+        super().__init__(make, limits=limits)
+        # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
+        self._places = ClientOfProcess(lambda: threading.BoundedSemaphore(places), lambda _: None)
+
+    async def run(self, step: Callable[[Connection], T], end: float) -> T:
+        """Run the step over a connection, by this moment of the monotonic clock."""
+        call.end = end
+        places = self._places.get()
+        if not places.acquire(timeout=left()):
+            raise TimeoutError
+        try:
+            return await super().run(step, end)
+        finally:
+            places.release()
 
 
 class Awaiting:
@@ -167,7 +188,7 @@ def _source_of_url(engine: URL | str, timeout: float) -> Blocking | Awaiting:
     with_each = (lock_limit(timeout),) if has_pooler else ()
     if spoken.is_async:
         return Awaiting(lambda: create_async_engine(url, **settings), limits=with_each)
-    return Blocking(lambda: _blocking_engine(url, settings), limits=with_each)
+    return BlockingFromURL(lambda: _blocking_engine(url, settings), settings["pool_size"], with_each)
 
 
 def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +206,7 @@ def _settings(spoken: type[DefaultDialect], timeout: float, connect_args: dict[s
 
 def _blocking_engine(url: URL, settings: dict[str, Any]) -> Engine:
     engine = create_engine(url, **settings)
-    if engine.driver == "psycopg":
-        event.listen(engine, "do_connect", connect_with_limit(settings["pool_timeout"]))
+    keep_to_the_end(engine)
     return engine
 
 
