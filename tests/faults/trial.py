@@ -371,7 +371,9 @@ def deadlocked(stage: Stage) -> None:
             try:
                 connection.begin()
                 # Of two that are in each other's way the one that has written less is ended.
-                cursor.executemany("INSERT INTO server_sessions VALUES (%s, '', 0, 0, NULL, 0)", range(50))
+                cursor.executemany(
+                    "INSERT INTO server_sessions VALUES (%s, '', 0, 0, NULL, 0)", [(number,) for number in range(50)]
+                )
                 cursor.execute(
                     "SELECT id, sleep(0.002) FROM server_sessions FORCE INDEX (server_sessions_expires) "
                     "WHERE expires > 0 ORDER BY expires DESC FOR UPDATE"

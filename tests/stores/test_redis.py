@@ -742,6 +742,25 @@ class TestClusters:
 
         play("awaiting cluster", cluster[0].port, body, socket_timeout=PATIENCE)
 
+    def test_nodes_that_other_threads_change_cost_a_write_a_store_error_and_a_read_nothing(self, cluster, monkeypatch):
+        async def body(store):
+            client = store._blocking.args[0]
+            ask, first = client.execute_command, iter((True,))
+
+            def change(*command, **options):
+                if next(first, False):
+                    raise RuntimeError("dictionary keys changed during iteration")
+                return ask(*command, **options)
+
+            assert await store.get(KEY, {}) is MISSING
+            monkeypatch.setattr(client, "execute_command", change)
+            assert await store.get(KEY, {}) is MISSING
+            first = iter((True,))
+            with pytest.raises(StoreDownError, match="nodes changed"):
+                await store.merge(KEY, {"a": b"1"}, [], {})
+
+        play("blocking cluster", cluster[0].port, body)
+
 
 class TestManyAtOnce:
     @pytest.mark.parametrize("made", ["from a URL", "from a client", "from a client with a small pool"])

@@ -268,7 +268,11 @@ def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
         # The client itself looks anew only when a node has answered, and here there is none to ask.
         client.nodes_manager.initialize()
         node = client.get_node_from_key(name)
-    return client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+    try:
+        return client.execute_command(command[0].decode(), *command[1:], target_nodes=node)
+    except RuntimeError as error:
+        # Other threads change the client's nodes while it goes through them, after a connection that was lost.
+        raise redis.ConnectionError("the nodes changed meanwhile") from error
 
 
 async def _ask_cluster_awaiting(client: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:

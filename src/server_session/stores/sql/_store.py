@@ -70,11 +70,11 @@ class SQLSessionStore(PackedStore):
 
     **Expired rows.** Every 50th write deletes at most 100. Where almost nobody writes call `delete_expired` at times.
 
-    **Limits of time.** A call ends within `timeout` seconds whatever the database does, the wait for a place in the pool
-    included: give more where a rush of calls is to queue on a busy machine. So it is for drivers that await, and, from
-    a URL, for psycopg, PyMySQL (which counts anew at each piece of an answer) and pysqlite. Other drivers that block
-    have this limit for each wait; where the store was given an `Engine`, its own arguments say how long, and without
-    `connect_args` psycopg and PyMySQL wait for ever.
+    **Limits of time.** A call ends within `timeout` seconds whatever the database does, the wait for a place in the
+    pool included: give more where a rush of calls is to queue on a busy machine. So it is for drivers that await, and,
+    from a URL, for psycopg, PyMySQL (which counts anew at each piece of an answer) and pysqlite. Other drivers that
+    block have this limit for each wait; where the store was given an `Engine`, its own arguments say how long, and
+    without `connect_args` psycopg and PyMySQL wait for ever.
 
     **Poolers.** Through PgBouncer and its like take psycopg and end the URL with `?pgbouncer=true` (docs/stores.md).
 
