@@ -13,15 +13,24 @@ import sys
 from pathlib import Path
 
 from tests.faults.model import Answers
-from tests.faults.trial import STORES, Cell, try_out
+from tests.faults.trial import LIMIT, STORES, Cell, try_out
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/failures.md"
 MARK = "<!-- what follows is written by python -m bench.faults -->"
 COUNTS = ("requests", "ok", "unavailable", "other", "left", "forgotten", "lost", "mixed", "back")
 HEAD = (
     *("store", "fault", "trials", "requests", "200", "503", "other", "hung up or killed", "forgotten by the server"),
-    *("acknowledged writes lost", "sessions mixed", "destroyed sessions back", "slowest 503, s", "recovered after, s"),
+    *(
+        "acknowledged writes lost",
+        "sessions mixed",
+        "destroyed sessions back",
+        "503 over the limit, s",
+        "recovered after, s",
+    ),
 )
+
+# Of a request with several calls, each of which may wait, on a machine whose processors 24 visitors share.
+MOST_OVER = 1.0
 
 
 def row(cells: list[Cell]) -> str:
@@ -29,11 +38,14 @@ def row(cells: list[Cell]) -> str:
     for cell in cells:
         for name in COUNTS:
             setattr(total, name, getattr(total, name) + getattr(cell.answers, name))
-    slowest, recovered = max(cell.answers.slowest for cell in cells), max(cell.seconds for cell in cells)
+    over, recovered = max(map(over_the_limit, cells)), max(cell.seconds for cell in cells)
     figures = [f"{getattr(total, name):,}" for name in COUNTS]
-    return (
-        f"| {' | '.join([first.store, first.fault, str(len(cells)), *figures, f'{slowest:.2f}', f'{recovered:.2f}'])} |"
-    )
+    return f"| {' | '.join([first.store, first.fault, str(len(cells)), *figures, f'{over:.2f}', f'{recovered:.2f}'])} |"
+
+
+def over_the_limit(cell: Cell) -> float:
+    """Return by how many seconds the slowest 503 was later than the limit of one call to the store."""
+    return max(0.0, cell.answers.slowest - LIMIT)
 
 
 def main() -> int:
@@ -56,7 +68,10 @@ def main() -> int:
         ]
         for cells in zip(*trials, strict=True):
             lines.append(row(list(cells)))
-            for word in (word for cell in cells for word in cell.answers.words):
+            late = max(map(over_the_limit, cells))
+            words = [word for cell in cells for word in cell.answers.words]
+            words += [f"a 503 was {late:.2f} s over the limit"] if late > MOST_OVER else []
+            for word in words:
                 failed = True
                 print(f"{name}, {cells[0].fault}: {word}", file=sys.stderr)
         print(f"{name} done, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
@@ -65,7 +80,9 @@ def main() -> int:
         print(table)
     else:
         above = PAGE.read_text().partition(MARK)[0]
-        machine = f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, limit of each wait 0.5 s."
+        machine = (
+            f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, limit of each call to the store {LIMIT:g} s."
+        )
         PAGE.write_text(f"{above}{MARK}\n\n{machine}\n\n{table}\n")
     return int(failed)
 

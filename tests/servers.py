@@ -26,6 +26,7 @@ __all__ = [
     "start_pgbouncer",
     "start_postgresql",
     "start_redis",
+    "start_sentinel",
 ]
 
 
@@ -124,6 +125,22 @@ def start_redis(*options: str) -> Server:
         return _ask(port, b"PING\r\n").startswith(b"+PONG")
 
     return _start("redis", "redis://127.0.0.1:{port}/0", command, is_ready)
+
+
+def start_sentinel(*settings: str) -> Server:
+    """Start a Sentinel of Redis. `settings` are lines of its file, without the first word."""
+    program = _program("redis-server")
+
+    def command(folder: Path, port: int) -> list[str]:
+        file = folder / "sentinel.conf"
+        lines = ["bind 127.0.0.1", f"port {port}", f"dir {folder}", *(f"sentinel {setting}" for setting in settings)]
+        file.write_text("\n".join(lines) + "\n")
+        return [str(program), str(file), "--sentinel"]
+
+    def is_ready(port: int) -> bool:
+        return _ask(port, b"PING\r\n").startswith(b"+PONG")
+
+    return _start("sentinel", "redis://127.0.0.1:{port}/0", command, is_ready)
 
 
 def start_memcached(*options: str) -> Server:

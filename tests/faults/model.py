@@ -1,5 +1,6 @@
 """What visitors were told, and what may be found of it: read from the diaries of all processes."""
 
+import enum
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +9,15 @@ from typing import Any
 
 from tests.faults.worker import SLOTS
 
-__all__ = ["Answers", "Model", "Visitor", "read_diaries"]
+__all__ = ["Answers", "Loss", "Model", "Visitor", "read_diaries"]
+
+
+class Loss(enum.Enum):
+    """What a server may lose by its own word."""
+
+    ALL = "whatever it has"
+    LAST = "what it has acknowledged meanwhile, in any part: writes, sessions founded, and that sessions have ended"
+    SIGHT = "whatever it has, and some of that for a while"
 
 
 @dataclass
@@ -19,10 +28,12 @@ class Visitor:
     cookie: str | None = None
     ended: list[str] = field(default_factory=list)
     """Cookies that were told to have ended, or were once found so."""
+    may_return: set[str] = field(default_factory=set)
+    """Those of them of which the server may not know."""
     may_be_gone: bool = False
     """Whether a log-out or a renewal was asked for, and nobody heard what became of it."""
     may_be_forgotten: bool = False
-    """Whether a server without a disk has died since the session began."""
+    """Whether the server may have lost the session since it began."""
     slots: dict[str, set[int | None]] = field(default_factory=dict)
     least: int = 0
     most: int = 0
@@ -32,19 +43,20 @@ class Visitor:
         self.slots = {f"slot{number}": {None} for number in range(SLOTS)}
         self.least = self.most = 0
 
-    def end(self) -> None:
+    def end(self, then: str | None = None, *, may_return: bool = False) -> None:
         if self.cookie is not None:
             self.ended.append(self.cookie)
-        self.cookie = None
+            self.may_return |= {self.cookie} if may_return else set()
+        self.cookie = then
 
-    def faults(self, found: dict[str, Any]) -> str | None:
+    def faults(self, found: dict[str, Any], *, may_be_lost: bool = False) -> str | None:
         """Say what is wrong with the data that was found with the cookie, if anything: "mixed" or "lost"."""
         if found.get("me", self.name) != self.name:
             return "mixed"
         count = found.get("count", 0)
         if not self.least <= count <= self.most:
             return "lost"
-        self.least = count
+        self.least = self.least if may_be_lost else count
         return "lost" if any(found.get(name) not in may for name, may in self.slots.items()) else None
 
 
@@ -59,7 +71,7 @@ class Answers:
     left: int = 0
     """Visitors who hung up, and those of a process that was killed."""
     forgotten: int = 0
-    """Sessions that a server without a disk took with it."""
+    """Sessions that a server lost, and ends of sessions, where it says so itself."""
     lost: int = 0
     mixed: int = 0
     back: int = 0
@@ -75,13 +87,16 @@ class Model:
     def __init__(self) -> None:
         self.visitors: dict[str, Visitor] = {}
 
-    def forget(self) -> None:
-        """Note that the server may lose, or have lost, all that it has."""
-        for visitor in self.visitors.values():
-            visitor.may_be_forgotten = True
+    def follow(
+        self, begun: dict[str, Any], ended: dict[str, Any] | None, answers: Answers, loss: Loss | None = None
+    ) -> None:
+        """Take a request into account: what was asked, and what was answered, if anything was.
 
-    def follow(self, begun: dict[str, Any], ended: dict[str, Any] | None, answers: Answers) -> None:
-        """Take a request into account: what was asked, and what was answered, if anything was."""
+        `loss` is what the server may lose meanwhile.
+        """
+        if loss in (Loss.ALL, Loss.SIGHT):
+            for visitor in self.visitors.values():
+                visitor.may_be_forgotten = True
         visitor = self.visitors.setdefault(begun["who"], Visitor(begun["who"]))
         step, *arguments = begun["step"]
         answers.requests += 1
@@ -102,7 +117,7 @@ class Model:
             return
         assert ended is not None
         answers.ok += 1
-        self._take(visitor, begun["cookie"], step, arguments, ended, answers)
+        self._take(visitor, begun["cookie"], step, arguments, ended, answers, loss)
 
     def _doubt(self, visitor: Visitor, step: str, arguments: list[Any]) -> None:
         """It was done or it was not."""
@@ -115,32 +130,44 @@ class Model:
             visitor.may_be_gone = True
 
     def _take(
-        self, visitor: Visitor, cookie: str | None, step: str, arguments: list[Any], ended: dict[str, Any], to: Answers
+        self,
+        visitor: Visitor,
+        cookie: str | None,
+        step: str,
+        arguments: list[Any],
+        ended: dict[str, Any],
+        to: Answers,
+        loss: Loss | None,
     ) -> None:
         answer, given = ended["answer"], ended["given"]
         if cookie is not None and cookie != visitor.cookie:
             if answer != {}:
-                to.back += 1
-                to.words.append(f"with a cookie that had ended {visitor.name} found {answer}")
+                self._return(visitor, cookie, answer, to)
         elif step in ("log_in", "replace"):
             if answer is True:
-                visitor.begin(given)
+                self._begin(visitor, given, loss)
         elif answer in ({}, False):
-            self._miss(visitor, step, to)
+            self._miss(visitor, step, to, loss)
         elif step == "get":
-            self.look(visitor, answer, to)
-        elif step in ("set", "add") and given is not None:
-            # Nobody knew the cookie any more, and the write founded another session.
-            self._miss(visitor, step, to)
-            visitor.begin(given)
-            self._write(visitor, step, arguments)
+            self.look(visitor, answer, to, loss)
         elif step in ("set", "add"):
-            self._write(visitor, step, arguments)
+            if given is not None:
+                # Nobody knew the cookie any more, and the write founded another session.
+                self._miss(visitor, step, to, loss)
+                self._begin(visitor, given, loss)
+            if loss is Loss.LAST:
+                self._doubt(visitor, step, arguments)
+            else:
+                self._write(visitor, step, arguments)
         elif step == "renew":
-            visitor.ended.append(cookie or "")
-            visitor.cookie = given
+            visitor.end(given, may_return=loss is Loss.LAST)
+            visitor.may_be_forgotten |= loss is Loss.LAST
         elif step == "destroy":
-            visitor.end()
+            visitor.end(may_return=loss is Loss.LAST)
+
+    def _begin(self, visitor: Visitor, cookie: str, loss: Loss | None) -> None:
+        visitor.begin(cookie)
+        visitor.may_be_forgotten = loss is not None
 
     def _write(self, visitor: Visitor, step: str, arguments: list[Any]) -> None:
         if step == "add":
@@ -149,21 +176,30 @@ class Model:
         for name in visitor.slots.keys() & arguments[0].keys():
             visitor.slots[name] = {arguments[0][name]}
 
-    def look(self, visitor: Visitor, found: dict[str, Any], to: Answers) -> None:
+    def look(self, visitor: Visitor, found: dict[str, Any], to: Answers, loss: Loss | None = None) -> None:
         """Compare what was found with the visitor's cookie with what may be found."""
-        wrong = visitor.faults(found)
+        wrong = visitor.faults(found, may_be_lost=loss is Loss.LAST)
         if wrong is not None:
             to.words.append(f"{wrong}: {visitor} found {found}")
             to.mixed += wrong == "mixed"
             to.lost += wrong == "lost"
 
-    def _miss(self, visitor: Visitor, step: str, to: Answers) -> None:
+    def _return(self, visitor: Visitor, cookie: str, found: dict[str, Any], to: Answers) -> None:
+        is_mixed = found.get("me", visitor.name) != visitor.name
+        if cookie in visitor.may_return and not is_mixed:
+            to.forgotten += 1
+            return
+        to.mixed += is_mixed
+        to.back += 1
+        to.words.append(f"with a cookie that had ended {visitor.name} found {found}")
+
+    def _miss(self, visitor: Visitor, step: str, to: Answers, loss: Loss | None) -> None:
         if visitor.may_be_forgotten:
             to.forgotten += 1
         elif not visitor.may_be_gone:
             to.lost += 1
             to.words.append(f"{step}: the session of {visitor} is gone")
-        visitor.end()
+        visitor.end(may_return=loss in (Loss.LAST, Loss.SIGHT))
 
 
 def read_diaries(paths: Iterable[Path]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:

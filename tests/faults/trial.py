@@ -20,18 +20,33 @@ from typing import Any, Final, Literal
 from server_session import Sessions
 from server_session._colour import drive
 from tests import servers
-from tests.faults.model import Answers, Model, read_diaries
+from tests.faults.model import Answers, Loss, Model, read_diaries
 from tests.faults.proxy import Proxy, Weather
 from tests.faults.worker import close_store, open_store
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
+from tests.redis_sets import (
+    SERVICE,
+    is_master,
+    is_up,
+    look_at,
+    replication_of,
+    start_cluster,
+    start_watched,
+)
 from tests.trials.worker import STEPS, Blocking, settled
 
-__all__ = ["STORES", "Cell", "Row", "Stage", "try_out"]
+__all__ = ["LIMIT", "STORES", "Cell", "Row", "Stage", "try_out"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 LIMIT: Final = 0.5
 """Seconds that the stores wait for their servers."""
+
+LAG: Final = 0.5
+"""Seconds by which a replica may be behind its master, at most."""
+
+DEADLOCK: Final = 1213
+"""MariaDB's number for it."""
 
 Calls = Literal["gather", "threads"]
 
@@ -47,6 +62,11 @@ class Stage:
     load: "Load | None" = None
     seconds: float = 1.0
     """How long a fault lasts that does not end by itself."""
+    nodes: list[servers.Server] = field(default_factory=list)
+    """Of servers that belong together."""
+    sentinels: list[servers.Server] = field(default_factory=list)
+    over: float | None = None
+    """When the store was whole again, where the fault's own end is later."""
 
 
 Fault = Callable[[Stage], None]
@@ -62,13 +82,16 @@ class Row:
     faults: dict[str, Fault]
     schemes: dict[Calls, str] = field(default_factory=dict)
     """The scheme of the URL in each colour, where it is not the server's own."""
+    options: dict[Calls, str] = field(default_factory=dict)
+    """What the URL ends with in each colour."""
     has_owners: bool = True
-    forgets: frozenset[str] = frozenset()
-    """The faults after which the server may have lost everything, by its own word."""
+    losses: dict[str, Loss] = field(default_factory=dict)
+    """What faults may cost, by the server's own word."""
 
     def place(self, place: str, calls: Calls) -> str:
         scheme = self.schemes.get(calls)
-        return place if scheme is None else f"{scheme}:{place.partition(':')[2]}"
+        whole = place if scheme is None else f"{scheme}:{place.partition(':')[2]}"
+        return whole + self.options.get(calls, "")
 
 
 @dataclass
@@ -115,7 +138,7 @@ class Load:
             "diary": str(self.folder / f"{name}.diary"),
         }
         with (self.folder / f"{name}.log").open("wb") as log:
-            command = [sys.executable, "-m", "tests.faults.worker"]
+            command = [sys.executable, "-c", "from tests.faults import clock, worker; worker.main()"]
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log)
         self.running.append(process)
         self._tell(process, told)
@@ -130,7 +153,11 @@ class Load:
     def hang_up(self, part: float) -> None:
         """Let so many of the visitors leave before they are answered, from 0 to 1."""
         for process in self.running:
-            self._tell(process, part)
+            self._tell(process, {"hangs_up": part})
+
+    def set_clock(self, number: int, ahead: float) -> None:
+        """Set the clock of one process so many seconds ahead."""
+        self._tell(self.running[number], {"ahead": ahead})
 
     def kill_one(self) -> None:
         """Kill a process in the middle of what it does, and start another."""
@@ -201,36 +228,96 @@ def clients_hang_up(stage: Stage) -> None:
     stage.load.hang_up(0)
 
 
+def clock_set(stage: Stage) -> None:
+    assert stage.load is not None
+    for number in range(2):
+        for hours in (1, -1, 0):
+            stage.load.set_clock(number, hours * 3600)
+            time.sleep(stage.seconds / 2)
+
+
 def server(stage: Stage) -> servers.Server:
     assert stage.server is not None
     return stage.server
 
 
-def redis_client(stage: Stage) -> Any:
-    import redis
-
-    return redis.Redis(port=server(stage).port, protocol=2)
-
-
 def script_flushed(stage: Stage) -> None:
-    with redis_client(stage) as client:
+    with look_at(server(stage)) as client:
         for _ in range(5):
             client.script_flush()
             time.sleep(stage.seconds / 10)
 
 
 def connections_killed(stage: Stage) -> None:
-    with redis_client(stage) as client:
+    with look_at(server(stage)) as client:
         for _ in range(5):
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             time.sleep(stage.seconds / 10)
 
 
 def memory_full(stage: Stage) -> None:
-    with redis_client(stage) as client:
+    with look_at(server(stage)) as client:
         client.config_set("maxmemory", "1")
         time.sleep(stage.seconds)
         client.config_set("maxmemory", "0")
+
+
+def sentinel_failed_over(stage: Stage) -> None:
+    master, replica = in_order(stage.nodes)
+    with look_at(stage.sentinels[0]) as sentinel:
+        sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE)
+    wait_until(lambda: is_master(replica))
+    # Until Sentinel makes a replica of it the old master serves those who are connected to it.
+    wait_until(lambda: is_up(master))
+
+
+def master_killed(stage: Stage) -> None:
+    master, replica = in_order(stage.nodes)
+    master.kill()
+    wait_until(lambda: is_master(replica))
+    stage.over = time.monotonic()
+    time.sleep(stage.seconds)
+    master.start()
+    wait_until(lambda: is_up(master))
+
+
+def in_order(nodes: list[servers.Server]) -> tuple[servers.Server, servers.Server]:
+    """Return a master and a replica of its."""
+    replica, state = next((node, state) for node in nodes if (state := replication_of(node))["role"] == "slave")
+    return next(node for node in nodes if node.port == state["master_port"]), replica
+
+
+def cluster_failed_over(stage: Stage) -> None:
+    _, replica = in_order(stage.nodes)
+    with look_at(replica) as client:
+        client.execute_command("CLUSTER", "FAILOVER")
+    wait_until(lambda: is_master(replica))
+
+
+def slots_moved(stage: Stage) -> None:
+    with ExitStack() as stack:
+        source, target, *others = [stack.enter_context(look_at(node)) for node in stage.nodes if is_master(node)]
+        slots = {source.cluster("KEYSLOT", key) for key in source.scan_iter()}
+        for slot in slots:
+            move_slot(slot, source, target, others)
+            time.sleep(stage.seconds / len(slots))
+        wait_until(lambda: len({repr(owners_of_slots(client)) for client in (source, target, *others)}) == 1)
+
+
+def owners_of_slots(client: Any) -> list[Any]:
+    return sorted((first, last, master[1]) for first, last, master, *_ in client.cluster("SLOTS"))
+
+
+def move_slot(slot: int, source: Any, target: Any, others: list[Any]) -> None:
+    names = [client.cluster("MYID") for client in (source, target)]
+    target.cluster("SETSLOT", slot, "IMPORTING", names[0])
+    source.cluster("SETSLOT", slot, "MIGRATING", names[1])
+    port = target.connection_pool.connection_kwargs["port"]
+    while keys := source.cluster("GETKEYSINSLOT", slot, 10):
+        source.migrate("127.0.0.1", port, keys, 0, 5000)
+    # First where it is now, or for a moment nobody would have it.
+    for client in (target, source, *others):
+        client.cluster("SETSLOT", slot, "NODE", names[1])
 
 
 def postgresql(stage: Stage, *statements: str) -> None:
@@ -257,13 +344,46 @@ def pool_exhausted(stage: Stage) -> None:
     postgresql(stage, "BEGIN", "LOCK TABLE server_sessions IN ACCESS EXCLUSIVE MODE")
 
 
-def tables_locked(stage: Stage) -> None:
+def mariadb(stage: Stage) -> Any:
     import pymysql
 
     place = {"host": "127.0.0.1", "port": server(stage).port, "user": "session", "password": "session"}
-    with pymysql.connect(**place, database="session") as connection, connection.cursor() as cursor:
+    return pymysql.connect(**place, database="session")
+
+
+def tables_locked(stage: Stage) -> None:
+    with mariadb(stage) as connection, connection.cursor() as cursor:
         cursor.execute("LOCK TABLES server_sessions WRITE")
         time.sleep(stage.seconds)
+
+
+def deadlocked(stage: Stage) -> None:
+    """Lock the expiries, the last first, and then the rows, while writes lock a row first and then its new expiry."""
+    import pymysql
+
+    def deadlocks() -> int:
+        cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+        return int(cursor.fetchone()[1])
+
+    with mariadb(stage) as connection, connection.cursor() as cursor:
+        before, own, end = deadlocks(), 0, time.monotonic() + stage.seconds
+        while time.monotonic() < end or deadlocks() - before - own < 3:
+            try:
+                connection.begin()
+                # Of two that are in each other's way the one that has written less is ended.
+                cursor.executemany(
+                    "INSERT INTO server_sessions VALUES (%s, '', 0, 0, NULL, 0)", [(number,) for number in range(50)]
+                )
+                cursor.execute(
+                    "SELECT id, sleep(0.002) FROM server_sessions FORCE INDEX (server_sessions_expires) "
+                    "WHERE expires > 0 ORDER BY expires DESC FOR UPDATE"
+                )
+            except pymysql.OperationalError as error:
+                if error.args[0] != DEADLOCK:
+                    raise
+                own += 1
+            finally:
+                connection.rollback()
 
 
 def sqlite_locked(stage: Stage) -> None:
@@ -323,6 +443,18 @@ def behind_proxy(start: Callable[[], servers.Server]) -> Iterator[Stage]:
 
 
 @contextmanager
+def by_sentinels() -> Iterator[Stage]:
+    with start_watched() as (nodes, sentinels):
+        yield Stage(f"sentinel:{','.join(str(one.port) for one in sentinels)}", nodes=nodes, sentinels=sentinels)
+
+
+@contextmanager
+def in_cluster() -> Iterator[Stage]:
+    with start_cluster(replicas=3) as nodes:
+        yield Stage(f"cluster:{','.join(str(node.port) for node in nodes)}", nodes=nodes)
+
+
+@contextmanager
 def in_folder(url: str) -> Iterator[Stage]:
     folder = Path(tempfile.mkdtemp())
     is_mounted = can_mount()
@@ -360,6 +492,7 @@ def start_mariadb() -> servers.Server:
 APPLICATION: Final[dict[str, Fault]] = {
     "clients hang up": clients_hang_up,
     "a process killed": process_killed,
+    "a clock set forth and back": clock_set,
 }
 NETWORK: Final[dict[str, Fault]] = {
     "connections reset": under(Weather.RESET),
@@ -383,9 +516,28 @@ STORES: Final[dict[str, Row]] = {
             "Redis",
             lambda: behind_proxy(start_redis),
             {**REDIS, **NETWORK, **APPLICATION},
-            forgets=frozenset({"killed and started again"}),
+            losses={"killed and started again": Loss.ALL},
         ),
         Row("Redis with AOF", lambda: behind_proxy(start_redis_with_log), {**REDIS, **NETWORK, **APPLICATION}),
+        Row(
+            "Redis by a Sentinel",
+            by_sentinels,
+            {"fail-over": sentinel_failed_over, "the master killed": master_killed, **APPLICATION},
+            {"gather": "sentinel+asyncio"},
+            losses={"fail-over": Loss.LAST, "the master killed": Loss.LAST},
+        ),
+        Row(
+            "Redis Cluster",
+            in_cluster,
+            {
+                "slots moved": slots_moved,
+                "fail-over": cluster_failed_over,
+                "a master killed": master_killed,
+                **APPLICATION,
+            },
+            {"gather": "cluster+asyncio"},
+            losses={"a master killed": Loss.LAST},
+        ),
         Row(
             "PostgreSQL",
             lambda: behind_proxy(start_postgresql),
@@ -402,15 +554,17 @@ STORES: Final[dict[str, Row]] = {
         Row(
             "MariaDB",
             lambda: behind_proxy(start_mariadb),
-            {"table locked, pool exhausted": tables_locked, **NETWORK, **APPLICATION},
+            {"table locked, pool exhausted": tables_locked, "deadlocks": deadlocked, **NETWORK, **APPLICATION},
             {"gather": "mysql+asyncmy", "threads": "mysql+pymysql"},
+            # Each connection of PyMySQL reads all certificate authorities of the machine.
+            {"threads": "?ssl_disabled=true"},
         ),
         Row(
             "memcached",
             lambda: behind_proxy(servers.start_memcached),
             {**NETWORK, **APPLICATION},
             has_owners=False,
-            forgets=frozenset({"killed and started again"}),
+            losses={"killed and started again": Loss.ALL, "a clock set forth and back": Loss.SIGHT},
         ),
         Row(
             "SQLite",
@@ -418,7 +572,12 @@ STORES: Final[dict[str, Row]] = {
             {"locked by another process": sqlite_locked, "disk full": disk_full, **APPLICATION},
             {"gather": "sqlite+aiosqlite", "threads": "sqlite+pysqlite"},
         ),
-        Row("file", lambda: in_folder("file:{folder}"), {**DISK, **APPLICATION}),
+        Row(
+            "file",
+            lambda: in_folder("file:{folder}"),
+            {**DISK, **APPLICATION},
+            losses={"a clock set forth and back": Loss.SIGHT},
+        ),
     )
 }
 
@@ -445,17 +604,21 @@ def try_out(
             if row.faults[fault] in DISK.values() and stage.folder is None:
                 continue
             begun = time.monotonic()
+            stage.over = None
             row.faults[fault](stage)
-            times.append((fault, begun, time.monotonic()))
+            times.append((fault, begun, stage.over or time.monotonic()))
             time.sleep(after)
         load.stop()
         model, cells = Model(), [Cell(row.name, fault, Answers(), 0.0) for fault, *_ in times]
         before = Answers()
         for begun, ended in read_diaries(load.diaries):
             number = sum(began <= begun["at"] for _, began, _ in times)
-            if number and times[number - 1][0] in row.forgets and begun["at"] <= times[number - 1][2]:
-                model.forget()
-            model.follow(begun, ended, cells[number - 1].answers if number else before)
+            heard = math.inf if ended is None else ended["at"]
+            losses = (
+                row.losses.get(fault) for fault, began, over in times if began - LAG <= heard and begun["at"] <= over
+            )
+            loss = next((loss for loss in losses if loss is not None), None)
+            model.follow(begun, ended, cells[number - 1].answers if number else before, loss)
         for cell, (_, _, over), (_, following, _) in zip(cells, times, [*times[1:], ("", math.inf, 0.0)], strict=True):
             cell.seconds = max([0.0, *(at - over for at in cell.answers.unavailable_at if at < following)])
         cells.append(Cell(row.name, "afterwards", look_at_all(row, stage, model), 0.0))

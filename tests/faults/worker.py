@@ -1,8 +1,8 @@
 """One process of an application under load: visitors who browse until they are told to stop.
 
-As a program it is told what to open by a line of JSON, and then `"stop"`, or how many of its visitors hang up. It keeps
-a diary: a line of JSON when a request begins and one when it ends, so that of a process that is killed it is known
-what it had begun, and what its visitors were told.
+It is told by lines of JSON: what to open, and then `"stop"`, or how many of its visitors hang up, or by how much its
+clock is ahead. It keeps a diary: a line of JSON when a request begins and one when it ends, so that of a process that
+is killed it is known what it had begun, and what its visitors were told.
 """
 
 import asyncio
@@ -14,15 +14,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from server_session import FileSessionStore, Sessions
 from server_session._colour import drive, pause
 from server_session.stores._base import SessionStore
+from tests.faults.clock import clock
+from tests.redis_sets import SERVICE
 from tests.trials.worker import STEPS, Awaiting, Blocking, settled
 
-__all__ = ["SLOTS", "close_store", "open_store", "serve"]
+__all__ = ["SLOTS", "close_store", "main", "open_store"]
 
 SLOTS = 16
 """Keys that a visitor writes in turn: a write that comes late, after its client gave it up, meets no newer one."""
@@ -37,6 +39,10 @@ def open_store(place: str, limit: float) -> SessionStore:
             from server_session.stores.redis import RedisSessionStore
 
             return RedisSessionStore(place, timeout=limit)
+        case "sentinel" | "cluster":
+            from server_session.stores.redis import RedisSessionStore
+
+            return RedisSessionStore(redis_client(place, limit), timeout=limit)
         case "memcached":
             from server_session.stores.memcached import MemcachedSessionStore
 
@@ -47,6 +53,22 @@ def open_store(place: str, limit: float) -> SessionStore:
             from server_session.stores.sql import SQLSessionStore
 
             return SQLSessionStore(place, create_table=True, timeout=limit)
+
+
+def redis_client(place: str, limit: float) -> Any:
+    """Return a client of the Sentinels, or of the nodes of a Cluster, that listen on these ports."""
+    kind, _, ports = place.partition(":")
+    name, _, colour = kind.partition("+")
+    from redis.backoff import NoBackoff
+
+    # Sentinel and Cluster have modules of the same names in both colours.
+    module = import_module(f"redis.{colour}.{name}" if colour else f"redis.{name}")
+    once = import_module(f"redis.{colour}.retry" if colour else "redis.retry").Retry(NoBackoff(), 0)
+    limits = {"socket_timeout": limit, "socket_connect_timeout": limit, "retry": once, "protocol": 2}
+    addresses = [("127.0.0.1", int(port)) for port in ports.split(",")]
+    if name == "sentinel":
+        return module.Sentinel(addresses, **limits).master_for(SERVICE, **limits)
+    return module.RedisCluster(startup_nodes=[module.ClusterNode(*address) for address in addresses], **limits)
 
 
 def close_store(store: Any) -> None:
@@ -74,9 +96,11 @@ class Worker:
 
     def listen(self) -> None:
         for line in sys.stdin:
-            if json.loads(line) == "stop":
+            told = json.loads(line)
+            if told == "stop":
                 break
-            self.hangs_up = json.loads(line)
+            self.hangs_up = told.get("hangs_up", self.hangs_up)
+            clock.ahead = told.get("ahead", clock.ahead)
         self.stopped.set()
 
     async def visit(self, front: Any, name: str) -> None:
@@ -151,10 +175,8 @@ class Worker:
         await asyncio.gather(*(self.visit(front, name) for name in names))
 
 
-serve: Callable[[dict[str, Any]], None] = lambda told: Worker(told).run()
-
-
-if __name__ == "__main__":
+def main() -> None:
+    """Serve what the first line tells."""
     # Of each 503 it says so, and here they are counted. What anybody else logs is a fault.
     logging.getLogger("server_session").setLevel(logging.CRITICAL)
-    serve(json.loads(sys.stdin.readline()))
+    Worker(json.loads(sys.stdin.readline())).run()

@@ -36,6 +36,7 @@ from tests import servers
 from tests.forks import in_all_processes
 from tests.parts import need
 from tests.patience import PATIENCE, wait_until
+from tests.redis_sets import SERVICE, join, look_at, start_cluster, start_node, start_watched
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -120,45 +121,15 @@ def own_server() -> Iterator[servers.Server]:
 
 @pytest.fixture(scope="session")
 def cluster(redis_server: servers.Server) -> Iterator[list[servers.Server]]:
-    """Three nodes, each with a third of the slots."""
-    with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(start_node()) for _ in range(3)]
-        join(nodes, [(0, 5000), (5001, 11000), (11001, 16383)])
+    with start_cluster() as nodes:
         yield nodes
-
-
-def start_node(*options: str) -> servers.Server:
-    # By default the port of the bus is 10,000 above the other, where there may be none.
-    bus = servers.free_port()
-    return servers.start_redis("--cluster-enabled", "yes", "--cluster-port", str(bus), *options)
-
-
-def join(nodes: list[servers.Server], slots: list[tuple[int, int]]) -> None:
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(plain(node)) for node in nodes]
-        for client, (first, last) in zip(clients, slots, strict=True):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-        for node, client in zip(nodes[1:], clients[1:], strict=True):
-            bus = client.config_get("cluster-port")["cluster-port"]
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        wait_until(
-            lambda: all(
-                int(info["cluster_known_nodes"]) == len(nodes) and info["cluster_state"] == "ok"
-                for info in (client.cluster("INFO") for client in clients)
-            )
-        )
-
-
-def plain(server: servers.Server) -> redis.Redis:
-    """A client to look at a server with."""
-    return redis.Redis(port=server.port, protocol=2, decode_responses=True)
 
 
 def restart(server: servers.Server) -> None:
     server.kill()
     with (server.folder / "log").open("ab") as log:
         server.process = subprocess.Popen(server.process.args, cwd=server.folder, stdout=log, stderr=log)
-    with plain(server) as client:
+    with look_at(server) as client:
         wait_until(lambda: answers(client))
 
 
@@ -301,7 +272,7 @@ class TestRoundTrips:
         async def body(store):
             await store.set(KEY, {"a": b"1"}, LONG, {})
             for call in self.CALLS.values():
-                with plain(redis_server) as client:
+                with look_at(redis_server) as client:
                     client.script_flush()
                 wire.sent.clear()
                 await call(store)
@@ -313,7 +284,7 @@ class TestRoundTrips:
     def test_a_lost_script_is_brought_to_each_node_of_a_cluster(self, cluster):
         async def body(store):
             for node in cluster:
-                with plain(node) as client:
+                with look_at(node) as client:
                     client.script_flush()
             for _ in range(20):
                 assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
@@ -329,7 +300,7 @@ class TestRecords:
         async def body(store):
             await store.set(key, {"cart": b'{"apples":3}', "user": b'"ada"'}, Lifetime(600.5, 3600))
 
-        with plain(redis_server) as client:
+        with look_at(redis_server) as client:
             client.delete(f"session:{key}")
             play("blocking", redis_server.port, body)
             record = client.hgetall(f"session:{key}")
@@ -365,7 +336,7 @@ class TestRecords:
             assert await store.merge(KEY, {"b": b"2"}, [], {}) is APPLIED
             assert await store.get(KEY, {}) == {"a": b"1", "b": b"2"}
 
-        with plain(redis_server) as client:
+        with look_at(redis_server) as client:
             client.delete(f"session:{KEY}")
             # As it is when the server's clock was set back: the expiry is further away than the idle time.
             client.hset(f"session:{KEY}", mapping={"": "1000", "a": "1"})
@@ -399,7 +370,7 @@ class TestRecords:
     def test_what_another_program_wrote_is_a_record_error(self, kind, redis_server):
         async def body(store):
             name = f"session:{KEY}"
-            with plain(redis_server) as client:
+            with look_at(redis_server) as client:
                 for write in (
                     lambda: client.set(name, "text"),
                     lambda: client.hset(name, "a", "1"),
@@ -430,7 +401,7 @@ class TestRefusals:
             key = store.id()
             record = {"a": b"1", "b": b"2"}
             assert await store.set(key, record, LONG) is APPLIED
-            with plain(own_server) as client:
+            with look_at(own_server) as client:
                 client.config_set("maxmemory", 1)
                 for call in (
                     store.set(store.id(), {"a": b"1"}, LONG),
@@ -450,7 +421,7 @@ class TestRefusals:
     @SINGLE
     def test_a_replica_refuses_writes(self, kind, own_server):
         async def body(store):
-            with plain(own_server) as client:
+            with look_at(own_server) as client:
                 client.replicaof("127.0.0.1", servers.free_port())
                 with pytest.raises(StoreError, match="refused the call: ReadOnlyError: this is a replica"):
                     await store.set(store.id(), {"a": b"1"}, LONG)
@@ -462,7 +433,7 @@ class TestRefusals:
     @pytest.mark.parametrize("denied", ["@scripting", "hdel", "unlink", "pexpireat"])
     @SINGLE
     def test_a_user_who_lacks_a_right_is_told_at_the_first_call_and_nothing_is_written(self, kind, denied, own_server):
-        with plain(own_server) as client:
+        with look_at(own_server) as client:
             client.execute_command("ACL", "SETUSER", "shop", "on", "nopass", "~session:*", "+@all", f"-{denied}")
 
             async def body(store):
@@ -488,7 +459,7 @@ class TestRefusals:
 
     @SINGLE
     def test_keys_that_the_user_may_not_touch_are_told(self, kind, own_server):
-        with plain(own_server) as client:
+        with look_at(own_server) as client:
             client.execute_command("ACL", "SETUSER", "shop", "on", "nopass", "~other:*", "+@all")
 
         async def body(store):
@@ -505,7 +476,7 @@ class TestRefusals:
             assert "s3cret" not in "".join(traceback.format_exception(failure.value))
 
         play(kind, own_server.port, body, username="nobody", password="s3cret")
-        with plain(own_server) as client:
+        with look_at(own_server) as client:
             client.config_set("requirepass", "other")
             play(kind, own_server.port, body)
 
@@ -528,7 +499,7 @@ class TestRefusals:
     @SINGLE
     def test_a_disk_that_cannot_be_written_is_told(self, kind, own_server):
         async def body(store):
-            with plain(own_server) as client:
+            with look_at(own_server) as client:
                 shutil.rmtree(own_server.folder)
                 client.config_set("save", "1 1")
                 client.bgsave()
@@ -555,7 +526,7 @@ class TestRefusals:
 
     def test_the_commands_that_the_documentation_names_are_enough(self, own_server):
         named = re.search(r"these commands on the prefix: `(.*?)`", RedisSessionStore.__doc__, re.DOTALL)
-        with plain(own_server) as client:
+        with look_at(own_server) as client:
             rules = named[1].split()
             client.execute_command("ACL", "SETUSER", "shop", "on", ">secret", "~session:*", "-@all", *rules)
         store = RedisSessionStore(f"redis://shop:secret@127.0.0.1:{own_server.port}?protocol=2", blocking=True)
@@ -674,7 +645,7 @@ class TestLostAnswers:
     @EACH
     def test_a_read_does_not_mind_a_connection_that_has_ended(self, kind, own_server):
         server = own_server if "cluster" not in kind else start_node()
-        with server, plain(server) as client:
+        with server, look_at(server) as client:
             if "cluster" in kind:
                 join([server], [(0, 16383)])
 
@@ -727,7 +698,7 @@ class TestClusters:
         with contextlib.ExitStack() as stack:
             nodes = [stack.enter_context(start_node()) for _ in range(2)]
             join(nodes, [(0, 8191), (8192, 16383)])
-            sources = [stack.enter_context(plain(node)) for node in nodes]
+            sources = [stack.enter_context(look_at(node)) for node in nodes]
             names = [client.cluster("MYID") for client in sources]
 
             async def body(store):
@@ -761,6 +732,40 @@ class TestClusters:
             assert await store.get(key, {}) == {"a": b"1"}
 
         play(kind, cluster[1].port, body)
+
+    def test_a_client_that_ends_connections_which_are_in_use_costs_these_calls_a_store_error(self, cluster):
+        # So redis-py's asynchronous client does at every fifth slot that has moved.
+        async def body(store):
+            nodes = store._awaiting.args[0].get().get_nodes()
+            for turns in range(8):
+                assert await store.get(KEY, {}) is MISSING
+                ends = [asyncio.ensure_future(node.disconnect()) for node in nodes]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                (answer,) = await asyncio.gather(store.merge(KEY, {"a": b"1"}, [], {}), return_exceptions=True)
+                assert answer is MISSING or isinstance(answer, StoreError), answer
+                await asyncio.gather(*ends)
+
+        play("awaiting cluster", cluster[0].port, body, socket_timeout=PATIENCE)
+
+    def test_nodes_that_other_threads_change_cost_a_write_a_store_error_and_a_read_nothing(self, cluster, monkeypatch):
+        async def body(store):
+            client = store._blocking.args[0]
+            ask, first = client.execute_command, iter((True,))
+
+            def change(*command, **options):
+                if next(first, False):
+                    raise RuntimeError("dictionary keys changed during iteration")
+                return ask(*command, **options)
+
+            assert await store.get(KEY, {}) is MISSING
+            monkeypatch.setattr(client, "execute_command", change)
+            assert await store.get(KEY, {}) is MISSING
+            first = iter((True,))
+            with pytest.raises(StoreDownError, match="nodes changed"):
+                await store.merge(KEY, {"a": b"1"}, [], {})
+
+        play("blocking cluster", cluster[0].port, body)
 
     @pytest.mark.parametrize("prefix", ["{shop}:session:", "shop:{}:", "shop{", "}shop{1}{2}:"])
     def test_braces_in_a_prefix_choose_the_slot(self, prefix, cluster):
@@ -939,7 +944,7 @@ class TestCallsThatShareAConnection:
     def test_nor_when_the_connection_is_lost_at_any_moment(self, seed, own_server):
         async def body():
             store = RedisSessionStore(own_server.url, timeout=20)
-            with plain(own_server) as client:
+            with look_at(own_server) as client:
 
                 def disturb():
                     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -953,7 +958,7 @@ class TestCallsThatShareAConnection:
             store = RedisSessionStore(own_server.url)
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-            with plain(own_server) as client:
+            with look_at(own_server) as client:
                 before = client.info("stats")["total_reads_processed"]
                 assert await asyncio.gather(*(store.get(key, {}) for _ in range(32))) == [{"a": b"1"}] * 32
                 # One for the first of them, one for the others, and this client's own.
@@ -1098,7 +1103,7 @@ class TestColours:
         async def five():
             return await asyncio.gather(*(store.get(KEY, {}) for _ in range(5)))
 
-        with plain(own_server) as client:
+        with look_at(own_server) as client:
             for _ in range(3):
                 assert asyncio.run(five()) == [MISSING] * 5
                 assert not store._awaiting.args[0]._kept
@@ -1138,7 +1143,7 @@ class TestColours:
         store = RedisSessionStore(client)
         key = store.id()
         assert asyncio.run(store.set(key, {"a": b"1"}, LONG)) is APPLIED
-        with plain(own_server) as watch:
+        with look_at(own_server) as watch:
             wait_until(lambda: len(watch.client_list()) == 1)
             assert asyncio.run(store.get(key, {})) == {"a": b"1"}
             wait_until(lambda: len(watch.client_list()) == 1)
@@ -1231,7 +1236,7 @@ class TestSettings:
         assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
 
         assert await store.get(key, {}) == {"a": b"1"}
-        with plain(redis_server) as client:
+        with look_at(redis_server) as client:
             ours = [one for one in client.client_list() if one["name"] == "shop"]
             assert [(one["db"], one["resp"]) for one in ours] == [("3", "3")] * 2
         close(store)
@@ -1262,19 +1267,13 @@ class TestSettings:
 @pytest.mark.parametrize("colour", ["blocking", "awaiting"])
 def test_a_store_behind_sentinel_comes_back_after_a_fail_over(colour):
     with contextlib.ExitStack() as stack:
-        master, replica = (stack.enter_context(servers.start_redis()) for _ in range(2))
-        with plain(replica) as client:
-            client.replicaof("127.0.0.1", master.port)
-            wait_until(lambda: client.info("replication")["master_link_status"] == "up")
-        addresses = [("127.0.0.1", stack.enter_context(start_sentinel(master.port))) for _ in range(3)]
-        for _, port in addresses:
-            with redis.Redis(port=port, protocol=2, decode_responses=True) as client:
-                wait_until(lambda client=client: knows_all(client.sentinel_master("shop")))
+        (master, _), sentinels = stack.enter_context(start_watched())
+        addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
 
         async def body(store):
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-            with plain(master) as client:
+            with look_at(master) as client:
                 assert client.wait(1, 5000) == 1
             master.kill()
             end = time.monotonic() + PATIENCE
@@ -1294,13 +1293,13 @@ def test_a_store_behind_sentinel_comes_back_after_a_fail_over(colour):
 
         quick = {"socket_timeout": 0.5, "protocol": 2}
         if colour == "blocking":
-            with redis.sentinel.Sentinel(addresses, **quick).master_for("shop", **quick) as client:
+            with redis.sentinel.Sentinel(addresses, **quick).master_for(SERVICE, **quick) as client:
                 drive(body(RedisSessionStore(client)))
         else:
 
             async def whole():
                 sentinel = redis.asyncio.sentinel.Sentinel(addresses, **quick)
-                async with asyncio.timeout(PATIENCE), sentinel.master_for("shop", **quick) as client:
+                async with asyncio.timeout(PATIENCE), sentinel.master_for(SERVICE, **quick) as client:
                     await body(RedisSessionStore(client))
                 for one in sentinel.sentinels:
                     await one.aclose()
@@ -1308,27 +1307,14 @@ def test_a_store_behind_sentinel_comes_back_after_a_fail_over(colour):
             asyncio.run(whole())
 
 
-def start_sentinel(master_port: int) -> contextlib.AbstractContextManager[int]:
-    settings = (
-        f"sentinel monitor shop 127.0.0.1 {master_port} 2\n"
-        "sentinel down-after-milliseconds shop 500\n"
-        "sentinel failover-timeout shop 3000\n"
-    )
-    return start("redis-server", settings, "--sentinel")
-
-
-def knows_all(state):
-    return state["num-slaves"] == 1 and state["num-other-sentinels"] == 2
-
-
 @contextlib.contextmanager
-def start(program: str, settings: str, *options: str) -> Iterator[int]:
+def start(program: str, settings: str) -> Iterator[int]:
     """Start a server of the family with a file of settings; give its port."""
     with tempfile.TemporaryDirectory(prefix="session-") as folder:
         file = Path(folder, "settings")
         port = servers.free_port()
         file.write_text(f"bind 127.0.0.1\nport {port}\ndir {folder}\n{settings}")
-        process = subprocess.Popen([program, file, *options], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([program, file], stdout=subprocess.DEVNULL)
         try:
             with redis.Redis(port=port) as client:
                 wait_until(lambda: answers(client))

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 import pytest
 import trio
 from sqlalchemy import Engine, MetaData, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from server_session._colour import Colour, drive
-from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreError
+from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
+from server_session.stores._packed import Likely, Record
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
+from server_session.stores.sql._limits import left
 from server_session.testing import StoreContract
 from tests import servers
 from tests.forks import in_all_processes
@@ -738,6 +742,100 @@ def test_a_wait_for_a_row_ends_at_the_server_through_a_pooler_too(
         ),
         body,
     )
+    engine.dispose()
+    watch.dispose()
+
+
+def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(blocking_url: str) -> None:
+    given: list[float] = []
+    limit, pause = 20.0, 0.3
+
+    def look(connection: Any, cursor: object, statement: str, *_: object) -> None:
+        driver = connection.connection.driver_connection
+        if statement.startswith("UPDATE"):
+            if "sqlite" in blocking_url:
+                given.append(driver.execute("PRAGMA busy_timeout").fetchone()[0] / 1000)
+            else:
+                given.append(getattr(driver, "_read_timeout", None) or left())
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        event.listen(store._source._own.get(), "before_cursor_execute", look)
+
+        def change(record: Any, now: float) -> Any:
+            time.sleep(pause)
+            return Record.begin({"a": b"2"}, LIFE, now)
+
+        await store.swap(key, change, Likely.WRITES)
+
+    run(SQLSessionStore(blocking_url, table=f"left_{time.monotonic_ns()}", create_table=True, timeout=limit), body)
+    assert 0 < given[0] <= limit - pause + 0.01
+
+
+def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path: Path) -> None:
+    store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=0.1)
+    places = store._source._places.get()
+    while places.acquire(blocking=False):
+        pass
+    with pytest.raises(StoreDownError, match="no connection of the pool came free"):
+        drive(store.get(store.id(), {}))
+    places.release()
+    assert drive(store.get(store.id(), {})) is MISSING
+    drive(store.close())
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_deadlock_is_tried_again(driver: str, request: pytest.FixtureRequest) -> None:
+    url, table, now = url_of(driver, request), f"deadlocked_{time.monotonic_ns()}", 1000.0
+    is_postgresql = driver.startswith("postgresql")
+    waiting = text(
+        f"SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND query ~ '{table}'"  # noqa: S608 - a name of the test's own
+        if is_postgresql
+        else f"SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'DELETE FROM {table} %'"  # noqa: S608 - likewise
+    )
+    place = make_url(url).set(drivername="postgresql+psycopg" if is_postgresql else "mysql+pymysql")
+    engine = create_engine(place, isolation_level="READ COMMITTED")
+    watch = create_engine(place, isolation_level="AUTOCOMMIT")
+
+    async def body(store: SQLSessionStore) -> None:
+        for key in (store.id() for _ in range(40)):
+            await store.set(key, {"a": b"1"}, Lifetime(1e9))
+        with engine.connect() as rival, watch.connect() as watcher, ThreadPoolExecutor(1) as pool:
+            while not await meet(store, rival, watcher, pool):
+                pass
+
+    async def meet(store: SQLSessionStore, rival: Any, watcher: Any, pool: ThreadPoolExecutor) -> bool:
+        """Let the store and a rival wait for each other; return whether it was the store whose statement was ended."""
+        nonlocal now
+        keys = sorted(store.id() for _ in range(2))
+        for key in keys:
+            await store.set(key, {"a": b"1"}, LIFE)
+        now += 2 * LIFE.idle
+
+        def lock(key: str) -> None:
+            rival.execute(text(f"SELECT id FROM {table} WHERE id = :key FOR UPDATE"), {"key": key}).one()  # noqa: S608 - likewise
+
+        def lock_the_other() -> bool:
+            wait_until(lambda: watcher.scalar(waiting))
+            try:
+                lock(keys[0])
+            except OperationalError:
+                return False
+            finally:
+                rival.rollback()
+            return True
+
+        # PostgreSQL ends who looks first, and MariaDB who has written less.
+        if is_postgresql:
+            rival.execute(text("SET LOCAL deadlock_timeout = '5s'"))
+        rival.execute(text(f"UPDATE {table} SET stamp = 1 - stamp WHERE expires > {now}"))  # noqa: S608 - likewise
+        lock(keys[1])
+        has_met = pool.submit(lock_the_other)
+        assert await store.delete_expired() == 2
+        return has_met.result()
+
+    run(SQLSessionStore(url, table=table, create_table=True, clock=lambda: now), body)
     engine.dispose()
     watch.dispose()
 

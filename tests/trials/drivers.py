@@ -1,18 +1,16 @@
 """The stores and the drivers that trials run over: how each is opened, and where its server comes from."""
 
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
-    ExitStack,
     asynccontextmanager,
     contextmanager,
 )
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from server_session import FileSessionStore, MemorySessionStore
 from server_session._colour import pause
@@ -20,6 +18,7 @@ from server_session.stores._base import Expect, Lifetime, Outcome, SessionStore
 from server_session.testing import YieldingStore
 from tests import servers
 from tests.patience import PATIENCE
+from tests.redis_sets import start_cluster
 
 __all__ = ["BROKEN", "DRIVERS", "STARTS", "Driver"]
 
@@ -158,33 +157,8 @@ def served(start: Callable[[], servers.Server]) -> Iterator[str]:
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """Three nodes, each with a third of the slots."""
-    import redis
-
-    thirds = ((0, 5000), (5001, 11000), (11001, 16383))
-    with ExitStack() as stack:
-        # By default the port of the bus is 10,000 above the other, where there may be none.
-        buses = [servers.free_port() for _ in thirds]
-        nodes = [
-            stack.enter_context(servers.start_redis("--cluster-enabled", "yes", "--cluster-port", str(bus)))
-            for bus in buses
-        ]
-        clients = [stack.enter_context(redis.Redis(port=node.port, decode_responses=True)) for node in nodes]
-        for client, (first, last) in zip(clients, thirds, strict=True):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-        for node, bus in zip(nodes, buses, strict=True):
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        end = time.monotonic() + PATIENCE
-        while not all(_is_joined(client, len(nodes)) for client in clients):
-            if time.monotonic() > end:
-                raise servers.ServerError("the nodes of a Redis Cluster did not find each other")
-            time.sleep(0.05)
+    with start_cluster() as nodes:
         yield nodes[0].url
-
-
-def _is_joined(client: Any, nodes: int) -> bool:
-    info = client.cluster("INFO")
-    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
 
 
 STARTS: dict[str, Callable[[], AbstractContextManager[str]]] = {

@@ -21,11 +21,10 @@ Call: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 
 async def settled(value: T | Awaitable[T]) -> T:
     """Return what a hook gave, awaited if it is awaitable."""
+    given: Any = value
     # Not inspect.isawaitable: a proxy, such as Flask's, is asked for what it stands for.
-    if hasattr(value, "__await__"):
-        awaited: T = await value
-        return awaited
-    return value
+    result: T = await given if hasattr(given, "__await__") else given
+    return result
 
 
 class Stage:

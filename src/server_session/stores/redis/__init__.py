@@ -257,8 +257,12 @@ async def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> 
         # The client itself looks anew only when a node has answered, and here there is none to ask.
         await _settled(client.nodes_manager.initialize())
         node = client.get_node_from_key(name)
-    # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
-    return await _settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
+    try:
+        # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
+        return await _settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
+    except (AttributeError, RuntimeError) as error:
+        # Others change the client's nodes while it goes through them, and end connections that are in use.
+        raise redis.ConnectionError("the nodes changed meanwhile") from error
 
 
 async def _settled(answer: Any) -> Any:

@@ -1,13 +1,14 @@
 """How long a driver may wait for the database, be a pooler between or not."""
 
 import math
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, Engine, event, func
 
-__all__ = ["LIMITS", "LIMITS_THROUGH_POOLER", "connect_with_limit", "lock_limit"]
+__all__ = ["LIMITS", "LIMITS_THROUGH_POOLER", "call", "keep_to_the_end", "left", "lock_limit"]
 
 T = TypeVar("T")
 Limits: TypeAlias = Mapping[str, Callable[[float], dict[str, Any]]]
@@ -41,7 +42,7 @@ def _mysql_limits(seconds: float) -> dict[str, Any]:
 
 
 def _pymysql_limits(seconds: float) -> dict[str, Any]:
-    return {**_mysql_limits(seconds), "read_timeout": seconds, "write_timeout": seconds}
+    return {**_mysql_limits(seconds), "connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
 
 
 # What each driver calls the limits of its waits.
@@ -60,29 +61,73 @@ def lock_limit(seconds: float) -> ColumnElement[bool]:
     return func.set_config("lock_timeout", str(math.ceil(seconds * 1000)), True).is_not(None)
 
 
-def connect_with_limit(seconds: float) -> Callable[..., Any]:
-    """Return how to connect by psycopg so that no answer is waited for longer; of itself it waits for ever."""
+class _Call(threading.local):
+    end = math.inf
+    """The moment of the monotonic clock by which the blocking call of this thread is to be over."""
+
+
+call: Final = _Call()
+
+# No driver takes 0 for a limit.
+_LEAST: Final = 0.001
+
+
+def left() -> float:
+    """Return the seconds that the blocking call of this thread has left."""
+    return max(_LEAST, call.end - time.monotonic())
+
+
+def keep_to_the_end(engine: Engine) -> None:
+    """Let each wait of a blocking engine take no longer than what its call has left, where the driver has a way."""
+    if engine.driver == "psycopg":
+        event.listen(engine, "do_connect", _connect_psycopg())
+    elif engine.driver == "pymysql":
+        event.listen(engine, "do_connect", _limit_connecting)
+        event.listen(engine, "before_cursor_execute", _limit_pymysql)
+    elif engine.driver == "pysqlite":
+        event.listen(engine, "before_cursor_execute", _limit_sqlite)
+
+
+def _limit_connecting(_dialect: object, _record: object, _arguments: object, settings: dict[str, Any]) -> None:
+    settings |= {"connect_timeout": left(), "read_timeout": left(), "write_timeout": left()}
+
+
+def _limit_pymysql(connection: Any, *_: object) -> None:
+    # It has no public word for it, once it is connected.
+    driver: Any = connection.connection.driver_connection
+    driver._read_timeout = driver._write_timeout = left()  # noqa: SLF001
+
+
+def _limit_sqlite(connection: Any, *_: object) -> None:
+    connection.connection.driver_connection.execute(f"PRAGMA busy_timeout = {math.ceil(left() * 1000)}")
+
+
+def _connect_psycopg() -> Callable[..., Any]:
+    """Return how to connect by psycopg so that nothing is waited for longer; of itself it waits for ever."""
     import psycopg
 
     class LimitedConnection(psycopg.Connection[Any]):
-        def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-            return super().wait(self._limited(gen), *args, **kwargs)
+        @classmethod
+        def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
+            return _limited(super()._connect_gen(*args, **kwargs), lambda: None)
 
-        # psycopg resumes the generator of a command at every event, and with none several times a second.
-        def _limited(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-            end = time.monotonic() + seconds
-            try:
-                waits_for = next(gen)
-                while True:
-                    ready = yield waits_for
-                    if not ready and time.monotonic() >= end:
-                        gen.close()
-                        self.pgconn.finish()
-                        raise psycopg.OperationalError(f"the server did not answer within {seconds:g} s")
-                    waits_for = gen.send(ready)
-            except StopIteration as stop:
-                answer: T = stop.value
-                return answer
+        def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+            return super().wait(_limited(gen, self.pgconn.finish), *args, **kwargs)
+
+    # psycopg resumes a generator at every event, and with none several times a second.
+    def _limited(gen: Generator[Any, Any, T], finish: Callable[[], object]) -> Generator[Any, Any, T]:
+        try:
+            waits_for = next(gen)
+            while True:
+                ready = yield waits_for
+                if not ready and left() <= _LEAST:
+                    gen.close()
+                    finish()
+                    raise psycopg.OperationalError("the server did not answer in time")
+                waits_for = gen.send(ready)
+        except StopIteration as stop:
+            answer: T = stop.value
+            return answer
 
     def connect(_dialect: object, _record: object, arguments: Any, settings: Any) -> Any:
         return LimitedConnection.connect(*arguments, **settings)

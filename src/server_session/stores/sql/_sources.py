@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -17,7 +18,7 @@ from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._parameters import parameters_of, refusal_of
-from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, connect_with_limit, lock_limit
+from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, call, keep_to_the_end, left, lock_limit
 from server_session.stores.sql._parameters import check_parameters, connect_clearly, unreadable
 from server_session.stores.sql._table import family_of
 
@@ -58,6 +59,26 @@ class Blocking:
         """Close the connections; an engine that was given is its owner's to close."""
         if not self.is_given:
             self._own.get().dispose()
+
+
+class BlockingFromURL(Blocking):
+    """Connections of an engine of the store's own, whose every wait ends with the call that waits."""
+
+    def __init__(self, make: Callable[[], Engine], places: int, limits: Conditions) -> None:
+        super().__init__(make, limits=limits)
+        # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
+        self._places = ClientOfProcess(lambda: threading.BoundedSemaphore(places), lambda _: None)
+
+    async def run(self, step: Callable[[Connection], T], end: float) -> T:
+        """Run the step over a connection, by this moment of the monotonic clock."""
+        call.end = end
+        places = self._places.get()
+        if not places.acquire(timeout=left()):
+            raise TimeoutError
+        try:
+            return await super().run(step, end)
+        finally:
+            places.release()
 
 
 class Awaiting:
@@ -163,13 +184,14 @@ def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
     except (ArgumentError, ValueError):
         raise unreadable(spoken, url) or ConfigurationError(_UNREADABLE) from None
     _refuse_memory(spoken.get_pool_class(url))
+    places = _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS
     settings: dict[str, Any] = {
         "url": url,
         "isolation_level": "AUTOCOMMIT",
         "skip_autocommit_rollback": True,
         "hide_parameters": True,
         # Without an overflow, whose connections are made and closed again at each call of a rush.
-        "pool_size": _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS,
+        "pool_size": places,
         "max_overflow": 0,
         "pool_timeout": timeout,
         "connect_args": connect_args,
@@ -187,10 +209,11 @@ def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
 
     def make() -> Engine:
         made = create_engine(**settings)
-        event.listen(made, "do_connect", connect_with_limit(timeout) if made.driver == "psycopg" else clearly)
+        keep_to_the_end(made)
+        event.listen(made, "do_connect", clearly)
         return made
 
-    return Blocking(make, limits=with_each)
+    return BlockingFromURL(make, places, with_each)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

@@ -65,10 +65,11 @@ class SQLSessionStore(PackedStore):
 
     **Expired rows.** Every 50th write deletes at most 100. Where almost nobody writes call `delete_expired` at times.
 
-    **Limits of time.** An awaiting call ends within `timeout` seconds whatever the database does, the wait for a place
-    in the pool included: give more where a rush of calls is to queue on a busy machine. A blocking call of a store made
-    from a URL waits at most so long for a connection of the pool, to connect, and for each answer; where the store was
-    given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for ever.
+    **Limits of time.** A call ends within `timeout` seconds whatever the database does, the wait for a place in the
+    pool included: give more where a rush of calls is to queue on a busy machine. So it is for drivers that await, and,
+    from a URL, for psycopg, PyMySQL (which counts anew at each piece of an answer) and pysqlite. Other drivers that
+    block have this limit for each wait; where the store was given an `Engine`, its own arguments say how long, and
+    without `connect_args` psycopg and PyMySQL wait for ever.
 
     **Poolers.** Through PgBouncer and its like take psycopg and end the URL with `?pgbouncer=true` (docs/stores.md).
 
@@ -134,11 +135,12 @@ class SQLSessionStore(PackedStore):
             decision = change(None, 0.0) if row is None else change(row.record, row.now)
             return (decision,) if self._put(connection, key, row, decision, fresh) else None
 
-        (decision,) = await self._run(work)
+        end = time.monotonic() + self._timeout
+        (decision,) = await self._run(work, end)
         if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
             # The write was made, and that is what the caller asked for.
             with suppress(StoreError):
-                await self.delete_expired(_ROWS_A_SWEEP)
+                await self._sweep(_ROWS_A_SWEEP, end)
         return decision
 
     async def destroy(self, key: str) -> bool:
@@ -147,12 +149,15 @@ class SQLSessionStore(PackedStore):
         def work(connection: Connection, _: Executable) -> bool:
             return connection.execute(self._statements.drop, {"key": key}).rowcount > 0
 
-        return await self._run(work)
+        return await self._run(work, time.monotonic() + self._timeout)
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """Delete rows that have expired, at most so many (from 1 to 10,000), and return how many there were."""
         if not 0 < limit <= _MOST_ROWS_A_SWEEP:
             raise ConfigurationError(f"limit={limit!r}: give the rows to delete at once, 1 to {_MOST_ROWS_A_SWEEP:,}")
+        return await self._sweep(limit, time.monotonic() + self._timeout)
+
+    async def _sweep(self, limit: int, end: float) -> int:
         say = self._statements
 
         def work(connection: Connection, _: Executable) -> int:
@@ -160,11 +165,13 @@ class SQLSessionStore(PackedStore):
             keys = sorted(connection.scalars(say.list_expired, {"most": limit}))
             return connection.execute(say.sweep, {"keys": keys}).rowcount if keys else 0
 
-        return await self._run(work)
+        return await self._run(work, end)
 
     async def create_table(self) -> None:
         """Make the table and its index where they are not there yet."""
+        await self._create_table(time.monotonic() + self._timeout)
 
+    async def _create_table(self, end: float) -> None:
         def work(connection: Connection, _: Executable) -> bool | None:
             try:
                 self._table.create(connection, checkfirst=True)
@@ -177,7 +184,7 @@ class SQLSessionStore(PackedStore):
                 raise
             return True
 
-        await self._run(work, in_transaction=False)
+        await self._run(work, end, in_transaction=False)
 
     async def close(self) -> None:
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
@@ -206,16 +213,15 @@ class SQLSessionStore(PackedStore):
         connection.execute(say.drop_expired, {"key": key})
         return False
 
-    async def _run(self, work: Work[R], *, in_transaction: bool = True) -> R:
+    async def _run(self, work: Work[R], end: float, *, in_transaction: bool = True) -> R:
         try:
-            return await self._try(work, may_lock=in_transaction)
+            return await self._try(work, end, may_lock=in_transaction)
         except (SQLAlchemyError, OSError) as error:
             # What a driver says of a statement shows rows and values, which visitors entrusted to the application.
             cause = None if getattr(error, "statement", None) else error
             raise (StoreDownError if is_down(error) else StoreError)(explain(error)) from cause
 
-    async def _try(self, work: Work[R], *, may_lock: bool) -> R:
-        end = time.monotonic() + self._timeout
+    async def _try(self, work: Work[R], end: float, *, may_lock: bool) -> R:
         may_make_table = self._makes_table
         may_lose = True
         locks = False
@@ -225,7 +231,7 @@ class SQLSessionStore(PackedStore):
             except DBAPIError as error:
                 if may_make_table and lacks_table(error):
                     may_make_table = False
-                    await self.create_table()
+                    await self._create_table(end)
                     continue
                 if time.monotonic() >= end or not (is_passing(error) or (error.connection_invalidated and may_lose)):
                     raise
