@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
+from server_session._colour import running_library
 from server_session._verbs import scope_of
 from server_session.csrf.html import Html, csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
@@ -27,8 +28,13 @@ def served() -> Exchange:
     return exchange
 
 
+def _here() -> Exchange | BlockingExchange:
+    exchange = served()
+    return exchange if running_library() else exchange.blocking
+
+
 def template_functions(
-    exchange_of: Callable[[], Exchange | BlockingExchange] = served,
+    exchange_of: Callable[[], Exchange | BlockingExchange] = _here,
 ) -> Mapping[str, Callable[..., str]]:
     """Return `csrf_token(scope)`, `csrf_input(scope)`, `csrf_meta(scope)` and `csrf_script(nonce)`, by their names.
 
@@ -36,8 +42,8 @@ def template_functions(
 
     Args:
         exchange_of: finds the exchange of the request that is being served, by default as the functions do: its
-            `blocking` one where it may ask the store; of the other it is an error (`ColourError`) to need a token for
-            which the store has to be asked.
+            `blocking` one where it may ask the store, as where no event loop runs; of the other it is an error
+            (`ColourError`) to need a token for which the store has to be asked.
 
     """
 

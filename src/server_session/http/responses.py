@@ -130,6 +130,35 @@ class MultiDictHeaders(ResponseHeaders):
             del self._headers[name]
 
 
+class FalconHeaders(ResponseHeaders):
+    """The headers of a response of Falcon's, which keeps cookies apart and shows none."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def names(self) -> Collection[str]:
+        return [*self._response.headers, *(["set-cookie"] if self.all("set-cookie") else ())]
+
+    def all(self, name: str) -> list[str]:
+        response = self._response
+        if name == "set-cookie":
+            apart = [value for key, value in response._extra_headers or () if key == name]  # noqa: SLF001 - by nothing else
+            return [*apart, *(cookie.OutputString() for cookie in (response._cookies or {}).values())]  # noqa: SLF001
+        value = response.get_header(name)
+        return [] if value is None else [value]
+
+    def add(self, name: str, value: str) -> None:
+        self._response.append_header(name, value)
+
+    def drop(self, name: str) -> None:
+        response = self._response
+        if name == "set-cookie":
+            others = [header for header in response._extra_headers or () if header[0] != name]  # noqa: SLF001
+            response._extra_headers, response._cookies = others, None  # noqa: SLF001
+        else:
+            response.delete_header(name)
+
+
 # --- which objects are responses
 
 Maker: TypeAlias = Callable[[Any], ResponseHeaders]
@@ -152,6 +181,7 @@ RESPONSES: Final = Kinds[Maker](
         "django.http.response.HttpResponseBase": _django,
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
+        "falcon.response.Response": FalconHeaders,
         "webob.response.Response": _multi_dict("getall", "add"),
     }
 )
