@@ -1,8 +1,11 @@
 """The adapter for Falcon keeps the contract of adapters, as a WSGI and as an ASGI application."""
 
 import json
+import re
+import types
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import falcon
@@ -12,13 +15,16 @@ import pytest
 from falcon import HTTPForbidden, HTTPServiceUnavailable
 from jinja2 import DictLoader, Environment
 
+from server_session import Sessions
 from server_session._urls import open_store
 from server_session.adapters import template_functions
 from server_session.falcon import ServerSession, csrf_exempt
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
+from tests.documents import code_of
 from tests.frameworks.serving import over_redis, uvicorn_serves, waitress_serves
 
+PAGE = Path(__file__).parents[2] / "docs/frameworks/falcon.md"
 TEMPLATES = Environment(loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True)
 TEMPLATES.globals.update(template_functions())
 
@@ -315,3 +321,38 @@ def test_a_websocket_stores_what_it_changed():
 @pytest.mark.parametrize("suite", [TestFalcon, TestFalconAsgi])
 def test_fifty_overlapping_requests_over_redis_lose_nothing(suite: Any, redis_server: Any):
     over_redis(suite(), redis_server.url)
+
+
+def test_cookies_of_the_application_s_own_stay_beside_the_session_s():
+    class Both:
+        def on_get(self, req: Any, resp: Any) -> None:
+            resp.set_cookie("own", "1")
+            resp.append_header("Set-Cookie", "other=2")
+            sessions.sync.set_session_data(req, resp, {"a": 1})
+            # Another credential: what stands in the response for the session is taken back.
+            sessions.sync.renew_session(req, resp)
+
+    sessions = Sessions(session_store="memory:")
+    app = falcon.App()
+    app.add_route("/", Both())
+    heard = falcon.testing.StartResponseMock()
+    app(falcon.testing.create_environ("/"), heard)
+    names = [value.partition("=")[0] for name, value in heard.headers if name.lower() == "set-cookie"]
+    assert sorted(names) == ["other", "own", "session"]
+
+
+def test_the_page_s_example_counts_and_refuses_what_is_forged():
+    module = types.ModuleType("falcon_page")
+    exec(code_of(PAGE, "falcon"), module.__dict__)  # noqa: S102 - the page's own
+    client = falcon.testing.TestClient(module.app)
+    page = client.simulate_get("/")
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page.text)
+    assert found
+    assert "<p>0</p>" in page.text
+
+    def add(token: str) -> int:
+        body, kind = f"csrf_token={token}", "application/x-www-form-urlencoded"
+        return client.simulate_post("/add", body=body, content_type=kind, cookies=page.cookies).status_code
+
+    assert [add("forged"), add(found[1]), add(found[1])] == [403, 303, 303]
+    assert "<p>2</p>" in client.simulate_get("/", cookies=page.cookies).text

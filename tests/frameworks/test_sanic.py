@@ -2,9 +2,12 @@
 
 import asyncio
 import itertools
+import re
 import time
+import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from server_session.sanic import ServerSession, csrf_exempt
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Answered, Browser
 from server_session.testing._site import FailingStore
+from tests.documents import code_of
 from tests.frameworks.serving import listening, on_a_loop, over_redis, uvicorn_serves
 
 # Sanic's own test client, of a year before.
@@ -28,6 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Passing the loop argument:DeprecationWarning"),
 ]
 
+PAGE = Path(__file__).parents[2] / "docs/frameworks/sanic.md"
 TEMPLATES = Environment(
     loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True, enable_async=True
 )
@@ -263,12 +268,12 @@ def test_marks_of_a_view_class_and_of_a_websocket_are_heard():
         await ws.send("news")
 
     app.add_route(Hook.as_view(), "/hook")
-    assert [one.status for one in answers(app, ("POST", "/hook", "cross-site"), ("PUT", "/hook", "cross-site"))] == [
-        200,
-        403,
-    ]
-    with sanic_serves_alone(app) as port, Browser(port).open_socket("/feed", origin="http://evil.example") as socket:
-        assert socket.receive() == "news"
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        assert [browser.ask(method, "/hook", page="cross-site").status for method in ("POST", "PUT")] == [200, 403]
+        with browser.open_socket("/feed", origin="http://evil.example") as socket:
+            assert socket.receive() == "news"
 
 
 def test_a_handler_that_streams_its_request_is_given_its_token_in_a_header():
@@ -331,3 +336,17 @@ def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixt
 @pytest.mark.needs("redis-server")
 def test_fifty_overlapping_requests_over_redis_lose_nothing(redis_server: Any):
     over_redis(TestSanic(), redis_server.url)
+
+
+def test_the_page_s_example_counts_and_refuses_what_is_forged():
+    module = types.ModuleType("sanic_page")
+    exec(code_of(PAGE, "sanic"), module.__dict__)  # noqa: S102 - the page's own
+    with sanic_serves_alone(module.app) as port:
+        browser = Browser(port)
+        page = browser.get("/").text
+        found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+        assert found
+        assert "<p>0</p>" in page
+        assert browser.post("/add", {"csrf_token": "forged"}, page=None).text.endswith("(csrf_token_invalid)")
+        assert [browser.post("/add", {"csrf_token": found[1]}, page=None).status for _ in range(2)] == [302, 302]
+        assert "<p>2</p>" in browser.get("/").text
