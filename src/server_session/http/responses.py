@@ -159,6 +159,26 @@ class FalconHeaders(ResponseHeaders):
             response.delete_header(name)
 
 
+class BytesHeaders(ResponseHeaders):
+    """The headers of a response of BlackSheep's, whose names and values are bytes."""
+
+    def __init__(self, response: Any) -> None:
+        self._headers = response.headers
+
+    def names(self) -> Collection[str]:
+        return [_name_of(name) for name in self._headers.keys()]  # noqa: SIM118 - it is no mapping
+
+    def all(self, name: str) -> list[str]:
+        return [value.decode("latin-1") for value in self._headers.get(name.encode("latin-1"))]
+
+    def add(self, name: str, value: str) -> None:
+        self._headers.add(name.encode("latin-1"), value.encode("latin-1"))
+
+    def drop(self, name: str) -> None:
+        if name in self.names():
+            self._headers.remove(name.encode("latin-1"))
+
+
 # --- which objects are responses
 
 Maker: TypeAlias = Callable[[Any], ResponseHeaders]
@@ -179,6 +199,7 @@ RESPONSES: Final = Kinds[Maker](
         "starlette.responses.Response": _multi_dict("getlist", "append"),
         "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
         "django.http.response.HttpResponseBase": _django,
+        "blacksheep.messages.Response": BytesHeaders,
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
         "falcon.response.Response": FalconHeaders,
