@@ -56,7 +56,7 @@ class Exchange(Steps):
 
     async def check(
         self,
-        body: AwaitedBody | None = None,
+        body: AwaitedBody | Body | None = None,
         *,
         endpoint: Endpoint = unknown,
         method: str | None = None,
@@ -77,7 +77,7 @@ class Exchange(Steps):
         guard = self.guard(endpoint, method)
         if guard is None:
             return None
-        read = None if body is None else body.read
+        read = None if body is None else _either(body)
         return await self.checked(guard, read, find, lambda start: self.run(start()))
 
     async def load(self) -> Session:
@@ -164,6 +164,16 @@ class BlockingExchange:
     def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of the core to its end."""
         return run_blocking(self.exchange.sessions.store.colour, self.exchange.request.home, start)
+
+
+def _either(body: AwaitedBody | Body) -> Callable[[int], Coroutine[Any, Any, tuple[bytes, bool]]]:
+    """Make one that is awaited of a body's `read`, which is that already or has the bytes at hand."""
+
+    async def read(limit: int) -> tuple[bytes, bool]:
+        found = body.read(limit)
+        return found if isinstance(found, tuple) else await found
+
+    return read
 
 
 def _awaited(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
