@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Self, TypeAlias
+from urllib.parse import unquote
 
 from server_session._colour import Home
 from server_session._cookies import RequestFacts
@@ -15,6 +16,7 @@ __all__ = [
     "AsgiRequest",
     "HeadersRequest",
     "Request",
+    "TornadoRequest",
     "WsgiRequest",
     "reader_of",
     "register_request",
@@ -274,6 +276,22 @@ class AiohttpRequest(HeadersRequest):
         ]
 
 
+class TornadoRequest(HeadersRequest):
+    """A request of Tornado, whose path is as the browser spelt it."""
+
+    @classmethod
+    def of(cls, request: Any, /) -> Self:
+        slots = vars(request)
+        return slots[_SLOT] if _SLOT in slots else cls(request, slots)
+
+    @property
+    def decoded_path(self) -> str:
+        return unquote(self.path)
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return [one.encode("latin-1", "replace") for one in self._request.headers.get_list(name.decode("ascii"))]
+
+
 _APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
@@ -306,7 +324,8 @@ REQUESTS: Final = Kinds[Reader](
         "cherrypy._ThreadLocalProxy": lambda given: WsgiRequest.of(given.wsgi_environ),
         "aiohttp.web_request.BaseRequest": AiohttpRequest.of,
         "sanic.request.types.Request": HeadersRequest.of,
-        "tornado.httputil.HTTPServerRequest": HeadersRequest.of,
+        "tornado.httputil.HTTPServerRequest": TornadoRequest.of,
+        "tornado.web.RequestHandler": lambda given: TornadoRequest.of(given.request),
         "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
     }
 )

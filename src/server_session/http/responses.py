@@ -172,6 +172,8 @@ RESPONSES: Final = Kinds[Maker](
         "django.http.response.HttpResponseBase": _django,
         "blacksheep.messages.Response": BytesHeaders,
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
+        # A handler is its response too.
+        "tornado.web.RequestHandler": lambda handler: MultiDictHeaders(handler._headers, "get_list", "add"),  # noqa: SLF001
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
         "webob.response.Response": _multi_dict("getall", "add"),
     }
