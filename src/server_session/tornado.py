@@ -51,7 +51,8 @@ class SessionHandler(RequestHandler):
     async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
         sessions = self.settings.get("sessions") or configured()
         exchange = self._exchange = sessions.exchange(TornadoRequest.of(self.request))
-        exchange.request.home = home()
+        if sessions.needs_home:
+            exchange.request.home = home()
         exchange.serve()
         with exchange.serving():
             try:
@@ -79,8 +80,6 @@ class SessionHandler(RequestHandler):
             return exchange.refuse(error)
         return None
 
-    # --- the response
-
     def flush(self, include_footers: bool = False) -> "Future[None]":
         """Send what was written; before the first of it the session is stored."""
         # With footers it is the end, before which it was stored.
@@ -89,8 +88,9 @@ class SessionHandler(RequestHandler):
         return ensure_future(self._store_and_flush())
 
     def _flush(self, include_footers: bool = False) -> "Future[None]":
-        if not self._headers_written:
+        if not self._headers_written and (self._exchange.has_answer or not include_footers):
             self._exchange.answer(headers_of(self), varies=not include_footers)
+        self._exchange.started()
         return super().flush(include_footers)
 
     async def _store_and_flush(self) -> None:
@@ -137,8 +137,6 @@ class SessionHandler(RequestHandler):
         if isinstance(error, StoreError | CookieWithheldError):
             status_code = self._exchange.refuse(error).status
         super().send_error(status_code, **kwargs)
-
-    # --- tokens
 
     def get_template_namespace(self) -> dict[str, Any]:
         """Return what Tornado gives to templates, and `csrf_token()` and its like."""

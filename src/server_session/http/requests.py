@@ -285,6 +285,10 @@ class TornadoRequest(HeadersRequest):
         return slots[_SLOT] if _SLOT in slots else cls(request, slots)
 
     @property
+    def method(self) -> str:
+        return str(self._request.method)
+
+    @property
     def decoded_path(self) -> str:
         return unquote(self.path)
 
