@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +15,19 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from jinja2 import DictLoader, Environment
 
-from server_session import MemorySessionStore, Sessions, destroy_session, get_csrf_token, set_session_data
+from server_session import MemorySessionStore, Sessions, _sessions, destroy_session, get_csrf_token, set_session_data
 from server_session.adapters import template_functions
 from server_session.aiohttp import csrf_exempt, csrf_protect, get_session, setup
 from server_session.exceptions import CarrierError
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
+from tests.documents import code_of
 from tests.frameworks.serving import listening, on_a_loop, over_redis
 from tests.patience import PATIENCE
 from tests.servers import Server
 
+PAGE = Path(__file__).parents[2] / "docs/frameworks/aiohttp.md"
 TEMPLATES = Environment(
     loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True, enable_async=True
 )
@@ -391,6 +394,19 @@ def test_aiohttp_session_beside_it_keeps_its_own_cookie(visit):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", web.NotAppKeyWarning)
         assert visit({}, within=[of_another]).get("/read").text == '{"kept": "yes"}'
+
+
+def test_the_page_s_application_logs_in_and_refuses_what_is_forged(monkeypatch):
+    monkeypatch.setattr(_sessions, "_configured", None)
+    printed: dict[str, Any] = {"__name__": "printed"}
+    exec(code_of(PAGE, "aiohttp"), printed)  # noqa: S102 - the page's own
+    with aiohttp_serves(printed["app"]) as port:
+        browser = Browser(port)
+        form = browser.get("/").text
+        sent = form.partition('name="csrf_token" value="')[2].partition('"')[0]
+        assert browser.post("/log-in", {"user": "Ada"}, page="cross-site").status == 403
+        assert browser.post("/log-in", {"user": "Ada", "csrf_token": sent}, page=None).status == 303
+        assert "Hello Ada" in browser.get("/").text
 
 
 def eventually(holds: Callable[[], bool]) -> None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +16,18 @@ from tornado.template import DictLoader
 from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
-from server_session import CSRF, MemorySessionStore, Sessions, get_csrf_token
+from server_session import CSRF, MemorySessionStore, Sessions, _sessions, get_csrf_token
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from server_session.tornado import SessionHandler, SessionWebSocketHandler, csrf_exempt, csrf_protect
+from tests.documents import code_of
 from tests.frameworks.serving import listening, on_a_loop, over_redis
 from tests.patience import PATIENCE
 from tests.servers import Server
 
 OURS = CSRF()
+PAGE = Path(__file__).parents[2] / "docs/frameworks/tornado.md"
 
 # Tornado keeps one loader for all applications of a folder.
 TEMPLATES = DictLoader(
@@ -401,6 +404,19 @@ def test_functions_take_a_handler_that_no_session_handler_is():
         assert answered.text == '{"number": 1, "other": 2}'
         assert sorted(browser.cookies) == ["own", "session"]
         assert len(answered.all("set-cookie")) == 2
+
+
+def test_the_page_s_application_logs_in_and_refuses_what_is_forged(monkeypatch):
+    monkeypatch.setattr(_sessions, "_configured", None)
+    printed: dict[str, Any] = {"__name__": "printed"}
+    exec(code_of(PAGE, "tornado"), printed)  # noqa: S102 - the page's own
+    with tornado_serves(printed["make_app"]()) as port:
+        browser = Browser(port)
+        form = browser.get("/").text
+        sent = form.partition('name="csrf_token" value="')[2].partition('"')[0]
+        assert browser.post("/log-in", {"user": "Ada"}, page="cross-site").status == 403
+        assert browser.post("/log-in", {"user": "Ada", "csrf_token": sent}, page=None).status == 302
+        assert "Hello Ada" in browser.get("/").text
 
 
 def eventually(holds: Callable[[], bool]) -> None:
