@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
 from server_session.csrf.guard import Endpoint, unknown
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import ColourError, CookieWithheldError, StoreError
+from server_session.exceptions import ColourError, CookieWithheldError, SessionError, StoreError
 from server_session.exchange.steps import Steps
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import NONE
@@ -88,15 +88,19 @@ class Exchange(Steps):
         return await self.run(stored.load())
 
     async def commit(self) -> Refusal | None:
-        """Store what the mapping has not stored yet; return the answer where that fails.
+        """Store what the mapping has not stored yet; return the answer where the session cannot be had.
 
-        What could not be stored is then given up, so that the answer is not refused for it as well.
+        What could not be stored is then given up, so that the answer is not refused for it as well. Raises what is the
+        application's fault: `SerializationError`, `LimitError`.
         """
         try:
             if self.is_pending:
                 await self.commit_late()
         except (StoreError, CookieWithheldError) as error:
             return self.refuse(error)
+        except SessionError:
+            self.stored.abandon()
+            raise
         return None
 
     async def commit_late(self) -> None:
@@ -146,6 +150,9 @@ class BlockingExchange:
             self.commit_late()
         except (StoreError, CookieWithheldError) as error:
             return self.exchange.refuse(error)
+        except SessionError:
+            self.exchange.stored.abandon()
+            raise
         return None
 
     def commit_late(self) -> None:

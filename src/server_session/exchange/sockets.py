@@ -26,23 +26,22 @@ async def code_at_end(exchange: Exchange, seconds: float) -> int | None:
     failures = 0
     was_live = False
     while True:
+        if exchange.is_started:
+            was_live |= exchange.stored.state is State.LIVE
+            try:
+                alive = await exchange.run(exchange.stored.is_alive())
+                failures = 0
+            except Exception:  # noqa: BLE001 - a driver's own error closes the socket too
+                # Whatever it is, a socket that nobody watches any more must not stay open.
+                _LOG.exception("whether a WebSocket's session lives could not be asked")
+                failures += 1
+                alive = failures < _FAILURES
+            was_live |= alive and not failures
+            if not was_live:
+                return None
+            if not alive:
+                return CLOSE_CODES[503 if failures else 403]
         await pause(seconds)
-        if not exchange.is_started:
-            continue
-        was_live |= exchange.stored.state is State.LIVE
-        try:
-            alive = await exchange.run(exchange.stored.is_alive())
-            failures = 0
-        except Exception:  # noqa: BLE001 - a driver's own error closes the socket too
-            # Whatever it is, a socket that nobody watches any more must not stay open.
-            _LOG.exception("whether a WebSocket's session lives could not be asked")
-            failures += 1
-            alive = failures < _FAILURES
-        was_live |= alive and not failures
-        if not was_live:
-            return None
-        if not alive:
-            return CLOSE_CODES[503 if failures else 403]
 
 
 async def accompany(

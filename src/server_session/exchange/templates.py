@@ -10,6 +10,7 @@ from server_session.csrf.policy import CSRF
 from server_session.exceptions import CarrierError
 from server_session.exchange import BlockingExchange, Exchange
 from server_session.http.carrier import resolve
+from server_session.http.requests import Request
 
 __all__ = ["served", "template_functions"]
 
@@ -19,11 +20,12 @@ TokenScope: TypeAlias = tuple[str, str]
 _NO_POLICY: Final = CSRF()
 
 
-def served() -> Exchange:
-    """Return the exchange of the request that is being served; raises `CarrierError` where there is none."""
-    request = resolve(()).request
+def served(request: Request | None = None) -> Exchange:
+    """Return the exchange of a request that is served, by default the one here; raises `CarrierError` without any."""
+    if request is None:
+        request = resolve(()).request
     if not request.served:
-        raise CarrierError("no middleware serves sessions to the request that is being served here")
+        raise CarrierError("no middleware or extension of server_session serves sessions to this request")
     exchange: Exchange = request.exchanges[request.served[-1]]
     return exchange
 

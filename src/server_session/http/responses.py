@@ -179,6 +179,26 @@ class BytesHeaders(ResponseHeaders):
             self._headers.remove(name.encode("latin-1"))
 
 
+class TornadoHeaders(MultiDictHeaders):
+    """The headers of a response of Tornado, which its handler holds; cookies become headers when they are sent."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__(handler._headers, "get_list", "add")  # noqa: SLF001 - nothing else tells them
+        self._new: dict[str, Any] = getattr(handler, "_new_cookie", {})
+
+    def names(self) -> Collection[str]:
+        return [*super().names(), "set-cookie"] if self._new else super().names()
+
+    def all(self, name: str) -> list[str]:
+        more = self._new.values() if name == "set-cookie" else ()
+        return [*super().all(name), *(cookie.OutputString() for cookie in more)]
+
+    def drop(self, name: str) -> None:
+        super().drop(name)
+        if name == "set-cookie":
+            self._new.clear()
+
+
 # --- which objects are responses
 
 Maker: TypeAlias = Callable[[Any], ResponseHeaders]
@@ -201,6 +221,7 @@ RESPONSES: Final = Kinds[Maker](
         "django.http.response.HttpResponseBase": _django,
         "blacksheep.messages.Response": BytesHeaders,
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
+        "tornado.web.RequestHandler": TornadoHeaders,
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
         "falcon.response.Response": FalconHeaders,
         "webob.response.Response": _multi_dict("getall", "add"),
