@@ -23,7 +23,7 @@ from server_session.kernel.mapping import Session
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
-_VIEW, _TOKEN = "server_session.falcon.view", "server_session.falcon.token"
+_VIEW = "server_session.falcon.view"
 
 
 class ServerSession:
@@ -50,6 +50,8 @@ class ServerSession:
 class _Middleware:
     def __init__(self, extension: ServerSession, app: Any, watch: float | None) -> None:
         self._extension, self._app, self._watch = extension, app, watch
+        # Of several on one application each has its own.
+        self._token = f"server_session.falcon.{id(self)}"
         # Falcon asks its router once: a second look-up could find another view.
         self._find, app._router_search = app._router_search, self._search
 
@@ -79,7 +81,7 @@ class _Middleware:
     def _begin(self, req: Any) -> Exchange:
         exchange = self._exchange_of(req)
         exchange.serve()
-        exchange.request.slots[_TOKEN] = current.set(exchange.request)
+        exchange.request.slots[self._token] = current.set(exchange.request)
         return exchange
 
     def process_request(self, req: Any, _resp: Any) -> None:
@@ -135,7 +137,7 @@ class _Middleware:
             if refusal := exchange.blocking.commit():
                 self._show(req, resp, refusal, {})
         finally:
-            _answer(exchange, req, resp, lambda body: StreamedBody(body, exchange.blocking))
+            self._answer(exchange, req, resp, lambda body: StreamedBody(body, exchange.blocking))
 
     async def process_response_async(self, req: Any, resp: Any, _resource: object, _succeeded: bool) -> None:
         exchange = self._exchange_of(req)
@@ -148,7 +150,22 @@ class _Middleware:
             if refusal := await exchange.commit():
                 await self._show(req, resp, refusal, {})
         finally:
-            _answer(exchange, req, resp, lambda body: astreamed(body, exchange))
+            self._answer(exchange, req, resp, lambda body: astreamed(body, exchange))
+
+    def _answer(self, exchange: Exchange, req: Any, resp: Any, streamed: Callable[[Any], Any]) -> None:
+        is_whole = resp.text is not None or resp.data is not None or resp.media is not None
+        # A file is read by blocks, and has nothing to do with the session.
+        is_streamed = not is_whole and resp.stream is not None and not hasattr(resp.stream, "read")
+        events = getattr(resp, "sse", None)
+        # What encodes media may look past the mapping's methods.
+        is_seen = resp.media is not None and isinstance(req.context.session, Session)
+        exchange.answer(headers_of(resp), varies=is_streamed or is_seen or events is not None)
+        if events is not None:
+            resp.sse = streamed(events)
+        elif is_streamed and req.method != "HEAD":
+            resp.stream = streamed(resp.stream)
+        exchange.leave()
+        current.reset(exchange.request.slots[self._token])
 
     def _show(self, req: Any, resp: Any, refusal: Refusal, params: Any) -> Any:
         """Show the application's own page; of what an error's handler raises Falcon makes its own."""
@@ -173,22 +190,6 @@ def _error_of(refusal: Refusal) -> HTTPForbidden | HTTPServiceUnavailable:
         return HTTPServiceUnavailable(description=refusal.body.decode())
     code: Any = refusal.rejection.code
     return HTTPForbidden(description=UNVERIFIED, code=code)
-
-
-def _answer(exchange: Exchange, req: Any, resp: Any, streamed: Callable[[Any], Any]) -> None:
-    is_whole = resp.text is not None or resp.data is not None or resp.media is not None
-    # A file is read by blocks, and has nothing to do with the session.
-    is_streamed = not is_whole and resp.stream is not None and not hasattr(resp.stream, "read")
-    events = getattr(resp, "sse", None)
-    # What encodes media may look past the mapping's methods.
-    is_seen = resp.media is not None and isinstance(req.context.session, Session)
-    exchange.answer(headers_of(resp), varies=is_streamed or is_seen or events is not None)
-    if events is not None:
-        resp.sse = streamed(events)
-    elif is_streamed and req.method != "HEAD":
-        resp.stream = streamed(resp.stream)
-    exchange.leave()
-    current.reset(exchange.request.slots[_TOKEN])
 
 
 async def _ask_nobody(_start: object) -> None:

@@ -15,7 +15,7 @@ import pytest
 from falcon import HTTPForbidden, HTTPServiceUnavailable
 from jinja2 import DictLoader, Environment
 
-from server_session import Sessions
+from server_session import CookieHandler, Sessions
 from server_session._urls import open_store
 from server_session.adapters import template_functions
 from server_session.falcon import ServerSession, csrf_exempt
@@ -339,6 +339,25 @@ def test_cookies_of_the_application_s_own_stay_beside_the_session_s():
     app(falcon.testing.create_environ("/"), heard)
     names = [value.partition("=")[0] for name, value in heard.headers if name.lower() == "set-cookie"]
     assert sorted(names) == ["other", "own", "session"]
+
+
+def test_two_kinds_of_sessions_serve_one_application():
+    one, other = (
+        Sessions(session_store="memory:"),
+        Sessions(session_store="memory:", cookie_handler=CookieHandler("other")),
+    )
+
+    class Both:
+        def on_get(self, req: Any, _resp: Any) -> None:
+            one.sync.set_session_data(req, {"a": 1})
+            other.sync.set_session_data(req, {"b": 2})
+
+    app = falcon.App()
+    ServerSession(app, one)
+    ServerSession(app, other)
+    app.add_route("/", Both())
+    result = falcon.testing.TestClient(app).simulate_get("/")
+    assert (result.status_code, {*result.cookies}) == (200, {"session", "other"})
 
 
 def test_the_page_s_example_counts_and_refuses_what_is_forged():
