@@ -172,6 +172,11 @@ class TestFalconAsgi(TestFalcon):
     def serve(self, app: Any) -> AbstractContextManager[int]:
         return uvicorn_serves(app)
 
+    def test_stream_whose_client_hangs_up_leaves_the_site_well(self) -> None:
+        # Falcon sends all of a stream, whoever has gone: once is long enough.
+        self.stores = ("memory",)
+        super().test_stream_whose_client_hangs_up_leaves_the_site_well()
+
 
 def test_each_responder_has_the_marks_of_its_own():
     app, resource = falcon.App(), Recorded()
