@@ -14,6 +14,7 @@ import pytest
 from jinja2 import DictLoader, Environment
 from sanic import Blueprint, HTTPResponse, Request, Sanic, json, redirect, text
 from sanic.exceptions import Forbidden, SanicException, ServiceUnavailable
+from sanic.response import file_stream
 from sanic.views import HTTPMethodView
 
 from server_session import get_csrf_token
@@ -331,6 +332,35 @@ def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixt
         assert browser.get("/stream").is_cut
         store.is_down = False
         assert browser.get("/read").text == "{'a': 1}"
+
+
+def test_a_file_that_is_streamed_bears_the_cookie():
+    app = shop()
+
+    @app.get("/file")
+    async def send(request: Request) -> Any:
+        request.ctx.session["file"] = "sent"
+        return await file_stream(PAGE)
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        assert browser.get("/file").text == PAGE.read_text()
+        assert browser.get("/read").text == "{'file': 'sent'}"
+
+
+def test_an_error_after_a_stream_was_made_and_before_it_began_bears_the_cookie():
+    app = shop()
+
+    @app.get("/stream")
+    async def stream(request: Request) -> None:
+        await request.respond()
+        request.ctx.session["late"] = 1
+        raise SanicException("failed", 409)
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        assert browser.get("/stream").status == 409
+        assert browser.get("/read").text == "{'late': 1}"
 
 
 @pytest.mark.needs("redis-server")
