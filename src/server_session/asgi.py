@@ -6,13 +6,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
 
-from server_session._colour import beside, home, pause
+from server_session._colour import beside, home
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange import Exchange
+from server_session.exchange.sockets import CLOSE_CODES, code_at_end
 from server_session.http.body import AsgiBody
 from server_session.http.carrier import current
 from server_session.http.kinds import Kinds
@@ -20,7 +21,6 @@ from server_session.http.requests import AsgiRequest
 from server_session.http.responses import AsgiHeaders
 from server_session.http.routes import endpoint_in, routes_of
 from server_session.kernel.mapping import Session
-from server_session.kernel.states import State
 from server_session.kernel.unloaded import UnloadedSession
 
 __all__ = ["SessionMiddleware"]
@@ -35,9 +35,6 @@ _LOG: Final = logging.getLogger("server_session")
 
 # What starts a response, or lets a WebSocket in: the last moment at which a cookie can be set.
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-# RFC 6455, 7.4.1, and the registry: "policy violation" and "try again later".
-_CLOSE_CODES: Final = {403: 1008, 503: 1013}
-_FAILURES: Final = 2
 _LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 # Applications that tell by the mapping itself who asked for it; of all others C code may have looked past its methods.
 _TELLING: Final = Kinds[bool]({"starlette.applications.Starlette": True})
@@ -189,41 +186,18 @@ class _Connection:
         if f"{kind.__module__}.{kind.__qualname__}" in _NOTHING:
             (await self._load()).clear()
         elif isinstance(given, Mapping) and not kind.__module__.startswith(_OTHERS):
-            session = await self._load()
-            for name in session.plain().keys() - given.keys():
-                del session[name]
-            session.update(given)
+            (await self._load()).become(given)
         else:
             self._middleware.note_other()
 
     async def watch(self, seconds: float) -> None:
-        """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1)."""
-        exchange = self._exchange
-        failures = 0
-        was_live = False
-        while not self._closed:
-            await pause(seconds)
-            if not self._started:
-                continue
-            was_live |= exchange.stored.state is State.LIVE
-            try:
-                alive = await exchange.run(exchange.stored.is_alive())
-                failures = 0
-            except Exception:  # noqa: BLE001 - a driver's own error closes the socket too
-                # Whatever it is, a socket that nobody watches any more must not stay open.
-                _LOG.exception("whether a WebSocket's session lives could not be asked")
-                failures += 1
-                alive = failures < _FAILURES
-            was_live |= alive and not failures
-            if not was_live:
-                # A visitor without a session has none that could be ended.
-                return
-            if not alive:
-                code = _CLOSE_CODES[503 if failures else 403]
-                self._closed = self._cut_off = True
-                # The connection may have gone meanwhile, and then the server says so.
-                with suppress(OSError, RuntimeError):
-                    await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
+        """Close an open WebSocket when its session has been ended or renewed."""
+        code = await code_at_end(self._exchange, seconds)
+        if code is not None and not self._closed:
+            self._closed = self._cut_off = True
+            # The connection may have gone meanwhile, and then the server says so.
+            with suppress(OSError, RuntimeError):
+                await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
 
     async def _start(self, message: Message) -> None:
         if self._cut_off:
@@ -263,7 +237,7 @@ class _Connection:
         self._started = True
         if self._scope["type"] == "websocket":
             # Before the handshake is answered this is a 403 to the browser.
-            code = _CLOSE_CODES[refusal.status]
+            code = CLOSE_CODES[refusal.status]
             await self._send({"type": "websocket.close", "code": code, "reason": refusal.phrase})
             return
         headers = AsgiHeaders(

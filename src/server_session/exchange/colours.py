@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
 from server_session.csrf.guard import Endpoint, unknown
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import ColourError, CookieWithheldError, StoreError
+from server_session.exceptions import ColourError, CookieWithheldError, SessionError, StoreError
 from server_session.exchange.steps import Steps
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import NONE
@@ -56,7 +56,7 @@ class Exchange(Steps):
 
     async def check(
         self,
-        body: AwaitedBody | None = None,
+        body: AwaitedBody | Body | None = None,
         *,
         endpoint: Endpoint = unknown,
         method: str | None = None,
@@ -77,7 +77,7 @@ class Exchange(Steps):
         guard = self.guard(endpoint, method)
         if guard is None:
             return None
-        read = None if body is None else body.read
+        read = None if body is None else _either(body)
         return await self.checked(guard, read, find, lambda start: self.run(start()))
 
     async def load(self) -> Session:
@@ -88,15 +88,19 @@ class Exchange(Steps):
         return await self.run(stored.load())
 
     async def commit(self) -> Refusal | None:
-        """Store what the mapping has not stored yet; return the answer where that fails.
+        """Store what the mapping has not stored yet; return the answer where the session cannot be had.
 
-        What could not be stored is then given up, so that the answer is not refused for it as well.
+        What could not be stored is then given up, so that the answer is not refused for it as well. Raises what is the
+        application's fault: `SerializationError`, `LimitError`.
         """
         try:
             if self.is_pending:
                 await self.commit_late()
         except (StoreError, CookieWithheldError) as error:
             return self.refuse(error)
+        except SessionError:
+            self.stored.abandon()
+            raise
         return None
 
     async def commit_late(self) -> None:
@@ -146,6 +150,9 @@ class BlockingExchange:
             self.commit_late()
         except (StoreError, CookieWithheldError) as error:
             return self.exchange.refuse(error)
+        except SessionError:
+            self.exchange.stored.abandon()
+            raise
         return None
 
     def commit_late(self) -> None:
@@ -164,6 +171,16 @@ class BlockingExchange:
     def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of the core to its end."""
         return run_blocking(self.exchange.sessions.store.colour, self.exchange.request.home, start)
+
+
+def _either(body: AwaitedBody | Body) -> Callable[[int], Coroutine[Any, Any, tuple[bytes, bool]]]:
+    """Make one that is awaited of a body's `read`, which is that already or has the bytes at hand."""
+
+    async def read(limit: int) -> tuple[bytes, bool]:
+        found = body.read(limit)
+        return found if isinstance(found, tuple) else await found
+
+    return read
 
 
 def _awaited(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:

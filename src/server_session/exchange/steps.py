@@ -97,6 +97,11 @@ class Steps:
         return self._serving > 0
 
     @property
+    def is_started(self) -> bool:
+        """Whether the response's headers have been sent."""
+        return self._response is ResponseState.STARTED
+
+    @property
     def created(self) -> bool:
         """Whether this request founded the session that it has."""
         return self.stored.created

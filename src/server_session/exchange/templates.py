@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
+from server_session._colour import running_library
 from server_session._verbs import scope_of
 from server_session.csrf.html import Html, csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
 from server_session.exceptions import CarrierError
 from server_session.exchange import BlockingExchange, Exchange
 from server_session.http.carrier import resolve
+from server_session.http.requests import Request
 
 __all__ = ["served", "template_functions"]
 
@@ -18,17 +20,23 @@ TokenScope: TypeAlias = tuple[str, str]
 _NO_POLICY: Final = CSRF()
 
 
-def served() -> Exchange:
-    """Return the exchange of the request that is being served; raises `CarrierError` where there is none."""
-    request = resolve(()).request
+def served(request: Request | None = None) -> Exchange:
+    """Return the exchange of a request that is served, by default the one here; raises `CarrierError` without any."""
+    if request is None:
+        request = resolve(()).request
     if not request.served:
-        raise CarrierError("no middleware serves sessions to the request that is being served here")
+        raise CarrierError("no middleware or extension of server_session serves sessions to this request")
     exchange: Exchange = request.exchanges[request.served[-1]]
     return exchange
 
 
+def _here() -> Exchange | BlockingExchange:
+    exchange = served()
+    return exchange if running_library() else exchange.blocking
+
+
 def template_functions(
-    exchange_of: Callable[[], Exchange | BlockingExchange] = served,
+    exchange_of: Callable[[], Exchange | BlockingExchange] = _here,
 ) -> Mapping[str, Callable[..., str]]:
     """Return `csrf_token(scope)`, `csrf_input(scope)`, `csrf_meta(scope)` and `csrf_script(nonce)`, by their names.
 
@@ -36,8 +44,8 @@ def template_functions(
 
     Args:
         exchange_of: finds the exchange of the request that is being served, by default as the functions do: its
-            `blocking` one where it may ask the store; of the other it is an error (`ColourError`) to need a token for
-            which the store has to be asked.
+            `blocking` one where it may ask the store, as where no event loop runs; of the other it is an error
+            (`ColourError`) to need a token for which the store has to be asked.
 
     """
 

@@ -4,13 +4,24 @@ import weakref
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Self, TypeAlias
+from urllib.parse import unquote
 
 from server_session._colour import Home
 from server_session._cookies import RequestFacts
 from server_session.exceptions import CarrierError
 from server_session.http.kinds import Kinds
 
-__all__ = ["AsgiRequest", "HeadersRequest", "Request", "WsgiRequest", "reader_of", "register_request", "request_of"]
+__all__ = [
+    "AiohttpRequest",
+    "AsgiRequest",
+    "HeadersRequest",
+    "Request",
+    "TornadoRequest",
+    "WsgiRequest",
+    "reader_of",
+    "register_request",
+    "request_of",
+]
 
 Reader: TypeAlias = Callable[[Any], "Request"]
 
@@ -238,6 +249,53 @@ class HeadersRequest(Request):
         return [one if isinstance(one, bytes) else one.encode("utf-8", "surrogatepass") for one in values]
 
 
+class AiohttpRequest(HeadersRequest):
+    """A request of aiohttp, or a clone of one."""
+
+    @classmethod
+    def of(cls, request: Any, /) -> Self:
+        # Its mapping warns of keys that are not of aiohttp's own kind. What is beneath goes along to each clone.
+        slots: Any = request._state  # noqa: SLF001 - nothing else goes along
+        return slots[_SLOT] if _SLOT in slots else cls(request, slots)
+
+    @property
+    def method(self) -> str:
+        return str(self._request.method)
+
+    @property
+    def path(self) -> str:
+        return str(self._request.rel_url.raw_path)
+
+    @property
+    def decoded_path(self) -> str:
+        return str(self._request.path)
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return [
+            one.encode("utf-8", "surrogateescape") for one in self._request.headers.getall(name.decode("ascii"), ())
+        ]
+
+
+class TornadoRequest(HeadersRequest):
+    """A request of Tornado, whose path is as the browser spelt it."""
+
+    @classmethod
+    def of(cls, request: Any, /) -> Self:
+        slots = vars(request)
+        return slots[_SLOT] if _SLOT in slots else cls(request, slots)
+
+    @property
+    def method(self) -> str:
+        return str(self._request.method)
+
+    @property
+    def decoded_path(self) -> str:
+        return unquote(self.path)
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return [one.encode("latin-1", "replace") for one in self._request.headers.get_list(name.decode("ascii"))]
+
+
 _APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
@@ -268,9 +326,10 @@ REQUESTS: Final = Kinds[Reader](
         "bottle.BaseRequest": _environ,
         "falcon.request.Request": lambda given: WsgiRequest.of(given.env),
         "cherrypy._ThreadLocalProxy": lambda given: WsgiRequest.of(given.wsgi_environ),
-        "aiohttp.web_request.BaseRequest": HeadersRequest.of,
+        "aiohttp.web_request.BaseRequest": AiohttpRequest.of,
         "sanic.request.types.Request": HeadersRequest.of,
-        "tornado.httputil.HTTPServerRequest": HeadersRequest.of,
+        "tornado.httputil.HTTPServerRequest": TornadoRequest.of,
+        "tornado.web.RequestHandler": lambda given: TornadoRequest.of(given.request),
         "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
     }
 )

@@ -130,6 +130,35 @@ class MultiDictHeaders(ResponseHeaders):
             del self._headers[name]
 
 
+class FalconHeaders(ResponseHeaders):
+    """The headers of a response of Falcon's, which keeps cookies apart and shows none."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def names(self) -> Collection[str]:
+        return [*self._response.headers, *(["set-cookie"] if self.all("set-cookie") else ())]
+
+    def all(self, name: str) -> list[str]:
+        response = self._response
+        if name == "set-cookie":
+            apart = [value for key, value in response._extra_headers or () if key == name]  # noqa: SLF001 - by nothing else
+            return [*apart, *(cookie.OutputString() for cookie in (response._cookies or {}).values())]  # noqa: SLF001
+        value = response.get_header(name)
+        return [] if value is None else [value]
+
+    def add(self, name: str, value: str) -> None:
+        self._response.append_header(name, value)
+
+    def drop(self, name: str) -> None:
+        response = self._response
+        if name == "set-cookie":
+            others = [header for header in response._extra_headers or () if header[0] != name]  # noqa: SLF001
+            response._extra_headers, response._cookies = others, None  # noqa: SLF001
+        else:
+            response.delete_header(name)
+
+
 class BytesHeaders(ResponseHeaders):
     """The headers of a response of BlackSheep's, whose names and values are bytes."""
 
@@ -148,6 +177,26 @@ class BytesHeaders(ResponseHeaders):
     def drop(self, name: str) -> None:
         if name in self.names():
             self._headers.remove(name.encode("latin-1"))
+
+
+class TornadoHeaders(MultiDictHeaders):
+    """The headers of a response of Tornado, which its handler holds; cookies become headers when they are sent."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__(handler._headers, "get_list", "add")  # noqa: SLF001 - nothing else tells them
+        self._new: dict[str, Any] = getattr(handler, "_new_cookie", {})
+
+    def names(self) -> Collection[str]:
+        return [*super().names(), "set-cookie"] if self._new else super().names()
+
+    def all(self, name: str) -> list[str]:
+        more = self._new.values() if name == "set-cookie" else ()
+        return [*super().all(name), *(cookie.OutputString() for cookie in more)]
+
+    def drop(self, name: str) -> None:
+        super().drop(name)
+        if name == "set-cookie":
+            self._new.clear()
 
 
 # --- which objects are responses
@@ -172,7 +221,9 @@ RESPONSES: Final = Kinds[Maker](
         "django.http.response.HttpResponseBase": _django,
         "blacksheep.messages.Response": BytesHeaders,
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
+        "tornado.web.RequestHandler": TornadoHeaders,
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
+        "falcon.response.Response": FalconHeaders,
         "webob.response.Response": _multi_dict("getall", "add"),
     }
 )

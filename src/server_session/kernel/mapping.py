@@ -115,6 +115,15 @@ class Session(ObservedDict):
     def modified(self, value: bool) -> None:  # noqa: ARG002 - what it is set to changes nothing
         self.accessed = True
 
+    def become(self, given: Mapping[str, Any] | None) -> None:
+        """Hold what another mapping holds, and nothing else; `None` ends the session, as `clear` does."""
+        if given is None:
+            self.clear()
+            return
+        for name in self.plain().keys() - given.keys():
+            del self[name]
+        self.update(given)
+
     # --- what a commit asks of it
 
     @property

@@ -1,0 +1,100 @@
+"""Sessions for aiohttp: `setup(app)`, then `session = await get_session(request)`, and the functions."""
+
+from asyncio import current_task, ensure_future
+from datetime import timedelta
+from typing import Unpack
+
+from aiohttp import web
+from aiohttp.payload import AsyncIterablePayload
+from aiohttp.typedefs import Handler
+
+from server_session._durations import seconds_of
+from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt, csrf_protect, headers_of, home
+from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exchange.streams import astreamed
+from server_session.exchange.templates import served
+from server_session.http.body import AiohttpBody
+from server_session.http.carrier import current
+from server_session.http.requests import AiohttpRequest
+from server_session.kernel.mapping import Session
+
+__all__ = ["csrf_exempt", "csrf_protect", "get_session", "setup"]
+
+
+def setup(
+    app: web.Application,
+    sessions: Sessions | None = None,
+    watch: float | timedelta | None = None,
+    **settings: Unpack[Settings],
+) -> None:
+    """Serve sessions to an application and its sub-applications: `sessions` or `settings`, else what `configure` made.
+
+    What is refused is raised, as `web.HTTPForbidden` or `web.HTTPServiceUnavailable`, for the middlewares before this
+    one. With `watch`, seconds or a timedelta between two questions to the store, an open WebSocket whose session has
+    ended is closed (1008), and one whose store fails twice (1013).
+    """
+    own = chosen(sessions, settings)
+    seconds = None if watch is None else seconds_of("watch", watch)
+
+    @web.middleware
+    async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+        exchange = (own or configured()).exchange(AiohttpRequest.of(request))
+        exchange.request.home = home()
+        exchange.serve()
+        # aiohttp gives each request a task, with a context of its own, which ends when the response was sent.
+        current.set(exchange.request)
+        current_task().add_done_callback(lambda _: exchange.leave())  # type: ignore[union-attr]
+        if exchange.may_be_forged(request.method):
+            body, endpoint = AiohttpBody(request), lambda: request.match_info.handler
+            if refusal := await exchange.check(body, endpoint=endpoint, method=request.method):
+                raise _error(refusal)
+        try:
+            response = await handler(request)
+        except (StoreError, CookieWithheldError) as error:
+            if exchange.is_started:
+                raise
+            refusal = exchange.refuse(error)
+            raise _error(await exchange.commit() or refusal) from error
+        finally:
+            # Errors and redirects are raised, and store what the handler wrote before.
+            if exchange.is_started and exchange.is_pending:
+                await exchange.commit_late()
+            elif refusal := await exchange.commit():
+                raise _error(refusal)
+        if isinstance(response, web.Response) and isinstance(response.body, AsyncIterablePayload):
+            response.body = astreamed(response.body._value, exchange)  # noqa: SLF001 - nothing else tells it
+        return response
+
+    async def start(request: web.Request, response: web.StreamResponse) -> None:
+        exchange = (own or configured()).exchange(AiohttpRequest.of(request))
+        if exchange.is_pending:
+            await exchange.commit_late()
+        is_streamed = "Content-Length" not in response.headers
+        if is_streamed or exchange.has_answer:
+            exchange.answer(headers_of(response), varies=is_streamed)
+        exchange.started()
+        if seconds is not None and isinstance(response, web.WebSocketResponse):
+            watching = ensure_future(_close_at_end(response, exchange, seconds))
+            current_task().add_done_callback(lambda _: watching.cancel())  # type: ignore[union-attr]
+
+    app.middlewares.append(serve)
+    app.on_response_prepare.append(start)
+
+
+async def get_session(request: web.BaseRequest) -> Session:
+    """Return the request's session, a whole `dict`; raises `CarrierError` where none is served."""
+    session = await served(AiohttpRequest.of(request)).load()
+    session.mark_accessed()
+    return session
+
+
+async def _close_at_end(socket: web.WebSocketResponse, exchange: Exchange, seconds: float) -> None:
+    if code := await code_at_end(exchange, seconds):
+        await socket.close(code=code, message=b"session ended")
+
+
+def _error(refusal: Refusal) -> web.HTTPException:
+    kind = web.HTTPForbidden if refusal.rejection else web.HTTPServiceUnavailable
+    headers = [(name, value) for name, value in refusal.headers if name != "Content-Length"]
+    return kind(headers=headers, text=refusal.body.decode())

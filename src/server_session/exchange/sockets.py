@@ -1,0 +1,70 @@
+"""A WebSocket that stays open for longer than its session lives."""
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from server_session._colour import beside, pause
+from server_session.exchange import Exchange
+from server_session.kernel.states import State
+
+__all__ = ["CLOSE_CODES", "accompany", "code_at_end"]
+
+_LOG: Final = logging.getLogger("server_session")
+
+# RFC 6455, 7.4.1, and the registry: "policy violation" and "try again later".
+CLOSE_CODES: Final = {403: 1008, 503: 1013}
+_FAILURES: Final = 2
+
+
+async def code_at_end(exchange: Exchange, seconds: float) -> int | None:
+    """Wait until an open WebSocket's session has been ended or renewed (OWASP ASVS 5.0, 7.4.1).
+
+    Return the code with which the socket is then to be closed, `None` where the visitor has no session that could end.
+    So often, in seconds, the store is asked; twice in a row without an answer is an end too.
+    """
+    failures = 0
+    was_live = False
+    while True:
+        if exchange.is_started:
+            was_live |= exchange.stored.state is State.LIVE
+            try:
+                alive = await exchange.run(exchange.stored.is_alive())
+                failures = 0
+            except Exception:  # noqa: BLE001 - a driver's own error closes the socket too
+                # Whatever it is, a socket that nobody watches any more must not stay open.
+                _LOG.exception("whether a WebSocket's session lives could not be asked")
+                failures += 1
+                alive = failures < _FAILURES
+            was_live |= alive and not failures
+            if not was_live:
+                return None
+            if not alive:
+                return CLOSE_CODES[503 if failures else 403]
+        await pause(seconds)
+
+
+async def accompany(
+    main: Coroutine[Any, Any, Any],
+    exchange: Exchange,
+    seconds: float | None,
+    close: Callable[[int], Awaitable[Any]],
+) -> None:
+    """Await what serves an open WebSocket, store at its end what it has changed, and leave.
+
+    With `seconds`, so often the store is asked whether the session lives; one that has ended closes the socket.
+    """
+
+    async def watch(seconds: float) -> None:
+        code = await code_at_end(exchange, seconds)
+        if code is not None:
+            await close(code)
+
+    exchange.started()
+    try:
+        await (main if seconds is None else beside(main, watch(seconds)))
+    finally:
+        try:
+            await exchange.commit_late()
+        finally:
+            exchange.leave()

@@ -1,0 +1,180 @@
+"""Sessions for Tornado: `self.session` in handlers, the functions, and the check for forged requests."""
+
+import sys
+from asyncio import Future, ensure_future
+from functools import partial
+from typing import Any
+
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketHandler
+
+from server_session._colour import beside, home
+from server_session._durations import seconds_of
+from server_session._sessions import configured
+from server_session.csrf.decorators import csrf_exempt, csrf_protect
+from server_session.csrf.refusals import Refusal
+from server_session.exceptions import CookieWithheldError, SessionError, StoreError
+from server_session.exchange import Exchange
+from server_session.exchange.sockets import code_at_end
+from server_session.exchange.templates import template_functions
+from server_session.http.body import BytesBody
+from server_session.http.requests import TornadoRequest
+from server_session.http.responses import headers_of
+from server_session.kernel.mapping import Session
+
+__all__ = ["SessionHandler", "SessionWebSocketHandler", "csrf_exempt", "csrf_protect"]
+
+
+class SessionHandler(RequestHandler):
+    """A handler with `self.session`; it may be mixed in before another.
+
+    The application's setting `sessions` is a `Sessions`; without it they are what `configure` made. What is refused, a
+    forged request (403) or one for which the store does not answer (503), goes to `write_error`, and neither `prepare`
+    nor a handler's method sees it. The functions take `self`, as the request and as the response.
+
+    Templates have `csrf_token()`, and as elements `{% raw csrf_input() %}`, `csrf_meta()` and `csrf_script(nonce)`.
+    Tornado's own `xsrf_form_html()` and `xsrf_token` are of the session's tokens too, and with the setting
+    `xsrf_cookies` it is the session's check that decides. With `configure(csrf=None)` they are Tornado's.
+    """
+
+    _exchange: Exchange
+    _session: Session
+    _finishing: "Future[None] | None" = None
+    _is_stored = False
+
+    @property
+    def session(self) -> Session:
+        """The request's session, a whole `dict`."""
+        self._session.mark_accessed()
+        return self._session
+
+    async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
+        sessions = self.settings.get("sessions") or configured()
+        exchange = self._exchange = sessions.exchange(TornadoRequest.of(self.request))
+        if sessions.needs_home:
+            exchange.request.home = home()
+        exchange.serve()
+        with exchange.serving():
+            try:
+                if refusal := await self._begin():
+                    # What would prepare the answer gives it.
+                    self.prepare = partial(self.send_error, refusal.status)  # type: ignore[method-assign]
+                await super()._execute(transforms, *args, **kwargs)
+                if self._finishing is not None:
+                    await self._finishing
+                if exchange.is_pending:
+                    await exchange.commit_late()
+            finally:
+                exchange.leave()
+
+    async def _begin(self) -> Refusal | None:
+        """Check the request and load its session, before all else; return the answer where either fails."""
+        exchange, method = self._exchange, self.request.method or ""
+        if exchange.may_be_forged(method):
+            body = BytesBody(self.request.body)
+            if refusal := await exchange.check(body, endpoint=lambda: type(self), method=method):
+                return refusal
+        try:
+            self._session = await exchange.load()
+        except StoreError as error:
+            return exchange.refuse(error)
+        return None
+
+    def flush(self, include_footers: bool = False) -> "Future[None]":
+        """Send what was written; before the first of it the session is stored."""
+        # With footers it is the end, before which it was stored.
+        if include_footers or self._headers_written or not self._exchange.is_pending:
+            return self._flush(include_footers)
+        return ensure_future(self._store_and_flush())
+
+    def _flush(self, include_footers: bool = False) -> "Future[None]":
+        if not self._headers_written and (self._exchange.has_answer or not include_footers):
+            self._exchange.answer(headers_of(self), varies=not include_footers)
+        self._exchange.started()
+        return super().flush(include_footers)
+
+    async def _store_and_flush(self) -> None:
+        await self._exchange.commit_late()
+        if not self._finished:
+            await self._flush()
+
+    def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> "Future[None]":
+        """End the response; before that the session is stored."""
+        if self._is_stored or (self._finishing is None and not self._exchange.is_pending):
+            return super().finish(chunk)
+        # Tornado ends each response whose end was not sent yet, and this one may wait for its store.
+        if self._finishing is None:
+            if chunk is not None:
+                self.write(chunk)
+            self._finishing = ensure_future(self._store_and_finish())
+        return self._finishing
+
+    async def _store_and_finish(self) -> None:
+        exchange = self._exchange
+        try:
+            await exchange.commit_late()
+        except SessionError:
+            failure = sys.exc_info()
+            self.log_exception(*failure)
+            exchange.stored.abandon()
+            # A write that was not answered may have swapped the cookie all the same.
+            await exchange.commit()
+            self._is_stored = True
+            self.send_error(exc_info=failure)
+        else:
+            self._is_stored = True
+            await super().finish()
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Send an error's page; that of a session that cannot be had is of 503, or 403."""
+        _, error, _ = kwargs.get("exc_info", (None, None, None))
+        if isinstance(error, SessionError) and self._headers_written:
+            # What was sent is not whole, and its client shall see that.
+            self._finished = True
+            connection: Any = self.request.connection
+            connection.close()
+            return
+        if isinstance(error, StoreError | CookieWithheldError):
+            status_code = self._exchange.refuse(error).status
+        super().send_error(status_code, **kwargs)
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        """Return what Tornado gives to templates, and `csrf_token()` and its like."""
+        return {**template_functions(lambda: self._exchange), **super().get_template_namespace()}
+
+    @property
+    def xsrf_token(self) -> bytes:
+        """A token, of the session."""
+        return super().xsrf_token if self._exchange.sessions.csrf is None else self._exchange.csrf_token().encode()
+
+    def xsrf_form_html(self) -> str:
+        """Return the hidden input with a token, of the session."""
+        if self._exchange.sessions.csrf is None:
+            return super().xsrf_form_html()
+        return template_functions(lambda: self._exchange)["csrf_input"]()
+
+    def check_xsrf_cookie(self) -> None:
+        """Leave the check to the session's, which has passed."""
+        if self._exchange.sessions.csrf is None:
+            super().check_xsrf_cookie()
+
+
+class SessionWebSocketHandler(SessionHandler, WebSocketHandler):
+    """A WebSocket with `self.session`, which is stored when it closes, and at `await self.session.save()`.
+
+    With the application's setting `session_watch`, seconds or a timedelta between two questions to the store, a socket
+    whose session has ended is closed (1008), and one whose store fails twice (1013).
+    """
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Open the socket; what `prepare` wrote is stored before, for the handshake bears its cookie."""
+        if refusal := await self._exchange.commit():
+            self.send_error(refusal.status)
+            return
+        watch = self.settings.get("session_watch")
+        opened = super().get(*args, **kwargs)
+        await (opened if watch is None else beside(opened, self._close_at_end(seconds_of("session_watch", watch))))
+
+    async def _close_at_end(self, seconds: float) -> None:
+        if code := await code_at_end(self._exchange, seconds):
+            self.close(code, "session ended")

@@ -1,0 +1,382 @@
+"""The adapter for Sanic keeps the contract of adapters, on Sanic's own server and under ASGI."""
+
+import asyncio
+import itertools
+import re
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import DictLoader, Environment
+from sanic import Blueprint, HTTPResponse, Request, Sanic, json, redirect, text
+from sanic.exceptions import Forbidden, SanicException, ServiceUnavailable
+from sanic.response import file_stream
+from sanic.views import HTTPMethodView
+
+from server_session import get_csrf_token
+from server_session._urls import open_store
+from server_session.adapters import template_functions
+from server_session.sanic import ServerSession, csrf_exempt
+from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
+from server_session.testing._browser import Answered, Browser
+from server_session.testing._site import FailingStore
+from tests.documents import code_of
+from tests.frameworks.serving import listening, on_a_loop, over_redis, uvicorn_serves
+
+# Sanic's own test client, of a year before.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Passing the loop argument:DeprecationWarning"),
+]
+
+PAGE = Path(__file__).parents[2] / "docs/frameworks/sanic.md"
+TEMPLATES = Environment(
+    loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True, enable_async=True
+)
+TEMPLATES.globals.update(template_functions())
+# An application's name can be given once in a process.
+numbers = itertools.count()
+
+
+def view_of(page: Page) -> Any:
+    async def view(request: Request) -> HTTPResponse | None:
+        async def body() -> bytes:
+            return request.body
+
+        async def form() -> dict[str, Any]:
+            return {name: request.form.get(name) for name in request.form}
+
+        def replace(mapping: Any) -> None:
+            request.ctx.session = mapping
+
+        query = {name: request.args.get(name) for name in request.args}
+        given = HTTPResponse()
+        here = Here(lambda: request.ctx.session, request, query, form, body, given)
+        here.render, here.replace = TEMPLATES.get_template("form").render_async, replace
+        match await page.body(here):
+            case Redirected(path):
+                return redirect(path, status=303)
+            case Failed(status):
+                raise SanicException("failed", status)
+            case Streamed(chunks):
+                response = await request.respond(content_type="text/plain")
+                async for chunk in chunks:
+                    await response.send(chunk)
+                return None
+            case Encoded(value):
+                return json(value)
+            case Headed(content, headers):
+                response = text(content)
+                for name, value in headers:
+                    response.headers.add(name, value)
+                return response
+            case content:
+                response = text(str(content))
+                for cookie in given.headers.getall("set-cookie", ()):
+                    response.headers.add("set-cookie", cookie)
+                return response
+
+    view.__name__ = page.name
+    return page.mark(view)
+
+
+def own_page(_request: Request, error: SanicException) -> HTTPResponse:
+    return text(f"own page of {error.status_code}", error.status_code)
+
+
+@contextmanager
+def sanic_serves(app: Sanic) -> Iterator[int]:
+    """Serve by Sanic's own server, on a loop of a thread."""
+    with listening() as listener:
+
+        async def serve(end: asyncio.Event, serving: Callable[[], None]) -> None:
+            server = await app.create_server(sock=listener, return_asyncio_server=True, access_log=False)
+            await server.startup()
+            await server.before_start()
+            await server.after_start()
+            await server.start_serving()
+            serving()
+            await end.wait()
+            server.close()
+            for connection in server.connections:
+                connection.close_if_idle()
+            app.shutdown_tasks(1)
+
+        with on_a_loop(serve):
+            yield listener.getsockname()[1]
+
+
+class TestSanic(AdapterContract):
+    stores = ("memory", "yielding")
+    can_replace = True
+
+    def make_app(self, site: Site) -> Sanic:
+        name = f"site{next(numbers)}"
+        app, inner = Sanic(name, strict_slashes=True, configure_logging=False), Blueprint("inner", url_prefix="/inner")
+        # Its test client begins by taking the routes from each that is registered.
+        Sanic.unregister_app(app)
+        # Sanic rewrites its own methods at a start: the second of a process would fail.
+        app.config.MOTD = app.config.TOUCHUP = False
+        ServerSession(app, site.sessions, watch=site.watch)
+        for page in site.pages:
+            where, path = (inner, page.path.removeprefix("/inner")) if page.is_inner else (app, page.path)
+            where.add_route(view_of(page), path, methods=[*page.methods])
+        app.blueprint(inner)
+        app.error_handler.add(Forbidden, own_page)
+        app.error_handler.add(ServiceUnavailable, own_page)
+
+        @app.websocket("/socket")
+        async def socket(request: Request, ws: Any) -> None:
+            await ws.send(await site.greeting(request.ctx.session))
+            await ws.recv()
+
+        return app
+
+    def serve(self, app: Sanic) -> AbstractContextManager[int]:
+        return sanic_serves(app)
+
+    @contextmanager
+    def client(self, app: Sanic) -> Iterator[Any]:
+        cookies: list[str] = []
+        Sanic.register_app(app)
+
+        def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+            send = getattr(app.test_client, method.lower())
+            _, response = send(path, headers={"cookie": "; ".join(cookies), **headers})
+            cookies.extend(response.headers.get_list("set-cookie"))
+            return response.status_code, response.text
+
+        yield ask
+        Sanic.unregister_app(app)
+
+
+class TestSanicUnderAsgi(TestSanic):
+    stores = ("memory",)
+    # Sanic's `websocket.close` does nothing there.
+    watches = False
+
+    def serve(self, app: Sanic) -> AbstractContextManager[int]:
+        return uvicorn_serves(app, lifespan="on")
+
+    def test_websocket_of_another_site_or_of_none_is_turned_away(self) -> None:
+        # Sanic answers a handshake by messages of HTTP there, for which the server closes the connection with 500.
+        browser = self._serve("memory").visitor()
+        for origin in ("http://evil.example", None):
+            with browser.open_socket("/socket", origin=origin) as socket:
+                assert socket.status == 500
+
+
+@contextmanager
+def sanic_serves_alone(app: Sanic) -> Iterator[int]:
+    app.config.MOTD = app.config.TOUCHUP = False
+    Sanic.unregister_app(app)
+    with sanic_serves(app) as port:
+        yield port
+
+
+def answers(app: Sanic, *asked: tuple[str, str, str]) -> list[Answered]:
+    """Return what the application answers to a visitor who asks so, from pages of these sites."""
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        return [browser.ask(method, path, page=page) for method, path, page in asked]
+
+
+def shop(**settings: Any) -> Sanic:
+    app = Sanic(f"shop{next(numbers)}", configure_logging=False)
+    ServerSession(app, **{"session_store": "memory:", **settings})
+
+    @app.post("/write")
+    async def write(request: Request) -> HTTPResponse:
+        request.ctx.session["a"] = 1
+        return text("written")
+
+    @app.get("/read")
+    async def read(request: Request) -> HTTPResponse:
+        return text(str({**request.ctx.session}))
+
+    return app
+
+
+def test_a_response_middleware_that_raises_or_replaces_takes_no_cookie_away():
+    for raises in (True, False):
+        app = shop()
+
+        @app.on_response
+        async def spoil(_request: Request, _response: HTTPResponse, raises: bool = raises) -> HTTPResponse:
+            if raises:
+                raise RuntimeError("Sanic only logs this")
+            return text("another")
+
+        (read,) = answers(app, ("GET", "/read", "same-origin"))
+        assert read.text == ("{'a': 1}" if raises else "another")
+
+
+def test_what_a_response_middleware_writes_is_stored():
+    app = shop()
+
+    @app.on_response
+    async def count(request: Request, _response: HTTPResponse) -> None:
+        request.ctx.session["count"] = request.ctx.session.get("count", 0) + 1
+
+    _, read = answers(app, ("GET", "/read", "same-origin"), ("GET", "/read", "same-origin"))
+    assert read.text == "{'a': 1, 'count': 2}"
+
+
+def test_the_check_comes_before_the_application_s_own_middleware():
+    app, seen = shop(), []
+
+    @app.on_request(priority=999)
+    async def see(request: Request) -> None:
+        seen.append(request.headers["sec-fetch-site"])
+
+    assert [
+        one.status for one in answers(app, ("POST", "/write", "cross-site"), ("POST", "/nowhere", "cross-site"))
+    ] == [403, 403]
+    assert seen == ["same-origin"]
+
+
+def test_a_trailing_slash_is_served_and_checked_as_the_handler_that_serves_it():
+    app = shop()
+
+    @app.post("/hook")
+    @csrf_exempt
+    async def hook(_request: Request) -> HTTPResponse:
+        return text("called")
+
+    asked = [("POST", path, "cross-site") for path in ("/hook", "/hook/", "/write/", "/Hook")]
+    assert [one.status for one in answers(app, *asked)] == [200, 200, 403, 403]
+
+
+def test_marks_of_a_view_class_and_of_a_websocket_are_heard():
+    app = shop()
+
+    class Hook(HTTPMethodView):
+        @csrf_exempt
+        async def post(self, _request: Request) -> HTTPResponse:
+            return text("called")
+
+        async def put(self, _request: Request) -> HTTPResponse:
+            return text("called")
+
+    @app.websocket("/feed")
+    @csrf_exempt
+    async def feed(_request: Request, ws: Any) -> None:
+        await ws.send("news")
+
+    app.add_route(Hook.as_view(), "/hook")
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        assert [browser.ask(method, "/hook", page="cross-site").status for method in ("POST", "PUT")] == [200, 403]
+        with browser.open_socket("/feed", origin="http://evil.example") as socket:
+            assert socket.receive() == "news"
+
+
+def test_a_handler_that_streams_its_request_is_given_its_token_in_a_header():
+    app = shop()
+
+    @app.get("/token")
+    async def token(_request: Request) -> HTTPResponse:
+        return text(await get_csrf_token())
+
+    @app.post("/upload", stream=True)
+    async def upload(request: Request) -> HTTPResponse:
+        return text(str(len(await request.stream.read())))
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        token_text = browser.get("/token").text
+        assert browser.post("/upload", {"csrf_token": token_text}, page=None).status == 403
+        assert browser.post("/upload", {"word": "a"}, page=None, X_CSRF_Token=token_text).text == "6"
+
+
+def test_a_websocket_stores_what_it_changed_and_sets_no_cookie():
+    app = shop()
+
+    @app.websocket("/socket")
+    async def socket(request: Request, ws: Any) -> None:
+        request.ctx.session["socket"] = "was here"
+        await ws.send("written")
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        with browser.open_socket("/socket") as opened:
+            assert opened.receive() == "written"
+            assert opened.receive() == 1000
+        end = time.monotonic() + 5
+        while "socket" not in browser.get("/read").text and time.monotonic() < end:
+            time.sleep(0.01)
+        assert browser.get("/read").text == "{'a': 1, 'socket': 'was here'}"
+
+
+def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixture):
+    store = FailingStore(open_store("memory:"))
+    app = shop(session_store=store)
+
+    @app.get("/stream")
+    async def stream(request: Request) -> None:
+        response = await request.respond(content_type="text/plain")
+        await response.send("begun")
+        request.ctx.session["late"] = 1
+        store.is_down = True
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        assert browser.get("/stream").is_cut
+        store.is_down = False
+        assert browser.get("/read").text == "{'a': 1}"
+
+
+def test_a_file_that_is_streamed_bears_the_cookie():
+    app = shop()
+
+    @app.get("/file")
+    async def send(request: Request) -> Any:
+        request.ctx.session["file"] = "sent"
+        return await file_stream(PAGE)
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        assert browser.get("/file").text == PAGE.read_text()
+        assert browser.get("/read").text == "{'file': 'sent'}"
+
+
+def test_an_error_after_a_stream_was_made_and_before_it_began_bears_the_cookie():
+    app = shop()
+
+    @app.get("/stream")
+    async def stream(request: Request) -> None:
+        await request.respond()
+        request.ctx.session["late"] = 1
+        raise SanicException("failed", 409)
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        assert browser.get("/stream").status == 409
+        assert browser.get("/read").text == "{'late': 1}"
+
+
+@pytest.mark.needs("redis-server")
+def test_fifty_overlapping_requests_over_redis_lose_nothing(redis_server: Any):
+    over_redis(TestSanic(), redis_server.url)
+
+
+def test_the_page_s_example_counts_and_refuses_what_is_forged():
+    module = types.ModuleType("sanic_page")
+    exec(code_of(PAGE, "sanic"), module.__dict__)  # noqa: S102 - the page's own
+    with sanic_serves_alone(module.app) as port:
+        browser = Browser(port)
+        page = browser.get("/").text
+        found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+        assert found
+        assert "<p>0</p>" in page
+        assert browser.post("/add", {"csrf_token": "forged"}, page=None).text.endswith("(csrf_token_invalid)")
+        assert [browser.post("/add", {"csrf_token": found[1]}, page=None).status for _ in range(2)] == [302, 302]
+        assert "<p>2</p>" in browser.get("/").text
