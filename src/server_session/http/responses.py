@@ -174,6 +174,7 @@ RESPONSES: Final = Kinds[Maker](
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
         "webob.response.Response": _multi_dict("getall", "add"),
+        "bottle.BaseResponse": _multi_dict("getall", "append"),
     }
 )
 
