@@ -14,7 +14,7 @@ from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED, Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.templates import served, template_functions
-from server_session.http.body import WsgiBody
+from server_session.http.body import FileBody, WsgiBody
 from server_session.http.requests import WsgiRequest
 from server_session.wsgi import SESSION, ServedResponse
 
@@ -24,16 +24,8 @@ __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 class ServerSession:
     """A plugin that puts `request.session` on the server; give `sessions`, or the keywords of `configure`."""
 
-    name = "server_session"
-    api = 2
-
     def __init__(self, sessions: Sessions | None = None, **settings: Unpack[Settings]) -> None:
-        self._sessions = chosen(sessions, settings)
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
-        return self._sessions or configured()
+        self.sessions = chosen(sessions, settings) or configured()
 
     def setup(self, app: Bottle) -> None:
         """Serve this application: around it, where it has found a route, and where a result becomes a response."""
@@ -46,7 +38,7 @@ class ServerSession:
             return response.call(call)
 
         def match(environ: dict[str, Any]) -> Any:
-            found = (None, {})
+            found: Any = (None, {})
             try:
                 found = find(environ)
             finally:
@@ -84,11 +76,9 @@ class ServerSession:
         if any(isinstance(one, ServerSession) and one.sessions is self.sessions for one in mounted):
             # Which view will serve the request is known within.
             return
-        if "bottle.request.body" in environ:
-            # A hook has read it.
-            environ["wsgi.input"].seek(0)
-        endpoint = lambda: getattr(route, "callback", None)  # noqa: E731
-        if refusal := exchange.blocking.check(WsgiBody(environ), endpoint=endpoint, method=method):
+        # A hook may have read it.
+        body = FileBody(request.body) if "bottle.request.body" in environ else WsgiBody(environ)
+        if refusal := exchange.blocking.check(body, endpoint=lambda: getattr(route, "callback", None), method=method):
             raise refusal.error or _page(app, refusal)
 
 
@@ -104,7 +94,7 @@ class _Request(WsgiRequest):
 def _page(app: Bottle, refusal: Refusal) -> HTTPResponse:
     """Return the answer to what is refused: the application's own if it has one."""
     if refusal.status not in app.error_handler:
-        return HTTPResponse(refusal.body, refusal.status, refusal.headers)
+        return HTTPResponse(refusal.body.decode(), refusal.status, refusal.headers)
     page = HTTPError(refusal.status, UNVERIFIED if refusal.rejection else refusal.body.decode(), refusal.error)
-    page.rejection = refusal.rejection
+    page.rejection = refusal.rejection  # pyright: ignore[reportAttributeAccessIssue]
     return page
