@@ -32,10 +32,11 @@ class ServerSession:
         call, find, cast = app.wsgi, app.router.match, app._cast  # noqa: SLF001 - Bottle catches errors further in
 
         def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-            _Request.of(environ)
-            response = ServedResponse(self.sessions, environ, start_response)
+            # Who mounts this application answers, and for that Bottle needs a response that starts at once.
+            is_mounted = self.sessions.exchange(_Request.of(environ)).is_served
+            response = None if is_mounted else ServedResponse(self.sessions, environ, start_response)
             environ["bottle.request.ext.session"] = environ[SESSION]
-            return response.call(call)
+            return call(environ, start_response) if response is None else response.call(call)
 
         def match(environ: dict[str, Any]) -> Any:
             found: Any = (None, {})
@@ -69,7 +70,6 @@ class ServerSession:
     def _check(self, app: Bottle, environ: dict[str, Any], route: Any) -> None:
         exchange = self.sessions.exchange(WsgiRequest.of(environ))
         method = environ["REQUEST_METHOD"].upper()
-        # Whoever only asks for a route is served nothing.
         if not exchange.is_served or not exchange.may_be_forged(method):
             return
         mounted = () if route is None else getattr(route.config.get("mountpoint.target"), "plugins", ())
@@ -86,9 +86,8 @@ class _Request(WsgiRequest):
     @property
     def path(self) -> str:
         # Bottle decodes it where it stands.
-        path = self.slots.get("PATH_INFO", "")
-        raw = path.encode().decode("latin-1") if "bottle.app" in self.slots else path
-        return self.slots.get("SCRIPT_NAME", "") + raw or "/"
+        path, is_decoded = self.slots.get("PATH_INFO", ""), "bottle.app" in self.slots
+        return self.slots.get("SCRIPT_NAME", "") + (path.encode().decode("latin-1") if is_decoded else path) or "/"
 
 
 def _page(app: Bottle, refusal: Refusal) -> HTTPResponse:

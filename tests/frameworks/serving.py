@@ -1,13 +1,31 @@
 """Real servers in this process, each on a free port of loopback, for the time of a suite."""
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["listening", "on_a_loop", "uvicorn_serves", "waitress_serves"]
+from server_session._urls import open_store
+from server_session.testing import AdapterContract, Site
+from server_session.testing._browser import Browser
+
+__all__ = ["listening", "on_a_loop", "over_redis", "uvicorn_serves", "waitress_serves"]
+
+
+def over_redis(suite: AdapterContract, url: str) -> None:
+    """Send 50 overlapping writes to the suite's site over Redis, half by the mapping and half by a function."""
+    site = Site.over(open_store(url), blocks=suite.blocks)
+    with suite.serve(suite.make_app(site)) as port, ThreadPoolExecutor(50) as pool:
+        browser = Browser(port)
+        browser.post("/write?kept=yes")
+        paths = [f"{path}?{path[1]}{number}=v" for path in ("/write", "/set/none") for number in range(25)]
+        assert {answered.status for answered in pool.map(lambda path: browser.copy().post(path), paths)} == {200}
+        written = [path.partition("?")[2].partition("=")[0] for path in paths]
+        assert json.loads(browser.get("/read").text) == {"kept": "yes", **dict.fromkeys(written, "v")}
 
 
 @contextmanager

@@ -3,13 +3,18 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
-from bottle import Bottle, HTTPError, HTTPResponse, SimpleTemplate, request, response
+import pytest
+from bottle import BaseRequest, Bottle, HTTPError, HTTPResponse, SimpleTemplate, request, response
 from webtest import TestApp
 
-from server_session.bottle import ServerSession
+from server_session import MemorySessionStore, Sessions
+from server_session.bottle import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
-from tests.frameworks.serving import waitress_serves
+from server_session.testing._site import FailingStore
+from tests.frameworks.serving import over_redis, waitress_serves
+from tests.servers import Server
 
 FORM = SimpleTemplate("<form>{{!csrf_input()}}</form>")
 
@@ -82,6 +87,10 @@ class TestBottle(AdapterContract):
             return response.status_int, response.text
 
         yield ask
+
+    @pytest.mark.needs("redis-server")
+    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
+        over_redis(self, redis_server.url)
 
 
 # --- what is Bottle's own
@@ -279,12 +288,3 @@ def test_functions_set_the_cookie_on_a_response_of_bottle_s_without_the_plugin()
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.url_scheme": "http"}
     assert sessions.sync.set_session_data(BaseRequest(environ), given, {"a": 1})
     assert [name for name, _ in given.headerlist].count("Set-Cookie") == 1
-
-
-def test_fifty_overlapping_requests_over_redis_lose_nothing(redis_server: Any) -> None:
-    over_redis(TestBottle(), redis_server)
-
-
-test_fifty_overlapping_requests_over_redis_lose_nothing = pytest.mark.needs("redis-server")(
-    test_fifty_overlapping_requests_over_redis_lose_nothing
-)

@@ -98,3 +98,7 @@ class TestPyramid(AdapterContract):
             return response.status_int, response.text
 
         yield ask
+
+    @pytest.mark.needs("redis-server")
+    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
+        over_redis(self, redis_server.url)
