@@ -169,7 +169,7 @@ def test_mounts_that_hide_the_callback_leave_the_check_to_whom_knows_it() -> Non
     assert shop.data == {"kept": "yes"}
 
 
-@pytest.mark.parametrize(("path", "status"), [("/exempt/", 403), ("/form/", 200)])
+@pytest.mark.parametrize("path, status", [("/exempt/", 403), ("/form/", 200)])
 def test_a_hook_that_rewrites_the_path_rewrites_what_is_checked(path: str, status: int) -> None:
     # Asked of the router before the hook, each would be taken for the other.
     app = Bottle()
@@ -190,7 +190,7 @@ def test_a_hook_that_reads_the_form_leaves_its_token_to_be_found() -> None:
     shop = Shop(app)
     app.add_hook("before_request", lambda: request.forms.get("name"))
     app.post("/form", callback=lambda: request.forms.name)
-    app.get("/token", callback=lambda: shop.plugin.sessions.sync.get_csrf_token())
+    app.get("/token", callback=shop.plugin.sessions.sync.get_csrf_token)
     token = shop.enter().client.get("/token").text
     assert shop.post("/form", name="Ada", csrf_token=token).text == "Ada"
     assert shop.post("/form", name="Ada", csrf_token=token[::-1]).status_int == 403
