@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,13 +10,15 @@ import pytest
 from bottle import BaseRequest, Bottle, HTTPError, HTTPResponse, SimpleTemplate, request, response
 from webtest import TestApp
 
-from server_session import MemorySessionStore, Sessions
+from server_session import MemorySessionStore, Sessions, _sessions
 from server_session.bottle import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._site import FailingStore
+from tests.documents import code_of
 from tests.frameworks.serving import over_redis, waitress_serves
 from tests.servers import Server
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks" / "bottle.md"
 FORM = SimpleTemplate("<form>{{!csrf_input()}}</form>")
 
 
@@ -288,3 +291,18 @@ def test_functions_set_the_cookie_on_a_response_of_bottle_s_without_the_plugin()
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.url_scheme": "http"}
     assert sessions.sync.set_session_data(BaseRequest(environ), given, {"a": 1})
     assert [name for name, _ in given.headerlist].count("Set-Cookie") == 1
+
+
+def test_the_application_of_the_documentation_runs_as_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    namespace: dict[str, Any] = {}
+    exec(compile(code_of(DOCUMENT, "bottle"), DOCUMENT.name, "exec"), namespace)  # noqa: S102 - our own
+    client = TestApp(namespace["app"])
+    before = client.get("/").forms[0]
+    cookie = {**client.cookies}
+    before["user"] = "Ada"
+    page = before.submit().follow()
+    assert "Hello Ada, visit 1" in page.text
+    assert client.cookies != cookie
+    assert "csrf_token_missing" in client.post("/log-out", status=403).text
+    assert "Log in" in page.forms[0].submit().follow().text

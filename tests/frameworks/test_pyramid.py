@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -35,8 +36,11 @@ from server_session.exceptions import CarrierError, ConfigurationError, StoreErr
 from server_session.pyramid import CsrfRejected, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._site import FailingStore
+from tests.documents import code_of
 from tests.frameworks.serving import over_redis, waitress_serves
 from tests.servers import Server
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks" / "pyramid.md"
 
 
 def view_of(page: Page) -> Any:
@@ -376,6 +380,31 @@ def test_an_application_s_view_of_the_store_s_error_takes_the_place_of_ours() ->
     assert shop.get("/read").text == "my own"
 
 
+def test_each_attempt_of_a_request_begins_anew() -> None:
+    shop, attempts = Shop(), []
+
+    def view(request: Any) -> str:
+        attempts.append({**request.session})
+        request.session["attempt"] = len(attempts)
+        if len(attempts) == 1:
+            raise TimeoutError
+        return "done"
+
+    def try_again(environ: Any, router: Any) -> Any:
+        try:
+            with router.request_context(environ) as request:
+                return router.invoke_request(request)
+        except TimeoutError:
+            with router.request_context(environ) as request:
+                return router.invoke_request(request)
+
+    shop.add("view", view)
+    shop.config.set_execution_policy(try_again)
+    assert shop.open().get("/view").text == "done"
+    assert attempts == [{"kept": "yes"}, {"kept": "yes"}]
+    assert shop.data == {"kept": "yes", "attempt": 2}
+
+
 def test_settings_are_read_as_an_ini_file_has_them() -> None:
     shop = Shop(session_store="memory:", max_age="600", absolute_max_age="null", renew_on='["who"]', origin="https://a")
     sessions = shop.config.registry.server_session
@@ -405,3 +434,19 @@ def test_a_stream_that_pyramid_sends_writes_to_the_session_and_a_file_is_left_to
     answered = shop.get(f"/files/{Path(__file__).name}")
     assert answered.status_int == 200
     assert "Vary" not in answered.headers
+
+
+def test_the_application_of_the_documentation_runs_as_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(code_of(DOCUMENT, "pyramid"))
+    monkeypatch.syspath_prepend(tmp_path)
+    shop = import_module("shop")
+    (tmp_path / "home.jinja2").write_text(shop.PAGE)
+    client = TestApp(shop.main({}))
+    before = client.get("/").forms[0]
+    cookie = {**client.cookies}
+    before["user"] = "Ada"
+    page = before.submit().follow()
+    assert "Hello Ada. Welcome." in page.text
+    assert client.cookies != cookie
+    assert "csrf_token_missing" in client.post("/log-out", status=403).text
+    assert "Log in" in page.forms[0].submit().follow().text
