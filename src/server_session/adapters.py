@@ -13,7 +13,7 @@ from server_session.exchange import AwaitedBody, BlockingExchange, Body, Exchang
 from server_session.exchange.sockets import code_at_end
 from server_session.exchange.streams import StreamedBody
 from server_session.exchange.templates import template_functions
-from server_session.http.body import AsgiBody, BytesBody, WsgiBody
+from server_session.http.body import AsgiBody, BytesBody, FileBody, WsgiBody
 from server_session.http.carrier import find_request_by
 from server_session.http.requests import AsgiRequest, HeadersRequest, Request, WsgiRequest, register_request
 from server_session.http.responses import (
@@ -36,6 +36,7 @@ __all__ = [
     "Body",
     "BytesBody",
     "Exchange",
+    "FileBody",
     "HeadersRequest",
     "LazySession",
     "MultiDictHeaders",

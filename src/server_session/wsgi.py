@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TypeAlias, Unpack
+from typing import Any, Final, Self, TypeAlias, Unpack
 
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import note_unheard
@@ -56,13 +56,8 @@ class SessionMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        response = _Response(self._sessions or configured(), environ, start_response)
-        try:
-            response.call(self.app, lambda: self.endpoint_of(environ))
-        except BaseException:
-            response.close()
-            raise
-        return response
+        response = ServedResponse(self._sessions or configured(), environ, start_response)
+        return response.call(self.app, lambda: self.endpoint_of(environ))
 
     def endpoint_of(self, environ: Environ) -> object:
         """Return the endpoint that will serve a request, `None` where it is not known."""
@@ -72,7 +67,7 @@ class SessionMiddleware:
         return self._endpoint(environ)
 
 
-class _Response:
+class ServedResponse:
     """The response of one request, and its session: stored before the first byte, and again at the end."""
 
     def __init__(self, sessions: Sessions, environ: Environ, start_response: StartResponse) -> None:
@@ -90,17 +85,23 @@ class _Response:
         self._body: Iterable[bytes] = ()
         self._chunks: Iterator[bytes] = iter(())
 
-    def call(self, app: Application, endpoint: Callable[[], object]) -> None:
-        refusal = self._blocking.check(WsgiBody(self._environ), endpoint=endpoint)
-        if refusal is not None:
-            self._refuse(refusal)
-            return
+    def call(self, app: Application, endpoint: Callable[[], object] | None = None) -> Self:
+        """Call the application; the request is checked before, if not by the application, which knows its endpoint."""
         try:
-            with self._exchange.serving():
-                self._body = app(self._environ, self._note)
-            self._chunks = iter(self._body)
-        except (StoreError, CookieWithheldError) as error:
-            self._fail(error)
+            refusal = endpoint and self._blocking.check(WsgiBody(self._environ), endpoint=endpoint)
+            if refusal is not None:
+                self._refuse(refusal)
+                return self
+            try:
+                with self._exchange.serving():
+                    self._body = app(self._environ, self._note)
+                self._chunks = iter(self._body)
+            except (StoreError, CookieWithheldError) as error:
+                self._fail(error)
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def __iter__(self) -> Iterator[bytes]:
         return self

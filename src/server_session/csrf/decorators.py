@@ -72,10 +72,11 @@ def note_unheard() -> bool:
 def protection_of(endpoint: object, method: str, policy: CSRF) -> Protection:
     """Return what the endpoint that will serve a request of this method asks; `None` is an endpoint not known.
 
-    A tuple is the endpoint, and what it is grouped in: Flask's blueprints.
+    A tuple is the endpoint, and what it is grouped in: Flask's blueprints, a class of which one method was chosen.
     """
-    several = endpoint if isinstance(endpoint, tuple) else (endpoint,)
-    faces = [face for one in several for face in _faces(one, method.lower())]
+    first, *groups = endpoint if isinstance(endpoint, tuple) else (endpoint,)
+    # What a group has under a method's name may be another endpoint.
+    faces = [*_faces(first, method.lower()), *(face for one in groups for face in _faces(one, ""))]
     marks = [mark for face in faces if isinstance(mark := getattr(face, _MARK, None), Protection)]
     if _protected:
         marks += [mark for face in faces for mark in _hidden(face, _DEEPEST)]

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-__all__ = ["AiohttpBody", "AsgiBody", "BytesBody", "WsgiBody", "can_bear_token", "token_in"]
+__all__ = ["AiohttpBody", "AsgiBody", "BytesBody", "FileBody", "WsgiBody", "can_bear_token", "token_in"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -124,6 +124,20 @@ class WsgiBody:
             environ["wsgi.input"] = io.BufferedReader(_Input(bytes(body), stream, end - len(body)))
         # A body that ends before its length was cut off.
         return bytes(body[:limit]), len(body) <= limit and length in (None, len(body))
+
+
+class FileBody:
+    """A body that the framework has read into a file, which stands at its beginning again afterwards."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, limit: int) -> tuple[bytes, bool]:
+        """Return the first so many bytes, and whether these are all."""
+        self._file.seek(0)
+        body = self._file.read(limit + 1)
+        self._file.seek(0)
+        return body[:limit], len(body) <= limit
 
 
 class BytesBody:

@@ -225,6 +225,7 @@ RESPONSES: Final = Kinds[Maker](
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
         "falcon.response.Response": FalconHeaders,
         "webob.response.Response": _multi_dict("getall", "add"),
+        "bottle.BaseResponse": _multi_dict("getall", "append"),
     }
 )
 

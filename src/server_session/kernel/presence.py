@@ -264,6 +264,12 @@ class Presence:
                 "(SessionMiddleware; in Flask ServerSession(app); in Django its line in MIDDLEWARE)"
             )
 
+    @property
+    def founded(self) -> float:
+        """When the session was founded, in seconds since the epoch; now, where there is none."""
+        seen = self._seen if self.state is LIVE else None
+        return self._policy.now() if seen is None else record.time_of(seen, record.CREATED)
+
     def _age(self, fields: Fields) -> float:
         created = record.time_of(fields, record.CREATED)
         # It was rounded, and a clock may be set back: no deadline comes to lie further off by that.
