@@ -1,13 +1,32 @@
 """Real servers in this process, each on a free port of loopback, for the time of a suite."""
 
 import asyncio
+import json
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["listening", "on_a_loop", "uvicorn_serves", "waitress_serves"]
+from server_session._urls import open_store
+from server_session.testing import AdapterContract, Site
+from server_session.testing._browser import Browser
+
+__all__ = ["hypercorn_serves", "listening", "on_a_loop", "over_redis", "uvicorn_serves", "waitress_serves"]
+
+
+def over_redis(suite: AdapterContract, url: str) -> None:
+    """Send 50 overlapping writes to the suite's site over Redis, half by the mapping and half by a function."""
+    site = Site.over(open_store(url), blocks=suite.blocks)
+    with suite.serve(suite.make_app(site)) as port, ThreadPoolExecutor(50) as pool:
+        browser = Browser(port)
+        browser.post("/write?kept=yes")
+        paths = [f"{path}?{path[1]}{number}=v" for path in ("/write", "/set/none") for number in range(25)]
+        assert {answered.status for answered in pool.map(lambda path: browser.copy().post(path), paths)} == {200}
+        written = [path.partition("?")[2].partition("=")[0] for path in paths]
+        assert json.loads(browser.get("/read").text) == {"kept": "yes", **dict.fromkeys(written, "v")}
 
 
 @contextmanager
@@ -78,6 +97,27 @@ def uvicorn_serves(app: Any, **options: Any) -> Iterator[int]:
             server.should_exit = True
             await task
             waiting.cancel()
+
+        with on_a_loop(serve):
+            yield listener.getsockname()[1]
+
+
+@contextmanager
+def hypercorn_serves(app: Any) -> Iterator[int]:
+    """Serve by Hypercorn, HTTP/2 too to whoever begins with it."""
+    from hypercorn.asyncio import serve as hypercorn_serve
+    from hypercorn.config import Config
+
+    with listening() as listener:
+        config = Config()
+        config.bind = [f"fd://{os.dup(listener.fileno())}"]
+        config.graceful_timeout = config.shutdown_timeout = 1.0
+        config.errorlog = None
+
+        async def serve(end: asyncio.Event, serving: Callable[[], None]) -> None:
+            # It listens already: who comes now waits.
+            serving()
+            await hypercorn_serve(app, config, shutdown_trigger=end.wait)
 
         with on_a_loop(serve):
             yield listener.getsockname()[1]

@@ -1,7 +1,6 @@
 """Requests and responses of Litestar, as a session needs them."""
 
 from collections.abc import Collection
-from functools import cache
 from typing import Any
 
 from litestar import Request, Response
@@ -31,7 +30,6 @@ class _Telling(AnyRequest):
         super().set_session(value if value is Empty else decode_json(encode_json(value)))
 
 
-@cache
 def telling(kind: type[AnyRequest]) -> type[AnyRequest]:
     """Return this class of requests as one that notes who asks for the session."""
     return kind if issubclass(kind, _Telling) else type(kind.__name__, (_Telling, kind), {})

@@ -22,10 +22,11 @@ class Middleware(SessionMiddleware):
     tells = True
 
     def endpoint_of(self, scope: Scope) -> object:
-        """Return the handler's function, and the layers that it is in."""
+        """Return the handler's function, its controller, and the handler."""
         handler = scope["route_handler"]
         # Of a function for a thread Litestar has made another.
-        return (handler.fn, getattr(handler.fn, "func", None), *handler.ownership_layers)
+        function = getattr(handler.fn, "func", handler.fn)
+        return (function, getattr(function, "__self__", None), handler)
 
     def page(self, refusal: Refusal) -> Application:
         """Return the application's page for 403 or 503."""
