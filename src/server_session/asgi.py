@@ -70,6 +70,8 @@ class SessionMiddleware:
 
     """
 
+    checks = True
+    """Whether it checks each request: an adapter may do so where its framework knows the endpoint."""
     tells = False
     """Whether the mapping hears itself of whoever asks the framework's request for it."""
 
@@ -156,7 +158,7 @@ class _Connection:
     async def serve(self, receive: Receive) -> None:
         exchange, middleware, scope = self._exchange, self._middleware, self._scope
         method = scope["method"] if "method" in scope else "GET"  # noqa: SIM401 - each request comes by here
-        if exchange.may_be_forged(method):
+        if middleware.checks and exchange.may_be_forged(method):
             body = AsgiBody(receive)
             refusal = await exchange.check(body, endpoint=lambda: middleware.endpoint_of(scope))
             receive = body.receive

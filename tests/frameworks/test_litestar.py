@@ -280,9 +280,8 @@ def test_litestar_s_own_session_in_the_place_of_ours_is_an_error() -> None:
         {"route_handlers": [other]},
         {"on_app_init": [SessionAuth(retrieve_user_handler=user, session_backend_config=own).on_app_init]},
     ):
-        options = {"route_handlers": [read], **options}
         with pytest.raises(ConfigurationError, match="session of Litestar's own"):
-            Litestar(plugins=[ServerSession(session_store="memory:")], **options)
+            Litestar(plugins=[ServerSession(session_store="memory:")], **{"route_handlers": [read], **options})
 
 
 def test_marks_are_heard_on_functions_in_threads_on_controllers_and_on_what_a_decorator_made() -> None:

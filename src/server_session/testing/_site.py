@@ -338,7 +338,7 @@ class Site:
         return chunks() if self.blocks else achunks()
 
     async def _endless(self, here: Here) -> Answer:
-        return Streamed(self._chunks(lambda _: b"x" * 65536, 10_000))
+        return Streamed(self._chunks(lambda _: b"x" * 65536, 1_000))
 
     async def _stream_of_token(self, here: Here) -> Answer:
         def chunks() -> Iterator[bytes]:
