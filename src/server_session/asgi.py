@@ -284,8 +284,11 @@ class _Connection:
         page = self._middleware.page(refusal) if self._scope["type"] == "http" else None
         if page is not None:
             self._failure = None
-            # What is refused does not restart the idle clock.
             self._scope["session"] = self._session = UnloadedSession(self._load)
+            if refusal.error is None:
+                # A page may say who is logged in.
+                with suppress(StoreError):
+                    await self._load()
             await page(self._scope, receive, self._start)
             return
         self._started = True

@@ -67,7 +67,7 @@ class ServerSession:
 
 
 class QuartSession(flask.FlaskSession):
-    """`quart.session`: loaded once its request has passed the check."""
+    """`quart.session`, which is loaded when its request is opened."""
 
     _failure: StoreError | None = None
 
@@ -106,8 +106,7 @@ class _Interface(SessionInterface):
             # A test's own context, which no server has opened.
             exchange.serve()
         session = QuartSession(exchange, request)
-        if not exchange.may_be_forged(request.method):
-            await session.load()
+        await session.load()
         return session
 
     async def save_session(self, app: Any, session: Any, response: Any) -> None:
@@ -143,7 +142,7 @@ def _session() -> QuartSession:
 
 
 async def _check() -> None:
-    """Refuse a request that another site may have forged; load the session of any other."""
+    """Refuse a request that another site may have forged."""
     session = _session()
     app, request = quart.current_app, session.request
     view = app.view_functions.get(request.endpoint or "")
@@ -152,7 +151,6 @@ async def _check() -> None:
     refusal = await session.exchange.check(body, endpoint=lambda: endpoint)
     if refusal is not None:
         raise refusal.error or CsrfRejected(refusal)
-    await session.load()
 
 
 async def _store(response: Any) -> Any:

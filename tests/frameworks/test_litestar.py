@@ -409,6 +409,16 @@ async def test_the_functions_set_the_cookie_on_a_response_of_litestar_s_without_
         assert client.get("/seen").json() == {"user": "ada"}
 
 
+def test_a_page_of_a_refusal_can_say_who_is_logged_in() -> None:
+    def page(request: AnyRequest, _: Exception) -> Response[str]:
+        return text(f"not so, {request.session['a']}")
+
+    with site(exception_handlers={403: page}) as client:
+        client.post("/write", headers=OWN)
+        answered = client.post("/write", headers=FOREIGN)
+        assert (answered.text, answered.headers["csrf-rejection"]) == ("not so, 1", "csrf_site")
+
+
 def test_a_route_that_is_added_later_has_the_session() -> None:
     app = Litestar(plugins=[ServerSession(session_store="memory:")], logging_config=None)
     app.register(write)
