@@ -325,12 +325,23 @@ async def test_a_websocket_sets_the_cookie_with_its_handshake_and_stores_what_it
         await session.save()
         await websocket.send(str(await session.is_alive()))
 
-    client = app.test_client()
-    async with client.websocket("/socket", headers={"Origin": "http://localhost"}) as opened:
-        await opened.send("later")
-        assert await opened.receive() == "True"
-        cookie = opened.response_headers["set-cookie"]
-    answered = await app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie.partition(";")[0]})
+    sent: list[Any] = []
+    arriving: asyncio.Queue[Any] = asyncio.Queue()
+    for message in ({"type": "websocket.connect"}, {"type": "websocket.receive", "text": "later"}):
+        arriving.put_nowait(message)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.close":
+            arriving.put_nowait({"type": "websocket.disconnect"})
+
+    headers = [(b"host", b"localhost"), (b"origin", b"http://localhost")]
+    scope = {"type": "websocket", "path": "/socket", "query_string": b"", "scheme": "ws", "headers": headers}
+    await app({**scope, "asgi": {"spec_version": "2.3"}}, arriving.get, send)
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send", "websocket.close"]
+    assert sent[1]["text"] == "True"
+    cookie = dict(sent[0]["headers"])[b"set-cookie"].partition(b";")[0].decode()
+    answered = await app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie})
     assert await answered.get_json() == {"begun": True, "then": "later"}
 
 
