@@ -34,10 +34,11 @@ from litestar.security.session_auth import SessionAuth
 from litestar.template import TemplateConfig
 from litestar.testing import TestClient
 
-from server_session import Sessions, get_session_data
+from server_session import Sessions, _sessions, get_session_data
 from server_session.exceptions import ConfigurationError, StoreError
 from server_session.litestar import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
+from tests.documents import application_of, hidden_in
 from tests.frameworks.serving import hypercorn_serves, over_redis, uvicorn_serves
 from tests.servers import Server
 from tests.visitors import Watched
@@ -443,3 +444,18 @@ def test_autoload_can_ask_which_handler_will_serve() -> None:
         client.get("/asset")
         assert store.calls == []
         assert client.get("/read").json() == {"a": 1}
+
+
+def test_the_document_s_application_counts_logs_in_and_refuses_what_is_forged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    with TestClient(application_of("litestar")) as client:
+        client.follow_redirects = True
+        token = hidden_in(client.get("/").text)
+        assert client.post("/add", data={"csrf_token": "forged"}).status_code == 403
+        assert "nobody: 1" in client.post("/add", data={"csrf_token": token}).text
+        before = client.cookies["session"]
+        page = client.post("/log-in", data={"csrf_token": token, "user": "ada"}).text
+        assert "ada: 1" in page
+        assert client.cookies["session"] != before
+        assert client.post("/log-out", data={"csrf_token": token}).status_code == 403
+        assert "nobody: 0" in client.post("/log-out", data={"csrf_token": hidden_in(page)}).text

@@ -40,6 +40,7 @@ from server_session.testing import (
     Streamed,
     YieldingStore,
 )
+from tests.documents import application_of, hidden_in
 from tests.frameworks.serving import hypercorn_serves, over_redis
 from tests.servers import Server
 from tests.visitors import Watched
@@ -400,3 +401,23 @@ async def test_an_application_that_is_configured_before_it_serves_is_enough(monk
 
     async with app.test_app() as served:
         assert await (await served.test_client().get("/")).get_json() == {"a": 1}
+
+
+async def test_the_document_s_application_counts_logs_in_and_refuses_what_is_forged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    client = application_of("quart").test_client()
+
+    async def send(path: str, **form: str) -> tuple[int, str]:
+        answered = await client.post(path, form=form, follow_redirects=True)
+        return answered.status_code, await answered.get_data(as_text=True)
+
+    page = await (await client.get("/")).get_data(as_text=True)
+    token = hidden_in(page)
+    assert (await send("/add", csrf_token="forged"))[0] == 403
+    assert "nobody: 1" in (await send("/add", csrf_token=token))[1]
+    page = (await send("/log-in", csrf_token=token, user="ada"))[1]
+    assert "ada: 1" in page
+    assert (await send("/log-out", csrf_token=token))[0] == 403
+    assert "nobody: 0" in (await send("/log-out", csrf_token=hidden_in(page)))[1]
