@@ -304,6 +304,45 @@ def test_an_application_whose_routes_are_of_another_kind_is_guarded_and_has_noth
     assert code(visitor.send("/x", FORGED)) == "csrf_site"
 
 
+def test_what_a_view_asks_for_is_heard_beneath_a_decorator_that_hides_it_and_its_exemption_is_not():
+    def hiding(view: Any) -> Any:
+        async def around(request: Request) -> Any:
+            return await view(request)
+
+        return around
+
+    async def view(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("seen")
+
+    async def other(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("seen")
+
+    sessions = Sessions()
+    hidden = [
+        Route("/strict", hiding(hiding(csrf_protect(strict=True)(view))), methods=["POST"]),
+        Route("/exempt", hiding(csrf_exempt(other)), methods=["POST"]),
+    ]
+    visitor = Visitor(sessions, Starlette(routes=hidden, middleware=[Middleware(SessionMiddleware, sessions=sessions)]))
+    assert code(visitor.send("/strict", OWN)) == "csrf_token_missing"
+    assert code(visitor.send("/exempt", FORGED)) == "csrf_site"
+
+
+def test_a_middleware_that_does_not_know_the_views_says_so_where_any_asks_for_more(caplog):
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("bare")(scope, receive, send)
+
+    sessions = Sessions()
+    visitor = Visitor(sessions, SessionMiddleware(bare, sessions))
+    caplog.clear()
+    for _ in range(2):
+        assert visitor.send("/x", OWN).body == b"bare"
+    assert len([record for record in caplog.records if "is not heard" in record.getMessage()]) == 1
+    visitor = Visitor(sessions, SessionMiddleware(bare, sessions, endpoint=lambda _: bare))
+    caplog.clear()
+    assert visitor.send("/x", OWN).body == b"bare"
+    assert not caplog.records
+
+
 def test_an_application_is_not_marked_but_its_endpoints():
     for whole in (Starlette(), FastAPI(), APIRouter(), Router()):
         with pytest.raises(ConfigurationError, match="mark its endpoints"):

@@ -31,12 +31,15 @@ ON_EACH_PYTHON: Final = (
 # No two of these share a file, for one leaves out what another names within its folder; `tests` are all others.
 GROUPS: Final = {
     "browsers": "tests/browser",
+    "frameworks": "tests/frameworks",
     "databases": "tests/stores/test_sql.py",
     "stores": "tests/stores",
     "trials": "tests/trials",
     "faults": "tests/faults",
     "attacks": "tests/attacks",
 }
+# In an environment of their own.
+GUESTS: Final = "tests/guests"
 NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers")
 # They reach hardly a line that the others do not, and coverage doubles what they take.
 NOT_COVERED: Final = ("trials", "faults", "browsers", "attacks")
@@ -62,8 +65,8 @@ def main() -> int:
     run = Run(STEP_MINUTES_ALL if options.all else STEP_MINUTES)
     if not options.quick:
         run.step("programs", lambda: install_parts(run.note))
-    others = {} if options.quick else other_pythons(run)
-    made = make_environments(run, others)
+    others = {} if options.quick else other_pythons(run, all_of_them=options.all)
+    made = make_environments(run, others, *(["guests"] if options.all else ()))
     if ".venv" not in made:
         run.close()
         return 1
@@ -110,6 +113,9 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
         other = str(ROOT / f".venv-{version}/bin/python")
         chosen = (other, *PYTEST, *for_pytest) if for_pytest else (*QUICKLY, other, *PYTEST, *ON_EACH_PYTHON)
         commands[f"Python {version}"] = (*chosen, *BESIDE, "-m", "not once")
+    if "SERVER_SESSION_ALL" in environment and not for_pytest:
+        # Of its plugin's hooks pytest warns.
+        commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, "-p", "no:dash", GUESTS)
     if (ROOT / "bench/__main__.py").exists():
         commands["bench"] = (python, "-m", "bench", "--smoke")
     run.together({**commands, **static_checks(python)}, **environment)
@@ -133,7 +139,7 @@ def static_checks(python: str) -> dict[str, Command]:
 def groups(pytest: Command, *left_out: str) -> dict[str, Command]:
     """Return the tests in groups, for runs at once; those that take longest come first."""
     apart = {name: folder for name, folder in GROUPS.items() if name not in left_out}
-    ignored = tuple(f"--ignore={folder}" for folder in GROUPS.values())
+    ignored = tuple(f"--ignore={folder}" for folder in (*GROUPS.values(), GUESTS))
     commands: dict[str, Command] = {
         name: (*pytest, *BESIDE, folder, *(ignore for ignore in ignored if f"={folder}/" in ignore))
         for name, folder in apart.items()
@@ -142,22 +148,25 @@ def groups(pytest: Command, *left_out: str) -> dict[str, Command]:
     return commands
 
 
-def make_environments(run: Run, others: dict[str, str]) -> set[str]:
-    """Make the main environment and those of other Pythons at once; return the names of those that are there."""
+def make_environments(run: Run, others: dict[str, str], *groups: str) -> set[str]:
+    """Make the main environment, and those of other Pythons and groups at once; return the names of those there are."""
     make = (sys.executable, "scripts/lib/environments.py")
     commands: dict[str, Command] = {".venv": (*make, "dev")}
     commands |= {f".venv-{version}": (*make, "test", f".venv-{version}", python) for version, python in others.items()}
+    commands |= {f".venv-{group}": (*make, group, f".venv-{group}") for group in groups}
     return run.together(commands)
 
 
-def other_pythons(run: Run) -> dict[str, str]:
-    """Return by version the Pythons that the machine has beside the main one; note those that it lacks."""
+def other_pythons(run: Run, *, all_of_them: bool) -> dict[str, str]:
+    """Return by version the Pythons that the machine has beside the main one, or the last; note those that it lacks."""
     main = version_of(str(MAIN) if MAIN.exists() else sys.executable)
     found = find_pythons()
     for version in PYTHONS:
         if version not in found:
             run.note(f"Python {version} is not on this machine")
-    return {version: python for version, python in found.items() if version != main}
+    others = {version: python for version, python in found.items() if version != main}
+    # What differs differs most between the first and the last.
+    return others if all_of_them else dict([*others.items()][-1:])
 
 
 @contextlib.contextmanager

@@ -103,6 +103,9 @@ class CookieTransport(Protocol):
     def destroy(self, request: RequestFacts) -> list[Header]:
         """Return the headers to add to the response so that the browser presents nothing from now on."""
 
+    name: str = ""
+    """The cookie's name, where it is one."""
+
     withheld_cross_site: bool = False
     """Whether browsers leave it out of a POST that another site makes (RFC 6265bis, 5.2, `Lax` and `Strict`)."""
 
@@ -157,7 +160,7 @@ class CookieHandler(CookieTransport):
     ) -> None:
         for keyword in unknown:
             raise attributes.unknown(keyword)
-        self.name: Final = attributes.name("session" if name is None else name)
+        self.name = attributes.name("session" if name is None else name)
         self.path: Final = attributes.path(path)
         self.domain: Final = None if domain is None else attributes.domain(domain)
         self.http_only: Final = attributes.flag("http_only", http_only)

@@ -106,8 +106,6 @@ class Sessions(Functions):
             )
         self._cookie_given = CookieHandler() if given is None else given
         self.cookie = self._bound(self._cookie_given)
-        # A transport of one's own may have none.
-        self.cookie_name: str = getattr(self.cookie, "name", "")
         self.csrf = settings.get("csrf", CSRF())
         if self.csrf is not None and not isinstance(self.csrf, CSRF):
             raise ConfigurationError(f"csrf is a CSRF(...), or None for no check, not {self.csrf!r}")
@@ -160,7 +158,6 @@ class Sessions(Functions):
             if not isinstance(given, CookieHandler):
                 raise ConfigurationError(f"they cannot be applied to a {type(given).__name__!r}; leave either out")
             adapted.cookie = self._bound(given.replace(**cookie))
-            adapted.cookie_name = getattr(adapted.cookie, "name", "")
         return adapted
 
     def _bound(self, cookie: CookieTransport) -> CookieTransport:
@@ -198,7 +195,7 @@ class Sessions(Functions):
             _LOG.warning(
                 "something else in this application sets a cookie that is named %s too, and browsers keep one of the "
                 "two: visitors will seem to be logged out. Rename either, ours by cookie_handler=CookieHandler(name)",
-                self.cookie_name,
+                self.cookie.name,
             )
 
 

@@ -133,6 +133,6 @@ def waitress_serves(app: Any, *, threads: int = 8) -> Iterator[int]:
     try:
         yield server.effective_port
     finally:
-        server.close()
         server.task_dispatcher.shutdown()
+        server.close()
         thread.join(10)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from jinja2 import DictLoader, Environment
 from litestar import (
@@ -173,7 +173,7 @@ def test_hypercorn_serves_it_by_http_2() -> None:
     app = Litestar([begin, read], plugins=[ServerSession(session_store="memory:")], logging_config=None)
     with (
         hypercorn_serves(app) as port,
-        httpx.Client(http1=False, http2=True, base_url=f"http://127.0.0.1:{port}") as ask,
+        httpx2.Client(http1=False, http2=True, base_url=f"http://127.0.0.1:{port}") as ask,
     ):
         assert (ask.get("/begin").http_version, ask.get("/begin").text) == ("HTTP/2", "begun")
         assert ask.get("/read").json() == {"a": 1}

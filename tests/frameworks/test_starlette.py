@@ -66,6 +66,7 @@ class TestStarlette(AdapterContract):
     stores = ("memory", "yielding", "file")
     has_own_pages = False
     can_replace = True
+    middleware: Any = SessionMiddleware
 
     def make_app(self, site: Site) -> Starlette:
         async def socket(websocket: WebSocket) -> None:
@@ -84,7 +85,7 @@ class TestStarlette(AdapterContract):
         app = Starlette(
             routes=[*routes(False), Mount("/inner", routes=routes(True)), WebSocketRoute("/socket", socket)],
         )
-        app.add_middleware(SessionMiddleware, sessions=site.sessions, watch=site.watch)
+        app.add_middleware(self.middleware, sessions=site.sessions, watch=site.watch)
         return app
 
     def serve(self, app: Starlette) -> AbstractContextManager[int]:

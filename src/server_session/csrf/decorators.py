@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -16,6 +17,8 @@ _LOG: Final = logging.getLogger("server_session")
 E = TypeVar("E", bound=Callable[..., Any])
 
 _MARK: Final = "__server_session_csrf__"
+# How many decorators may hide a mark.
+_DEEPEST: Final = 4
 
 # The endpoints that want their GET to be checked: while there is none, no GET's endpoint is looked for. Whose they are
 # is not known before they are routed.
@@ -74,6 +77,8 @@ def protection_of(endpoint: object, method: str, policy: CSRF) -> Protection:
     several = endpoint if isinstance(endpoint, tuple) else (endpoint,)
     faces = [face for one in several for face in _faces(one, method.lower())]
     marks = [mark for face in faces if isinstance(mark := getattr(face, _MARK, None), Protection)]
+    if _protected:
+        marks += [mark for face in faces for mark in _hidden(face, _DEEPEST)]
     named = policy.protect_anonymous
     by_policy = Protection(
         exempt=_is_among(faces, policy.exempt),
@@ -96,6 +101,17 @@ def _faces(endpoint: object, verb: str) -> Iterator[object]:
                 # A HEAD is served by the GET of a class that has no other.
                 yield getattr(view, verb, None) or (getattr(view, "get", None) if verb == "head" else None)
         endpoint = endpoint.func if isinstance(endpoint, partial) else getattr(endpoint, "__func__", None)
+
+
+def _hidden(endpoint: object, depth: int) -> Iterator[Protection]:
+    """Yield what is asked by a function that another decorator has hidden, but that it be exempt: there may be two."""
+    for cell in getattr(endpoint, "__closure__", None) or ():
+        with suppress(ValueError):
+            if callable(inner := cell.cell_contents) and depth:
+                mark = getattr(inner, _MARK, None)
+                if isinstance(mark, Protection) and not mark.exempt:
+                    yield mark
+                yield from _hidden(inner, depth - 1)
 
 
 def _is_among(faces: list[object], endpoints: Collection[Callable[..., Any]]) -> bool:

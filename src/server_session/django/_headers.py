@@ -18,7 +18,8 @@ class DjangoHeaders(ResponseHeaders):
 
     def names(self) -> Collection[str]:
         """Return the names of the headers that are there."""
-        return [name.lower() for name in self._headers]
+        names = [name.lower() for name in self._headers]
+        return [*names, "set-cookie"] if self._cookies else names
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header."""

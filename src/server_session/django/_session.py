@@ -348,11 +348,13 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
     if exchange.refusal is not None:
         # A write that was not answered may have swapped the cookie all the same.
         _ = exchange.blocking.commit() if is_driven() else await exchange.commit()
-    if exchange.has_answer:
+    is_streamed = isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse)
+    # What a streamed body looks at comes too late for the headers.
+    if exchange.has_answer or is_streamed:
         exchange.write_headers(DjangoHeaders(response))
     if response.streaming:
         exchange.started()
-    if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
+    if isinstance(response, StreamingHttpResponse) and is_streamed:
         body: Any = response.streaming_content
         response.streaming_content = (
             astreamed(body, exchange) if response.is_async else StreamedBody(body, exchange.blocking)

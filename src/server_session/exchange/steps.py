@@ -35,7 +35,6 @@ class Served(Protocol):
     policy: Policy
     store: SessionStore
     cookie: CookieTransport
-    cookie_name: str
     origins: tuple[str, ...]
     csrf: CSRF | None
 
@@ -294,7 +293,7 @@ class Steps:
         is_private = cookies or stored.token_given or refusal is not None
         sessions = self.sessions
         if write_answer(
-            headers, cookies, self._cookies, name=sessions.cookie_name, vary=vary, is_private=bool(is_private)
+            headers, cookies, self._cookies, name=sessions.cookie.name, vary=vary, is_private=bool(is_private)
         ):
             sessions.note_rival()
         self._cookies = cookies

@@ -130,6 +130,26 @@ class MultiDictHeaders(ResponseHeaders):
             del self._headers[name]
 
 
+class BytesHeaders(ResponseHeaders):
+    """The headers of a response of BlackSheep's, whose names and values are bytes."""
+
+    def __init__(self, response: Any) -> None:
+        self._headers = response.headers
+
+    def names(self) -> Collection[str]:
+        return [_name_of(name) for name in self._headers.keys()]  # noqa: SIM118 - it is no mapping
+
+    def all(self, name: str) -> list[str]:
+        return [value.decode("latin-1") for value in self._headers.get(name.encode("latin-1"))]
+
+    def add(self, name: str, value: str) -> None:
+        self._headers.add(name.encode("latin-1"), value.encode("latin-1"))
+
+    def drop(self, name: str) -> None:
+        if name in self.names():
+            self._headers.remove(name.encode("latin-1"))
+
+
 # --- which objects are responses
 
 Maker: TypeAlias = Callable[[Any], ResponseHeaders]
@@ -156,6 +176,7 @@ RESPONSES: Final = Kinds[Maker](
         "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
         "django.http.response.HttpResponseBase": _django,
         "litestar.response.base.Response": _litestar,
+        "blacksheep.messages.Response": BytesHeaders,
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
         "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
         "webob.response.Response": _multi_dict("getall", "add"),

@@ -2,12 +2,12 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from functools import wraps
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Final, Protocol, Self, TypeAlias
 
@@ -21,7 +21,7 @@ from server_session.testing._yielding import YieldingStore
 __all__ = ["AdapterContract", "Client"]
 
 AT_ONCE: Final = 50
-_PATIENCE: Final = 20.0
+_HIDDEN: Final = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]+)">')
 
 
 class Client(Protocol):
@@ -37,11 +37,12 @@ class Served:
     site: Site
     app: Any
     port: int
+    patience: float
     rival_told: bool = False
 
     def browser(self) -> Browser:
         """Return the browser of somebody who comes for the first time."""
-        return Browser(self.port)
+        return Browser(self.port, patience=self.patience)
 
     def visitor(self) -> Browser:
         """Return the browser of somebody who has a session, with `kept` in it."""
@@ -54,38 +55,30 @@ class Served:
 Test: TypeAlias = Callable[["AdapterContract", Served], None]
 
 
-def _served(test: Test) -> Callable[["AdapterContract"], None]:
-    """Make a plain test method of one that is given the site, served over each store in turn."""
+def _served(*needs: str) -> Callable[[Test], Callable[["AdapterContract"], None]]:
+    """Make a plain test method of one that is given the site, served over each store in turn.
 
-    def over_each_store(self: "AdapterContract") -> None:
-        __tracebackhide__ = True
-        for kind in self.stores:
-            served = self._serve(kind)
-            try:
-                test(self, served)
-            except BaseException as error:
-                error.add_note(f"over the {kind} store")
-                raise
-            finally:
-                served.site.store.is_down = False
+    It holds for adapters of which what it needs is true; for others it passes without a word.
+    """
 
-    # Not functools.wraps: pytest would follow `__wrapped__` and look for a fixture called `served`.
-    over_each_store.__name__, over_each_store.__qualname__ = test.__name__, test.__qualname__
-    over_each_store.__doc__ = test.__doc__
-    return over_each_store
-
-
-def _if(name: str) -> Callable[[Test], Test]:
-    """Make a test that holds for adapters of which this is true; for others it passes without a word."""
-
-    def decorate(test: Test) -> Test:
-        @wraps(test)
-        def where_it_is_so(self: "AdapterContract", served: Served) -> None:
+    def decorate(test: Test) -> Callable[["AdapterContract"], None]:
+        def over_each_store(self: "AdapterContract") -> None:
             __tracebackhide__ = True
-            if getattr(self, name):
-                test(self, served)
+            for kind in self.stores if all(getattr(self, need) for need in needs) else ():
+                served = self._serve(kind)
+                try:
+                    test(self, served)
+                except BaseException as error:
+                    error.add_note(f"over the {kind} store")
+                    raise
+                finally:
+                    served.site.store.is_down = False
 
-        return where_it_is_so
+        # Not functools.wraps: pytest would follow `__wrapped__` and look for a fixture called `served`.
+        over_each_store.__name__, over_each_store.__qualname__ = test.__name__, test.__qualname__
+        over_each_store.__doc__ = test.__doc__
+        vars(over_each_store)["needs"] = needs
+        return over_each_store
 
     return decorate
 
@@ -129,14 +122,20 @@ class AdapterContract:
     has_templates: bool = True
     has_streams: bool = True
     has_own_pages: bool = True
+    has_client: bool = True
     can_replace: bool = False
     """Whether the whole mapping can be replaced: `here.replace`."""
     knows_endpoints: bool = True
     """Whether `csrf_exempt` and `csrf_protect` are honoured."""
     saves_errors: bool = True
     """Whether what the mapping wrote is stored with the answer to an error that a view raised."""
+    can_be_several: bool = True
+    """Whether a process can have several applications of the framework, each with settings of its own."""
     watches: bool = True
     """Whether a WebSocket whose session has ended is closed."""
+
+    patience: float = 20.0
+    """Seconds after which what should have come is taken as missing."""
 
     _running: ClassVar[dict[tuple[type, str], Served]] = {}
     _open: ClassVar[dict[type, ExitStack]] = {}
@@ -151,9 +150,9 @@ class AdapterContract:
         """Serve the application on a free port of 127.0.0.1, by a real server in this process, until it is left."""
         raise NotImplementedError
 
-    def client(self, app: Any) -> AbstractContextManager[Client] | None:
-        """Return the framework's own test client, if it has one."""
-        return None
+    def client(self, app: Any) -> AbstractContextManager[Client]:
+        """Return the framework's own test client, if it `has_client`."""
+        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------ the stage
 
@@ -171,7 +170,7 @@ class AdapterContract:
             stack = self._open.setdefault(type(self), ExitStack())
             site = Site.over(self._store(kind, stack), blocks=self.blocks)
             app = self.make_app(site)
-            self._running[key] = Served(site, app, stack.enter_context(self.serve(app)))
+            self._running[key] = Served(site, app, stack.enter_context(self.serve(app)), self.patience)
         return self._running[key]
 
     def _store(self, kind: str, stack: ExitStack) -> SessionStore:
@@ -183,16 +182,23 @@ class AdapterContract:
             case _:
                 return open_store("memory:")
 
+    def _eventually(self, ask: Callable[[], Any], want: Any) -> Any:
+        """Ask until the answer is what is wanted: a stream is stored when its end was sent."""
+        end = time.monotonic() + self.patience
+        while (got := ask()) != want and time.monotonic() < end:
+            time.sleep(0.01)
+        return got
+
     # ------------------------------------------------------------------------------------------------ the mapping
 
-    @_served
+    @_served()
     def test_mapping_of_a_stranger_is_empty_and_sets_no_cookie(self, served: Served) -> None:
         answered = served.browser().get("/read")
         check_equal((answered.status, _data(answered)), (200, {}), "the mapping of a stranger")
         check_equal(answered.all("set-cookie"), [], "Set-Cookie to a stranger who only read")
         check("cookie" in answered.listed("vary"), "a page that read the session has no Vary: Cookie")
 
-    @_served
+    @_served()
     def test_mapping_that_nobody_touched_leaves_the_response_alone(self, served: Served) -> None:
         for browser in (served.browser(), served.visitor()):
             answered = browser.get("/nothing")
@@ -201,32 +207,33 @@ class AdapterContract:
                 check_equal(answered.all(name), [], f"{name} of a page that did not ask for the session")
             check("cookie" not in answered.listed("vary"), "a page that did not ask for the session varies on it")
 
-    @_served
+    @_served()
     def test_mapping_keeps_what_is_written_under_one_cookie(self, served: Served) -> None:
         browser = served.browser()
         answered = browser.post("/write?a=1")
         check_equal(len(answered.all("set-cookie")), 1, "Set-Cookie headers of a first write")
         check({"private", "no-store"} <= answered.listed("cache-control"), "a response with a cookie may be cached")
         check_equal(_data(browser.get("/read")), {"a": "1"}, "what was written")
-        answered = browser.post("/write?b=2")
-        check_equal(answered.all("set-cookie"), [], "Set-Cookie of a second write")
+        before = {**browser.cookies}
+        browser.post("/write?b=2")
+        check_equal(browser.cookies, before, "the cookie after a second write")
         check_equal(_data(browser.get("/read")), {"a": "1", "b": "2"}, "what was written in two requests")
 
-    @_served
+    @_served()
     def test_mapping_sees_a_change_inside_a_value(self, served: Served) -> None:
         browser = served.visitor()
         for item in ("tea", "cake"):
             browser.post(f"/append?item={item}")
         check_equal(_data(browser.get("/read"))["list"], ["tea", "cake"], "what was appended to a list in the session")
 
-    @_served
+    @_served()
     def test_mapping_loses_nothing_of_overlapping_requests(self, served: Served) -> None:
         browser = served.visitor()
         _at_once(lambda number: browser.copy().post(f"/write?k{number}=v"))
         want = {"kept": "yes", **{f"k{number}": "v" for number in range(AT_ONCE)}}
         check_equal(_data(browser.get("/read")), want, f"what {AT_ONCE} overlapping requests wrote to the mapping")
 
-    @_served
+    @_served()
     def test_mapping_in_which_the_user_is_set_gets_a_fresh_cookie(self, served: Served) -> None:
         browser = served.visitor()
         thief = browser.copy()
@@ -235,7 +242,7 @@ class AdapterContract:
         check_equal(_data(browser.get("/read")), {"kept": "yes", "user": "ada"}, "the session after the log-in")
         check_equal(_data(thief.get("/read")), {}, "what the cookie of before the log-in shows")
 
-    @_served
+    @_served()
     def test_mapping_that_is_cleared_ends_the_session(self, served: Served) -> None:
         browser = served.visitor()
         thief = browser.copy()
@@ -243,8 +250,7 @@ class AdapterContract:
         check_equal(browser.cookies, {}, "the cookies after the mapping was cleared")
         check_equal(_data(thief.get("/read")), {}, "what the cookie of a session that was cleared shows")
 
-    @_served
-    @_if("can_replace")
+    @_served("can_replace")
     def test_mapping_that_is_replaced_is_what_is_stored(self, served: Served) -> None:
         browser = served.visitor()
         browser.post("/replace")
@@ -254,7 +260,7 @@ class AdapterContract:
         check_equal(_data(thief.get("/read")), {}, "the session after None took its mapping's place")
         check_equal(_data(browser.get("/read")), {}, "the session after None took its mapping's place")
 
-    @_served
+    @_served()
     def test_mapping_given_to_an_encoder_makes_the_response_vary(self, served: Served) -> None:
         browser = served.visitor()
         answered = browser.get("/encoded")
@@ -263,14 +269,14 @@ class AdapterContract:
 
     # ------------------------------------------------------------------------------------------------ the functions
 
-    @_served
+    @_served()
     def test_functions_and_mapping_are_one_session(self, served: Served) -> None:
         browser = served.visitor()
         want = {"kept": "yes", "mapping": "m", "function": "f"}
         check_equal(_data(browser.post("/both")), want, "what a function reads within the request")
         check_equal(_data(browser.get("/read")), want, "what both have stored")
 
-    @_served
+    @_served()
     def test_functions_take_the_request_the_response_or_nothing(self, served: Served) -> None:
         for how in CARRIERS:
             browser = served.browser()
@@ -279,7 +285,7 @@ class AdapterContract:
             check_equal(_data(answered), {"a": "1"}, f"get_session_data with the carrier {how}")
             check("cookie" in answered.listed("vary"), f"a read with the carrier {how} has no Vary: Cookie")
 
-    @_served
+    @_served()
     def test_functions_lose_nothing_of_overlapping_requests(self, served: Served) -> None:
         browser = served.visitor()
         _at_once(lambda number: browser.copy().post(f"/set/none?k{number}=v"))
@@ -287,7 +293,7 @@ class AdapterContract:
         want = {"kept": "yes", "count": counted.count("True"), **{f"k{number}": "v" for number in range(AT_ONCE)}}
         check_equal(_data(browser.get("/read")), want, f"what {AT_ONCE} overlapping requests wrote by functions")
 
-    @_served
+    @_served()
     def test_functions_log_in_under_a_fresh_cookie(self, served: Served) -> None:
         browser = served.visitor()
         thief = browser.copy()
@@ -296,7 +302,7 @@ class AdapterContract:
         check_equal(_data(browser.get("/read")), {"user": "ada"}, "the session after log_in")
         check_equal(_data(thief.get("/read")), {}, "what the cookie of before the log-in shows")
 
-    @_served
+    @_served()
     def test_functions_log_out_for_good(self, served: Served) -> None:
         browser = served.visitor()
         thief = browser.copy()
@@ -306,7 +312,7 @@ class AdapterContract:
         check_equal(_data(thief.get("/read")), {}, "what the cookie of an ended session shows")
         check_equal(thief.get("/alive").text, "False", "is_alive of a session that has ended")
 
-    @_served
+    @_served()
     def test_functions_know_no_request_when_it_is_over(self, served: Served) -> None:
         browser = served.visitor()
         for path in ("/read", "/data/none", "/nowhere", "/stream" if self.has_streams else "/read"):
@@ -316,7 +322,7 @@ class AdapterContract:
 
     # ------------------------------------------------------------------------------------------------ CSRF
 
-    @_served
+    @_served()
     def test_csrf_refuses_another_site_s_form(self, served: Served) -> None:
         browser = served.visitor()
         for path in ("/write?forged=yes", "/set/none?forged=yes", "/count"):
@@ -326,14 +332,14 @@ class AdapterContract:
         check_equal(override.status, 403, "another site's POST that says it is a GET")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after another site's requests")
 
-    @_served
+    @_served()
     def test_csrf_refuses_a_form_of_nobody_knows_where_without_a_token(self, served: Served) -> None:
         browser = served.visitor()
         answered = browser.post("/write?bare=yes", page=None)
         check_equal(answered.status, 403, "a POST with the cookie, of a client that says nothing, without a token")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after it")
 
-    @_served
+    @_served()
     def test_csrf_takes_a_token_from_header_form_multipart_and_json(self, served: Served) -> None:
         browser = served.visitor()
         token = browser.get("/token").text
@@ -349,7 +355,7 @@ class AdapterContract:
         wrong = token[:-1] + ("A" if token[-1] != "A" else "B")
         check_equal(browser.post("/write?e=1", page=None, X_CSRF_Token=wrong).status, 403, "another token")
 
-    @_served
+    @_served()
     def test_csrf_leaves_the_body_whole(self, served: Served) -> None:
         browser = served.visitor()
         token = browser.get("/token").text
@@ -366,8 +372,7 @@ class AdapterContract:
         answered = browser.ask("POST", "/body", body, "application/json", page=None, headers={"X-CSRF-Token": token})
         check_equal(answered.body, body, "the bytes of a large body")
 
-    @_served
-    @_if("knows_endpoints")
+    @_served("knows_endpoints")
     def test_csrf_lets_an_exempt_view_be_called_by_others(self, served: Served) -> None:
         browser = served.visitor()
         for path in ("/exempt", "/inner/exempt"):
@@ -378,8 +383,7 @@ class AdapterContract:
             check(answered.status // 100 in (3, 4) or answered.text == "written", f"{path}/: {answered.status}")
         check_equal(_data(browser.get("/read")), {"kept": "yes", "hook": "called"}, "what the exempt view wrote")
 
-    @_served
-    @_if("knows_endpoints")
+    @_served("knows_endpoints")
     def test_csrf_asks_a_token_where_a_view_is_strict(self, served: Served) -> None:
         for browser in (served.visitor(), served.browser()):
             check_equal(browser.post("/strict?a=1").status, 403, "an own POST to a strict view, without a token")
@@ -389,8 +393,7 @@ class AdapterContract:
         check_equal(browser.get("/every?b=1").status, 403, "a GET of a view that asks for a token at every method")
         check_equal(browser.get("/every?b=1", X_CSRF_Token=token).status, 200, "a GET of it with a token")
 
-    @_served
-    @_if("knows_endpoints")
+    @_served("knows_endpoints")
     def test_csrf_asks_a_token_of_its_own_where_a_view_is_scoped(self, served: Served) -> None:
         browser = served.visitor()
         wide, own = browser.get("/token").text, browser.get("/token?for=/scoped").text
@@ -398,14 +401,14 @@ class AdapterContract:
         check_equal(browser.post("/strict?a=1", X_CSRF_Token=own).status, 403, "another view's token")
         check_equal(browser.post("/scoped?a=1", X_CSRF_Token=own).status, 200, "a scoped view's own token")
 
-    @_served
+    @_served()
     def test_csrf_checks_paths_without_a_view(self, served: Served) -> None:
         browser = served.visitor()
         answered = browser.post("/nowhere", page="cross-site")
         check(answered.status in (403, 404, 405), f"another site's POST to no view: {answered.status}")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after it")
 
-    @_served
+    @_served()
     def test_csrf_lets_safe_methods_pass_and_no_forged_head(self, served: Served) -> None:
         browser = served.visitor()
         check_equal(browser.get("/read", page="cross-site").status, 200, "a link from another site")
@@ -416,8 +419,7 @@ class AdapterContract:
         check(answered.status in (403, 405), f"another site's HEAD: {answered.status}")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after another site's HEAD")
 
-    @_served
-    @_if("knows_endpoints")
+    @_served("knows_endpoints")
     def test_csrf_founds_no_session_for_another_site(self, served: Served) -> None:
         # The browser withheld its cookie: a session founded now would take the place of the one that it has.
         browser = served.browser()
@@ -427,41 +429,35 @@ class AdapterContract:
 
     # ------------------------------------------------------------------------------------------------ templates
 
-    @_served
-    @_if("has_templates")
+    @_served("has_templates")
     def test_template_bears_a_token_that_is_good(self, served: Served) -> None:
         for browser in (served.visitor(), served.browser()):
             answered = browser.get("/form")
             check_equal(answered.status, 200, "a page with a form")
             check({"private", "no-store"} <= answered.listed("cache-control"), "a page with a token may be cached")
-            token = answered.text.partition('name="csrf_token" value="')[2].partition('"')[0]
-            check(token, f"no hidden input: {answered.text[:200]}")
-            sent = browser.post("/write?form=sent", {"csrf_token": token}, page=None)
+            field = _HIDDEN.search(answered.text)
+            check(field, f"no hidden input: {answered.text[:200]}")
+            sent = browser.post("/write?form=sent", {field[1]: field[2]} if field else {}, page=None)
             check_equal(sent.status, 200, "a form with the token of its template")
             check_equal(_data(browser.get("/read"))["form"], "sent", "what the form wrote")
 
     # ------------------------------------------------------------------------------------------------ WebSockets
 
-    @_served
-    @_if("has_websockets")
+    @_served("has_websockets")
     def test_websocket_of_an_own_page_has_the_session(self, served: Served) -> None:
         with served.visitor().open_socket("/socket") as socket:
             check_equal(socket.status, 101, "the handshake of an own page")
             check_equal(socket.receive(), '{"kept": "yes"}', "what a WebSocket finds in the session")
 
-    @_served
-    @_if("has_websockets")
+    @_served("has_websockets")
     def test_websocket_of_another_site_or_of_none_is_turned_away(self, served: Served) -> None:
         browser = served.visitor()
         for origin in ("http://evil.example", None):
             with browser.open_socket("/socket", origin=origin) as socket:
                 check_equal(socket.status, 403, f"the handshake of the origin {origin}")
 
-    @_served
-    @_if("has_websockets")
+    @_served("has_websockets", "watches")
     def test_websocket_is_closed_when_its_session_ends(self, served: Served) -> None:
-        if not self.watches:
-            return
         browser = served.visitor()
         with browser.open_socket("/socket") as socket:
             check_equal(socket.receive(), '{"kept": "yes"}', "what a WebSocket finds in the session")
@@ -470,21 +466,19 @@ class AdapterContract:
 
     # ------------------------------------------------------------------------------------------------ streams
 
-    @_served
-    @_if("has_streams")
+    @_served("has_streams")
     def test_stream_writes_to_the_session(self, served: Served) -> None:
         browser = served.visitor()
         answered = browser.get("/stream")
         check_equal((answered.status, answered.body, answered.is_cut), (200, b"xxx", False), "a stream")
         check("cookie" in answered.listed("vary"), "a stream has no Vary: Cookie")
         want = {"kept": "yes", "begun": True, "sent": 2, "function": "too"}
-        check_equal(_eventually(lambda: _data(browser.get("/read")), want), want, "what a stream wrote")
+        check_equal(self._eventually(lambda: _data(browser.get("/read")), want), want, "what a stream wrote")
         answered = browser.get("/stream/token")
         check_equal(_data(answered), want, "what a function reads in a stream")
         check("cookie" in answered.listed("vary"), "a stream in which a function reads has no Vary: Cookie")
 
-    @_served
-    @_if("has_streams")
+    @_served("has_streams")
     def test_stream_whose_client_hangs_up_leaves_the_site_well(self, served: Served) -> None:
         browser = served.visitor()
         for _ in range(3):
@@ -493,19 +487,18 @@ class AdapterContract:
         browser.post("/write?after=1")
         check_equal(_data(browser.get("/read"))["after"], "1", "a write after it")
 
-    @_served
-    @_if("has_streams")
+    @_served("has_streams")
     def test_stream_whose_store_fails_is_no_whole_answer(self, served: Served) -> None:
         browser = served.visitor()
         served.site.store.is_down = True
         answered = browser.get("/stream/token")
         served.site.store.is_down = False
-        check(answered.status == 503 or answered.is_cut or answered.body == b"", "a stream without its store was whole")
+        check(answered.status >= 500 or answered.is_cut or not answered.body, "a stream without its store was whole")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after it")
 
     # ------------------------------------------------------------------------------------------------ errors
 
-    @_served
+    @_served()
     def test_errors_of_a_view_leave_no_session_without_its_cookie(self, served: Served) -> None:
         browser = served.browser()
         answered = browser.post("/exception?a=1")
@@ -516,7 +509,7 @@ class AdapterContract:
         other.post("/exception?a=1")
         check_equal(_data(other.get("/read"))["kept"], "yes", "a session after a view that raised")
 
-    @_served
+    @_served()
     def test_errors_that_a_view_raises_bear_the_cookie(self, served: Served) -> None:
         browser = served.browser()
         answered = browser.post("/failed?a=1")
@@ -526,20 +519,20 @@ class AdapterContract:
         else:
             check_equal(browser.cookies, {}, "the cookies after an error with which nothing is saved")
 
-    @_served
+    @_served()
     def test_errors_without_a_view_are_the_framework_s_own(self, served: Served) -> None:
         for browser in (served.browser(), served.visitor()):
             answered = browser.get("/nowhere")
             check_equal((answered.status, answered.all("set-cookie")), (404, []), "a path without a view")
 
-    @_served
+    @_served()
     def test_errors_that_redirect_bear_the_cookie(self, served: Served) -> None:
         browser = served.browser()
         answered = browser.post("/redirected?a=1")
         check(answered.status in (302, 303), f"a redirect: {answered.status}")
         check_equal(_data(browser.get("/read")), {"a": "1"}, "what a view wrote that redirected")
 
-    @_served
+    @_served()
     def test_errors_of_the_store_are_503(self, served: Served) -> None:
         browser = served.visitor()
         for path in ("/read", "/data/none", "/data/request", "/token"):
@@ -565,17 +558,19 @@ class AdapterContract:
         if self.has_own_pages:
             check(answered.text.startswith("own page"), f"the 503 of {path} is not its own page: {answered.text[:100]}")
 
-    @_served
+    @_served()
     def test_errors_of_two_cookies_with_one_name_are_told(self, served: Served) -> None:
+        browser = served.visitor()
+        (name,) = browser.cookies
         with _Told() as told:
-            answered = served.visitor().get("/foreign-cookie")
-        check_equal(answered.all("set-cookie"), ["session=another; Path=/"], "a cookie of the application's own")
-        served.rival_told = served.rival_told or "cookie that is named session too" in told.text
+            answered = browser.get(f"/foreign-cookie?name={name}")
+        check(answered.all("set-cookie")[0].startswith(f"{name}=another;"), "a cookie of the application's own is lost")
+        served.rival_told = served.rival_told or f"sets a cookie that is named {name} too" in told.text
         check(served.rival_told, "nothing was logged of another cookie of the session's name")
 
     # ------------------------------------------------------------------------------------------------ applications
 
-    @_served
+    @_served()
     def test_applications_within_one_share_its_session(self, served: Served) -> None:
         browser = served.visitor()
         check_equal(_data(browser.get("/inner/read")), {"kept": "yes"}, "the session in a sub-application")
@@ -584,7 +579,7 @@ class AdapterContract:
         answered = browser.post("/inner/write?forged=1", page="cross-site")
         check_equal(answered.status, 403, "another site's POST to a sub-application")
 
-    @_served
+    @_served("can_be_several")
     def test_applications_side_by_side_keep_apart(self, served: Served) -> None:
         with ExitStack() as stack:
             site = Site.over(open_store("memory:"), blocks=self.blocks)
@@ -597,13 +592,10 @@ class AdapterContract:
 
     # ------------------------------------------------------------------------------------------------ test client
 
-    @_served
+    @_served("has_client")
     def test_client_of_the_framework_keeps_the_session(self, served: Served) -> None:
-        opened = self.client(self.make_app(Site.over(open_store("memory:"), blocks=self.blocks)))
-        if opened is None:
-            return
         own = {"Sec-Fetch-Site": "same-origin"}
-        with opened as ask:
+        with self.client(self.make_app(Site.over(open_store("memory:"), blocks=self.blocks))) as ask:
             check_equal(ask("POST", "/write?a=1", own), (200, "written"), "a write by the framework's test client")
             check_equal(ask("GET", "/read", {}), (200, '{"a": "1"}'), "a read by it")
             check_equal(ask("POST", "/write?b=1", {})[0], 403, "a POST by it that says nothing of its page")
@@ -646,14 +638,6 @@ def _at_once(ask: Callable[[int], Answered], count: int = AT_ONCE) -> list[Answe
         answers = list(pool.map(ask, range(count)))
     check_equal({answered.status for answered in answers}, {200}, f"the answers to {count} overlapping requests")
     return answers
-
-
-def _eventually(ask: Callable[[], Any], want: Any) -> Any:
-    """Ask until the answer is what is wanted: a stream is stored when its end was sent."""
-    end = time.monotonic() + _PATIENCE
-    while (got := ask()) != want and time.monotonic() < end:
-        time.sleep(0.01)
-    return got
 
 
 def _multipart(fields: dict[str, str]) -> tuple[bytes, str]:

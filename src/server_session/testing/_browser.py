@@ -8,12 +8,10 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 from urllib.parse import urlencode
 
 __all__ = ["Answered", "Browser", "Socket"]
-
-_TIMEOUT: Final = 30.0
 
 
 @dataclass
@@ -48,6 +46,8 @@ class Browser:
 
     port: int
     cookies: dict[str, str] = field(default_factory=dict)
+    patience: float = 30.0
+    """Seconds for which it waits for whatever it waits for."""
 
     @property
     def cookie(self) -> str:
@@ -56,7 +56,7 @@ class Browser:
 
     def copy(self) -> "Browser":
         """Return another with the same cookies: a thief's."""
-        return Browser(self.port, {**self.cookies})
+        return Browser(self.port, {**self.cookies}, self.patience)
 
     def get(self, path: str, *, page: str | None = "same-origin", **headers: str) -> Answered:
         """Open a page."""
@@ -84,7 +84,7 @@ class Browser:
         if kind is not None:
             sent.append(("Content-Type", kind))
         sent += self._of(page)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
         try:
             connection.request(method, path, body or None, dict(sent))
             response = connection.getresponse()
@@ -100,14 +100,15 @@ class Browser:
 
     def hang_up_on(self, path: str) -> None:
         """Ask for a page, read its beginning, and go."""
-        with socket.create_connection(("127.0.0.1", self.port), _TIMEOUT) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), self.patience) as connection:
             lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", f"Cookie: {self.cookie}", "", ""]
             connection.sendall("\r\n".join(lines).encode())
             connection.recv(1024)
 
     def open_socket(self, path: str, *, origin: str | None = "own") -> "Socket":
         """Open a WebSocket, from a page of this origin: `"own"` is the site's, `None` says none."""
-        return Socket(self.port, path, self.cookie, f"http://127.0.0.1:{self.port}" if origin == "own" else origin)
+        own = f"http://127.0.0.1:{self.port}"
+        return Socket(self.port, path, self.cookie, own if origin == "own" else origin, self.patience)
 
     def _of(self, page: str | None) -> list[tuple[str, str]]:
         sent = [("Cookie", self.cookie)] if self.cookies else []
@@ -129,8 +130,8 @@ class Browser:
 class Socket:
     """A WebSocket (RFC 6455) from a browser's side; `status` tells how the handshake was answered."""
 
-    def __init__(self, port: int, path: str, cookie: str, origin: str | None) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), _TIMEOUT)
+    def __init__(self, port: int, path: str, cookie: str, origin: str | None, patience: float) -> None:
+        self._connection = socket.create_connection(("127.0.0.1", port), patience)
         lines = [
             f"GET {path} HTTP/1.1",
             f"Host: 127.0.0.1:{port}",

@@ -338,7 +338,7 @@ class Site:
         return chunks() if self.blocks else achunks()
 
     async def _endless(self, here: Here) -> Answer:
-        return Streamed(self._chunks(lambda _: b"x" * 65536, 1_000))
+        return Streamed(self._chunks(lambda _: b"x" * 65536, 200))
 
     async def _stream_of_token(self, here: Here) -> Answer:
         def chunks() -> Iterator[bytes]:
@@ -363,7 +363,9 @@ class Site:
 
     async def _foreign_cookie(self, here: Here) -> Answer:
         await self._read(here)
-        return Headed("another's", [("Set-Cookie", "session=another; Path=/"), ("Cache-Control", "public")])
+        return Headed(
+            "another's", [("Set-Cookie", f"{here.query['name']}=another; Path=/"), ("Cache-Control", "public")]
+        )
 
 
 CARRIERS: Final[Mapping[str, Callable[[Here], tuple[Any, ...]]]] = {
@@ -374,7 +376,8 @@ CARRIERS: Final[Mapping[str, Callable[[Here], tuple[Any, ...]]]] = {
 
 
 def _text(session: Any) -> str:
-    return json.dumps({name: session[name] for name in session}, sort_keys=True)
+    # Django's is not iterable.
+    return json.dumps({name: session[name] for name in session.keys()}, sort_keys=True)  # noqa: SIM118
 
 
 def _described(one: Any) -> tuple[str, Collection[str], Body, Mark]:

@@ -1,7 +1,6 @@
 """Where a test of the suite takes place: a store made for it, used in its own colour, and closed."""
 
 import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -22,7 +21,8 @@ Call: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 
 async def settled(value: T | Awaitable[T]) -> T:
     """Return what a hook gave, awaited if it is awaitable."""
-    if inspect.isawaitable(value):
+    # Not inspect.isawaitable: a proxy, such as Flask's, is asked for what it stands for.
+    if hasattr(value, "__await__"):
         awaited: T = await value
         return awaited
     return value
