@@ -1,5 +1,7 @@
 import asyncio
 import json
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -8,7 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from server_session import MemorySessionStore, ResponseStartedError, Session, SessionNotLoadedError, Sessions
+from server_session import (
+    MemorySessionStore,
+    ResponseStartedError,
+    Session,
+    SessionNotLoadedError,
+    Sessions,
+    StoreError,
+)
 from server_session.starlette import SessionMiddleware, load_session
 from tests.asgi_client import Client, call, scope_of
 from tests.visitors import Watched
@@ -108,3 +117,28 @@ async def test_a_handler_of_every_exception_can_set_a_cookie_on_the_response_tha
     with pytest.raises(ZeroDivisionError):
         await call(app, scope_of())
     assert "session=" in answers[0].headers["set-cookie"]
+
+
+async def test_a_session_that_cannot_be_stored_is_503_whatever_the_application_makes_of_the_error():
+    store = Watched()
+    store.fails = ["set"]
+    ran: list[str] = []
+
+    async def own_page(request: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse("down", 507)
+
+    async def hiding(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"]["a"] = 1
+        with suppress(StoreError):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"of the application's"})
+        ran.append("hiding")
+
+    # Starlette wraps what its handlers see after it began to send.
+    wrapping = Starlette(routes=[Route("/", count)], exception_handlers={StoreError: own_page})
+    for app in (wrapping, hiding):
+        answer = await call(SessionMiddleware(app, session_store=store), scope_of())
+        assert (answer.status, answer.starts) == (503, 1)
+        assert answer.body.startswith(b"Sessions are unavailable")
+    assert ran == ["hiding"]

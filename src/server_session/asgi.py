@@ -38,8 +38,8 @@ _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocke
 _LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 # Applications that tell by the mapping itself who asked for it; of all others C code may have looked past its methods.
 _TELLING: Final = Kinds[bool]({"starlette.applications.Starlette": True})
-# What stands in a session's place where it is to end; Litestar's is a class.
-_NOTHING: Final = frozenset({"builtins.NoneType", "litestar.types.empty.Empty"})
+# What stands in a session's place where it is to end.
+_NOTHING: Final = frozenset({"builtins.NoneType", "litestar.types.empty._EmptyEnum", "litestar.types.empty.Empty"})
 # The mappings of other middlewares.
 _OTHERS: Final = ("starlette.middleware.", "starsessions.", "litestar.middleware.")
 
@@ -66,6 +66,11 @@ class SessionMiddleware:
     A store that does not answer is a 503, if no other response has started.
 
     """
+
+    checks = True
+    """Whether it checks each request: an adapter may do so where its framework knows the endpoint."""
+    tells = False
+    """Whether the mapping hears itself of whoever asks the framework's request for it."""
 
     def __init__(
         self,
@@ -118,6 +123,10 @@ class SessionMiddleware:
             return None
         return endpoint_in(routes, scope)
 
+    def page(self, refusal: Refusal) -> Application | None:  # noqa: ARG002 - for adapters, whose frameworks have pages
+        """Return the application that answers a request that is refused; by default it is answered as it is."""
+        return None
+
     def note_other(self) -> None:
         """Warn once that another middleware beneath this one has a session of its own."""
         if not self._has_noted_other:
@@ -134,6 +143,8 @@ class _Connection:
 
     _started = _closed = _cut_off = False
     _session: object = None
+    # What the session could not be stored for when the response was to start.
+    _failure: StoreError | CookieWithheldError | None = None
 
     def __init__(self, middleware: SessionMiddleware, exchange: Exchange, scope: Scope, send: Send) -> None:
         self._middleware = middleware
@@ -144,12 +155,12 @@ class _Connection:
     async def serve(self, receive: Receive) -> None:
         exchange, middleware, scope = self._exchange, self._middleware, self._scope
         method = scope["method"] if "method" in scope else "GET"  # noqa: SIM401 - each request comes by here
-        if exchange.may_be_forged(method):
+        if middleware.checks and exchange.may_be_forged(method):
             body = AsgiBody(receive)
             refusal = await exchange.check(body, endpoint=lambda: middleware.endpoint_of(scope))
             receive = body.receive
             if refusal is not None:
-                await self._refuse(refusal)
+                await self._refuse(refusal, receive)
                 return
         try:
             wanted = middleware.autoload
@@ -160,6 +171,9 @@ class _Connection:
             try:
                 await middleware.app(scope, receive, self._start)
             finally:
+                if self._failure is not None:
+                    # Whatever the application has made of it: frameworks wrap it, or hide it.
+                    raise self._failure
                 if "session" not in scope or scope["session"] is not self._session:
                     await self._take()
                 if self._started and exchange.is_pending:
@@ -170,7 +184,7 @@ class _Connection:
                 raise
             refusal = exchange.refuse(error)
             # A write that was not answered may have swapped the cookie all the same.
-            await self._refuse(await exchange.commit() or refusal)
+            await self._refuse(await exchange.commit() or refusal, receive)
 
     async def _load(self) -> Session:
         session = self._scope["session"] = self._session = await self._exchange.load()
@@ -200,7 +214,7 @@ class _Connection:
                 await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
 
     async def _start(self, message: Message) -> None:
-        if self._cut_off:
+        if self._cut_off or self._failure is not None:
             # The application may not know yet. What it sends goes nowhere, as with a visitor who has left.
             return
         kind, exchange, scope = message["type"], self._exchange, self._scope
@@ -210,18 +224,25 @@ class _Connection:
             has_answer = exchange.has_answer
             if has_answer and exchange.is_pending:
                 # Saved before the browser can hear of it, and whatever the status.
-                await exchange.commit_late()
+                try:
+                    await exchange.commit_late()
+                except (StoreError, CookieWithheldError) as error:
+                    self._failure = error
+                    raise
             # C code can look at a mapping past its methods, and a stream at any time: then the response depends on it.
             if (
                 has_answer
                 or (
-                    exchange.stored.session is not None and ("app" not in scope or not _TELLING[scope["app"].__class__])
+                    exchange.stored.session is not None
+                    and not self._middleware.tells
+                    and ("app" not in scope or not _TELLING[scope["app"].__class__])
                 )
                 or _is_streamed(message)
             ):
                 headers = AsgiHeaders(message.get("headers", ()))
                 exchange.write_headers(headers)
-                message["headers"] = headers.raw
+                # Another: whoever sent it may keep it, as a cache does, and must not keep the visitor's cookie.
+                message = {**message, "headers": headers.raw}
             self._started = True
             exchange.started()
         elif kind == "websocket.close":
@@ -233,7 +254,17 @@ class _Connection:
                 await exchange.commit_late()
         await self._send(message)
 
-    async def _refuse(self, refusal: Refusal) -> None:
+    async def _refuse(self, refusal: Refusal, receive: Receive) -> None:
+        page = self._middleware.page(refusal) if self._scope["type"] == "http" else None
+        if page is not None:
+            self._failure = None
+            self._scope["session"] = self._session = UnloadedSession(self._load)
+            if refusal.error is None:
+                # A page may say who is logged in.
+                with suppress(StoreError):
+                    await self._load()
+            await page(self._scope, receive, self._start)
+            return
         self._started = True
         if self._scope["type"] == "websocket":
             # Before the handshake is answered this is a 403 to the browser.

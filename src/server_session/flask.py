@@ -163,13 +163,18 @@ class FlaskSession(LazySession, SessionMixin):
 
     def save(self, *, refresh: bool) -> None:
         """Store what has changed; with `refresh` the browser gets a permanent session's cookie again if it did not."""
+        seconds, again = self.kept(refresh=refresh)
+        _Blocking(self.exchange).commit_late()
+        self.exchange.keep_cookie(seconds, again=again)
+
+    def kept(self, *, refresh: bool) -> tuple[float | None, bool]:
+        """Return for how long the browser is to keep the cookie, and whether it gets it again."""
         exchange, session = self.exchange, self._session
         # Asked so, this is no look at the session.
         is_permanent = session is not None and bool(dict.get(session, "_permanent"))
         was_permanent = session is not None and bool(exchange.stored.seen_value("_permanent"))
         again = is_permanent != was_permanent or (is_permanent and (refresh or self.modified))
-        _Blocking(exchange).commit_late()
-        exchange.keep_cookie(exchange.sessions.policy.idle if is_permanent else None, again=again)
+        return exchange.sessions.policy.idle if is_permanent else None, again
 
 
 def _storable(flash: Any) -> Any:
@@ -246,11 +251,15 @@ class ServerSessionInterface(SessionInterface):
             response.response = StreamedBody(response.response, _Blocking(exchange))
 
     def exchange_of(self, app: Flask, request: Request) -> Exchange:
-        """Return the request's exchange, by the application's own settings, which may change between two requests."""
+        """Return the request's exchange."""
+        return self.sessions_of(app).exchange(WsgiRequest.of(request.environ))
+
+    def sessions_of(self, app: Flask) -> Sessions:
+        """Return the sessions by the application's own settings, which may change between two requests."""
         base, values = self._extension.sessions, _values_in(app.config)
         if self._adapted is None or self._adapted[0] is not base or self._adapted[1] != values:
             self._adapted = (base, values, _adapted(base, values))
-        return self._adapted[2].exchange(WsgiRequest.of(request.environ))
+        return self._adapted[2]
 
 
 def _adapted(base: Sessions, values: tuple[Any, ...]) -> Sessions:

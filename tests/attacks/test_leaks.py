@@ -27,7 +27,7 @@ from server_session.flask import ServerSession
 from server_session.kernel.mapping import Session
 from server_session.kernel.unloaded import LazySession
 from server_session.starlette import SessionMiddleware
-from tests.asgi_client import WebSocket, scope_of
+from tests.asgi_client import WebSocket, call, scope_of
 from tests.attacks.stage import HOST, INTERFACES, Browser, Endpoint, Header, Reply, Request, Site, timed_site, victim_at
 from tests.visitors import Watched
 
@@ -122,6 +122,23 @@ def test_an_answer_that_changes_or_expires_the_cookie_is_kept_by_no_cache(interf
     reply = victim_at(site).post(path)
     assert reply.cookie is not None
     assert (is_private(reply), varies(reply), reply.all("cdn-cache-control")) == (True, True, [])
+
+
+def test_a_cache_within_the_application_gets_no_cookie_to_keep():
+    """asks for a page after the victim whose first visit it was, at an application that keeps its answers itself, further in than the sessions (ASGI) — what is kept is what the application said, and no cookie is in it."""  # noqa: E501
+    kept: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not kept:
+            scope["session"]["cart"] = ["tea"]
+            kept.append({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send(kept[0])
+        await send({"type": "http.response.body"})
+
+    site = SessionMiddleware(app, session_store="memory:")
+    victim, attacker = (asyncio.run(call(site, scope_of())) for _ in range(2))
+    assert len(victim.all("set-cookie")) == 1
+    assert attacker.all("set-cookie") == []
 
 
 @both

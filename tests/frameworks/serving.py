@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +14,7 @@ from server_session._urls import open_store
 from server_session.testing import AdapterContract, Site
 from server_session.testing._browser import Browser
 
-__all__ = ["listening", "on_a_loop", "over_redis", "uvicorn_serves", "waitress_serves"]
+__all__ = ["hypercorn_serves", "listening", "on_a_loop", "over_redis", "uvicorn_serves", "waitress_serves"]
 
 
 def over_redis(suite: AdapterContract, url: str) -> None:
@@ -96,6 +97,27 @@ def uvicorn_serves(app: Any, **options: Any) -> Iterator[int]:
             server.should_exit = True
             await task
             waiting.cancel()
+
+        with on_a_loop(serve):
+            yield listener.getsockname()[1]
+
+
+@contextmanager
+def hypercorn_serves(app: Any) -> Iterator[int]:
+    """Serve by Hypercorn, HTTP/2 too to whoever begins with it."""
+    from hypercorn.asyncio import serve as hypercorn_serve
+    from hypercorn.config import Config
+
+    with listening() as listener:
+        config = Config()
+        config.bind = [f"fd://{os.dup(listener.fileno())}"]
+        config.graceful_timeout = config.shutdown_timeout = 1.0
+        config.errorlog = None
+
+        async def serve(end: asyncio.Event, serving: Callable[[], None]) -> None:
+            # It listens already: who comes now waits.
+            serving()
+            await hypercorn_serve(app, config, shutdown_trigger=end.wait)
 
         with on_a_loop(serve):
             yield listener.getsockname()[1]

@@ -213,12 +213,18 @@ def _django(response: Any) -> ResponseHeaders:
     return headers
 
 
+def _litestar(response: Any) -> ResponseHeaders:
+    headers: ResponseHeaders = import_module("server_session.litestar._objects").LitestarHeaders(response)
+    return headers
+
+
 # By name, for none of these is imported before its framework is.
 RESPONSES: Final = Kinds[Maker](
     {
         "starlette.responses.Response": _multi_dict("getlist", "append"),
         "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
         "django.http.response.HttpResponseBase": _django,
+        "litestar.response.base.Response": _litestar,
         "blacksheep.messages.Response": BytesHeaders,
         "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
         "tornado.web.RequestHandler": TornadoHeaders,

@@ -378,7 +378,9 @@ class AdapterContract:
         for path in ("/exempt", "/inner/exempt"):
             answered = browser.post(f"{path}?hook=called", page="cross-site")
             check_equal(answered.status, 200, f"another site's POST to {path}")
-            check_equal(browser.ask("POST", path + "/", page="cross-site").status // 100 in (3, 4), True, path + "/")
+            answered = browser.post(f"{path}/?hook=called", page="cross-site")
+            # Frameworks that serve it by the same view exempt it too.
+            check(answered.status // 100 in (3, 4) or answered.text == "written", f"{path}/: {answered.status}")
         check_equal(_data(browser.get("/read")), {"kept": "yes", "hook": "called"}, "what the exempt view wrote")
 
     @_served("knows_endpoints")

@@ -1,0 +1,185 @@
+"""Sessions for Quart: `quart.session` on the server, the functions, and the check for CSRF.
+
+```python
+app = Quart(__name__)
+ServerSession(app, max_age=timedelta(minutes=30))
+```
+"""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Unpack
+
+import quart
+from quart.sessions import SessionInterface
+from werkzeug.exceptions import ServiceUnavailable
+
+from server_session import adapters, flask
+from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
+from server_session.asgi import Receive, Scope, Send, SessionMiddleware
+from server_session.exceptions import CookieWithheldError, SessionError, StoreError
+from server_session.flask import CsrfRejected
+from server_session.http.carrier import current
+from server_session.kernel.mapping import Session
+
+__all__ = ["CsrfRejected", "QuartSession", "ServerSession", "csrf_exempt", "csrf_protect"]
+
+
+class ServerSession:
+    """Puts `quart.session` on the server, serves the functions, and keeps forged requests out.
+
+    All is as with `server_session.flask.ServerSession`, save that what waits is awaited; `watch` is that of
+    `server_session.asgi.SessionMiddleware`.
+    """
+
+    def __init__(
+        self,
+        app: quart.Quart | None = None,
+        sessions: Sessions | None = None,
+        watch: float | timedelta | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self._sessions = chosen(sessions, settings)
+        self._watch = watch
+        if app is not None:
+            self.init_app(app)
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
+        return self._sessions or configured()
+
+    def init_app(self, app: Any) -> None:
+        """Serve this application too, a `Quart`."""
+        app.session_interface = _Interface(self)
+        app.asgi_app = _Middleware(app, self._watch)
+        app.extensions["server_session"] = self
+        for kind in (StoreError, CookieWithheldError):
+            app.register_error_handler(kind, _answer_refused)
+        for functions in (app.before_request_funcs, app.before_websocket_funcs):
+            # First of all, whatever was registered before this extension.
+            functions[None].insert(0, _check)
+        # What is registered after this comes first.
+        app.after_request_funcs[None].insert(0, _store)
+        for name, function in adapters.template_functions().items():
+            app.jinja_env.globals.setdefault(name, function)
+
+
+class QuartSession(flask.FlaskSession):
+    """`quart.session`, which is loaded when its request is opened."""
+
+    _failure: StoreError | None = None
+
+    async def load(self) -> None:
+        """Load it; where the store fails, whoever looks at it is told."""
+        try:
+            self._session = await self.exchange.load()
+        except StoreError as error:
+            self._failure = error
+
+    def loaded(self) -> Session:
+        """Return the session itself, a whole `dict`."""
+        if self._failure is not None:
+            raise self._failure
+        return super().loaded()
+
+    async def is_alive(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+        """Ask the store whether the session still lives; the question does not restart the idle clock."""
+        return await self.exchange.run(self.exchange.stored.is_alive())
+
+    async def save(self, *, refresh: bool = False) -> None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+        """Store what has changed, now; a WebSocket or a background task does so."""
+        seconds, again = self.kept(refresh=refresh)
+        await self.exchange.commit_late()
+        self.exchange.keep_cookie(seconds, again=again)
+
+
+class _Interface(SessionInterface):
+    def __init__(self, extension: Any) -> None:
+        self.sessions_of: Any = flask.ServerSessionInterface(extension).sessions_of
+
+    async def open_session(self, app: Any, request: Any) -> QuartSession:
+        asgi = AsgiRequest.of(request.scope)
+        exchange = self.sessions_of(app).exchange(asgi)
+        if current.get() is not asgi and not exchange.is_served:
+            # A test's own context, which no server has opened.
+            exchange.serve()
+        session = QuartSession(exchange, request)
+        await session.load()
+        return session
+
+    async def save_session(self, app: Any, session: Any, response: Any) -> None:
+        # Where a server asked all is stored by then, and the cookie is set when the response starts.
+        if isinstance(session, QuartSession) and current.get() is not session.exchange.request:
+            await session.save(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
+            session.exchange.answer(adapters.headers_of(response))
+
+
+class _Middleware(SessionMiddleware):
+    checks, tells = False, True
+
+    def __init__(self, app: Any, watch: float | timedelta | None) -> None:
+        super().__init__(app.asgi_app, autoload=False, watch=watch)
+        self._quart = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            self._sessions = self._quart.session_interface.sessions_of(self._quart)
+        await super().__call__(scope, receive, send)
+
+
+class _Body:
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        body: Any = await quart.request.get_data()
+        return body[:limit], len(body) <= limit
+
+
+def _session() -> QuartSession:
+    proxy: Any = quart.session
+    session: QuartSession = proxy._get_current_object()  # noqa: SLF001 - by Werkzeug
+    return session
+
+
+async def _check() -> None:
+    """Refuse a request that another site may have forged."""
+    session = _session()
+    app, request = quart.current_app, session.request
+    view = app.view_functions.get(request.endpoint or "")
+    endpoint = (view, *map(app.blueprints.get, request.blueprints))
+    body = _Body() if session.exchange.request.is_http else None
+    refusal = await session.exchange.check(body, endpoint=lambda: endpoint)
+    if refusal is not None:
+        raise refusal.error or CsrfRejected(refusal)
+
+
+async def _store(response: Any) -> Any:
+    """Store what has changed, or answer why that fails."""
+    session = _session()
+    exchange = session.exchange
+    if exchange.has_answer:
+        try:
+            await session.save(refresh=quart.current_app.config["SESSION_REFRESH_EACH_REQUEST"])
+        except SessionError as error:
+            # Given up, or the response to the error would be refused for it as well.
+            exchange.stored.abandon()
+            response = await quart.current_app.make_response(await quart.current_app.handle_user_exception(error))
+            with suppress(StoreError):
+                # A write that was not answered may have swapped the cookie all the same.
+                await exchange.commit_late()
+    return response
+
+
+async def _answer_refused(error: StoreError | CookieWithheldError) -> Any:
+    """Return the answer where the session cannot be had, as the application makes its pages of 403 and 503."""
+    refusal = _session().exchange.refuse(error)
+    page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.body.decode())
+    return await quart.current_app.make_response(await quart.current_app.handle_http_exception(page))
+
+
+def _served() -> AsgiRequest | None:
+    scope: Any = quart.request.scope if quart.has_request_context() else None
+    return None if scope is None else AsgiRequest.of(scope)
+
+
+adapters.find_request_by(_served)

@@ -1,0 +1,461 @@
+"""The adapter for Litestar keeps the contract of adapters, and what else Litestar's users count on."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+from jinja2 import DictLoader, Environment
+from litestar import (
+    Controller,
+    HttpMethod,
+    Litestar,
+    MediaType,
+    Request,
+    Response,
+    Router,
+    WebSocket,
+    get,
+    patch,
+    post,
+    websocket,
+)
+from litestar.background_tasks import BackgroundTask
+from litestar.config.csrf import CSRFConfig
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.middleware.session.server_side import ServerSideSessionConfig
+from litestar.params import FromPath
+from litestar.plugins.jinja import JinjaTemplateEngine
+from litestar.response import Redirect, Stream, Template
+from litestar.security.session_auth import SessionAuth
+from litestar.template import TemplateConfig
+from litestar.testing import TestClient
+
+from server_session import Sessions, _sessions, get_session_data
+from server_session.exceptions import ConfigurationError, StoreError
+from server_session.litestar import ServerSession, csrf_exempt, csrf_protect
+from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
+from tests.documents import application_of, hidden_in
+from tests.frameworks.serving import hypercorn_serves, over_redis, uvicorn_serves
+from tests.servers import Server
+from tests.visitors import Watched
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def templates() -> TemplateConfig[Any]:
+    engine = Environment(loader=DictLoader({"form": "<form>{{ csrf_field() }}</form>"}), autoescape=True)
+    return TemplateConfig(instance=JinjaTemplateEngine.from_environment(engine))
+
+
+def own_page(_: AnyRequest, error: Exception) -> Response[str]:
+    assert isinstance(error, HTTPException)
+    return Response(f"own page: {error.detail}", status_code=error.status_code, media_type=MediaType.TEXT)
+
+
+def text(content: str, **options: Any) -> Response[str]:
+    return Response(content, media_type=MediaType.TEXT, status_code=200, **options)
+
+
+def view_of(page: Page) -> HTTPRouteHandler:
+    async def view(request: AnyRequest) -> Response[Any]:
+        async def body() -> bytes:
+            return b"".join([chunk async for chunk in request.stream()])
+
+        async def form() -> dict[str, Any]:
+            return {**await request.form()}
+
+        def render() -> str:
+            return "rendered"
+
+        def replace(mapping: Any) -> None:
+            if mapping is None:
+                request.clear_session()
+            else:
+                request.set_session(mapping)
+
+        given = text("")
+        here = Here(lambda: request.session, request, request.query_params, form, body, given)
+        here.render, here.replace = render, replace
+        match await page.body(here):
+            case Redirected(path):
+                return Redirect(path, status_code=303)
+            case Failed(status):
+                raise HTTPException(status_code=status)
+            case Streamed(chunks):
+                return Stream(chunks, status_code=200)
+            case Encoded(value):
+                return Response(value, status_code=200)
+            case Headed(said, [(_, cookie), (name, value)]):
+                return text(said, headers={"Set-Cookie": cookie, name: value})
+            case "rendered":
+                return Template("form", media_type=MediaType.HTML)
+            case said:
+                return text(str(said), cookies=given.cookies)
+
+    methods = [HttpMethod(method) for method in page.methods]
+    path = page.path.removeprefix("/inner")
+    return HTTPRouteHandler(path, http_method=methods)(page.mark(view))
+
+
+class TestLitestar(AdapterContract):
+    stores = ("memory", "yielding")
+    can_replace = True
+
+    def make_app(self, site: Site) -> Litestar:
+        @websocket("/socket")
+        async def socket(socket: WebSocket[Any, Any, Any]) -> None:
+            await socket.accept()
+            await socket.send_text(await site.greeting(socket.session))
+            await socket.receive()
+
+        inner = Router("/inner", route_handlers=[view_of(page) for page in site.pages if page.is_inner])
+        return Litestar(
+            [socket, inner, *(view_of(page) for page in site.pages if not page.is_inner)],
+            plugins=[ServerSession(site.sessions, watch=site.watch)],
+            exception_handlers={403: own_page, 503: own_page},
+            template_config=templates(),
+            openapi_config=None,
+            logging_config=None,
+        )
+
+    def serve(self, app: Litestar) -> AbstractContextManager[int]:
+        return uvicorn_serves(app)
+
+    @contextmanager
+    def client(self, app: Litestar) -> Iterator[Any]:
+        with TestClient(app) as client:
+
+            def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+                response = client.request(method, path, headers=headers)
+                return response.status_code, response.text
+
+            yield ask
+
+    @pytest.mark.needs("redis-server")
+    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
+        over_redis(self, redis_server.url)
+
+
+# --- what else Litestar's users count on
+
+
+OWN = {"Sec-Fetch-Site": "same-origin"}
+FOREIGN = {"Sec-Fetch-Site": "cross-site"}
+
+
+@post("/write")
+async def write(request: AnyRequest) -> str:
+    request.session["a"] = 1
+    return "written"
+
+
+@get("/read")
+async def read(request: AnyRequest) -> dict[str, Any]:
+    return request.session
+
+
+def site(*handlers: Any, plugin: ServerSession | None = None, **options: Any) -> TestClient[Litestar]:
+    plugin = plugin or ServerSession(session_store="memory:")
+    return TestClient(Litestar([write, read, *handlers], plugins=[plugin], logging_config=None, **options))
+
+
+def test_hypercorn_serves_it_by_http_2() -> None:
+    # Not by a POST: Hypercorn 0.18 fails where an answer comes before the end of a request's body.
+    @get("/begin")
+    async def begin(request: AnyRequest) -> str:
+        request.session["a"] = 1
+        return "begun"
+
+    app = Litestar([begin, read], plugins=[ServerSession(session_store="memory:")], logging_config=None)
+    with (
+        hypercorn_serves(app) as port,
+        httpx2.Client(http1=False, http2=True, base_url=f"http://127.0.0.1:{port}") as ask,
+    ):
+        assert (ask.get("/begin").http_version, ask.get("/begin").text) == ("HTTP/2", "begun")
+        assert ask.get("/read").json() == {"a": 1}
+        assert ask.head("/read", headers=FOREIGN).status_code in (403, 405)
+
+
+def test_a_model_that_is_set_as_the_session_is_stored() -> None:
+    @dataclass
+    class Visit:
+        user: str
+        items: list[int]
+
+    @post("/set")
+    async def set_model(request: AnyRequest) -> None:
+        request.session["old"] = 1
+        request.set_session(Visit("ada", [1, 2]))
+
+    with site(set_model) as client:
+        client.post("/set", headers=OWN)
+        assert client.get("/read").json() == {"user": "ada", "items": [1, 2]}
+
+
+def test_a_session_that_a_handler_returns_makes_the_response_vary_whatever_the_class_of_its_request() -> None:
+    class Special(Request[Any, Any, Any]):
+        @property
+        def special(self) -> str:
+            return "special"
+
+    @get("/mine", request_class=Special)
+    async def mine(request: Special) -> dict[str, Any]:
+        assert request.special == "special"
+        return request.session
+
+    with site(mine) as client:
+        client.post("/write", headers=OWN)
+        for path in ("/mine", "/read"):
+            answered = client.get(path)
+            assert (answered.json(), answered.headers["vary"]) == ({"a": 1}, "Cookie")
+
+
+def test_a_cached_response_bears_nobody_s_cookie_and_nobody_s_session() -> None:
+    calls: list[str] = []
+
+    @get("/hello", cache=60)
+    async def hello(request: AnyRequest) -> str:
+        calls.append("hello")
+        request.session["seen"] = True
+        return "hello"
+
+    @get("/same", cache=60)
+    async def same() -> str:
+        calls.append("same")
+        return "same"
+
+    with site(hello, same) as client:
+        first = client.get("/hello").headers["set-cookie"]
+        client.cookies.clear()
+        second = client.get("/hello").headers["set-cookie"]
+        assert first != second
+        for _ in range(2):
+            assert client.get("/same").text == "same"
+        assert calls == ["hello", "hello", "same"]
+
+
+async def test_a_middleware_within_that_keeps_messages_keeps_nobody_s_cookie() -> None:
+    kept: list[Any] = []
+
+    def keeping(app: Any) -> Any:
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            async def keep(message: Any) -> None:
+                await send(message)
+                kept.append(message)
+
+            await app(scope, receive, keep)
+
+        return serve
+
+    with site(middleware=[keeping]) as client:
+        assert "set-cookie" in client.post("/write", headers=OWN).headers
+    assert not [name for name, _ in kept[0]["headers"] if name == b"set-cookie"]
+
+
+def test_litestar_s_own_check_and_ours_do_not_both_ask_for_a_token() -> None:
+    own = CSRFConfig(secret="secret")
+    with pytest.raises(ConfigurationError, match="csrf_config"):
+        site(csrf_config=own)
+    with site(csrf_config=own, plugin=ServerSession(session_store="memory:", csrf=None)) as client:
+        assert client.post("/write").status_code == 403
+        client.get("/read")
+        answered = client.post("/write", headers={"x-csrftoken": client.cookies["csrftoken"]})
+        assert answered.status_code == 201
+        assert client.get("/read").json() == {"a": 1}
+
+
+def test_litestar_s_own_session_in_the_place_of_ours_is_an_error() -> None:
+    own = ServerSideSessionConfig()
+
+    @get("/other", middleware=[own.middleware])
+    async def other() -> None: ...
+
+    async def user(*_: Any) -> None: ...
+
+    for options in (
+        {"middleware": [own.middleware]},
+        {"route_handlers": [other]},
+        {"on_app_init": [SessionAuth(retrieve_user_handler=user, session_backend_config=own).on_app_init]},
+    ):
+        with pytest.raises(ConfigurationError, match="session of Litestar's own"):
+            Litestar(plugins=[ServerSession(session_store="memory:")], **{"route_handlers": [read], **options})
+
+
+def test_marks_are_heard_on_functions_in_threads_on_controllers_and_on_what_a_decorator_made() -> None:
+    @post("/thread", sync_to_thread=True)
+    @csrf_protect(strict=True)
+    def thread() -> str:
+        return "done"
+
+    @csrf_protect(strict=True)
+    @post("/decorated")
+    async def decorated() -> str:
+        return "done"
+
+    @csrf_protect(strict=True)
+    class Careful(Controller):
+        path = "/careful"
+
+        @post("/inherited")
+        async def inherited(self) -> str:
+            return "done"
+
+    class Mixed(Controller):
+        path = "/mixed"
+
+        @post("/strict")
+        @csrf_protect(strict=True)
+        async def strict(self) -> str:
+            return "done"
+
+        @post("/exempt")
+        @csrf_exempt
+        async def exempt(self) -> str:
+            return "done"
+
+    with site(thread, decorated, Careful, Mixed) as client:
+        client.post("/write", headers=OWN)
+        for path in ("/thread", "/decorated", "/careful/inherited", "/mixed/strict"):
+            answered = client.post(path, headers=OWN)
+            assert (path, answered.status_code) == (path, 403)
+            assert answered.json()["extra"] == {"code": "csrf_token_missing"}
+        assert client.post("/mixed/exempt", headers=FOREIGN).status_code == 201
+    for unmarkable in (Router("/", route_handlers=[]), Litestar([])):
+        with pytest.raises(ConfigurationError, match="mark"):
+            csrf_exempt(unmarkable)
+
+
+def test_the_mark_of_one_handler_does_not_exempt_another_that_serves_the_path() -> None:
+    @post("/hook/{name:str}")
+    @csrf_exempt
+    async def hook(name: FromPath[str]) -> str:
+        return f"hook {name}"
+
+    @post("/hook/own")
+    async def own() -> str:
+        return "own"
+
+    @patch("/hook/{name:str}")
+    async def change(name: FromPath[str]) -> str:
+        return f"changed {name}"
+
+    with site(hook, own, change) as client:
+        client.post("/write", headers=OWN)
+        assert client.post("/hook/pay", headers=FOREIGN).text == "hook pay"
+        assert client.post("/hook/pay/", headers=FOREIGN).text == "hook pay"
+        for path in ("/hook/own", "/hook/own/", "/hook//own", "/write"):
+            assert client.post(path, headers=FOREIGN).status_code == 403
+        assert client.patch("/hook/pay", headers=FOREIGN).status_code == 403
+
+
+def test_a_background_task_does_not_run_where_the_session_could_not_be_stored() -> None:
+    ran: list[str] = []
+    store = Watched()
+
+    @post("/order")
+    async def order(request: AnyRequest) -> Response[str]:
+        request.session["ordered"] = True
+        return Response("thanks", background=BackgroundTask(ran.append, "sent a letter"))
+
+    with site(order, plugin=ServerSession(session_store=store)) as client:
+        store.fails = ["set"]
+        assert client.post("/order", headers=OWN).status_code == 503
+        assert ran == []
+        store.fails = []
+        assert client.post("/order", headers=OWN).status_code == 201
+        assert ran == ["sent a letter"]
+
+
+def test_the_application_s_own_handler_of_a_store_that_fails_comes_first() -> None:
+    store = Watched()
+
+    @get("/function")
+    async def function(request: AnyRequest) -> dict[str, Any]:
+        return await get_session_data(request)
+
+    def down(*_: Any) -> Response[str]:
+        return Response("down", status_code=507)
+
+    plugin = ServerSession(session_store=store, autoload=False)
+    with site(function, plugin=plugin, exception_handlers={StoreError: down}) as client:
+        client.cookies["session"] = "A" * 64
+        store.fails = ["get"]
+        assert client.get("/function").status_code == 507
+
+
+async def test_the_functions_set_the_cookie_on_a_response_of_litestar_s_without_a_plugin() -> None:
+    sessions = Sessions(session_store="memory:")
+
+    @post("/bare")
+    async def bare(request: AnyRequest) -> Response[str]:
+        response = Response("bare", headers={"Cache-Control": "public, no-transform", "VARY": "Accept"})
+        response.set_cookie("other", "value")
+        await sessions.set_session_data(request, response, {"a": 1})
+        await sessions.log_in(request, response, "ada", {"user": "ada"})
+        return response
+
+    @get("/seen")
+    async def seen(request: AnyRequest) -> dict[str, Any]:
+        return await sessions.get_session_data(request)
+
+    with TestClient(Litestar([bare, seen], logging_config=None)) as client:
+        answered = client.post("/bare")
+        assert [one.partition("=")[0] for one in answered.headers.get_list("set-cookie")] == ["other", "session"]
+        assert answered.headers["cache-control"] == "private, no-store, no-transform"
+        assert answered.headers["vary"] == "Accept, Cookie"
+        assert client.get("/seen").json() == {"user": "ada"}
+
+
+def test_a_page_of_a_refusal_can_say_who_is_logged_in() -> None:
+    def page(request: AnyRequest, _: Exception) -> Response[str]:
+        return text(f"not so, {request.session['a']}")
+
+    with site(exception_handlers={403: page}) as client:
+        client.post("/write", headers=OWN)
+        answered = client.post("/write", headers=FOREIGN)
+        assert (answered.text, answered.headers["csrf-rejection"]) == ("not so, 1", "csrf_site")
+
+
+def test_a_route_that_is_added_later_has_the_session() -> None:
+    app = Litestar(plugins=[ServerSession(session_store="memory:")], logging_config=None)
+    app.register(write)
+    app.register(read)
+    with TestClient(app) as client:
+        client.post("/write", headers=OWN)
+        assert client.get("/read").json() == {"a": 1}
+        assert client.post("/write", headers=FOREIGN).status_code == 403
+
+
+def test_autoload_can_ask_which_handler_will_serve() -> None:
+    store = Watched()
+
+    @get("/asset", opt={"asset": True})
+    async def asset() -> str:
+        return "asset"
+
+    plugin = ServerSession(session_store=store, autoload=lambda scope: "asset" not in scope["route_handler"].opt)
+    with site(asset, plugin=plugin) as client:
+        client.post("/write", headers=OWN)
+        store.calls.clear()
+        client.get("/asset")
+        assert store.calls == []
+        assert client.get("/read").json() == {"a": 1}
+
+
+def test_the_document_s_application_counts_logs_in_and_refuses_what_is_forged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    with TestClient(application_of("litestar")) as client:
+        client.follow_redirects = True
+        token = hidden_in(client.get("/").text)
+        assert client.post("/add", data={"csrf_token": "forged"}).status_code == 403
+        assert "nobody: 1" in client.post("/add", data={"csrf_token": token}).text
+        before = client.cookies["session"]
+        page = client.post("/log-in", data={"csrf_token": token, "user": "ada"}).text
+        assert "ada: 1" in page
+        assert client.cookies["session"] != before
+        assert client.post("/log-out", data={"csrf_token": token}).status_code == 403
+        assert "nobody: 0" in client.post("/log-out", data={"csrf_token": hidden_in(page)}).text

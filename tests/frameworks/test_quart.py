@@ -1,0 +1,423 @@
+"""The adapter for Quart keeps the contract of adapters, and what else Quart's users count on."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+from quart import (
+    Blueprint,
+    Quart,
+    Response,
+    abort,
+    flash,
+    jsonify,
+    redirect,
+    render_template_string,
+    request,
+    session,
+    stream_with_context,
+    websocket,
+)
+from quart.views import MethodView
+
+from server_session import _sessions, configure, get_session_data
+from server_session._urls import open_store
+from server_session.exceptions import CarrierError
+from server_session.quart import CsrfRejected, ServerSession, csrf_exempt, csrf_protect
+from server_session.testing import (
+    AdapterContract,
+    Encoded,
+    Failed,
+    Headed,
+    Here,
+    Page,
+    Redirected,
+    Site,
+    Streamed,
+    YieldingStore,
+)
+from tests.documents import application_of, hidden_in
+from tests.frameworks.serving import hypercorn_serves, over_redis
+from tests.servers import Server
+from tests.visitors import Watched
+
+
+def view_of(page: Page) -> Any:
+    async def view() -> Any:  # noqa: RET503 - to abort is to raise
+        async def body() -> bytes:
+            return b"".join([chunk async for chunk in request.body])
+
+        async def form() -> dict[str, Any]:
+            return {**(await request.form)}
+
+        def mapping() -> Any:
+            # Beyond the view there is no proxy.
+            return session._get_current_object()
+
+        given = Response("")
+        here = Here(mapping, request, request.args, form, body, given)
+        here.render = lambda: render_template_string("<form>{{ csrf_input() }}</form>")
+        match await page.body(here):
+            case Redirected(path):
+                abort(redirect(path, 303))
+            case Failed(status):
+                abort(status)
+            case Streamed(chunks):
+                return Response(chunks)
+            case Encoded(value):
+                # As with cookies of its own: nobody can encode a proxy.
+                return jsonify(dict(value))
+            case Headed(text, headers):
+                return text, headers
+            case text:
+                given.set_data(text)
+                return given
+
+    view.__name__ = page.name
+    return page.mark(view)
+
+
+async def own_page(error: Any) -> tuple[str, int]:
+    return f"own page: {error.description}", error.code
+
+
+class TestQuart(AdapterContract):
+    stores = ("memory", "yielding")
+
+    def make_app(self, site: Site) -> Quart:
+        app = Quart(__name__)
+        app.register_error_handler(403, own_page)
+        app.register_error_handler(503, own_page)
+        ServerSession(app, site.sessions, watch=site.watch)
+        inner = Blueprint("inner", __name__, url_prefix="/inner")
+        for page in site.pages:
+            where, path = (inner, page.path.removeprefix("/inner")) if page.is_inner else (app, page.path)
+            where.add_url_rule(path, page.name, view_of(page), methods=[*page.methods])
+        app.register_blueprint(inner)
+
+        @app.websocket("/socket")
+        async def socket() -> None:
+            await websocket.accept()
+            await websocket.send(await site.greeting(session._get_current_object()))
+            await websocket.receive()
+
+        return app
+
+    def serve(self, app: Quart) -> AbstractContextManager[int]:
+        return hypercorn_serves(app)
+
+    @contextmanager
+    def client(self, app: Quart) -> Iterator[Any]:
+        with asyncio.Runner() as runner:
+            client = app.test_client()
+
+            def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+                async def answered() -> tuple[int, str]:
+                    response = await client.open(path, method=method, headers=headers)
+                    return response.status_code, await response.get_data(as_text=True)
+
+                return runner.run(answered())
+
+            yield ask
+
+    @pytest.mark.needs("redis-server")
+    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
+        over_redis(self, redis_server.url)
+
+
+# --- what else Quart's users count on
+
+
+OWN = {"Sec-Fetch-Site": "same-origin"}
+FOREIGN = {"Sec-Fetch-Site": "cross-site"}
+
+
+def shop(store: Any = "memory:", **settings: Any) -> Quart:
+    app = Quart(__name__)
+    ServerSession(app, session_store=store, **settings)
+
+    @app.post("/write")
+    async def write() -> str:
+        session.update(request.args)
+        return "written"
+
+    @app.get("/read")
+    async def read() -> dict[str, Any]:
+        return dict(session)
+
+    return app
+
+
+async def test_a_session_transaction_of_the_test_client_reads_and_writes_the_store() -> None:
+    for store in ("memory:", YieldingStore(open_store("memory:"))):
+        app = shop(store)
+        client = app.test_client()
+        async with client.session_transaction() as opened:
+            opened["user"] = "ada"
+        assert await (await client.get("/read")).get_json() == {"user": "ada"}
+        await client.post("/write?item=tea", headers=OWN)
+        async with client.session_transaction() as opened:
+            assert dict(opened) == {"user": "ada", "item": "tea"}
+            del opened["item"]
+        assert await (await client.get("/read")).get_json() == {"user": "ada"}
+
+
+async def test_the_functions_know_the_request_of_a_test_s_context() -> None:
+    app = shop()
+    sessions = app.extensions["server_session"].sessions
+    async with app.test_request_context("/read"):
+        session["a"] = 1
+        assert await sessions.get_session_data() == {"a": 1}
+    with pytest.raises(CarrierError):
+        await sessions.get_session_data()
+
+
+async def test_a_stream_with_context_has_the_session_and_stores_what_it_writes() -> None:
+    app = shop(YieldingStore(open_store("memory:")))
+
+    @app.get("/stream")
+    async def stream() -> Any:
+        @stream_with_context
+        async def chunks() -> Any:
+            for number in range(3):
+                session["sent"] = number
+                yield f"{session['a']}"
+
+        return chunks()
+
+    client = app.test_client()
+    await client.post("/write?a=x", headers=OWN)
+    assert await (await client.get("/stream")).get_data() == b"xxx"
+    assert await (await client.get("/read")).get_json() == {"a": "x", "sent": 2}
+
+
+async def test_a_view_that_blocks_has_the_mapping_and_the_blocking_functions_in_its_thread() -> None:
+    app = shop(YieldingStore(open_store("memory:")))
+    functions = app.extensions["server_session"].sessions.sync
+
+    @app.post("/blocking")
+    def blocking() -> dict[str, Any]:
+        session["mapping"] = 1
+        functions.set_session_data({"function": 2})
+        return dict(session)
+
+    client = app.test_client()
+    answered = await client.post("/blocking", headers=OWN)
+    assert await answered.get_json() == {"mapping": 1, "function": 2}
+    assert await (await client.get("/read")).get_json() == {"mapping": 1, "function": 2}
+
+
+async def test_quart_s_settings_of_the_cookie_are_kept_and_a_permanent_session_has_a_lifetime() -> None:
+    app = shop()
+    app.config.update(SESSION_COOKIE_NAME="shop", SESSION_COOKIE_SAMESITE="Strict")
+    app.permanent_session_lifetime = timedelta(minutes=5)
+
+    @app.post("/stay")
+    async def stay() -> str:
+        session.permanent = True
+        return "stays"
+
+    client = app.test_client()
+    cookie = (await client.post("/write?a=1", headers=OWN)).headers["set-cookie"]
+    assert cookie.startswith("shop=")
+    assert "SameSite=Strict" in cookie
+    assert "Max-Age" not in cookie
+    assert "Max-Age=300" in (await client.post("/stay", headers=OWN)).headers["set-cookie"]
+    assert "Max-Age=300" in (await client.get("/read")).headers["set-cookie"]
+
+
+async def test_marks_are_heard_on_views_that_block_on_classes_and_on_blueprints() -> None:
+    app = shop()
+    hooks = csrf_exempt(Blueprint("hooks", __name__))
+
+    @hooks.post("/hook/<name>")
+    async def hook(name: str) -> str:
+        return name
+
+    @app.post("/blocking")
+    @csrf_protect(strict=True)
+    def blocking() -> str:
+        return "done"
+
+    class Careful(MethodView):
+        @csrf_protect(strict=True)
+        async def post(self) -> str:
+            return "done"
+
+    app.register_blueprint(hooks)
+    app.add_url_rule("/class", view_func=Careful.as_view("class"))
+    client = app.test_client()
+    await client.post("/write?a=1", headers=OWN)
+    assert (await client.post("/hook/pay", headers=FOREIGN)).status_code == 200
+    for path in ("/blocking", "/class"):
+        answered = await client.post(path, headers=OWN)
+        assert (answered.status_code, answered.headers["csrf-rejection"]) == (403, "csrf_token_missing")
+    # By the application's own paths alone, and before a redirect to another.
+    for path in ("/hook", "/hook/pay/", "/hook//", "/write"):
+        assert (await client.post(path, headers=FOREIGN)).status_code == 403
+
+
+async def test_a_forged_request_is_seen_by_no_function_before_requests() -> None:
+    app = Quart(__name__)
+    seen: list[str] = []
+
+    @app.before_request
+    async def before() -> None:
+        seen.append(request.path)
+
+    ServerSession(app, session_store="memory:")
+    client = app.test_client()
+    async with client.session_transaction() as opened:
+        opened["a"] = 1
+    assert (await client.post("/nowhere", headers=FOREIGN)).status_code == 403
+    assert (await client.post("/nowhere", headers=OWN)).status_code == 404
+    assert seen == ["/nowhere"]
+
+
+async def test_a_store_that_fails_is_told_to_whoever_looks_at_the_session_and_to_nobody_else() -> None:
+    store = Watched()
+    app = shop(store)
+
+    @app.get("/nothing")
+    async def nothing() -> str:
+        return "nothing"
+
+    @app.after_request
+    async def mark(response: Response) -> Response:
+        response.headers["X-Seen"] = "yes"
+        return response
+
+    client = app.test_client()
+    await client.post("/write?a=1", headers=OWN)
+    store.fails = ["get"]
+    assert (await client.get("/nothing")).status_code == 200
+    assert (await client.get("/read")).status_code == 503
+    store.fails = ["merge"]
+    answered = await client.post("/write?a=2", headers=OWN)
+    assert (answered.status_code, answered.headers["cache-control"]) == (503, "private, no-store")
+    store.fails = []
+    assert await (await client.get("/read")).get_json() == {"a": "1"}
+
+
+async def test_a_page_of_a_refusal_can_say_who_is_logged_in() -> None:
+    app = shop(YieldingStore(open_store("memory:")))
+
+    @app.errorhandler(CsrfRejected)
+    async def page(error: CsrfRejected) -> tuple[str, int]:
+        return f"not so, {session['user']}: {error.rejection.code}", 403
+
+    client = app.test_client()
+    await client.post("/write?user=ada", headers=OWN)
+    assert await (await client.post("/write", headers=FOREIGN)).get_data() == b"not so, ada: csrf_site"
+
+
+async def test_a_websocket_sets_the_cookie_with_its_handshake_and_stores_what_it_writes_later() -> None:
+    app = shop(YieldingStore(open_store("memory:")))
+
+    @app.websocket("/socket")
+    async def socket() -> None:
+        session["begun"] = True
+        await websocket.accept()
+        session["then"] = await websocket.receive()
+        await session.save()
+        await websocket.send(str(await session.is_alive()))
+
+    sent: list[Any] = []
+    arriving: asyncio.Queue[Any] = asyncio.Queue()
+    for message in ({"type": "websocket.connect"}, {"type": "websocket.receive", "text": "later"}):
+        arriving.put_nowait(message)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.close":
+            arriving.put_nowait({"type": "websocket.disconnect"})
+
+    headers = [(b"host", b"localhost"), (b"origin", b"http://localhost")]
+    scope = {"type": "websocket", "path": "/socket", "query_string": b"", "scheme": "ws", "headers": headers}
+    await app({**scope, "asgi": {"spec_version": "2.3"}}, arriving.get, send)
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send", "websocket.close"]
+    assert sent[1]["text"] == "True"
+    cookie = dict(sent[0]["headers"])[b"set-cookie"].partition(b";")[0].decode()
+    answered = await app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie})
+    assert await answered.get_json() == {"begun": True, "then": "later"}
+
+
+async def test_a_background_task_saves_what_it_writes_itself() -> None:
+    app = shop(YieldingStore(open_store("memory:")))
+
+    @app.post("/work")
+    async def work() -> str:
+        visit = session._get_current_object()
+
+        async def later() -> None:
+            visit["worked"] = True
+            await visit.save()
+
+        app.add_background_task(later)
+        return "begun"
+
+    client = app.test_client()
+    await client.post("/write?a=1", headers=OWN)
+    await client.post("/work", headers=OWN)
+    await asyncio.gather(*app.background_tasks)
+    assert await (await client.get("/read")).get_json() == {"a": "1", "worked": True}
+
+
+async def test_flashed_messages_are_shown_once() -> None:
+    app = shop()
+
+    @app.post("/flash")
+    async def say() -> str:
+        await flash(Markup("<b>saved</b>"))
+        return "said"
+
+    @app.get("/said")
+    async def said() -> str:
+        return await render_template_string("{% for one in get_flashed_messages() %}{{ one }}{% endfor %}")
+
+    client = app.test_client()
+    await client.post("/flash", headers=OWN)
+    assert await (await client.get("/said")).get_data() == b"<b>saved</b>"
+    assert await (await client.get("/said")).get_data() == b""
+
+
+async def test_an_application_that_is_configured_before_it_serves_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    app = Quart(__name__)
+    ServerSession(app)
+
+    @app.before_serving
+    async def configure_late() -> None:
+        configure()
+
+    @app.get("/")
+    async def index() -> dict[str, Any]:
+        session["a"] = 1
+        return await get_session_data()
+
+    async with app.test_app() as served:
+        assert await (await served.test_client().get("/")).get_json() == {"a": 1}
+
+
+async def test_the_document_s_application_counts_logs_in_and_refuses_what_is_forged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    client = application_of("quart").test_client()
+
+    async def send(path: str, **form: str) -> tuple[int, str]:
+        answered = await client.post(path, form=form, follow_redirects=True)
+        return answered.status_code, await answered.get_data(as_text=True)
+
+    page = await (await client.get("/")).get_data(as_text=True)
+    token = hidden_in(page)
+    assert (await send("/add", csrf_token="forged"))[0] == 403
+    assert "nobody: 1" in (await send("/add", csrf_token=token))[1]
+    page = (await send("/log-in", csrf_token=token, user="ada"))[1]
+    assert "ada: 1" in page
+    assert (await send("/log-out", csrf_token=token))[0] == 403
+    assert "nobody: 0" in (await send("/log-out", csrf_token=hidden_in(page)))[1]
