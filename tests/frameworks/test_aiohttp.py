@@ -123,7 +123,7 @@ class TestAiohttp(AdapterContract):
     def client(self, app: web.Application) -> Iterator[Any]:
         with asyncio.Runner() as runner:
 
-            async def opened() -> TestClient[Any, Any]:
+            async def opened() -> "TestClient[Any, Any]":
                 client = TestClient(TestServer(app))
                 await client.start_server()
                 return client
