@@ -10,8 +10,22 @@ from werkzeug.wrappers import Response
 
 from server_session import CookieHandler, MemorySessionStore, Sessions
 from server_session._record import ENDED
-from server_session.adapters import Exchange, StreamedBody, WsgiHeaders, WsgiRequest, csrf_exempt, csrf_protect
-from server_session.exceptions import CookieWithheldError, NoResponseError, ResponseStartedError, StoreError
+from server_session.adapters import (
+    BytesBody,
+    Exchange,
+    StreamedBody,
+    WsgiHeaders,
+    WsgiRequest,
+    csrf_exempt,
+    csrf_protect,
+)
+from server_session.exceptions import (
+    CookieWithheldError,
+    NoResponseError,
+    ResponseStartedError,
+    SerializationError,
+    StoreError,
+)
 from server_session.exchange import steps
 from server_session.http.carrier import current
 from server_session.stores._base import Outcome
@@ -365,3 +379,27 @@ def test_what_a_mapping_has_not_stored_at_the_end_is_said_once_and_so_is_what_co
     failed.blocking.load()["a"] = 1
     failed.leave()
     assert lost() == 4
+
+
+async def test_one_that_awaits_finds_a_token_in_a_body_that_is_at_hand(sessions: Sessions) -> None:
+    first = exchange_of(sessions)
+    token = await sessions.get_csrf_token(first.request.slots)
+    cookie = answer(first)["Set-Cookie"].partition(";")[0]
+    for sent, status in ((token, None), ("forged", 403)):
+        form = f"csrf_token={sent}".encode()
+        environ = create_environ(method="POST", data=form, headers={"Cookie": cookie})
+        environ["CONTENT_TYPE"] = "application/x-www-form-urlencoded"
+        exchange = sessions.exchange(WsgiRequest.of(environ))
+        exchange.serve()
+        refusal = await exchange.check(BytesBody(form))
+        assert (refusal and refusal.status) == status
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_what_cannot_be_stored_is_given_up_once_it_was_said(sessions: Sessions, blocks: bool) -> None:
+    exchange = exchange_of(sessions)
+    exchange.blocking.load().update(a=1, b=object())
+    with pytest.raises(SerializationError):
+        _ = exchange.blocking.commit() if blocks else asyncio.run(exchange.commit())
+    assert exchange.blocking.commit() is None
+    assert "Set-Cookie" not in answer(exchange)

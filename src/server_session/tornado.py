@@ -2,24 +2,21 @@
 
 import sys
 from asyncio import Future, ensure_future
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from tornado.web import RequestHandler
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from server_session._colour import beside, home
+from server_session._colour import beside
 from server_session._durations import seconds_of
 from server_session._sessions import configured
-from server_session.csrf.decorators import csrf_exempt, csrf_protect
-from server_session.csrf.refusals import Refusal
+from server_session.adapters import BytesBody, Exchange, code_at_end, csrf_exempt, csrf_protect, headers_of, home
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
-from server_session.exchange import Exchange
-from server_session.exchange.sockets import code_at_end
 from server_session.exchange.templates import template_functions
-from server_session.http.body import BytesBody
 from server_session.http.requests import TornadoRequest
-from server_session.http.responses import headers_of
 from server_session.kernel.mapping import Session
 
 __all__ = ["SessionHandler", "SessionWebSocketHandler", "csrf_exempt", "csrf_protect"]
@@ -29,15 +26,11 @@ class SessionHandler(RequestHandler):
     """A handler with `self.session`; it may be mixed in before another.
 
     The application's setting `sessions` is a `Sessions`; without it they are what `configure` made. What is refused, a
-    forged request (403) or one for which the store does not answer (503), goes to `write_error`, and neither `prepare`
-    nor a handler's method sees it. The functions take `self`, as the request and as the response.
-
-    Templates have `csrf_token()`, and as elements `{% raw csrf_input() %}`, `csrf_meta()` and `csrf_script(nonce)`.
-    Tornado's own `xsrf_form_html()` and `xsrf_token` are of the session's tokens too, and with the setting
-    `xsrf_cookies` it is the session's check that decides. With `configure(csrf=None)` they are Tornado's.
+    forged request (403) or one for which the store does not answer (503), goes to `write_error`. The functions take
+    `self`, as the request and as the response. Templates have `csrf_token()`, and `{% raw csrf_input() %}`; Tornado's
+    own `xsrf_form_html()` and `xsrf_token` are the session's too, unless that checks nothing (`csrf=None`).
     """
 
-    _exchange: Exchange
     _session: Session
     _finishing: "Future[None] | None" = None
     _is_stored = False
@@ -48,37 +41,46 @@ class SessionHandler(RequestHandler):
         self._session.mark_accessed()
         return self._session
 
-    async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
-        sessions = self.settings.get("sessions") or configured()
-        exchange = self._exchange = sessions.exchange(TornadoRequest.of(self.request))
+    def __init__(self, application: Application, request: HTTPServerRequest, **kwargs: Any) -> None:
+        super().__init__(application, request, **kwargs)
+        sessions = application.settings.get("sessions") or configured()
+        self._exchange: Exchange = sessions.exchange(TornadoRequest.of(request))
         if sessions.needs_home:
-            exchange.request.home = home()
+            self._exchange.request.home = home()
+        # It is called when the route is known, and before anything of the handler's own.
+        self.prepare = partial(self._begin, self.prepare)  # type: ignore[method-assign]
+
+    async def _execute(self, transforms: list[Any], *args: bytes, **kwargs: bytes) -> None:
+        exchange = self._exchange
         exchange.serve()
-        with exchange.serving():
-            try:
-                if refusal := await self._begin():
-                    # What would prepare the answer gives it.
-                    self.prepare = partial(self.send_error, refusal.status)  # type: ignore[method-assign]
+        try:
+            with exchange.serving():
                 await super()._execute(transforms, *args, **kwargs)
                 if self._finishing is not None:
                     await self._finishing
                 if exchange.is_pending:
                     await exchange.commit_late()
-            finally:
-                exchange.leave()
+        finally:
+            exchange.leave()
+            if not self._finished:
+                self._cut()
 
-    async def _begin(self) -> Refusal | None:
-        """Check the request and load its session, before all else; return the answer where either fails."""
+    async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
         exchange, method = self._exchange, self.request.method or ""
         if exchange.may_be_forged(method):
             body = BytesBody(self.request.body)
             if refusal := await exchange.check(body, endpoint=lambda: type(self), method=method):
-                return refusal
-        try:
-            self._session = await exchange.load()
-        except StoreError as error:
-            return exchange.refuse(error)
-        return None
+                self.send_error(refusal.status)
+                return
+        self._session = await exchange.load()
+        if (prepared := prepare()) is not None:
+            await prepared
+
+    def _cut(self) -> None:
+        """End the response so that its client sees that it is not whole."""
+        self._finished = True
+        connection: Any = self.request.connection
+        connection.close()
 
     def flush(self, include_footers: bool = False) -> "Future[None]":
         """Send what was written; before the first of it the session is stored."""
@@ -129,10 +131,7 @@ class SessionHandler(RequestHandler):
         """Send an error's page; that of a session that cannot be had is of 503, or 403."""
         _, error, _ = kwargs.get("exc_info", (None, None, None))
         if isinstance(error, SessionError) and self._headers_written:
-            # What was sent is not whole, and its client shall see that.
-            self._finished = True
-            connection: Any = self.request.connection
-            connection.close()
+            self._cut()
             return
         if isinstance(error, StoreError | CookieWithheldError):
             status_code = self._exchange.refuse(error).status

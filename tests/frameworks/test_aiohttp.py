@@ -123,7 +123,7 @@ class TestAiohttp(AdapterContract):
     def client(self, app: web.Application) -> Iterator[Any]:
         with asyncio.Runner() as runner:
 
-            async def opened() -> TestClient[Any, Any]:
+            async def opened() -> "TestClient[Any, Any]":
                 client = TestClient(TestServer(app))
                 await client.start_server()
                 return client
@@ -187,6 +187,24 @@ async def token(request: web.Request) -> web.Response:
 def test_a_request_without_setup_is_told_what_is_missing():
     with pytest.raises(CarrierError, match="serves sessions"):
         asyncio.run(get_session(make_mocked_request("GET", "/")))
+
+
+def test_functions_take_a_request_and_its_response_where_nothing_is_set_up():
+    sessions = Sessions()
+
+    async def bare(request: web.Request) -> web.Response:
+        response = web.Response()
+        assert await sessions.set_session_data(request, response, {"number": 1})
+        assert await sessions.set_session_data(request.clone(method="PUT"), response, {"other": 2})
+        response.text = json.dumps(await sessions.get_session_data(request))
+        return response
+
+    app = web.Application()
+    app.router.add_get("/", bare)
+    with aiohttp_serves(app) as port:
+        answered = Browser(port).get("/")
+        assert answered.text == '{"number": 1, "other": 2}'
+        assert len(answered.all("set-cookie")) == 1
 
 
 def test_a_body_of_a_generator_knows_its_request_and_writes_to_the_session(visit):

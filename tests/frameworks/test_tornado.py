@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +387,28 @@ def test_another_cookie_of_the_session_s_name_is_told_however_it_is_set(visit, c
 
     visit({"/other": Other}).get("/other")
     assert "cookie that is named session too" in caplog.text
+
+
+def test_a_request_for_which_nothing_is_configured_does_not_hang(monkeypatch):
+    monkeypatch.setattr(_sessions, "_configured", None)
+    with tornado_serves(Application([("/", Read)])) as port, pytest.raises((OSError, HTTPException)):
+        Browser(port).get("/")
+
+
+def test_a_store_that_breaks_in_a_way_of_its_own_leaves_no_client_waiting(visit, store, monkeypatch):
+    async def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    class Late(SessionHandler):
+        def get(self) -> None:
+            self.session["late"] = self.get_argument("at")
+            monkeypatch.setattr(store, "_ask", broken)
+
+    browser = visit({"/late": Late})
+    with pytest.raises((OSError, HTTPException)):
+        browser.get("/late?at=end")
+    assert browser.get("/read").status == 500
+    assert browser.post("/write", page=None, X_CSRF_Token="x" * 70).status in (403, 500)
 
 
 def test_functions_take_a_handler_that_no_session_handler_is():
