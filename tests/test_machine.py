@@ -1380,7 +1380,7 @@ class FailingMachine(Machine):
         failures, made = [], [*self.made]
         text = self.issued[-1] if self.issued else junk_token()
         marked = self.run(self.news(visit, None)).marked
-        keys = [self.store.id(), *(cookie[:24] for cookie in request.presented)]
+        keys = [self.store.id(), *(cookie[:24] for cookie in (*request.presented, request.cookie) if cookie)]
         nowhere = [Credential.found(key).value for key in keys]
         for cookie in made or (None, *nowhere):
             world, asked = copy.deepcopy((self.world, request))
