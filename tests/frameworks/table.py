@@ -41,7 +41,9 @@ def suites() -> list[type[AdapterContract]]:
 def row(suite: type[AdapterContract]) -> str:
     """Return the row of one framework: in each cell how many tests of that name hold it."""
     name = suite.__module__.rpartition("test_")[2]
-    tests = [(one.split("_")[1], getattr(getattr(suite, one), "needs", ())) for one in dir(suite) if _is_of_the_contract(one)]
+    tests = [
+        (one.split("_")[1], getattr(getattr(suite, one), "needs", ())) for one in dir(suite) if _is_of_the_contract(one)
+    ]
     held = [column for column, needs in tests if all(getattr(suite, need) for need in needs)]
     cells = [str(held.count(column) or "—") for column in COLUMNS]
     source = ROOT / f"src/server_session/{name}"
