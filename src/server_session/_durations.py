@@ -1,11 +1,11 @@
-"""Durations, as settings give them."""
+"""Durations and counts, as settings give them."""
 
 import math
 from datetime import timedelta
 
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["seconds_of"]
+__all__ = ["count_of", "seconds_of"]
 
 
 def seconds_of(setting: str, given: object) -> float:
@@ -18,3 +18,10 @@ def seconds_of(setting: str, given: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise ConfigurationError(f"{setting} must be a positive number of seconds or a timedelta, not {given!r}")
     return float(seconds)
+
+
+def count_of(setting: str, given: object) -> int:
+    """Return a whole number above 0; raises `ConfigurationError`, which names the setting, for anything else."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ConfigurationError(f"{setting} is a whole number above 0, not {given!r}")
+    return given

@@ -10,7 +10,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
-from server_session._durations import seconds_of
+from server_session._durations import count_of, seconds_of
 from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
@@ -135,11 +135,11 @@ class Sessions(Functions):
             renew_on=frozenset(renew_on),
             signals=signals,
             now=clock,
-            max_sessions=None if most is None else _count("max_sessions", most),
+            max_sessions=None if most is None else count_of("max_sessions", most),
             at_max_sessions=at_max_sessions,
             device_details=bool(settings.get("device_details")),
-            max_bytes=_count("max_bytes", settings.get("max_bytes", MAX_BYTES)),
-            max_fields=_count("max_fields", settings.get("max_fields", MAX_FIELDS)),
+            max_bytes=count_of("max_bytes", settings.get("max_bytes", MAX_BYTES)),
+            max_fields=count_of("max_fields", settings.get("max_fields", MAX_FIELDS)),
             token_age=None if csrf is None else csrf.token_age,
             single_use=csrf is not None and csrf.single_use,
         )
@@ -292,9 +292,3 @@ def _unknown(keyword: str) -> str:
     alike = [name for name in Settings.__annotations__ if name.replace("_", "") == plain]
     hint = f"it is spelt {alike[0]}" if alike else _HINTS.get(keyword)
     return f"there is no setting {keyword!r}: {hint or 'use ' + ', '.join(sorted(Settings.__annotations__))}"
-
-
-def _count(setting: str, given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise ConfigurationError(f"{setting} is a whole number above 0, not {given!r}")
-    return given

@@ -140,7 +140,7 @@ class FormTokens(Mapped):
             is_noted = name in names
             return _draft(known or {}, [one for one in names if one != name]) if is_noted else None
 
-        applied = await self._write_if_still_so("validate_csrf_token", remove, first=fields, names={"csrf token"})
+        applied = await self._write_if_still_so("validate_csrf_token", remove, fields=fields, names={"csrf token"})
         return applied and is_noted
 
 

@@ -253,17 +253,16 @@ class Writing(Presence):
         function: str,
         decide: Callable[[Fields | None], Draft | None],
         *,
-        first: Fields | None = None,
+        fields: Fields | None = None,
         names: Collection[str] = (),
     ) -> bool:
         """Read, decide, write if what was read is still so; else pause, and do so again.
 
         `decide` gets the record, `None` where there is no session, and returns what to write, `None` for nothing. It is
-        not asked where the session ended: there False is returned. `first` is a record that was read already; `names`
+        not asked where the session ended: there False is returned. `fields` were read already; `names`
         are what the error of `function` tells of, by default the fields.
         """
         tries = Tries(function)
-        fields = first
         while True:
             if fields is None:
                 fields = await self._look(to_write=True)

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from server_session._durations import seconds_of
+from server_session._durations import count_of, seconds_of
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Colour, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
@@ -87,10 +87,8 @@ class MemorySessionStore(PackedStore):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
-        for name, most in (("max_sessions", max_sessions), ("max_bytes", max_bytes)):
-            if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-                raise ConfigurationError(f"{name} must be a whole number above 0, or None for no bound, not {most!r}")
-        self._most_sessions, self._most_bytes = max_sessions, max_bytes
+        self._most_sessions = None if max_sessions is None else count_of("max_sessions", max_sessions)
+        self._most_bytes = None if max_bytes is None else count_of("max_bytes", max_bytes)
         if when_full not in ("refuse", "evict"):
             raise ConfigurationError(f'when_full must be "refuse" or "evict", not {when_full!r}')
         if when_full == "evict" and max_sessions is None and max_bytes is None:
