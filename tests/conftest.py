@@ -149,7 +149,8 @@ def _serve(app: Any, settings: dict[str, Any]) -> Served:
     import uvicorn
 
     port = settings.pop("port", None) or servers.free_port()
-    limits = {"timeout_graceful_shutdown": 2, "log_level": "warning"}
+    # Of the parsers that there may be, one that lets pass whatever a browser sends.
+    limits = {"timeout_graceful_shutdown": 2, "log_level": "warning", "http": "h11", "loop": "asyncio"}
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **{**limits, **settings}))
     is_up = threading.Event()
 
