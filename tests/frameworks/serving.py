@@ -14,7 +14,21 @@ from server_session._urls import open_store
 from server_session.testing import AdapterContract, Site
 from server_session.testing._browser import Browser
 
-__all__ = ["hypercorn_serves", "listening", "on_a_loop", "over_redis", "uvicorn_serves", "waitress_serves"]
+__all__ = [
+    "AWAITED",
+    "BLOCKING",
+    "hypercorn_serves",
+    "listening",
+    "on_a_loop",
+    "over_redis",
+    "uvicorn_serves",
+    "waitress_serves",
+]
+
+ALL = bool(os.environ.get("SERVER_SESSION_ALL"))
+# Over which stores a suite runs: in the short form over the one in which most can go wrong.
+AWAITED = ("memory", "yielding", "file") if ALL else ("yielding",)
+BLOCKING = ("memory", "file") if ALL else ("memory",)
 
 
 def over_redis(suite: AdapterContract, url: str) -> None:

@@ -23,7 +23,7 @@ from server_session.testing import AdapterContract, Encoded, Failed, Headed, Her
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import listening, on_a_loop, over_redis
+from tests.frameworks.serving import AWAITED, listening, on_a_loop, over_redis
 from tests.patience import PATIENCE
 from tests.servers import Server
 
@@ -96,7 +96,7 @@ def aiohttp_serves(app: web.Application) -> Iterator[int]:
 
 
 class TestAiohttp(AdapterContract):
-    stores = ("memory", "yielding")
+    stores = AWAITED
 
     def make_app(self, site: Site) -> web.Application:
         async def socket(request: web.Request) -> web.WebSocketResponse:

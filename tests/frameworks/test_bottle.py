@@ -15,7 +15,7 @@ from server_session.bottle import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import over_redis, waitress_serves
+from tests.frameworks.serving import BLOCKING, over_redis, waitress_serves
 from tests.servers import Server
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks" / "bottle.md"
@@ -63,7 +63,7 @@ def own_page(error: HTTPError) -> str:
 
 class TestBottle(AdapterContract):
     blocks = True
-    stores = ("memory", "file")
+    stores = BLOCKING
     # Bottle serves none.
     has_websockets = False
 

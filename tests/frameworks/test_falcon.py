@@ -22,7 +22,7 @@ from server_session.falcon import ServerSession, csrf_exempt
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
 from tests.documents import code_of
-from tests.frameworks.serving import over_redis, uvicorn_serves, waitress_serves
+from tests.frameworks.serving import AWAITED, BLOCKING, over_redis, uvicorn_serves, waitress_serves
 
 PAGE = Path(__file__).parents[2] / "docs/frameworks/falcon.md"
 TEMPLATES = Environment(loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True)
@@ -119,7 +119,7 @@ def cross_site(app: Any, *paths: str, method: str = "POST") -> list[int]:
 
 class TestFalcon(AdapterContract):
     blocks = True
-    stores = ("memory", "file")
+    stores = BLOCKING
     has_websockets = False
     can_replace = True
 
@@ -150,7 +150,7 @@ class TestFalcon(AdapterContract):
 
 class TestFalconAsgi(TestFalcon):
     blocks = False
-    stores = ("memory", "yielding")
+    stores = AWAITED
     has_websockets = True
 
     def make_app(self, site: Site) -> Any:

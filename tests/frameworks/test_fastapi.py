@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from server_session.fastapi import CurrentSession, SessionMiddleware
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
-from tests.frameworks.serving import uvicorn_serves
+from tests.frameworks.serving import AWAITED, uvicorn_serves
 from tests.frameworks.test_starlette import TEMPLATES
 
 
@@ -58,7 +58,7 @@ def view_of(page: Page) -> Any:
 
 
 class TestFastAPI(AdapterContract):
-    stores = ("memory", "yielding")
+    stores = AWAITED
     has_own_pages = False
     can_replace = True
 

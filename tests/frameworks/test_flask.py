@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from server_session.flask import ServerSession
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
-from tests.frameworks.serving import waitress_serves
+from tests.frameworks.serving import BLOCKING, waitress_serves
 
 
 def view_of(page: Page) -> Any:
@@ -61,7 +61,7 @@ def own_page(error: HTTPException) -> tuple[str, int]:
 
 class TestFlask(AdapterContract):
     blocks = True
-    stores = ("memory", "file")
+    stores = BLOCKING
     # Flask serves none itself.
     has_websockets = False
 

@@ -39,7 +39,7 @@ from server_session.exceptions import ConfigurationError, StoreError
 from server_session.litestar import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from tests.documents import application_of, hidden_in
-from tests.frameworks.serving import hypercorn_serves, over_redis, uvicorn_serves
+from tests.frameworks.serving import AWAITED, hypercorn_serves, over_redis, uvicorn_serves
 from tests.servers import Server
 from tests.visitors import Watched
 
@@ -102,7 +102,7 @@ def view_of(page: Page) -> HTTPRouteHandler:
 
 
 class TestLitestar(AdapterContract):
-    stores = ("memory", "yielding")
+    stores = AWAITED
     can_replace = True
 
     def make_app(self, site: Site) -> Litestar:

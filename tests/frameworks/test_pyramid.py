@@ -37,7 +37,7 @@ from server_session.pyramid import CsrfRejected, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import over_redis, waitress_serves
+from tests.frameworks.serving import BLOCKING, over_redis, waitress_serves
 from tests.servers import Server
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks" / "pyramid.md"
@@ -81,7 +81,7 @@ def own_page(error: HTTPException, request: Any) -> Response:
 
 class TestPyramid(AdapterContract):
     blocks = True
-    stores = ("memory", "file")
+    stores = BLOCKING
     # Pyramid serves none.
     has_websockets = False
 

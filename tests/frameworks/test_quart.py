@@ -41,7 +41,7 @@ from server_session.testing import (
     YieldingStore,
 )
 from tests.documents import application_of, hidden_in
-from tests.frameworks.serving import hypercorn_serves, over_redis
+from tests.frameworks.serving import AWAITED, hypercorn_serves, over_redis
 from tests.servers import Server
 from tests.visitors import Watched
 
@@ -86,7 +86,7 @@ async def own_page(error: Any) -> tuple[str, int]:
 
 
 class TestQuart(AdapterContract):
-    stores = ("memory", "yielding")
+    stores = AWAITED
 
     def make_app(self, site: Site) -> Quart:
         app = Quart(__name__)

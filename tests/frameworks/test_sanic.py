@@ -25,7 +25,7 @@ from server_session.testing import AdapterContract, Encoded, Failed, Headed, Her
 from server_session.testing._browser import Answered, Browser
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import listening, on_a_loop, over_redis, uvicorn_serves
+from tests.frameworks.serving import AWAITED, listening, on_a_loop, over_redis, uvicorn_serves
 
 # Sanic's own test client, of a year before.
 pytestmark = [
@@ -111,7 +111,7 @@ def sanic_serves(app: Sanic) -> Iterator[int]:
 
 
 class TestSanic(AdapterContract):
-    stores = ("memory", "yielding")
+    stores = AWAITED
     can_replace = True
 
     def make_app(self, site: Site) -> Sanic:

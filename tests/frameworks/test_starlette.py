@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from server_session.adapters import template_functions
 from server_session.starlette import SessionMiddleware
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
-from tests.frameworks.serving import uvicorn_serves
+from tests.frameworks.serving import AWAITED, uvicorn_serves
 
 TEMPLATES = Jinja2Templates(
     env=Environment(loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True)
@@ -63,7 +63,7 @@ def view_of(page: Page) -> Any:
 
 
 class TestStarlette(AdapterContract):
-    stores = ("memory", "yielding", "file")
+    stores = AWAITED
     has_own_pages = False
     can_replace = True
     middleware: Any = SessionMiddleware

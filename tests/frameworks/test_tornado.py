@@ -23,7 +23,7 @@ from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from server_session.tornado import SessionHandler, SessionWebSocketHandler, csrf_exempt, csrf_protect
 from tests.documents import code_of
-from tests.frameworks.serving import listening, on_a_loop, over_redis
+from tests.frameworks.serving import AWAITED, listening, on_a_loop, over_redis
 from tests.patience import PATIENCE
 from tests.servers import Server
 
@@ -94,7 +94,7 @@ def tornado_serves(app: Application) -> Iterator[int]:
 
 
 class TestTornado(AdapterContract):
-    stores = ("memory", "yielding")
+    stores = AWAITED
 
     def make_app(self, site: Site) -> Application:
         class Socket(SessionWebSocketHandler):
