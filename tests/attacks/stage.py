@@ -279,7 +279,9 @@ class Site:
     # --- the application
 
     def _answer(self, result: Any) -> tuple[list[Header], bytes]:
-        return [("Content-Type", "application/json"), *self.response_headers], json.dumps(result).encode()
+        content = json.dumps(result).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
+        return [*headers, *self.response_headers], content
 
     async def _asgi(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""

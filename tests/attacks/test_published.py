@@ -575,9 +575,9 @@ def test_cve_2026_27205_the_mapping_of_each_interface_varies_on_the_cookie(inter
     """does the same over the bare interfaces — Vary: Cookie for each way to look, and for the functions."""
 
     def tells(request: Request) -> None:
-        # A framework says itself that the mapping was asked for; plain ASGI does not, and so always varies.
+        # Starlette says itself that the mapping was asked for; plain ASGI does not, and so always varies.
         if interface == "asgi":
-            request.carrier["app"] = site
+            request.carrier["app"] = Starlette()
 
     async def look(request: Request) -> Any:
         tells(request)

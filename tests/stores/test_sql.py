@@ -1123,7 +1123,7 @@ def test_a_url_that_cannot_work_is_refused(url: str, what: str) -> None:
         *((f"{driver}://127.0.0.1/session?colour=red", "colour", "not known") for driver in NETWORKED),
         *((f"sqlite+{driver}:////sessions.db?mode=ro", "mode", "not known") for driver in ("pysqlite", "aiosqlite")),
         # SQLAlchemy hands on the text, and any text is true.
-        ("mysql+pymysql://127.0.0.1/session?ssl_disabled=false", "ssl_disabled", "not known"),
+        ("mysql+pymysql://127.0.0.1/session?ssl_disabled=false", "ssl_disabled", "can be true"),
         # What the store's own limits would take the place of.
         ("postgresql+psycopg://127.0.0.1/session?options=-csearch_path%3Dshop", "options", "the store's to set"),
         ("postgresql+psycopg_async://127.0.0.1/session?connect_timeout=9", "connect_timeout", "the store's to set"),

@@ -20,8 +20,7 @@ def _of_libpq(_url: URL) -> Collection[str]:
 
 
 def _of_signature(module: str, *further: str) -> Callable[[URL], Collection[str]]:
-    # As text "false" would switch TLS off as well.
-    return lambda _url: {*inspect.signature(import_module(module).connect).parameters, *further} - {"ssl_disabled"}
+    return lambda _url: {*inspect.signature(import_module(module).connect).parameters, *further}
 
 
 def _of_sqlite(url: URL) -> Collection[str]:
@@ -51,6 +50,9 @@ def check_parameters(spoken: type[DefaultDialect], url: URL, own: Collection[str
             raise refusal_of(name, "is the store's to set: give it a `timeout`, or an engine of your own")
         if known is not None and name not in known(url):
             raise refusal_of(name, f"is not known to {spoken.driver}")
+        # PyMySQL gets it as text, and any text switches TLS off.
+        if name == "ssl_disabled" and url.query[name] != "true":
+            raise refusal_of(name, "can be true, or left out")
 
 
 def unreadable(spoken: type[DefaultDialect], url: URL) -> ConfigurationError | None:
