@@ -100,27 +100,30 @@ def check_quickly(run: Run, for_pytest: Sequence[str], environment: dict[str, st
 def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], environment: dict[str, str]) -> None:
     """Format, lint, types, all tests, and on other Pythons those that may tell them apart."""
     python = str(MAIN)
-    coverage = (python, "-m", "coverage")
-    run.commands("coverage begins", (*coverage, "erase"))
+    is_long = "SERVER_SESSION_ALL" in environment
     commands: dict[str, Command] = {}
     if for_pytest:
-        run.commands("tests", (*coverage, "run", "-m", "pytest", *for_pytest), **environment)
+        commands["tests"] = (python, *PYTEST, *for_pytest)
     else:
-        covered = groups((*coverage, "run", *PYTEST), *NOT_COVERED)
         plain = groups((python, *PYTEST))
-        commands |= {**plain, **covered, "tests": (*covered["tests"], "-m", f"not ({DRAWN})")}
+        # It doubles what Python 3.11 takes, and is only read.
+        covered = groups((python, "-m", "coverage", "run", *PYTEST), *NOT_COVERED) if is_long else {}
+        commands |= {**plain, **covered}
+        commands["tests"] = (*commands["tests"], "-m", f"not ({DRAWN})")
         commands["drawn"] = (*plain["tests"], "-m", DRAWN)
     for version in others:
         other = str(ROOT / f".venv-{version}/bin/python")
         chosen = (other, *PYTEST, *for_pytest) if for_pytest else (*QUICKLY, other, *PYTEST, *ON_EACH_PYTHON)
         commands[f"Python {version}"] = (*chosen, *BESIDE, "-m", "not once")
-    if "SERVER_SESSION_ALL" in environment and not for_pytest:
+    if is_long and not for_pytest:
         # Of its plugin's hooks pytest warns.
         commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, "-p", "no:dash", GUESTS)
     if (ROOT / "bench/__main__.py").exists():
         commands["bench"] = (python, "-m", "bench", "--smoke")
     run.together({**commands, **static_checks(python)}, **environment)
-    run.commands("coverage", (*coverage, "combine", "--quiet"), (*coverage, "report"))
+    if is_long and not for_pytest:
+        coverage = (python, "-m", "coverage")
+        run.commands("coverage", (*coverage, "combine", "--quiet"), (*coverage, "report"), (*coverage, "erase"))
 
 
 def static_checks(python: str) -> dict[str, Command]:
