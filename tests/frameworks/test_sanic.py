@@ -216,6 +216,23 @@ def test_a_response_middleware_that_raises_or_replaces_takes_no_cookie_away():
         assert read.text == ("{'a': 1}" if raises else "another")
 
 
+def test_cookies_of_the_application_s_own_go_along(caplog: pytest.LogCaptureFixture):
+    app = shop()
+
+    @app.get("/cookies")
+    async def cookies(request: Request) -> HTTPResponse:
+        request.ctx.session["a"] = 2
+        response = text("with cookies")
+        response.add_cookie("theme", "dark")
+        response.add_cookie("session", "another")
+        return response
+
+    (answered,) = answers(app, ("GET", "/cookies", "same-origin"))
+    assert answered.status == 200
+    assert [one.partition(";")[0] for one in answered.all("set-cookie")] == ["theme=dark", "session=another"]
+    assert "cookie that is named session too" in caplog.text
+
+
 def test_what_a_response_middleware_writes_is_stored():
     app = shop()
 
