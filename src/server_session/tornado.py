@@ -66,14 +66,16 @@ class SessionHandler(RequestHandler):
                 self._cut()
 
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
-        exchange, method = self._exchange, self.request.method or ""
+        exchange, method, refusal = self._exchange, self.request.method or "", None
         if exchange.may_be_forged(method):
             body = BytesBody(self.request.body)
-            if refusal := await exchange.check(body, endpoint=lambda: type(self), method=method):
-                self.send_error(refusal.status)
-                return
-        self._session = await exchange.load()
-        if (prepared := prepare()) is not None:
+            refusal = await exchange.check(body, endpoint=lambda: type(self), method=method)
+        if refusal is None or refusal.error is None:
+            # A page that refuses may say who is logged in.
+            self._session = await exchange.load()
+        if refusal is not None:
+            self.send_error(refusal.status)
+        elif (prepared := prepare()) is not None:
             await prepared
 
     def _cut(self) -> None:
@@ -102,13 +104,12 @@ class SessionHandler(RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> "Future[None]":
         """End the response; before that the session is stored."""
-        if self._is_stored or (self._finishing is None and not self._exchange.is_pending):
+        if self._finished or self._is_stored or not self._exchange.is_pending:
             return super().finish(chunk)
-        # Tornado ends each response whose end was not sent yet, and this one may wait for its store.
-        if self._finishing is None:
-            if chunk is not None:
-                self.write(chunk)
-            self._finishing = ensure_future(self._store_and_finish())
+        if chunk is not None:
+            self.write(chunk)
+        # It waits for its store, and nothing may be done or written meanwhile that belongs to no response any more.
+        self._finished, self._finishing = True, ensure_future(self._store_and_finish())
         return self._finishing
 
     async def _store_and_finish(self) -> None:
@@ -121,10 +122,10 @@ class SessionHandler(RequestHandler):
             exchange.stored.abandon()
             # A write that was not answered may have swapped the cookie all the same.
             await exchange.commit()
-            self._is_stored = True
+            self._is_stored, self._finished = True, False
             self.send_error(exc_info=failure)
         else:
-            self._is_stored = True
+            self._is_stored, self._finished = True, False
             await super().finish()
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
