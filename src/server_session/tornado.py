@@ -13,7 +13,16 @@ from tornado.websocket import WebSocketHandler
 from server_session._colour import beside
 from server_session._durations import seconds_of
 from server_session._sessions import configured
-from server_session.adapters import BytesBody, Exchange, code_at_end, csrf_exempt, csrf_protect, headers_of, home
+from server_session.adapters import (
+    BytesBody,
+    Exchange,
+    Refusal,
+    code_at_end,
+    csrf_exempt,
+    csrf_protect,
+    headers_of,
+    home,
+)
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.exchange.templates import template_functions
 from server_session.http.requests import TornadoRequest
@@ -66,17 +75,23 @@ class SessionHandler(RequestHandler):
                 self._cut()
 
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
-        exchange, method, refusal = self._exchange, self.request.method or "", None
-        if exchange.may_be_forged(method):
-            body = BytesBody(self.request.body)
-            refusal = await exchange.check(body, endpoint=lambda: type(self), method=method)
+        refusal = await self._check()
         if refusal is None or refusal.error is None:
             # A page that refuses may say who is logged in.
-            self._session = await exchange.load()
+            self._session = await self._exchange.load()
+        if refusal is None:
+            if (prepared := prepare()) is not None:
+                await prepared
+            # It may have changed the method, by which the one that serves is chosen.
+            refusal = None if self._finished else await self._check()
         if refusal is not None:
             self.send_error(refusal.status)
-        elif (prepared := prepare()) is not None:
-            await prepared
+
+    async def _check(self) -> Refusal | None:
+        exchange, method = self._exchange, self.request.method or ""
+        if not exchange.may_be_forged(method):
+            return None
+        return await exchange.check(BytesBody(self.request.body), endpoint=lambda: type(self), method=method)
 
     def _cut(self) -> None:
         """End the response so that its client sees that it is not whole."""

@@ -468,6 +468,22 @@ def test_nothing_runs_and_nothing_is_written_after_the_end_that_waits_for_its_st
     assert ran == []
 
 
+def test_a_method_that_prepare_changes_is_checked_as_the_one_that_serves(visit):
+    class Override(Write):
+        def prepare(self) -> None:
+            self.request.method = self.get_argument("_method", self.request.method)
+
+        @csrf_exempt
+        def put(self) -> None:
+            self.write("put")
+
+    browser = visit({"/override": Override})
+    for path, page, status in [("GET", "cross-site", 200), ("POST", "cross-site", 403), ("POST", "same-origin", 200)]:
+        assert browser.get(f"/override?_method={path}", page=page).status == status
+    assert browser.ask("PUT", "/override?_method=POST", page="cross-site").status == 403
+    assert browser.ask("PUT", "/override", page="cross-site").text == "put"
+
+
 def test_a_page_that_refuses_may_say_who_is_logged_in(visit):
     class Own(SessionHandler):
         def post(self) -> None:
