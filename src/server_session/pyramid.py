@@ -136,7 +136,8 @@ def _own(response: Any, request: Any) -> Any:
     """Return a response that is this request's alone: whoever made it may answer others with it, at the same time."""
     if response is vars(request).get("response"):
         return response
-    own = type(response).__new__(type(response))
+    kind: Any = type(response)
+    own = kind.__new__(kind)
     vars(own).update(vars(response))
     own.headerlist = [*response.headerlist]
     return own

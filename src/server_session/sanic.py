@@ -3,7 +3,7 @@
 import asyncio
 from copy import copy
 from inspect import isawaitable
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from sanic import HTTPResponse, Request
 from sanic.exceptions import Forbidden, ServiceUnavailable
@@ -93,11 +93,11 @@ class _Request(Request):
         return answer
 
     async def _connected(self, response: Any) -> Any:
-        answer: Any = await super().respond(response)
+        answer, connection = await super().respond(response), cast("Any", self.stream)
         if isinstance(answer, BaseHTTPResponse) and not isinstance(answer, _Streamed):
             # Another: whoever made it may answer others with it, at the same time too.
-            answer = self.stream.respond(copy(answer))
-            answer.headers, answer._cookies = answer.headers.copy(), None
+            answer = connection.respond(copy(answer))
+            answer.headers, answer._cookies = answer.headers.copy(), None  # noqa: SLF001 - they are of the other
         return answer
 
 

@@ -93,7 +93,7 @@ class ServerSession(InitPlugin, ReceiveRoutePlugin):
         """Keep what depends on the session out of Litestar's cache, whose keys know no cookie."""
         kept = copy(caching)
         # Asked for when all was sent: a stream may look at the session until then.
-        kept.get_store_from_app = lambda app: _Shared(caching.get_store_from_app(app), self)  # type: ignore[method-assign]
+        vars(kept)["get_store_from_app"] = lambda app: _Shared(caching.get_store_from_app(app), self)
         return kept
 
 
