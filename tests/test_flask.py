@@ -468,6 +468,22 @@ def test_a_streamed_body_may_yet_look_so_its_response_varies(app: Flask) -> None
     assert app.test_client().get("/").headers["Vary"] == "Cookie"
 
 
+def test_a_response_that_the_application_keeps_is_another_for_each_visitor(app: Flask) -> None:
+    kept = flask.Response("kept")
+
+    @view(app, "/write")
+    def write() -> flask.Response:
+        flask.session["a"] = 1
+        return kept
+
+    @view(app, "/read")
+    def read() -> flask.Response:
+        return kept
+
+    assert "Set-Cookie" in app.test_client().get("/write").headers
+    assert "Set-Cookie" not in app.test_client().get("/read").headers
+
+
 def test_a_response_that_sets_the_cookie_is_for_no_cache(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     @view(app)
     def put() -> flask.Response:

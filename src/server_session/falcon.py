@@ -59,7 +59,7 @@ class _Middleware:
         found, exchange = self._find(uri, req=req), self._exchange_of(req)
         if found is None or found[0] is None:
             # A sink, or nothing: no middleware comes between, and what waits cannot be asked. So no body is read.
-            guard = exchange.guard(unknown, None)
+            guard = exchange.guard(unknown, req.method)
             if guard and (refusal := drive(exchange.checked(guard, None, None, _ask_nobody))):
                 raise _error_of(refusal)
             return found
@@ -100,7 +100,8 @@ class _Middleware:
 
     def process_resource(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
         exchange = self._exchange_of(req)
-        refusal = exchange.blocking.check(WsgiBody(req.env), endpoint=lambda: exchange.request.slots[_VIEW])
+        body, endpoint = WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
+        refusal = exchange.blocking.check(body, endpoint=endpoint, method=req.method)
         req.stream = req.env["wsgi.input"]
         if refusal:
             raise _error_of(refusal)
@@ -114,8 +115,8 @@ class _Middleware:
             async def again() -> Any:
                 return (first.pop() if first else None) or await receive()
 
-            body = AsgiBody(again)
-            refusal = await exchange.check(body, endpoint=lambda: exchange.request.slots[_VIEW])
+            body, endpoint = AsgiBody(again), lambda: exchange.request.slots[_VIEW]
+            refusal = await exchange.check(body, endpoint=endpoint, method=req.method)
             req._first_event, req._receive = None, body.receive
             if refusal:
                 raise _error_of(refusal)

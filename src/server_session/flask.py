@@ -9,6 +9,7 @@ ServerSession(app)
 
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from copy import copy
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Final, TypeVar, Unpack
@@ -116,6 +117,7 @@ class ServerSession:
             before.insert(0, _check)
             # Last of all: what is registered after this comes first.
             app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
+            app.after_request_funcs.setdefault(None, []).insert(0, _own)
         for name, function in template_functions(lambda: _Blocking(_session().exchange)).items():
             app.jinja_env.globals.setdefault(name, function)
 
@@ -317,6 +319,13 @@ def _endpoint() -> object:
     """Return the view that will serve the request, with the blueprints that it is in; `None` where there is none."""
     view = current_app.view_functions.get(flask_request.endpoint or "")
     return (view, *map(current_app.blueprints.get, flask_request.blueprints))
+
+
+def _own(response: Response) -> Response:
+    """Return a response that is this request's alone: whoever made it may answer others with it, at the same time."""
+    own = copy(response)
+    own.headers = response.headers.copy()
+    return own
 
 
 def _answer_refused(error: StoreError | CookieWithheldError) -> Response:

@@ -121,15 +121,26 @@ def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable
     def tween(request: Any) -> Any:
         blocking = _exchange_of(request).blocking
         try:
-            response = handler(request)
+            response = _own(handler(request), request)
             blocking.commit_late()
         except (StoreError, CookieWithheldError, CsrfRejected):
-            response = request.invoke_exception_view()
+            response = _own(request.invoke_exception_view(), request)
             # A write that was not answered may have swapped the cookie all the same.
             blocking.commit()
         return response
 
     return tween
+
+
+def _own(response: Any, request: Any) -> Any:
+    """Return a response that is this request's alone: whoever made it may answer others with it, at the same time."""
+    if response is vars(request).get("response"):
+        return response
+    kind: Any = type(response)
+    own = kind.__new__(kind)
+    vars(own).update(vars(response))
+    own.headerlist = [*response.headerlist]
+    return own
 
 
 def _checked(view: Callable[[Any, Any], Any], info: Any) -> Callable[[Any, Any], Any]:

@@ -1,8 +1,9 @@
 """Sessions for Sanic, on its own server and under ASGI: `ServerSession(app)` serves `request.ctx.session`."""
 
 import asyncio
+from copy import copy
 from inspect import isawaitable
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from sanic import HTTPResponse, Request
 from sanic.exceptions import Forbidden, ServiceUnavailable
@@ -72,7 +73,7 @@ class _Request(Request):
     # No middleware of responses: Sanic swallows what one raises.
     async def respond(self, response: BaseHTTPResponse | None = None, **options: Any) -> Any:
         exchange, stream = _exchange_of(self), None if response else _Streamed(self, **options)
-        answer = await super().respond(stream or response)
+        answer = await self._connected(stream or response)
         if not exchange.is_served or not isinstance(answer, BaseHTTPResponse):
             return answer
         exchange.answer_anew()
@@ -83,12 +84,20 @@ class _Request(Request):
             await exchange.commit_late()
         elif refusal := await exchange.commit():
             self.reset_response()
-            answer = await super().respond(await _page(self, refusal))
+            answer = await self._connected(await _page(self, refusal))
         # What makes Sanic's JSON looks past the mapping's methods.
         varies = isinstance(answer, JSONResponse) or (stream and "content-length" not in stream.headers)
         exchange.answer(headers_of(answer), varies=bool(varies))
         if stream is None:
             exchange.leave()
+        return answer
+
+    async def _connected(self, response: Any) -> Any:
+        answer, connection = await super().respond(response), cast("Any", self.stream)
+        if isinstance(answer, BaseHTTPResponse) and not isinstance(answer, _Streamed):
+            # Another: whoever made it may answer others with it, at the same time too.
+            answer = connection.respond(copy(answer))
+            answer.headers, answer._cookies = answer.headers.copy(), None  # noqa: SLF001 - they are of the other
         return answer
 
 

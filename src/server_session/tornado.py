@@ -13,7 +13,16 @@ from tornado.websocket import WebSocketHandler
 from server_session._colour import beside
 from server_session._durations import seconds_of
 from server_session._sessions import configured
-from server_session.adapters import BytesBody, Exchange, code_at_end, csrf_exempt, csrf_protect, headers_of, home
+from server_session.adapters import (
+    BytesBody,
+    Exchange,
+    Refusal,
+    code_at_end,
+    csrf_exempt,
+    csrf_protect,
+    headers_of,
+    home,
+)
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.exchange.templates import template_functions
 from server_session.http.requests import TornadoRequest
@@ -66,15 +75,23 @@ class SessionHandler(RequestHandler):
                 self._cut()
 
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
+        refusal = await self._check()
+        if refusal is None or refusal.error is None:
+            # A page that refuses may say who is logged in.
+            self._session = await self._exchange.load()
+        if refusal is None:
+            if (prepared := prepare()) is not None:
+                await prepared
+            # It may have changed the method, by which the one that serves is chosen.
+            refusal = None if self._finished else await self._check()
+        if refusal is not None:
+            self.send_error(refusal.status)
+
+    async def _check(self) -> Refusal | None:
         exchange, method = self._exchange, self.request.method or ""
-        if exchange.may_be_forged(method):
-            body = BytesBody(self.request.body)
-            if refusal := await exchange.check(body, endpoint=lambda: type(self), method=method):
-                self.send_error(refusal.status)
-                return
-        self._session = await exchange.load()
-        if (prepared := prepare()) is not None:
-            await prepared
+        if not exchange.may_be_forged(method):
+            return None
+        return await exchange.check(BytesBody(self.request.body), endpoint=lambda: type(self), method=method)
 
     def _cut(self) -> None:
         """End the response so that its client sees that it is not whole."""
@@ -102,13 +119,12 @@ class SessionHandler(RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> "Future[None]":
         """End the response; before that the session is stored."""
-        if self._is_stored or (self._finishing is None and not self._exchange.is_pending):
+        if self._finished or self._is_stored or not self._exchange.is_pending:
             return super().finish(chunk)
-        # Tornado ends each response whose end was not sent yet, and this one may wait for its store.
-        if self._finishing is None:
-            if chunk is not None:
-                self.write(chunk)
-            self._finishing = ensure_future(self._store_and_finish())
+        if chunk is not None:
+            self.write(chunk)
+        # It waits for its store, and nothing may be done or written meanwhile that belongs to no response any more.
+        self._finished, self._finishing = True, ensure_future(self._store_and_finish())
         return self._finishing
 
     async def _store_and_finish(self) -> None:
@@ -121,10 +137,10 @@ class SessionHandler(RequestHandler):
             exchange.stored.abandon()
             # A write that was not answered may have swapped the cookie all the same.
             await exchange.commit()
-            self._is_stored = True
+            self._is_stored, self._finished = True, False
             self.send_error(exc_info=failure)
         else:
-            self._is_stored = True
+            self._is_stored, self._finished = True, False
             await super().finish()
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:

@@ -210,6 +210,27 @@ def test_a_path_that_a_middleware_rewrites_is_checked_as_the_view_that_serves_it
 
 
 @pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
+def test_a_method_that_a_middleware_changes_is_checked_as_the_responder_that_serves_it(framework: Any):
+    class Override:
+        def process_request(self, req: Any, _resp: Any) -> None:
+            req.method = req.params.get("_method", req.method)
+
+        async def process_request_async(self, req: Any, resp: Any) -> None:
+            self.process_request(req, resp)
+
+    class AsyncRecorded:
+        async def on_post(self, _req: Any, _resp: Any) -> None:
+            raise AssertionError
+
+    app = framework()
+    ServerSession(app, session_store="memory:")
+    app.add_middleware(Override())
+    app.add_route("/form", Recorded() if framework is falcon.App else AsyncRecorded())
+    assert cross_site(app, "/form?_method=POST", "/nowhere?_method=POST", method="GET") == [403, 403]
+    assert cross_site(app, "/form?_method=GET") == [403]
+
+
+@pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
 def test_a_sink_is_checked_by_the_headers(framework: Any):
     called: list[str] = []
 

@@ -1,6 +1,6 @@
 """The adapter for Litestar keeps the contract of adapters, and what else Litestar's users count on."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -236,6 +236,31 @@ def test_a_cached_response_bears_nobody_s_cookie_and_nobody_s_session() -> None:
         for _ in range(2):
             assert client.get("/same").text == "same"
         assert calls == ["hello", "hello", "same"]
+
+
+def test_a_cached_stream_that_looks_at_the_session_when_it_has_begun_is_nobody_else_s() -> None:
+    calls: list[str] = []
+
+    async def look(request: AnyRequest) -> AsyncIterator[str]:
+        yield "begun"
+        yield str({**request.session})
+
+    @get("/look", cache=60)
+    async def looks(request: AnyRequest) -> Stream:
+        return Stream(look(request))
+
+    @get("/same", cache=60)
+    async def same() -> Stream:
+        calls.append("same")
+        return Stream(["same"])
+
+    with site(looks, same) as client:
+        client.post("/write", headers=OWN)
+        assert client.get("/look").text == "begun{'a': 1}"
+        client.cookies.clear()
+        assert client.get("/look").text == "begun{}"
+        assert [client.get("/same").text for _ in range(2)] == ["same", "same"]
+        assert calls == ["same"]
 
 
 async def test_a_middleware_within_that_keeps_messages_keeps_nobody_s_cookie() -> None:

@@ -18,6 +18,7 @@ from pyramid.exceptions import BadCSRFToken
 from pyramid.httpexceptions import (
     HTTPException,
     HTTPForbidden,
+    HTTPFound,
     HTTPNotFound,
     HTTPSeeOther,
     HTTPServiceUnavailable,
@@ -169,6 +170,21 @@ def test_require_csrf_exempts_where_it_is_false_and_nowhere_else() -> None:
     assert shop.post("/required-False", "cross-site").text == "called"
     for path in ("/required-None", "/required-True", "/unsaid"):
         assert shop.post(path, "cross-site").status_int == 403
+
+
+@pytest.mark.parametrize("kept", [Response("kept"), HTTPFound("/")])
+def test_a_response_that_the_application_keeps_is_another_for_each_visitor(kept: Any) -> None:
+    shop = Shop()
+
+    def write(request: Any) -> Any:
+        request.session["a"] = 1
+        return kept
+
+    shop.config.add_view(write, name="write-and-answer")
+    shop.config.add_view(lambda _: kept, name="answer")
+    shop.open()
+    assert "Set-Cookie" in TestApp(shop.client.app).post("/write-and-answer").headers
+    assert TestApp(shop.client.app).get("/answer").headers.getall("Set-Cookie") == []
 
 
 @pytest.mark.parametrize("single_use", [False, True])

@@ -6,6 +6,7 @@ import re
 import time
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from server_session import get_csrf_token
 from server_session._urls import open_store
 from server_session.adapters import template_functions
 from server_session.sanic import ServerSession, csrf_exempt
+from server_session.stores.memory import MemorySessionStore
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Answered, Browser
 from server_session.testing._site import FailingStore
+from server_session.testing._yielding import YieldingStore
 from tests.documents import code_of
 from tests.frameworks.serving import AWAITED, listening, on_a_loop, over_redis, uvicorn_serves
 
@@ -214,6 +217,42 @@ def test_a_response_middleware_that_raises_or_replaces_takes_no_cookie_away():
 
         (read,) = answers(app, ("GET", "/read", "same-origin"))
         assert read.text == ("{'a': 1}" if raises else "another")
+
+
+def test_cookies_of_the_application_s_own_go_along(caplog: pytest.LogCaptureFixture):
+    app = shop()
+
+    @app.get("/cookies")
+    async def cookies(request: Request) -> HTTPResponse:
+        request.ctx.session["a"] = 2
+        response = text("with cookies")
+        response.add_cookie("theme", "dark")
+        response.add_cookie("session", "another")
+        return response
+
+    (answered,) = answers(app, ("GET", "/cookies", "same-origin"))
+    assert answered.status == 200
+    assert [one.partition(";")[0] for one in answered.all("set-cookie")] == ["theme=dark", "session=another"]
+    assert "cookie that is named session too" in caplog.text
+
+
+def test_a_response_that_the_application_keeps_is_another_for_each_visitor():
+    app, kept = shop(session_store=YieldingStore(MemorySessionStore())), text("kept")
+    kept.add_cookie("theme", "dark")
+
+    @app.post("/kept")
+    async def write_and_answer(request: Request) -> HTTPResponse:
+        request.ctx.session["a"] = 1
+        return kept
+
+    @app.get("/kept")
+    async def answer(_request: Request) -> HTTPResponse:
+        return kept
+
+    with sanic_serves_alone(app) as port, ThreadPoolExecutor(20) as pool:
+        answered = [*pool.map(lambda _: Browser(port).post("/kept"), range(20))]
+        assert len({cookie for one in answered for cookie in one.all("set-cookie")}) == 21
+        assert [one.split("=")[0] for one in Browser(port).get("/kept").all("set-cookie")] == ["theme"]
 
 
 def test_what_a_response_middleware_writes_is_stored():

@@ -429,6 +429,73 @@ def test_functions_take_a_handler_that_no_session_handler_is():
         assert len(answered.all("set-cookie")) == 2
 
 
+def test_nothing_runs_and_nothing_is_written_after_the_end_that_waits_for_its_store(visit):
+    ran: list[str] = []
+
+    class Guarded(SessionHandler):
+        def prepare(self) -> None:
+            self.session["next"] = self.request.uri
+            end: Any = {"redirect": self.redirect, "finish": self.finish, "error": lambda _: self.send_error(401)}
+            end[self.path_args[0]]("/token")
+
+        def get(self, _how: str) -> None:
+            ran.append("get")
+            self.write("secret")
+
+    class Goes(SessionHandler):
+        def get(self) -> None:
+            self.session["next"] = "set"
+            self.redirect("/token")
+            with pytest.raises(RuntimeError, match="after finish"):
+                self.write("secret")
+
+    class Socket(SessionWebSocketHandler):
+        def prepare(self) -> None:
+            self.session["next"] = "socket"
+            self.send_error(401)
+
+        def open(self) -> None:
+            ran.append("open")
+
+    browser = visit({"/guarded/(.*)": Guarded, "/goes": Goes, "/socket": Socket})
+    for path, status in {"redirect": 302, "finish": 200, "error": 401}.items():
+        answered = browser.get(f"/guarded/{path}")
+        assert (answered.status, "secret" in answered.text) == (status, False)
+        assert json.loads(browser.get("/read").text)["next"] == f"/guarded/{path}"
+    assert (browser.get("/goes").status, browser.get("/goes").text) == (302, "")
+    with browser.open_socket("/socket") as socket:
+        assert socket.status == 401
+    assert ran == []
+
+
+def test_a_method_that_prepare_changes_is_checked_as_the_one_that_serves(visit):
+    class Override(Write):
+        def prepare(self) -> None:
+            self.request.method = self.get_argument("_method", self.request.method)
+
+        @csrf_exempt
+        def put(self) -> None:
+            self.write("put")
+
+    browser = visit({"/override": Override})
+    for path, page, status in [("GET", "cross-site", 200), ("POST", "cross-site", 403), ("POST", "same-origin", 200)]:
+        assert browser.get(f"/override?_method={path}", page=page).status == status
+    assert browser.ask("PUT", "/override?_method=POST", page="cross-site").status == 403
+    assert browser.ask("PUT", "/override", page="cross-site").text == "put"
+
+
+def test_a_page_that_refuses_may_say_who_is_logged_in(visit):
+    class Own(SessionHandler):
+        def post(self) -> None:
+            pass
+
+        def write_error(self, status_code: int, **_: Any) -> None:
+            self.finish(f"{status_code} {self.session['kept']}")
+
+    answered = visit({"/own": Own}).post("/own", page="cross-site")
+    assert (answered.status, answered.text) == (403, "403 yes")
+
+
 def test_the_page_s_application_logs_in_and_refuses_what_is_forged(monkeypatch):
     monkeypatch.setattr(_sessions, "_configured", None)
     printed: dict[str, Any] = {"__name__": "printed"}

@@ -118,7 +118,8 @@ class MultiDictHeaders(ResponseHeaders):
 
     def all(self, name: str) -> list[str]:
         try:
-            return list(self._several(name) or ())
+            # Sanic has cookies of its own class among them.
+            return [*map(str, self._several(name) or ())]
         except KeyError:
             return []
 

@@ -6,7 +6,7 @@ app = Litestar(route_handlers=[...], plugins=[ServerSession(max_age=timedelta(mi
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from datetime import timedelta
 from typing import Any, Unpack
 
@@ -18,11 +18,13 @@ from litestar.middleware.session import SessionMiddleware as OwnSessions
 from litestar.plugins import InitPlugin, ReceiveRoutePlugin
 from litestar.routes import BaseRoute
 from litestar.security.session_auth.middleware import MiddlewareWrapper as OwnLogIn
+from litestar.stores.base import Store
 
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect, template_functions
+from server_session.adapters import csrf_exempt, csrf_protect, template_functions
 from server_session.asgi import Scope
 from server_session.exceptions import ConfigurationError, CookieWithheldError, StoreError
+from server_session.http.carrier import current
 from server_session.litestar._objects import telling
 from server_session.litestar._pages import CsrfRejected, Middleware, pass_on
 
@@ -89,9 +91,22 @@ class ServerSession(InitPlugin, ReceiveRoutePlugin):
 
     def _without_sessions(self, caching: ResponseCacheConfig) -> ResponseCacheConfig:
         """Keep what depends on the session out of Litestar's cache, whose keys know no cookie."""
-        is_kept = caching.cache_response_filter
+        kept = copy(caching)
+        # Asked for when all was sent: a stream may look at the session until then.
+        vars(kept)["get_store_from_app"] = lambda app: _Shared(caching.get_store_from_app(app), self)
+        return kept
 
-        def is_kept_for_all(scope: Any, status: int) -> bool:
-            return is_kept(scope, status) and not self.sessions.exchange(AsgiRequest.of(scope)).has_answer
 
-        return replace(caching, cache_response_filter=is_kept_for_all)
+class _Shared:
+    """A store of responses in which nothing is put that depends on the session."""
+
+    def __init__(self, store: Store, plugin: ServerSession) -> None:
+        self._store, self._plugin = store, plugin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def set(self, key: str, value: bytes, expires_in: int | timedelta | None = None) -> None:
+        request = current.get()
+        if request is not None and not self._plugin.sessions.exchange(request).has_answer:
+            await self._store.set(key, value, expires_in)
