@@ -2,9 +2,11 @@ import asyncio
 import functools
 import json
 import logging
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from server_session import (
+    CarrierError,
     ColourError,
     ConfigurationError,
     MemorySessionStore,
@@ -932,3 +935,42 @@ def test_a_callback_that_fails_undoes_nothing(caplog):
     assert asyncio.run(client.get()).status == 200
     assert client.cookie is not None
     assert "on_signal failed" in caplog.text
+
+
+def test_a_request_that_is_over_is_not_taken_for_the_next_one_of_its_connection():
+    sessions = Sessions()
+    client = Client(SessionMiddleware(founding(sessions), sessions))
+    asyncio.run(client.get())
+    begun: list[asyncio.Task[None]] = []
+
+    async def beginning(scope: Any, receive: Any, send: Any) -> None:
+        # As a server does it that begins the next of several requests while it ends this one.
+        begun.append(asyncio.ensure_future(following()))
+        await JSONResponse(await sessions.get_session_data())(scope, receive, send)
+
+    async def following() -> None:
+        await asyncio.sleep(0.01)
+        with pytest.raises(CarrierError):
+            await sessions.get_session_data()
+
+    async def scenario() -> None:
+        app = SessionMiddleware(beginning, sessions)
+        assert (await Client(app, client.cookie).get()).status == 200
+        await begun[0]
+
+    asyncio.run(scenario())
+
+
+def test_the_plain_dict_of_an_older_starlette_s_own_session_is_not_taken_for_ours(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "starlette.middleware.sessions", ModuleType("starlette.middleware.sessions"))
+    sessions = Sessions()
+    client = Client(SessionMiddleware(founding(sessions), sessions))
+    asyncio.run(client.get())
+
+    async def with_another(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"] = {}
+        await PlainTextResponse("seen")(scope, receive, send)
+
+    asyncio.run(Client(SessionMiddleware(with_another, sessions), client.cookie).get())
+    assert "another middleware has put a session of its own" in caplog.text
+    assert asyncio.run(sessions.is_alive(scope_of(cookie=client.cookie)))

@@ -252,6 +252,7 @@ def test_nothing_is_a_carrier_only_where_a_request_is_being_served():
 
 def test_the_request_being_served_is_the_context_s_own_and_reaches_its_threads_and_tasks():
     request = AsgiRequest(scope_of(cookie=COOKIE))
+    request.serving = 1
 
     async def scenario() -> None:
         current.set(request)

@@ -1,6 +1,7 @@
 """Sessions for any ASGI application (HTTP and WebSocket), under asyncio and trio."""
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from datetime import timedelta
@@ -199,7 +200,7 @@ class _Connection:
         kind = given if isinstance(given, type) else type(given)
         if f"{kind.__module__}.{kind.__qualname__}" in _NOTHING:
             (await self._load()).clear()
-        elif isinstance(given, Mapping) and not kind.__module__.startswith(_OTHERS):
+        elif isinstance(given, Mapping) and not _is_others(kind):
             (await self._load()).become(given)
         else:
             self._middleware.note_other()
@@ -279,6 +280,14 @@ class _Connection:
             self._exchange.write_headers(headers)
         await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": refusal.body})
+
+
+def _is_others(kind: type) -> bool:
+    """Tell whether a mapping of this type is another middleware's."""
+    signed = sys.modules.get("starlette.middleware.sessions")
+    # Starlette's was a plain dict once.
+    was_plain = signed is not None and not hasattr(signed, "Session")
+    return kind.__module__.startswith(_OTHERS) or (kind is dict and was_plain)
 
 
 def _is_streamed(message: Message) -> bool:

@@ -130,6 +130,7 @@ class Steps:
             self._cookies, self._is_over = (), False
         if not self._serving:
             self.request.served = [*self.request.served, self.sessions.base]
+            self.request.serving += 1
             self._response = ResponseState.OPEN
             if self._stored is not None:
                 self._stored.response = ResponseState.OPEN
@@ -151,6 +152,7 @@ class Steps:
         self._serving -= 1
         if self._serving:
             return
+        self.request.serving -= 1
         is_answered = self._response is ResponseState.STARTED or is_at_hand
         self._is_over = True
         self._response = ResponseState.ABSENT if is_at_hand else ResponseState.STARTED

@@ -24,10 +24,12 @@ def served(request: Request | None = None) -> Exchange:
     """Return the exchange of a request that is served, by default the one here; raises `CarrierError` without any."""
     if request is None:
         request = resolve(()).request
-    if not request.served:
-        raise CarrierError("no middleware or extension of server_session serves sessions to this request")
-    exchange: Exchange = request.exchanges[request.served[-1]]
-    return exchange
+    # Of several the innermost; one that has left within another's request is not meant.
+    for base in reversed(request.served):
+        exchange: Exchange = request.exchanges[base]
+        if exchange.is_served:
+            return exchange
+    raise CarrierError("no middleware or extension of server_session serves sessions to this request")
 
 
 def _here() -> Exchange | BlockingExchange:

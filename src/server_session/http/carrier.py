@@ -54,7 +54,8 @@ def serving() -> Request | None:
         request = find()
         if request is not None and request.served and request.within is innermost:
             return request
-    return innermost
+    # A server may begin the next request of a connection in the context of the one before.
+    return innermost if innermost is not None and innermost.serving else None
 
 
 class Carrier(NamedTuple):

@@ -35,12 +35,14 @@ class Request(RequestFacts):
     """A request, and what this library keeps with it. There is one for each request: `of` returns it.
 
     `slots` is where it is kept, `exchanges` has the exchange of each `Sessions` that deals with it, `served` the
-    `Sessions` of the middlewares that serve it, `home` the event loop of the application, and `wire_method` the method
-    as it came, which an override further in has not changed. `within` is what another framework served when this
-    one's began to serve it. `is_http` tells whether an endpoint of HTTP will serve it, whatever its headers ask for.
+    `Sessions` of the middlewares that serve it, or have, `serving` how many of them do now, `home` the event loop of
+    the application, and `wire_method` the method as it came, which an override further in has not changed. `within` is
+    what another framework served when this one's began to serve it. `is_http` tells whether an endpoint of HTTP will
+    serve it, whatever its headers ask for.
     """
 
     home: Home | None = None
+    serving: int = 0
     is_http: bool = True
     within: "Request | None" = None
 
