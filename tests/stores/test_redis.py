@@ -986,6 +986,29 @@ class TestCallsThatShareAConnection:
 
         asyncio.run(body())
 
+    def test_who_calls_again_the_moment_its_call_is_given_up_disturbs_nobody(self, own_server):
+        async def body():
+            store = RedisSessionStore(own_server.url, timeout=0.3)
+            records = await self.found(store, 8)
+
+            async def insist(key: str) -> dict[str, bytes]:
+                for _ in range(20):
+                    with contextlib.suppress(StoreDownError):
+                        return await store.get(key, {})
+                raise AssertionError("it never came back")
+
+            os.kill(own_server.pid, signal.SIGSTOP)
+            visits = [asyncio.create_task(insist(key)) for key in records for _ in range(2)]
+            await asyncio.sleep(0.8)
+            os.kill(own_server.pid, signal.SIGCONT)
+            assert [record["a"] for record in await asyncio.gather(*visits)] == [
+                value for value in records.values() for _ in range(2)
+            ]
+            with look_at(own_server) as client:
+                assert len(client.client_list()) == 2
+
+        asyncio.run(body())
+
     def test_a_server_that_takes_no_more_is_given_up_with_all_that_was_not_sent(self, own_server):
         async def body():
             store = RedisSessionStore(own_server.url, timeout=0.3)
