@@ -26,6 +26,7 @@ from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.stores.sql._limits import left
 from server_session.testing import StoreContract
 from tests import servers
+from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
 from tests.patience import wait_until
 
@@ -631,6 +632,30 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
                     os.kill(pid, signal.SIGCONT)
 
     run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=1), body)
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg_async", "postgresql+asyncpg"])
+def test_a_server_whose_answer_trickles_in_is_an_error_within_the_limit(
+    driver: str, postgresql_server: servers.Server
+) -> None:
+    with Proxy(postgresql_server.port) as proxy:
+        url = make_url(postgresql_server.url_for(driver)).set(port=proxy.port)
+        store = SQLSessionStore(url, create_table=True, timeout=0.5)
+
+        async def body(store: SQLSessionStore) -> None:
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LIFE) is APPLIED
+            proxy.weather, proxy.pause = Weather.TRICKLE, 0.02
+            # Over the connection that there is, and over one that is to be made.
+            for _ in range(2):
+                began = time.monotonic()
+                with pytest.raises(StoreError, match="in time"):
+                    await store.get(key, {})
+                assert time.monotonic() - began < 0.5 + 1
+            proxy.weather = Weather.FAIR
+            assert await store.get(key, {}) == {"a": b"1"}
+
+        run(store, body)
 
 
 def family(pid: int) -> list[int]:
