@@ -858,6 +858,18 @@ class TestManyAtOnce:
                     assert isinstance(answer, asyncio.CancelledError) or answer == {"a": b"1"}
             assert await asyncio.gather(*(store.get(key, {}) for _ in range(9))) == [{"a": b"1"}] * 9
 
+    def test_a_read_waits_no_longer_for_a_connection_than_a_write(self, redis_server):
+        store = RedisSessionStore(f"{redis_server.url}?max_connections=1", timeout=0.05)
+        pool = store._blocking.args[0]
+        assert drive(store.get(KEY, {})) is MISSING
+        taken = pool.get_connection()
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="more calls at once than connections"):
+            drive(store.get(KEY, {}))
+        assert 0.5 <= time.monotonic() - began < 0.95
+        pool.release(taken)
+        assert drive(store.get(KEY, {})) is MISSING
+
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
         store = RedisSessionStore(f"{redis_server.url}?max_connections=2", timeout=20)
         key = store.id()

@@ -97,8 +97,9 @@ class RedisSessionStore(SessionStore):
         prefix: What each key begins with.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds for the server to answer, from the moment that a call is sent, and again to connect where that
-            is needed. Callers that block wait ten times as long for a free connection. A blocking client that is given
-            has limits of its own: its pool's, its `socket_timeout`, and its `retry` while it connects.
+            is needed. For callers that block redis-py counts anew at each piece of an answer, and they wait ten times
+            as long for a free connection. A blocking client that is given has limits of its own: its pool's, its
+            `socket_timeout`, and its `retry` while it connects.
         blocking: With a URL, do without redis-py's asyncio client: calls that await take a worker thread each. trio
             needs this.
 
@@ -159,9 +160,10 @@ class RedisSessionStore(SessionStore):
         try:
             answer = await self._run(key, call, expect)
         except StoreError as error:
-            if type(error.__cause__) is not redis.ConnectionError:
+            # A read does no harm twice, and is mostly the first to find that an idle connection has ended. Who found
+            # none free has waited long enough.
+            if type(error.__cause__) is not redis.ConnectionError or "No connection available" in str(error):
                 raise
-            # A read does no harm twice, and is mostly the first to find that an idle connection has ended.
             answer = await self._run(key, call, expect)
         if not isinstance(answer, list):
             return Outcome.CONFLICT if answer else Outcome.MISSING
