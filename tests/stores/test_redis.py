@@ -1184,6 +1184,24 @@ class TestColours:
             wait_until(lambda: len(watch.client_list()) == 1)
         assert not client.connection_pool._in_use_connections
 
+    def test_an_awaiting_client_of_a_cluster_says_that_it_serves_one_loop(self, cluster):
+        async def body():
+            async with redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+                store = RedisSessionStore(client)
+
+                async def found() -> None:
+                    for _ in range(10):
+                        assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+
+                await found()
+                with pytest.raises(ColourError, match="was used on another"):
+                    await asyncio.to_thread(lambda: asyncio.run(found()))
+                with pytest.raises(ColourError, match="`blocking=True`"):
+                    await asyncio.to_thread(pytest.importorskip("trio").run, found)
+                await found()
+
+        asyncio.run(body())
+
     @pytest.mark.parametrize("made", ["from a URL", "from a client"])
     def test_trio_is_told_what_to_do_and_that_works(self, made, redis_server):
         trio = pytest.importorskip("trio")

@@ -234,8 +234,8 @@ class RedisSessionStore(SessionStore):
             if self.colour is not Colour.AWAITS or isinstance(error, ColourError):
                 raise
             raise ColourError(
-                "redis-py's asynchronous client serves one event loop, and this one was used on another: make the "
-                "store of a URL, which has a client for each loop"
+                "redis-py's asynchronous client of a Cluster serves one event loop, and this one was used on another: "
+                "give each loop a store and a client of its own, or take a blocking client"
             ) from error
 
 
@@ -263,6 +263,8 @@ async def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> 
         # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
         return await _settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
     except (AttributeError, RuntimeError) as error:
+        if "loop" in str(error):
+            raise
         # Others change the client's nodes while it goes through them, and end connections that are in use.
         raise redis.ConnectionError("the nodes changed meanwhile") from error
 
@@ -272,8 +274,9 @@ async def _settled(answer: Any) -> Any:
 
 
 async def _ask_cluster_awaiting(clients: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:
+    client = clients.get()
     async with asyncio.timeout(limit):
-        return await _ask_cluster(await clients.get().initialize(), name, command)
+        return await _ask_cluster(await client.initialize(), name, command)
 
 
 def _ask_pipeline(pipelines: Any, _name: bytes, command: tuple[bytes, ...]) -> Awaitable[Any]:
