@@ -14,7 +14,8 @@ from server_session.stores.redis import RedisSessionStore
 from tests import servers
 from tests.certificates import make_certificates
 from tests.parts import need
-from tests.stores.test_redis import close, plain
+from tests.redis_sets import look_at
+from tests.stores.test_redis import close
 
 # What a server does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -49,7 +50,7 @@ def open_server(folder: Path) -> Iterator[servers.Server]:
 
 
 def of_tls(server: servers.Server) -> str:
-    with plain(server) as client:
+    with look_at(server) as client:
         return f"rediss://127.0.0.1:{client.config_get('tls-port')['tls-port']}"
 
 
@@ -79,7 +80,7 @@ def test_a_socket_of_unix_and_a_number_of_a_database(open_server: servers.Server
         by_port = RedisSessionStore(f"redis://127.0.0.1:{open_server.port}/{number}")
         assert asyncio.run(by_port.get(key, {})) == {"number": b"%d" % number}
         close(store)
-    with plain(open_server) as client:
+    with look_at(open_server) as client:
         assert {name: client.info("keyspace")[name]["keys"] for name in ("db3", "db4")} == {"db3": 1, "db4": 1}
 
 
@@ -108,7 +109,7 @@ def test_two_applications_in_one_database_do_not_see_each_other(open_server: ser
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_an_evicted_session_is_unknown_and_no_call_an_error(policy: str) -> None:
     need("redis-server")
-    with servers.start_redis("--maxmemory-policy", policy) as server, plain(server) as client:
+    with servers.start_redis("--maxmemory-policy", policy) as server, look_at(server) as client:
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 3_000_000)
         store = RedisSessionStore(server.url)
         first = store.id()
