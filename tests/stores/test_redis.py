@@ -1271,6 +1271,9 @@ class TestSettings:
             ("redis://127.0.0.1?db", "db"),
             ("redis://127.0.0.1?db=1&db=2", "db"),
             ("redis://127.0.0.1/1?db=2", "db"),
+            ("redis://127.0.0.1?retry=secret", "retry"),
+            ("redis://127.0.0.1?credential_provider=secret", "credential_provider"),
+            ("redis://127.0.0.1?socket_type=1", "socket_type"),
         ],
     )
     @pytest.mark.parametrize("blocking", [False, True])
@@ -1278,6 +1281,12 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match=f"'{name}'") as refusal:
             RedisSessionStore(url, blocking=blocking)
         assert "secret" not in "".join(traceback.format_exception(refusal.value)).partition("ConfigurationError")[2]
+
+    @pytest.mark.parametrize("limit", ["-1", "0", "nan", "inf"])
+    @pytest.mark.parametrize("name", ["socket_timeout", "socket_connect_timeout"])
+    def test_a_limit_in_a_url_that_is_none_is_refused(self, name, limit):
+        with pytest.raises(ConfigurationError, match=name):
+            RedisSessionStore(f"redis://127.0.0.1?{name}={limit}")
 
     def test_an_unknown_option_of_a_url_is_named(self):
         with pytest.raises(ConfigurationError, match="'colour'"):

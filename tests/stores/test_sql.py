@@ -1132,6 +1132,7 @@ def test_an_awaiting_driver_without_greenlet_is_refused(monkeypatch: pytest.Monk
         ("postgresql+nothing://127.0.0.1/session", r"postgresql\+asyncpg"),
         ("mssql+pyodbc://127.0.0.1/session", "'mssql'"),
         ("postgresql+pg8000://127.0.0.1/session", "not installed .*pg8000"),
+        ("postgresql+asyncpg://session@127.0.0.1:99999/session", r"postgresql\+asyncpg"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused(url: str, what: str) -> None:
@@ -1165,7 +1166,7 @@ def test_a_parameter_of_a_url_that_would_be_dropped_is_refused_by_name(url: str,
     assert "secret" not in "".join(traceback.format_exception(refused.value)).partition("ConfigurationError")[2]
 
 
-@pytest.mark.parametrize("parameter", ["statement_cache_size=0", "ssl=secret"])
+@pytest.mark.parametrize("parameter", ["statement_cache_size=0", "ssl=secret", "port=99999", "loop=secret"])
 def test_a_parameter_that_the_driver_looks_at_late_is_named_then(parameter: str) -> None:
     async def body(store: SQLSessionStore) -> None:
         with pytest.raises((ConfigurationError, StoreError), match=parameter.partition("=")[0]):

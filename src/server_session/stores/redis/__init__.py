@@ -60,6 +60,9 @@ _MENDS: Final = {
     r"MaxConnections|No connection available|max number of clients": "more calls at once than connections",
 }
 
+# redis-py takes these as objects, and looks at them when it connects.
+_OBJECTS: Final = ("retry", "credential_provider", "redis_connect_func", "socket_keepalive_options", "socket_type")
+
 # Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
 _CONNECTIONS: Final = 50
 
@@ -297,10 +300,12 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     for name in names:
         if names.count(name) > 1:
             raise refusal_of(name, "is given twice")
+        if name in _OBJECTS:
+            raise refusal_of(name, "cannot be given as text: make a client of redis-py with it")
     try:
         if not whole:
             raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
-        return _made(kind, url, **limits, **options)
+        pool = _made(kind, url, **limits, **options)
     except TypeError as error:
         raise ConfigurationError(f"an option in the URL that redis-py does not know: {error}") from error
     except (ValueError, RedisError):
@@ -314,6 +319,9 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
             "the URL cannot be read: give redis://[user:password@]host[:port][/number][?option=value], the same with "
             "rediss:// for TLS, or unix:///path; in a user and password write reserved characters as %XX"
         ) from None
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        seconds_of(name, pool.connection_kwargs[name])
+    return pool
 
 
 def _made(kind: Any, url: str, **options: Any) -> Any:
