@@ -304,6 +304,25 @@ def test_an_application_whose_routes_are_of_another_kind_is_guarded_and_has_noth
     assert code(visitor.send("/x", FORGED)) == "csrf_site"
 
 
+def test_what_stands_for_something_else_in_a_view_is_not_fetched_by_the_check():
+    class Proxy:
+        def __call__(self) -> None: ...
+
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("nothing is bound to it")
+
+    def made(user: Proxy) -> Any:
+        async def view(request: Request) -> PlainTextResponse:
+            return PlainTextResponse(type(user).__name__)
+
+        return view
+
+    sessions = Sessions()
+    routes = [Route("/", made(Proxy()), methods=["POST"]), Route("/transfer", transfer, methods=["POST"])]
+    visitor = Visitor(sessions, Starlette(routes=routes, middleware=[Middleware(SessionMiddleware, sessions=sessions)]))
+    assert visitor.send("/", OWN).body == b"Proxy"
+
+
 def test_what_a_view_asks_for_is_heard_beneath_a_decorator_that_hides_it_and_its_exemption_is_not():
     def hiding(view: Any) -> Any:
         async def around(request: Request) -> Any:

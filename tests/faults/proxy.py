@@ -34,6 +34,8 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self._target = target
+        self.pause = 0.0
+        """Seconds from byte to byte of what trickles."""
         self._weather = Weather.FAIR
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -125,7 +127,7 @@ class Proxy:
                     for place in range(len(answered)):
                         writer.write(answered[place : place + 1])
                         await writer.drain()
-                        await asyncio.sleep(0)
+                        await asyncio.sleep(self.pause)
                 case _:
                     writer.write(answered)
                     await writer.drain()

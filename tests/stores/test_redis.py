@@ -858,6 +858,18 @@ class TestManyAtOnce:
                     assert isinstance(answer, asyncio.CancelledError) or answer == {"a": b"1"}
             assert await asyncio.gather(*(store.get(key, {}) for _ in range(9))) == [{"a": b"1"}] * 9
 
+    def test_a_read_waits_no_longer_for_a_connection_than_a_write(self, redis_server):
+        store = RedisSessionStore(f"{redis_server.url}?max_connections=1", timeout=0.05)
+        pool = store._blocking.args[0]
+        assert drive(store.get(KEY, {})) is MISSING
+        taken = pool.get_connection()
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="more calls at once than connections"):
+            drive(store.get(KEY, {}))
+        assert 0.5 <= time.monotonic() - began < 0.95
+        pool.release(taken)
+        assert drive(store.get(KEY, {})) is MISSING
+
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
         store = RedisSessionStore(f"{redis_server.url}?max_connections=2", timeout=20)
         key = store.id()
@@ -983,6 +995,29 @@ class TestCallsThatShareAConnection:
             assert {str(error) for error in lost} == {"no answer from Redis: TimeoutError"}
             read = await asyncio.gather(*(store.get(key, {}) for key in records))
             assert [record["a"] for record in read] == list(records.values())
+
+        asyncio.run(body())
+
+    def test_who_calls_again_the_moment_its_call_is_given_up_disturbs_nobody(self, own_server):
+        async def body():
+            store = RedisSessionStore(own_server.url, timeout=0.3)
+            records = await self.found(store, 8)
+
+            async def insist(key: str) -> dict[str, bytes]:
+                for _ in range(20):
+                    with contextlib.suppress(StoreDownError):
+                        return await store.get(key, {})
+                raise AssertionError("it never came back")
+
+            os.kill(own_server.pid, signal.SIGSTOP)
+            visits = [asyncio.create_task(insist(key)) for key in records for _ in range(2)]
+            await asyncio.sleep(0.8)
+            os.kill(own_server.pid, signal.SIGCONT)
+            assert [record["a"] for record in await asyncio.gather(*visits)] == [
+                value for value in records.values() for _ in range(2)
+            ]
+            with look_at(own_server) as client:
+                assert len(client.client_list()) == 2
 
         asyncio.run(body())
 
@@ -1149,6 +1184,24 @@ class TestColours:
             wait_until(lambda: len(watch.client_list()) == 1)
         assert not client.connection_pool._in_use_connections
 
+    def test_an_awaiting_client_of_a_cluster_says_that_it_serves_one_loop(self, cluster):
+        async def body():
+            async with redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+                store = RedisSessionStore(client)
+
+                async def found() -> None:
+                    for _ in range(10):
+                        assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+
+                await found()
+                with pytest.raises(ColourError, match="was used on another"):
+                    await asyncio.to_thread(lambda: asyncio.run(found()))
+                with pytest.raises(ColourError, match="`blocking=True`"):
+                    await asyncio.to_thread(pytest.importorskip("trio").run, found)
+                await found()
+
+        asyncio.run(body())
+
     @pytest.mark.parametrize("made", ["from a URL", "from a client"])
     def test_trio_is_told_what_to_do_and_that_works(self, made, redis_server):
         trio = pytest.importorskip("trio")
@@ -1218,6 +1271,9 @@ class TestSettings:
             ("redis://127.0.0.1?db", "db"),
             ("redis://127.0.0.1?db=1&db=2", "db"),
             ("redis://127.0.0.1/1?db=2", "db"),
+            ("redis://127.0.0.1?retry=secret", "retry"),
+            ("redis://127.0.0.1?credential_provider=secret", "credential_provider"),
+            ("redis://127.0.0.1?socket_type=1", "socket_type"),
         ],
     )
     @pytest.mark.parametrize("blocking", [False, True])
@@ -1225,6 +1281,12 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match=f"'{name}'") as refusal:
             RedisSessionStore(url, blocking=blocking)
         assert "secret" not in "".join(traceback.format_exception(refusal.value)).partition("ConfigurationError")[2]
+
+    @pytest.mark.parametrize("limit", ["-1", "0", "nan", "inf"])
+    @pytest.mark.parametrize("name", ["socket_timeout", "socket_connect_timeout"])
+    def test_a_limit_in_a_url_that_is_none_is_refused(self, name, limit):
+        with pytest.raises(ConfigurationError, match=name):
+            RedisSessionStore(f"redis://127.0.0.1?{name}={limit}")
 
     def test_an_unknown_option_of_a_url_is_named(self):
         with pytest.raises(ConfigurationError, match="'colour'"):

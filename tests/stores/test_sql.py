@@ -26,6 +26,7 @@ from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.stores.sql._limits import left
 from server_session.testing import StoreContract
 from tests import servers
+from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
 from tests.patience import wait_until
 
@@ -633,6 +634,30 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
     run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=1), body)
 
 
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg_async", "postgresql+asyncpg"])
+def test_a_server_whose_answer_trickles_in_is_an_error_within_the_limit(
+    driver: str, postgresql_server: servers.Server
+) -> None:
+    with Proxy(postgresql_server.port) as proxy:
+        url = make_url(postgresql_server.url_for(driver)).set(port=proxy.port)
+        store = SQLSessionStore(url, create_table=True, timeout=0.5)
+
+        async def body(store: SQLSessionStore) -> None:
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LIFE) is APPLIED
+            proxy.weather, proxy.pause = Weather.TRICKLE, 0.02
+            # Over the connection that there is, and over one that is to be made.
+            for _ in range(2):
+                began = time.monotonic()
+                with pytest.raises(StoreError, match="in time"):
+                    await store.get(key, {})
+                assert time.monotonic() - began < 0.5 + 1
+            proxy.weather = Weather.FAIR
+            assert await store.get(key, {}) == {"a": b"1"}
+
+        run(store, body)
+
+
 def family(pid: int) -> list[int]:
     children = (Path(f"/proc/{pid}/task/{pid}/children")).read_text().split()
     return [pid, *map(int, children)]
@@ -1107,6 +1132,7 @@ def test_an_awaiting_driver_without_greenlet_is_refused(monkeypatch: pytest.Monk
         ("postgresql+nothing://127.0.0.1/session", r"postgresql\+asyncpg"),
         ("mssql+pyodbc://127.0.0.1/session", "'mssql'"),
         ("postgresql+pg8000://127.0.0.1/session", "not installed .*pg8000"),
+        ("postgresql+asyncpg://session@127.0.0.1:99999/session", r"postgresql\+asyncpg"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused(url: str, what: str) -> None:
@@ -1140,7 +1166,7 @@ def test_a_parameter_of_a_url_that_would_be_dropped_is_refused_by_name(url: str,
     assert "secret" not in "".join(traceback.format_exception(refused.value)).partition("ConfigurationError")[2]
 
 
-@pytest.mark.parametrize("parameter", ["statement_cache_size=0", "ssl=secret"])
+@pytest.mark.parametrize("parameter", ["statement_cache_size=0", "ssl=secret", "port=99999", "loop=secret"])
 def test_a_parameter_that_the_driver_looks_at_late_is_named_then(parameter: str) -> None:
     async def body(store: SQLSessionStore) -> None:
         with pytest.raises((ConfigurationError, StoreError), match=parameter.partition("=")[0]):

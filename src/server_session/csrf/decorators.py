@@ -108,7 +108,8 @@ def _hidden(endpoint: object, depth: int) -> Iterator[Protection]:
     """Yield what is asked by a function that another decorator has hidden, but that it be exempt: there may be two."""
     for cell in getattr(endpoint, "__closure__", None) or ():
         with suppress(ValueError):
-            if callable(inner := cell.cell_contents) and depth:
+            # A proxy would have to fetch what it stands for, before there is any.
+            if callable(inner := cell.cell_contents) and depth and not hasattr(type(inner), "__getattr__"):
                 mark = getattr(inner, _MARK, None)
                 if isinstance(mark, Protection) and not mark.exempt:
                     yield mark

@@ -60,6 +60,9 @@ _MENDS: Final = {
     r"MaxConnections|No connection available|max number of clients": "more calls at once than connections",
 }
 
+# redis-py takes these as objects, and looks at them when it connects.
+_OBJECTS: Final = ("retry", "credential_provider", "redis_connect_func", "socket_keepalive_options", "socket_type")
+
 # Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
 _CONNECTIONS: Final = 50
 
@@ -97,8 +100,9 @@ class RedisSessionStore(SessionStore):
         prefix: What each key begins with.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds for the server to answer, from the moment that a call is sent, and again to connect where that
-            is needed. Callers that block wait ten times as long for a free connection. A blocking client that is given
-            has limits of its own: its pool's, its `socket_timeout`, and its `retry` while it connects.
+            is needed. For callers that block redis-py counts anew at each piece of an answer, and they wait ten times
+            as long for a free connection. A blocking client that is given has limits of its own: its pool's, its
+            `socket_timeout`, and its `retry` while it connects.
         blocking: With a URL, do without redis-py's asyncio client: calls that await take a worker thread each. trio
             needs this.
 
@@ -159,9 +163,10 @@ class RedisSessionStore(SessionStore):
         try:
             answer = await self._run(key, call, expect)
         except StoreError as error:
-            if type(error.__cause__) is not redis.ConnectionError:
+            # A read does no harm twice, and is mostly the first to find that an idle connection has ended. Who found
+            # none free has waited long enough.
+            if type(error.__cause__) is not redis.ConnectionError or "No connection available" in str(error):
                 raise
-            # A read does no harm twice, and is mostly the first to find that an idle connection has ended.
             answer = await self._run(key, call, expect)
         if not isinstance(answer, list):
             return Outcome.CONFLICT if answer else Outcome.MISSING
@@ -232,8 +237,8 @@ class RedisSessionStore(SessionStore):
             if self.colour is not Colour.AWAITS or isinstance(error, ColourError):
                 raise
             raise ColourError(
-                "redis-py's asynchronous client serves one event loop, and this one was used on another: make the "
-                "store of a URL, which has a client for each loop"
+                "redis-py's asynchronous client of a Cluster serves one event loop, and this one was used on another: "
+                "give each loop a store and a client of its own, or take a blocking client"
             ) from error
 
 
@@ -261,6 +266,8 @@ async def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> 
         # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
         return await _settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
     except (AttributeError, RuntimeError) as error:
+        if "loop" in str(error):
+            raise
         # Others change the client's nodes while it goes through them, and end connections that are in use.
         raise redis.ConnectionError("the nodes changed meanwhile") from error
 
@@ -270,8 +277,9 @@ async def _settled(answer: Any) -> Any:
 
 
 async def _ask_cluster_awaiting(clients: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:
+    client = clients.get()
     async with asyncio.timeout(limit):
-        return await _ask_cluster(await clients.get().initialize(), name, command)
+        return await _ask_cluster(await client.initialize(), name, command)
 
 
 def _ask_pipeline(pipelines: Any, _name: bytes, command: tuple[bytes, ...]) -> Awaitable[Any]:
@@ -292,10 +300,12 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     for name in names:
         if names.count(name) > 1:
             raise refusal_of(name, "is given twice")
+        if name in _OBJECTS:
+            raise refusal_of(name, "cannot be given as text: make a client of redis-py with it")
     try:
         if not whole:
             raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
-        return _made(kind, url, **limits, **options)
+        pool = _made(kind, url, **limits, **options)
     except TypeError as error:
         raise ConfigurationError(f"an option in the URL that redis-py does not know: {error}") from error
     except (ValueError, RedisError):
@@ -309,6 +319,9 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
             "the URL cannot be read: give redis://[user:password@]host[:port][/number][?option=value], the same with "
             "rediss:// for TLS, or unix:///path; in a user and password write reserved characters as %XX"
         ) from None
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        seconds_of(name, pool.connection_kwargs[name])
+    return pool
 
 
 def _made(kind: Any, url: str, **options: Any) -> Any:

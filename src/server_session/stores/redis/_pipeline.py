@@ -54,7 +54,8 @@ class Pipeline:
         command = b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
         answer = self._loop.create_future()
         self._unsent.append((command, answer))
-        if self._worker is None or self._worker.done():
+        # A task that was cancelled before it began has not said so itself. (One whose answer is given up still reads.)
+        if self._worker is None or self._worker.cancelled():
             self._worker = answer
             try:
                 await self._work(answer)

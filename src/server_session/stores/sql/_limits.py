@@ -116,11 +116,14 @@ def _connect_psycopg() -> Callable[..., Any]:
 
     # psycopg resumes a generator at every event, and with none several times a second.
     def _limited(gen: Generator[Any, Any, T], finish: Callable[[], object]) -> Generator[Any, Any, T]:
+        is_late = False
         try:
             waits_for = next(gen)
             while True:
                 ready = yield waits_for
-                if not ready and left() <= _LEAST:
+                # Who was kept from looking takes what has come by now; but no more, for pieces may come for ever.
+                was_late, is_late = is_late, left() <= _LEAST
+                if is_late and (was_late or not ready):
                     gen.close()
                     finish()
                     raise psycopg.OperationalError("the server did not answer in time")

@@ -71,7 +71,7 @@ def connect_clearly(names: Collection[str]) -> Callable[..., Any]:
     def connect(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
         try:
             return dialect.connect(*arguments, **settings)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             # A certificate that is not trusted is a ValueError as well as an OSError.
             if not names or isinstance(error, OSError):
                 raise

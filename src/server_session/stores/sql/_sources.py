@@ -163,8 +163,8 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Block
 def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
     spoken = cast("type[DefaultDialect]", url.get_dialect())
     family_of(spoken.name)
-    if "@" in (url.host or ""):
-        # A password had it.
+    if "@" in (url.host or "") or (url.port or 0) >= 1 << 16:
+        # A password had it; and what is no port some drivers only see when they connect.
         raise ValueError
     pooler = url.query.get("pgbouncer", "false")
     if pooler not in ("true", "false"):
