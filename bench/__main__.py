@@ -25,7 +25,14 @@ from bench.times import GroupRun
 Figures = dict[str, Any]
 SCALES = {scale.name: scale for scale in (FULL, NORMAL, QUICK, SMOKE)}
 MEMORY = "memory-store"
-SMOKED = {"asgi-memory": 1, "asgi-redis": 32, "asgi-stores": 1, "wsgi-memory": 1, "django-memory": 1}
+SMOKED = {
+    "asgi-memory": 1,
+    "asgi-redis": 32,
+    "asgi-stores": 1,
+    "wsgi-memory": 1,
+    "django-memory": 1,
+    "frameworks-memory": 1,
+}
 """What the smoke size asks, and how many at once: ours, where nothing takes long to start, and a peer."""
 SMOKED_PEER = "Starlette's signed cookie"
 SMOKED_HTTP = "server-session, Redis"
