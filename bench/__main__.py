@@ -25,11 +25,18 @@ from bench.times import GroupRun
 Figures = dict[str, Any]
 SCALES = {scale.name: scale for scale in (FULL, NORMAL, QUICK, SMOKE)}
 MEMORY = "memory-store"
-SMOKED = {"asgi-memory": 1, "asgi-redis": 32, "asgi-stores": 1, "wsgi-memory": 1, "django-memory": 1}
+SMOKED = {
+    "asgi-memory": 1,
+    "asgi-redis": 32,
+    "asgi-stores": 1,
+    "wsgi-memory": 1,
+    "django-memory": 1,
+    "frameworks-memory": 1,
+}
 """What the smoke size asks, and how many at once: ours, where nothing takes long to start, and a peer."""
 SMOKED_PEER = "Starlette's signed cookie"
 SMOKED_HTTP = "server-session, Redis"
-SLOW_TO_START = ("postgresql", "aiosqlite")
+SLOW_TO_START = {"postgresql", "aiosqlite", "litestar", "quart", "sanic", "pyramid"}
 
 
 def smoked(group: Group, at_once: int) -> Group:
@@ -37,7 +44,9 @@ def smoked(group: Group, at_once: int) -> Group:
     sessions = [
         subject
         for subject in group.subjects
-        if subject.bare and (not subject.against or subject.name == SMOKED_PEER) and subject.place not in SLOW_TO_START
+        if subject.bare
+        and (not subject.against or subject.name == SMOKED_PEER)
+        and SLOW_TO_START.isdisjoint((subject.place, subject.application.partition(":")[0]))
     ]
     alone = [subject for subject in group.subjects if subject.name in {other.bare for other in sessions}]
     return replace(group, subjects=[*sessions, *alone], at_once=(at_once,), counted=False)

@@ -1,4 +1,4 @@
-"""The requests that are measured, in the words of ASGI, of WSGI, and of none.
+"""The requests that are measured, in the words of ASGI, of WSGI, of HTTP, and of none.
 
 Every application that is measured serves the same paths:
 
@@ -106,6 +106,14 @@ class Ask:
             "client": ("127.0.0.1", 1),
             "headers": headers,
         }
+
+    def written(self) -> bytes:
+        """Return it as a connection of HTTP bears it."""
+        headers = [("host", HOST), *self.headers, ("content-length", "0")]
+        if self.cookie:
+            headers.append(("cookie", self.cookie))
+        lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
+        return "\r\n".join(lines).encode()
 
     def environ(self) -> dict[str, Any]:
         """Return it as a WSGI environ."""

@@ -2,8 +2,8 @@
 
 Run `python -m bench.calls` for each kind of request through Starlette's middleware on the memory store, and
 `python -m bench.calls read` for where those of one kind go: the functions by their calls a request, net of what the
-same application without sessions calls. `--through flask`
-(or `django`, `wsgi`) asks through another framework.
+same application without sessions calls. `--through flask` (or another module of bench/subjects) asks through another
+framework.
 """
 
 import argparse
@@ -14,11 +14,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from bench import field
 from bench.asking import TITLES, Kind, Visitor, ask_of
 from bench.driving import Count, Driver, Function
 from bench.subjects import opened
 
-FRAMEWORKS = ("starlette", "flask", "django", "wsgi")
+FRAMEWORKS = (
+    "starlette",
+    "flask",
+    "django",
+    "wsgi",
+    *(alone.application.partition(":")[0] for alone in field.FRAMEWORKS.values()),
+)
 PLACE = "memory:"
 REQUESTS = 300
 # What is made once, and kept, is not counted.

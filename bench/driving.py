@@ -6,10 +6,11 @@ A response that is not 200 is a `WrongAnswerError`: a figure is worth nothing if
 import asyncio
 import cProfile
 import pstats
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,9 @@ class AwaitingDriver(Driver):
         return responses
 
 
+_NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
+
+
 class AsgiDriver(AwaitingDriver):
     """Makes requests of an ASGI application; some paths may have one each, lest the place of a route count."""
 
@@ -150,6 +154,11 @@ class AsgiDriver(AwaitingDriver):
     async def made(self, prepared: Any) -> Any:
         app, scope = prepared
         messages: list[Any] = []
+        unread = [_NO_BODY]
+
+        async def receive() -> Any:
+            # After the body there is nothing but the end of the connection, which some wait for.
+            return unread.pop() if unread else await asyncio.get_running_loop().create_future()
 
         async def send(message: Any) -> None:
             messages.append(message)
@@ -167,12 +176,80 @@ class AsgiDriver(AwaitingDriver):
         return status
 
 
-_NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
-async def receive() -> dict[str, Any]:
-    """Return a body of nothing, as ASGI's `receive` does."""
-    return _NO_BODY
+class Connection(asyncio.Transport):
+    """A connection of a server's own, over no socket: a request goes in, and the whole response comes out."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        protocol.connection_made(self)
+
+    async def ask(self, request: bytes) -> bytes:
+        """Make a request, and return the response."""
+        self._received = b""
+        self._answered = asyncio.get_running_loop().create_future()
+        self._protocol.data_received(request)
+        response: bytes = await self._answered
+        return response
+
+    def write(self, data: Any) -> None:
+        self._received += data
+        head, _, body = self._received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if length and len(body) == int(length[1]):
+            self._answered.set_result(self._received)
+
+    def close(self) -> None:
+        if not self._answered.done():
+            self._answered.set_exception(WrongAnswerError("the connection was closed"))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Bound nothing: what is written is there."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        """Go on: there is one request at a time."""
+
+    def resume_reading(self) -> None:
+        """Go on."""
+
+
+class ServerDriver(AwaitingDriver):
+    """Makes requests of an application that has no ASGI, over connections of its own server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._connect = self._runner.run(self.connect())
+        self._idle: list[Connection] = []
+
+    @abstractmethod
+    async def connect(self) -> Callable[[], asyncio.Protocol]:
+        """Start what serves, and return what makes a connection."""
+
+    def prepared(self, request: Ask) -> Any:
+        return request.written()
+
+    async def made(self, prepared: Any) -> Any:
+        connection = self._idle.pop() if self._idle else Connection(self._connect())
+        response = await connection.ask(prepared)
+        self._idle.append(connection)
+        return response
+
+    def answer(self, response: Any) -> Answer:
+        head, _, body = response.decode("latin-1").partition("\r\n\r\n")
+        pairs = (line.partition(": ") for line in head.split("\r\n")[1:])
+        return Answer(self.status(response), tuple((name, value) for name, _, value in pairs), body)
+
+    def status(self, response: Any) -> int:
+        return int(response.split(b" ", 2)[1])
 
 
 class WsgiDriver(Driver):

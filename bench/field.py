@@ -59,19 +59,27 @@ def bare(name: str, application: str, *needs: str, kinds: Sequence[Kind] = (*Kin
 
 
 STARLETTE = bare("Starlette alone", "starlette:bare", "starlette")
-LITESTAR = bare("Litestar alone", "litestar:bare", "litestar", kinds=SESSION_KINDS)
-AIOHTTP = bare("aiohttp alone", "aiohttp:bare", "aiohttp", "aiohttp-session", kinds=SESSION_KINDS)
 EXPRESS = bare("Express alone", "node:bare", "express", kinds=(*SESSION_KINDS, *CSRF_KINDS))
 FLASK = bare("Flask alone", "flask:bare", "flask", kinds=(*SESSION_KINDS, *CSRF_KINDS))
 WSGI = bare("WSGI alone", "wsgi:bare", kinds=(*SESSION_KINDS, *CSRF_KINDS))
 DJANGO = bare("Django alone", "django:bare", "django", kinds=(*SESSION_KINDS, *CSRF_KINDS))
+FRAMEWORKS = {
+    framework: bare(
+        f"{framework} alone",
+        f"{framework.lower().replace(' ', '_')}:bare",
+        framework.lower().partition(" ")[0],
+        kinds=(*SESSION_KINDS, *CSRF_KINDS),
+    )
+    for framework in ("Litestar", "aiohttp", "Quart", "Sanic", "Tornado", "Falcon ASGI", "Falcon", "Bottle", "Pyramid")
+}
+"""The application without sessions of each framework that has an adapter of its own, but those above."""
 
 
 def ours(framework: str, place: str, name: str = "", *needs: str) -> Subject:
     """Return the application of a framework with the sessions of this project."""
     kinds = (*Kind,) if framework == "Starlette" else (*SESSION_KINDS, *CSRF_KINDS)
-    module = framework.lower()
-    distributions = (*(() if framework == "WSGI" else (module,)), *needs)
+    module = framework.lower().replace(" ", "_")
+    distributions = (*(() if framework == "WSGI" else (module.partition("_")[0],)), *needs)
     name = name or f"{OURS} ({framework})"
     return Subject(name, f"{module}:ours", place, f"{framework} alone", kinds=kinds, needs=distributions)
 
@@ -92,7 +100,6 @@ GROUPS = (
             ours("Starlette", "memory"),
             peer("starsessions", "starlette:starsessions", "memory", STARLETTE, "Starlette", "starsessions"),
             peer("Starlette's signed cookie", "starlette:cookie", "", STARLETTE, "Starlette", "itsdangerous"),
-            peer("Litestar's sessions", "litestar:sessions", "memory", LITESTAR, "Starlette"),
             peer(
                 "next-server-session",
                 "node:next-server-session",
@@ -104,7 +111,6 @@ GROUPS = (
             ),
             peer("express-session", "node:express-session", "", EXPRESS, "Starlette", "express-session"),
             STARLETTE,
-            LITESTAR,
             EXPRESS,
         ),
         counted=True,
@@ -115,11 +121,7 @@ GROUPS = (
         (
             ours("Starlette", "redis"),
             peer("starsessions", "starlette:starsessions", "redis", STARLETTE, "Starlette", "starsessions"),
-            peer("Litestar's sessions", "litestar:sessions", "redis", LITESTAR, "Starlette"),
-            peer("aiohttp-session", "aiohttp:aiohttp_session", "redis", AIOHTTP, "Starlette", "aiohttp-session"),
             STARLETTE,
-            LITESTAR,
-            AIOHTTP,
         ),
         (1, 32),
     ),
@@ -204,5 +206,49 @@ GROUPS = (
             DJANGO,
         ),
         (1, 32),
+    ),
+    Group(
+        "frameworks-memory",
+        "Other frameworks, in memory",
+        (
+            *(ours(framework, "memory") for framework in FRAMEWORKS),
+            peer("Litestar's sessions", "litestar:sessions", "memory", FRAMEWORKS["Litestar"], "Litestar"),
+            peer(
+                "aiohttp-session's encrypted cookie",
+                "aiohttp:aiohttp_session",
+                "",
+                FRAMEWORKS["aiohttp"],
+                "aiohttp",
+                "aiohttp-session",
+                "cryptography",
+            ),
+            peer("Quart's signed cookie", "quart:cookie", "", FRAMEWORKS["Quart"], "Quart"),
+            peer("Beaker on Bottle", "bottle:beaker", "memory", FRAMEWORKS["Bottle"], "Bottle", "beaker"),
+            peer("Beaker on Pyramid", "pyramid:beaker", "memory", FRAMEWORKS["Pyramid"], "Pyramid", "pyramid-beaker"),
+            *FRAMEWORKS.values(),
+        ),
+        counted=True,
+    ),
+    Group(
+        "frameworks-redis",
+        "Other frameworks, on Redis",
+        (
+            *(ours(framework, "redis") for framework in FRAMEWORKS),
+            peer("Litestar's sessions", "litestar:sessions", "redis", FRAMEWORKS["Litestar"], "Litestar"),
+            peer(
+                "aiohttp-session",
+                "aiohttp:aiohttp_session",
+                "redis",
+                FRAMEWORKS["aiohttp"],
+                "aiohttp",
+                "aiohttp-session",
+            ),
+            peer("Quart-Session", "quart:quart_session", "redis", FRAMEWORKS["Quart"], "Quart", "quart-session"),
+            peer("Beaker on Bottle", "bottle:beaker", "redis", FRAMEWORKS["Bottle"], "Bottle", "beaker"),
+            peer("Beaker on Pyramid", "pyramid:beaker", "redis", FRAMEWORKS["Pyramid"], "Pyramid", "pyramid-beaker"),
+            *FRAMEWORKS.values(),
+        ),
+        (1, 32),
+        counted=True,
     ),
 )

@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 from bench.asking import TITLES, Kind
-from bench.field import GROUPS, Group, Subject
+from bench.field import CSRF_KINDS, FRAMEWORKS, GROUPS, SESSION_KINDS, Group, Subject
 from bench.over_http import GROUPS as HTTP_GROUPS
 from bench.over_http import KINDS as HTTP_KINDS
 from bench.over_http import THREADS
@@ -49,6 +49,7 @@ class Report:
             "shares": self._shares(),
             "slower": self._slower(),
             "calls": self._calls(),
+            "frameworks": self._frameworks(),
             "times": self._times(),
             "http": self._over_http(),
             "memory": self._memory_store(),
@@ -134,6 +135,30 @@ class Report:
                         ]
                     )
         return table(["", *(TITLES[kind] for kind in kinds), "the application"], rows)
+
+    def _frameworks(self) -> list[str]:
+        """Return the calls of ours and of the peer, net of the application."""
+        kinds = (*SESSION_KINDS, *CSRF_KINDS)
+        rows = []
+        for group in GROUPS:
+            for alone in FRAMEWORKS.values():
+                of_it = [subject for subject in self._present(group) if subject.bare == alone.name]
+                for mine in (subject for subject in of_it if not subject.against):
+                    peers = [subject for subject in of_it if subject.against == mine.name]
+                    cells = [self._beside(group, mine, peers, kind) for kind in kinds]
+                    told = ", ".join(_named(peer) for peer in peers) or NOTHING
+                    rows.append([f"{alone.name.removesuffix(' alone')}, {WHERE[mine.place]}", told, *cells])
+        return table(["", "beside", *(TITLES[kind] for kind in kinds)], rows)
+
+    def _beside(self, group: Group, mine: Subject, peers: Sequence[Subject], kind: Kind) -> str:
+        net, *theirs = (self._net_calls(group, subject, kind) for subject in (mine, *peers))
+        shares = [f" / {calls} = {net / calls:.2f}" for calls in theirs if net is not None and calls]
+        return NOTHING if net is None else "".join((str(net), *shares))
+
+    def _net_calls(self, group: Group, subject: Subject, kind: Kind) -> int | None:
+        subjects = self._groups[group.key]["subjects"]
+        whole, alone = (subjects.get(name, {}).get("calls", {}).get(kind) for name in (subject.name, subject.bare))
+        return None if whole is None or alone is None else whole - alone
 
     def _times(self) -> list[str]:
         lines: list[str] = []

@@ -1,91 +1,98 @@
-"""Applications of aiohttp: without sessions, and with aiohttp-session.
+"""Applications of aiohttp: without sessions, with those of this project, and with aiohttp-session.
 
-aiohttp has no ASGI: its application is asked by what its own server calls.
+aiohttp has no ASGI: its application is asked over connections of its own server.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
-from bench.asking import HOST, KEY, VALUES, Answer, Ask, next_value
-from bench.driving import AwaitingDriver
+from bench.asking import KEY, VALUES, next_value
+from bench.driving import ServerDriver
+from server_session import get_csrf_token
+from server_session.aiohttp import csrf_protect, get_session, setup
+
+IDLE_SECONDS = 3600
+"""A connection waits for its turn, however long others are asked."""
 
 
-class AiohttpDriver(AwaitingDriver):
+class AiohttpDriver(ServerDriver):
     """Makes requests of an aiohttp application."""
 
     def __init__(self, app: web.Application) -> None:
+        self._app = app
         super().__init__()
-        self.app = app
-        app.freeze()
-        # It takes long to make.
-        self._mocked = make_mocked_request("GET", "/", app=app)
 
-    def prepared(self, request: Ask) -> Any:
-        headers = {"Host": HOST, **dict(request.headers)}
-        if request.cookie:
-            headers["Cookie"] = request.cookie
-        return self._mocked.clone(method=request.method, rel_url=request.path, headers=headers)
-
-    async def made(self, prepared: Any) -> Any:
-        return await self.app._handle(prepared)  # noqa: SLF001 - what its server calls has no public name
-
-    def answer(self, response: Any) -> Answer:
-        headers = [*response.headers.items()]
-        headers += [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
-        return Answer(response.status, tuple(headers), response.text)
-
-    def status(self, response: Any) -> int:
-        status: int = response.status
-        return status
+    async def connect(self) -> Callable[[], asyncio.Protocol]:
+        runner = web.AppRunner(self._app, access_log=None, keepalive_timeout=IDLE_SECONDS)
+        await runner.setup()
+        assert runner.server is not None
+        return runner.server
 
 
 async def untouched(_: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
-async def read(request: web.Request) -> web.Response:
-    from aiohttp_session import get_session
+def handlers_over(get: Callable[[web.Request], Any]) -> dict[str, Any]:
+    """Return the handlers over what gets a request's session."""
 
-    return web.Response(text=(await get_session(request))[KEY])
+    async def read(request: web.Request) -> web.Response:
+        return web.Response(text=(await get(request))[KEY])
+
+    async def write(request: web.Request) -> web.Response:
+        value = (await get(request))[KEY] = next_value()
+        return web.Response(text=value)
+
+    async def first(request: web.Request) -> web.Response:
+        (await get(request)).update(VALUES)
+        return web.Response(text="ok")
+
+    return {"/untouched": untouched, "/read": read, "/write": write, "/first": first}
 
 
-async def write(request: web.Request) -> web.Response:
-    from aiohttp_session import get_session
-
-    value = (await get_session(request))[KEY] = next_value()
-    return web.Response(text=value)
+async def token(request: web.Request) -> web.Response:
+    return web.Response(text=await get_csrf_token(request))
 
 
-async def first(request: web.Request) -> web.Response:
-    from aiohttp_session import get_session
-
-    (await get_session(request)).update(VALUES)
+@csrf_protect(strict=True)
+async def check(_: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
-HANDLERS: Mapping[str, Any] = {"/untouched": untouched, "/read": read, "/write": write, "/first": first}
+OURS: Mapping[str, Any] = {**handlers_over(get_session), "/token": token, "/check": check}
 
 
-def make_app(handlers: Mapping[str, Any], *middlewares: Any) -> AiohttpDriver:
+def make_app(handlers: Mapping[str, Any], *middlewares: Any) -> web.Application:
     """Return the application of these handlers."""
     app = web.Application(middlewares=middlewares)
     for path, handler in handlers.items():
-        app.router.add_get(path, handler)
-    return AiohttpDriver(app)
+        app.router.add_route("POST" if path == "/check" else "GET", path, handler)
+    return app
 
 
 def bare(_: str = "") -> AiohttpDriver:
     """Return the application without sessions."""
-    return make_app(dict.fromkeys(HANDLERS, untouched))
+    return AiohttpDriver(make_app(dict.fromkeys(OURS, untouched)))
+
+
+def ours(place: str) -> AiohttpDriver:
+    """Return the application with the sessions of this project."""
+    app = make_app(OURS)
+    setup(app, session_store=place)
+    return AiohttpDriver(app)
 
 
 def aiohttp_session(place: str) -> AiohttpDriver:
-    """Return the application with aiohttp-session on Redis."""
-    from aiohttp_session import session_middleware
+    """Return the application with aiohttp-session on Redis, or else in an encrypted cookie."""
+    from aiohttp_session import AbstractStorage, get_session, session_middleware
+    from aiohttp_session.cookie_storage import EncryptedCookieStorage
     from aiohttp_session.redis_storage import RedisStorage
     from redis.asyncio import Redis
 
-    return make_app(HANDLERS, session_middleware(RedisStorage(Redis.from_url(place), max_age=1800)))
+    storage: AbstractStorage = EncryptedCookieStorage(b"k" * 32, max_age=1800)
+    if place:
+        storage = RedisStorage(Redis.from_url(place), max_age=1800)
+    return AiohttpDriver(make_app(handlers_over(get_session), session_middleware(storage)))

@@ -64,12 +64,19 @@ def ours(place: str) -> WsgiDriver:
 
 
 def beaker(place: str) -> WsgiDriver:
-    """Return the application with Beaker, in memory or in files."""
+    """Return the application with Beaker."""
     from beaker.middleware import SessionMiddleware
 
-    options = {"session.type": "memory", "session.timeout": 1800}
-    if place != "memory:":
-        options |= {"session.type": "file", "session.data_dir": place.removeprefix("file:")}
-    return WsgiDriver(
-        SessionMiddleware(Application(pages_on("beaker.session", lambda session: session.save())), options)
-    )
+    pages = pages_on("beaker.session", lambda session: session.save())
+    return WsgiDriver(SessionMiddleware(Application(pages), beaker_options(place)))
+
+
+def beaker_options(place: str) -> dict[str, Any]:
+    """Return what Beaker is told to keep its sessions in memory, on Redis or in files."""
+    if place == "memory:":
+        where = {"session.type": "memory"}
+    elif place.startswith("redis:"):
+        where = {"session.type": "ext:redis", "session.url": place}
+    else:
+        where = {"session.type": "file", "session.data_dir": place.removeprefix("file:")}
+    return {"session.timeout": 1800, **where}

@@ -39,8 +39,8 @@ def setup(
 
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = (own or configured()).exchange(AiohttpRequest.of(request))
-        exchange.request.home = home()
+        exchange = (serving := own or configured()).exchange(AiohttpRequest.of(request))
+        exchange.request.home = home() if serving.needs_home else None
         exchange.serve()
         # aiohttp gives each request a task, with a context of its own, which ends when the response was sent.
         current.set(exchange.request)

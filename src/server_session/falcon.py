@@ -50,6 +50,7 @@ class ServerSession:
 class _Middleware:
     def __init__(self, extension: ServerSession, app: Any, watch: float | None) -> None:
         self._extension, self._app, self._watch = extension, app, watch
+        self._is_asgi = isinstance(app, asgi.App)
         # Of several on one application each has its own.
         self._token = f"server_session.falcon.{id(self)}"
         # Falcon asks its router once: a second look-up could find another view.
@@ -75,8 +76,8 @@ class _Middleware:
         return resource, {"WEBSOCKET": serve}, *rest
 
     def _exchange_of(self, req: Any) -> Exchange:
-        is_asgi = isinstance(req, asgi.Request)
-        return self._extension.sessions.exchange(AsgiRequest.of(req.scope) if is_asgi else WsgiRequest.of(req.env))
+        request = AsgiRequest.of(req.scope) if self._is_asgi else WsgiRequest.of(req.env)
+        return self._extension.sessions.exchange(request)
 
     def _begin(self, req: Any) -> Exchange:
         exchange = self._exchange_of(req)
@@ -100,11 +101,12 @@ class _Middleware:
 
     def process_resource(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
         exchange = self._exchange_of(req)
-        body, endpoint = WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
-        refusal = exchange.blocking.check(body, endpoint=endpoint, method=req.method)
-        req.stream = req.env["wsgi.input"]
-        if refusal:
-            raise _error_of(refusal)
+        if exchange.may_be_forged(req.method):
+            body, endpoint = WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
+            refusal = exchange.blocking.check(body, endpoint=endpoint, method=req.method)
+            req.stream = req.env["wsgi.input"]
+            if refusal:
+                raise _error_of(refusal)
 
     async def process_resource_async(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
         exchange = self._exchange_of(req)

@@ -11,11 +11,12 @@ from sanic.response import BaseHTTPResponse, JSONResponse
 
 from server_session._colour import home
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.adapters import BytesBody, Exchange, HeadersRequest, Refusal, csrf_exempt, csrf_protect, headers_of
+from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
 from server_session.http.carrier import find_request_by
+from server_session.http.requests import MultiDictRequest
 from server_session.kernel.unloaded import UnloadedSession
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
@@ -123,7 +124,7 @@ async def _page(request: Request, refusal: Refusal) -> Any:
 
 def _exchange_of(request: Request) -> Exchange:
     extension: ServerSession = request.app.ctx.server_session
-    return extension.sessions.exchange(HeadersRequest.of(request))
+    return extension.sessions.exchange(MultiDictRequest.of(request))
 
 
-find_request_by(lambda: HeadersRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001
+find_request_by(lambda: MultiDictRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001

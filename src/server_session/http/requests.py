@@ -15,6 +15,7 @@ __all__ = [
     "AiohttpRequest",
     "AsgiRequest",
     "HeadersRequest",
+    "MultiDictRequest",
     "Request",
     "TornadoRequest",
     "WsgiRequest",
@@ -251,7 +252,20 @@ class HeadersRequest(Request):
         return [one if isinstance(one, bytes) else one.encode("utf-8", "surrogatepass") for one in values]
 
 
-class AiohttpRequest(HeadersRequest):
+class MultiDictRequest(HeadersRequest):
+    """A request of Sanic or aiohttp, whose headers are a multidict of text that was bytes."""
+
+    @property
+    def method(self) -> str:
+        return str(self._request.method)
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return [
+            one.encode("utf-8", "surrogateescape") for one in self._request.headers.getall(name.decode("ascii"), ())
+        ]
+
+
+class AiohttpRequest(MultiDictRequest):
     """A request of aiohttp, or a clone of one."""
 
     @classmethod
@@ -261,21 +275,12 @@ class AiohttpRequest(HeadersRequest):
         return slots[_SLOT] if _SLOT in slots else cls(request, slots)
 
     @property
-    def method(self) -> str:
-        return str(self._request.method)
-
-    @property
     def path(self) -> str:
         return str(self._request.rel_url.raw_path)
 
     @property
     def decoded_path(self) -> str:
         return str(self._request.path)
-
-    def header_values(self, name: bytes) -> Sequence[bytes]:
-        return [
-            one.encode("utf-8", "surrogateescape") for one in self._request.headers.getall(name.decode("ascii"), ())
-        ]
 
 
 class TornadoRequest(HeadersRequest):
@@ -329,7 +334,7 @@ REQUESTS: Final = Kinds[Reader](
         "falcon.request.Request": lambda given: WsgiRequest.of(given.env),
         "cherrypy._ThreadLocalProxy": lambda given: WsgiRequest.of(given.wsgi_environ),
         "aiohttp.web_request.BaseRequest": AiohttpRequest.of,
-        "sanic.request.types.Request": HeadersRequest.of,
+        "sanic.request.types.Request": MultiDictRequest.of,
         "tornado.httputil.HTTPServerRequest": TornadoRequest.of,
         "tornado.web.RequestHandler": lambda given: TornadoRequest.of(given.request),
         "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
