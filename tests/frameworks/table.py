@@ -11,6 +11,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 PAGE: Final = ROOT / "docs/frameworks/README.md"
 MARK: Final = "<!-- what follows is written by python -m tests.frameworks.table -->"
+TITLES: Final = {
+    "TestAiohttp": "aiohttp",
+    "TestFalcon": "Falcon (WSGI)",
+    "TestFalconAsgi": "Falcon (ASGI)",
+    "TestSanicUnderAsgi": "Sanic (ASGI)",
+}
 COLUMNS: Final = {
     "mapping": "mapping",
     "functions": "functions",
@@ -50,7 +56,7 @@ def row(suite: type[AdapterContract]) -> str:
     files = [source.with_suffix(".py")] if source.with_suffix(".py").exists() else [*source.glob("*.py")]
     lines = sum(len(file.read_text().splitlines()) for file in files)
     page = ROOT / f"docs/frameworks/{name}.md"
-    title = suite.__name__.removeprefix("Test")
+    title = TITLES.get(suite.__name__, suite.__name__.removeprefix("Test"))
     shown = f"[{title}]({page.name})" if page.exists() else title
     return f"| {shown} {_version_of(name)} | {' | '.join(cells)} | {lines:,} |"
 

@@ -241,12 +241,12 @@ def test_a_stream_whose_store_fails_at_its_end_is_cut(visit, store):
     store.is_down = False
 
 
-@pytest.mark.parametrize("how", ["form", "multipart", "stream"])
+@pytest.mark.parametrize("how", ["read", "post"])
 def test_a_middleware_may_read_the_form_before_the_check(visit, how):
     @web.middleware
     async def look(request: web.Request, handler: Any) -> web.StreamResponse:
         if request.path == "/form":
-            assert b"csrf_token" in await request.read()
+            assert "csrf_token" in str(await getattr(request, how)())
         return await handler(request)
 
     async def form(request: web.Request) -> web.Response:

@@ -41,8 +41,8 @@ def csrf_protect(
 ) -> Callable[[E], E]:
     """Mark an endpoint that asks for more than the application's policy.
 
-    Of an endpoint's decorators it stands outermost, below only that of the route. The middlewares of
-    `server_session.starlette` and `fastapi`, Flask's extension and Django's middleware honour it.
+    Of an endpoint's decorators it stands outermost, below only that of the route. The adapters for frameworks honour
+    it, and a `SessionMiddleware` of ASGI or WSGI that is told the `endpoint`.
 
     Args:
         strict: it needs a valid token, whatever the browser's headers say.
