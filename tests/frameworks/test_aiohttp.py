@@ -258,6 +258,20 @@ def test_a_middleware_may_read_the_form_before_the_check(visit, how):
     assert browser.post("/form", {"word": "csrf_token"}, page=None).status == 403
 
 
+def test_of_a_multipart_form_that_a_middleware_has_parsed_the_token_comes_in_the_header_alone(visit):
+    @web.middleware
+    async def look(request: web.Request, handler: Any) -> web.StreamResponse:
+        await request.post()
+        return await handler(request)
+
+    browser = visit({}, outside=[look])
+    token = browser.get("/token").text
+    part = f'--b\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n{token}\r\n--b--\r\n'.encode()
+    kind = "multipart/form-data; boundary=b"
+    assert browser.ask("POST", "/write?a=1", part, kind, page=None).status == 403
+    assert browser.ask("POST", "/write?a=1", part, kind, page=None, headers={"X-CSRF-Token": token}).status == 200
+
+
 def test_a_middleware_within_may_serve_a_clone_of_the_request(visit):
     @web.middleware
     async def override(request: web.Request, handler: Any) -> web.StreamResponse:
