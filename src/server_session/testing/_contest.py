@@ -7,7 +7,7 @@ import time
 from collections.abc import ItemsView, Iterator, KeysView, Sequence, ValuesView
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from server_session._colour import drive, pause, running_library
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Outcome, SessionStore
@@ -17,6 +17,9 @@ from server_session.testing._stage import Call, Stage
 __all__ = ["Contest", "Unhurried"]
 
 T = TypeVar("T")
+
+_START: Final = 60.0
+"""Seconds in which threads begin, on whatever machine."""
 
 
 class Unhurried(dict[str, Any]):
@@ -83,7 +86,8 @@ class Contest(Stage):
         return [results[place] for place in range(len(calls))]
 
     def _in_threads(self, calls: Sequence[Call[T]]) -> list[T]:
-        start = threading.Barrier(len(calls), timeout=self.patience)
+        # However late a busy machine lets them begin: from then on the store is waited for.
+        start = threading.Barrier(len(calls) + 1, timeout=_START)
 
         def run(call: Call[T]) -> T:
             start.wait()
@@ -94,6 +98,7 @@ class Contest(Stage):
         pool = ThreadPoolExecutor(len(calls))
         try:
             futures = [pool.submit(run, call) for call in calls]
+            start.wait()
             late = wait(futures, self.patience).not_done
             check(not late, f"{len(late)} of {len(calls)} calls at once did not return within {self.patience} s")
             return [future.result() for future in futures]
