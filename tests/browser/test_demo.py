@@ -22,6 +22,7 @@ from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "oolong"
+ALL = bool(os.environ.get("SERVER_SESSION_ALL"))
 
 expect.set_options(timeout=PATIENCE * 1000)
 
@@ -619,7 +620,7 @@ def test_all_but_the_wishes_work_without_scripts(demo, browser):
 
 
 class TestProcesses:
-    @pytest.mark.parametrize("kind", ["file", "redis", "postgresql+asyncpg"])
+    @pytest.mark.parametrize("kind", ["file", "redis", "postgresql+asyncpg"] if ALL else ["redis"])
     def test_a_visitor_hops_between_two_processes(self, kind, request, tmp_path, browser):
         store = f"file:{tmp_path}/sessions"
         if kind != "file":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,9 +81,11 @@ class Scene(NamedTuple):
         return self.visitor.connect(f"{self.shop.replace('http', 'ws', 1)}/talk")
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.needs(name)) for name in ("chromium", "firefox-esr")]
-)
+# Firefox in the long form alone.
+BROWSERS = ("chromium", "firefox-esr") if os.environ.get("SERVER_SESSION_ALL") else ("chromium",)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.needs(name)) for name in BROWSERS])
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     with launched(request.param) as browser:
         yield browser
