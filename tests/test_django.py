@@ -18,6 +18,7 @@ import django
 import pytest
 from django.conf import settings
 from django.core.management import call_command
+from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 import server_session
@@ -194,6 +195,24 @@ def test_a_response_that_sets_the_cookie_is_kept_by_no_cache() -> None:
     response = Client().get("/set/a/1")
     assert response.headers["Cache-Control"] == "private, no-store"
     assert "Cookie" in response.headers["Vary"]
+
+
+def test_a_response_that_the_project_keeps_is_another_for_who_gets_a_cookie() -> None:
+    from server_session.django import SessionMiddleware
+
+    kept = HttpResponse("kept", headers={"X-Kept": "yes"})
+    kept.set_cookie("other", "kept", path="/shop")
+
+    def view(request: Any) -> HttpResponse:
+        if request.path == "/write":
+            request.session["a"] = 1
+        return kept
+
+    serve = SessionMiddleware(view)
+    written = serve(RequestFactory().get("/write"))
+    assert (written.content, written["X-Kept"], set(written.cookies)) == (b"kept", "yes", {"other", "sessionid"})
+    assert written.cookies["other"]["path"] == "/shop"
+    assert set(serve(RequestFactory().get("/read")).cookies) == {"other"}
 
 
 def test_no_cookie_is_deleted_for_a_session_that_is_not_found() -> None:

@@ -1,6 +1,7 @@
 """`request.session`: Django's session engine, and the middleware that serves it."""
 
 from collections.abc import Callable, Coroutine
+from copy import copy
 from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -8,7 +9,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
-from django.http.response import HttpResponseBase
+from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.module_loading import import_string
 
 from server_session._colour import drive, home, is_driven, run_awaiting, run_blocking
@@ -331,6 +332,14 @@ def instead_of(error: StoreError | CookieWithheldError, request: HttpRequest) ->
     return answer_of(PROJECT.sessions().exchange(resolve((request,)).request).refuse(error))
 
 
+def _own(response: HttpResponseBase) -> HttpResponseBase:
+    """Return a response that is this request's alone: who made it may answer others with it, and they get no cookie."""
+    # Not copy.copy: a TemplateResponse leaves out what it was made of.
+    own = object.__new__(type(response))
+    vars(own).update(vars(response), cookies=copy(response.cookies), headers=ResponseHeaders(dict(response.items())))
+    return own
+
+
 async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Return the response with the session stored, the cookie in it, and what caches must know."""
     if (session := found_session(request)) is None:
@@ -351,6 +360,8 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
     is_streamed = isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse)
     # What a streamed body looks at comes too late for the headers.
     if exchange.has_answer or is_streamed:
+        if exchange.stored.changes_cookie:
+            response = _own(response)
         exchange.write_headers(DjangoHeaders(response))
     if response.streaming:
         exchange.started()
