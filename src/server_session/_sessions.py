@@ -234,6 +234,18 @@ def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
     return sessions
 
 
+class Extension:
+    """What an application of a framework is given: it knows the sessions that it serves."""
+
+    # As `chosen` returned them.
+    _sessions: Sessions | None
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
+        return self._sessions or configured()
+
+
 class _Default(Functions):
     def sessions_for(self, carrier: Carrier | None) -> Sessions:
         """Return the sessions that a module's function serves for this carrier, or for no request in particular.

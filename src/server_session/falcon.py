@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
 from server_session._colour import drive, home
-from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import AsgiBody, Exchange, LazySession, Refusal, StreamedBody, UnloadedSession, WsgiBody
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.guard import unknown
@@ -26,7 +26,7 @@ __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 _VIEW = "server_session.falcon.view"
 
 
-class ServerSession:
+class ServerSession(Extension):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
     Every `watch` seconds it is asked whether the session of an open WebSocket lives; if not the socket is closed.
@@ -40,11 +40,6 @@ class ServerSession:
         app.add_middleware(middleware)
         refuse: Any = middleware.refuse_async if isinstance(app, asgi.App) else middleware.refuse
         app.add_error_handler((StoreError, CookieWithheldError), refuse)
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
-        return self._sessions or configured()
 
 
 class _Middleware:

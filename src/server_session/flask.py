@@ -24,7 +24,7 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from server_session._colour import Colour, drive, running_library
 from server_session._durations import seconds_of
-from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED, Refusal
 from server_session.csrf.verdict import Rejection
@@ -65,7 +65,7 @@ _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
 
 
-class ServerSession:
+class ServerSession(Extension):
     """Puts `flask.session` on the server, serves the functions of `server_session.sync`, and keeps forged requests out.
 
     Args:
@@ -99,11 +99,6 @@ class ServerSession:
         self._sessions = chosen(sessions, settings)
         if app is not None:
             self.init_app(app)
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
-        return self._sessions or configured()
 
     def init_app(self, app: Flask) -> None:
         """Serve this application too."""

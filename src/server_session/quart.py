@@ -15,7 +15,7 @@ from quart.sessions import SessionInterface
 from werkzeug.exceptions import ServiceUnavailable
 
 from server_session import adapters, flask
-from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
 from server_session.asgi import Receive, Scope, Send, SessionMiddleware
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
@@ -26,7 +26,7 @@ from server_session.kernel.mapping import Session
 __all__ = ["CsrfRejected", "QuartSession", "ServerSession", "csrf_exempt", "csrf_protect"]
 
 
-class ServerSession:
+class ServerSession(Extension):
     """Puts `quart.session` on the server, serves the functions, and keeps forged requests out.
 
     All is as with `server_session.flask.ServerSession`, save that what waits is awaited; `watch` is that of
@@ -44,11 +44,6 @@ class ServerSession:
         self._watch = watch
         if app is not None:
             self.init_app(app)
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
-        return self._sessions or configured()
 
     def init_app(self, app: Any) -> None:
         """Serve this application too, a `Quart`."""

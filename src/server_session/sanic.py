@@ -10,7 +10,7 @@ from sanic.exceptions import Forbidden, ServiceUnavailable
 from sanic.response import BaseHTTPResponse, JSONResponse
 
 from server_session._colour import home
-from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import CookieWithheldError, StoreError
@@ -22,7 +22,7 @@ from server_session.kernel.unloaded import UnloadedSession
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
 
-class ServerSession:
+class ServerSession(Extension):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
     Every `watch` seconds Sanic's own server asks whether an open WebSocket's session lives, and closes it if not.
@@ -37,11 +37,6 @@ class ServerSession:
         app.register_middleware(self._begin, "request", priority=1_000_000)
         app.add_signal(self._attend, "websocket.handler.before")
         app.exception(StoreError, CookieWithheldError)(self._refuse)
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
-        return self._sessions or configured()
 
     async def _begin(self, request: Request) -> Any:
         exchange, route = _exchange_of(request), request.route

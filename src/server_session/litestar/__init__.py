@@ -20,7 +20,7 @@ from litestar.routes import BaseRoute
 from litestar.security.session_auth.middleware import MiddlewareWrapper as OwnLogIn
 from litestar.stores.base import Store
 
-from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import csrf_exempt, csrf_protect, template_functions
 from server_session.asgi import Scope
 from server_session.exceptions import ConfigurationError, CookieWithheldError, StoreError
@@ -31,7 +31,7 @@ from server_session.litestar._pages import CsrfRejected, Middleware, pass_on
 __all__ = ["CsrfRejected", "ServerSession", "csrf_exempt", "csrf_protect"]
 
 
-class ServerSession(InitPlugin, ReceiveRoutePlugin):
+class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
     """Puts `request.session` on the server, serves the functions, and keeps forged requests out.
 
     Args:
@@ -58,11 +58,6 @@ class ServerSession(InitPlugin, ReceiveRoutePlugin):
         self._sessions = chosen(sessions, settings)
         middleware: Any = Middleware
         self._middleware = DefineMiddleware(middleware, sessions=self._sessions, autoload=autoload, watch=watch)
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
-        return self._sessions or configured()
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Serve an application; Litestar calls it."""
