@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import django
 import pytest
 from django.conf import settings
 from django.core.management import call_command
@@ -44,6 +43,7 @@ from server_session.exceptions import (
     StoreError,
 )
 from server_session.testing import YieldingStore
+from tests.django_site.project import set_up
 from tests.patience import PATIENCE
 from tests.visitors import Clock, Unanswered, Watched
 
@@ -53,10 +53,7 @@ CREDENTIAL = re.compile(r"[A-Za-z0-9_-]{64}")
 
 @pytest.fixture(scope="module", autouse=True)
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_SITE_DATABASE", str(tmp_path_factory.mktemp("django") / "site.sqlite3"))
-        patch.setenv("DJANGO_SETTINGS_MODULE", "tests.django_site.settings")
-        django.setup()
+    set_up(tmp_path_factory.mktemp("django"))
     call_command("migrate", verbosity=0)
     from django.contrib.auth.models import User
 

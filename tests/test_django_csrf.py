@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import django
 import pytest
 from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -23,6 +22,7 @@ from server_session.csrf import decorators
 from server_session.exceptions import ConfigurationError, StoreError
 from server_session.exchange import steps
 from server_session.testing import YieldingStore
+from tests.django_site.project import set_up
 
 OURS = "server_session.django.CsrfViewMiddleware"
 DJANGOS = "django.middleware.csrf.CsrfViewMiddleware"
@@ -63,10 +63,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(scope="module", autouse=True)
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_SITE_DATABASE", str(tmp_path_factory.mktemp("django") / "site.sqlite3"))
-        patch.setenv("DJANGO_SETTINGS_MODULE", "tests.django_site.settings")
-        django.setup()
+    set_up(tmp_path_factory.mktemp("django"))
     call_command("migrate", verbosity=0)
     from django.contrib.auth.models import User
 

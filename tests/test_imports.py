@@ -11,24 +11,16 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "server_session"
 
+# Each with a public module of its name.
+FRAMEWORKS = {
+    *("aiohttp", "bottle", "django", "falcon", "fastapi", "flask"),
+    *("litestar", "pyramid", "quart", "sanic", "starlette", "tornado"),
+}
 # Top first. A folder is a room, and so is what stands here together; a module may import from its own room and from
 # those below it.
 ROOMS = (
     {"", "testing"},
-    {
-        "aiohttp",
-        "bottle",
-        "django",
-        "falcon",
-        "fastapi",
-        "flask",
-        "litestar",
-        "pyramid",
-        "quart",
-        "sanic",
-        "starlette",
-        "tornado",
-    },
+    FRAMEWORKS,
     {"adapters", "asgi", "wsgi", "sync"},
     {"_sessions", "_functions"},
     {"exchange"},
@@ -74,21 +66,8 @@ FOR_STORES = {
 # asyncio costs half of what an import of the library may take, and the rest is not everybody's.
 UNASKED = {
     *("asyncio", "trio", "anyio"),
-    *(
-        "aiohttp",
-        "bottle",
-        "django",
-        "falcon",
-        "fastapi",
-        "flask",
-        "litestar",
-        "pyramid",
-        "quart",
-        "sanic",
-        "starlette",
-        "tornado",
-        "werkzeug",
-    ),
+    *FRAMEWORKS,
+    "werkzeug",
     *(
         "aiomcache",
         "aiomysql",

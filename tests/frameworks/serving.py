@@ -10,17 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from server_session._urls import open_store
-from server_session.testing import AdapterContract, Site
+from server_session.testing import Site
+from server_session.testing._adapters import Client
 from server_session.testing._browser import Browser
+from tests.servers import Server
 
 __all__ = [
     "AWAITED",
     "BLOCKING",
+    "OverRedis",
+    "asked_by",
+    "asked_by_webtest",
     "hypercorn_serves",
     "listening",
     "on_a_loop",
-    "over_redis",
     "uvicorn_serves",
     "waitress_serves",
 ]
@@ -31,16 +37,44 @@ AWAITED = ("memory", "yielding", "file") if ALL else ("yielding",)
 BLOCKING = ("memory", "file") if ALL else ("memory",)
 
 
-def over_redis(suite: AdapterContract, url: str) -> None:
-    """Send 50 overlapping writes to the suite's site over Redis, half by the mapping and half by a function."""
-    site = Site.over(open_store(url), blocks=suite.blocks)
-    with suite.serve(suite.make_app(site)) as port, ThreadPoolExecutor(50) as pool:
-        browser = Browser(port)
-        browser.post("/write?kept=yes")
-        paths = [f"{path}?{path[1]}{number}=v" for path in ("/write", "/set/none") for number in range(25)]
-        assert {answered.status for answered in pool.map(lambda path: browser.copy().post(path), paths)} == {200}
-        written = [path.partition("?")[2].partition("=")[0] for path in paths]
-        assert json.loads(browser.get("/read").text) == {"kept": "yes", **dict.fromkeys(written, "v")}
+class OverRedis:
+    """For the suite of a framework: its real server, with Redis behind."""
+
+    @pytest.mark.needs("redis-server")
+    def test_nothing_is_lost_of_overlapping_requests_over_redis(self: Any, redis_server: Server) -> None:
+        # Half of them by the mapping, and half by a function.
+        site = Site.over(open_store(redis_server.url), blocks=self.blocks)
+        with self.serve(self.make_app(site)) as port, ThreadPoolExecutor(50) as pool:
+            browser = Browser(port)
+            browser.post("/write?kept=yes")
+            paths = [f"{path}?{path[1]}{number}=v" for path in ("/write", "/set/none") for number in range(25)]
+            assert {answered.status for answered in pool.map(lambda path: browser.copy().post(path), paths)} == {200}
+            written = [path.partition("?")[2].partition("=")[0] for path in paths]
+            assert json.loads(browser.get("/read").text) == {"kept": "yes", **dict.fromkeys(written, "v")}
+
+
+def asked_by(client: Any) -> Client:
+    """Return the test client of Starlette or Litestar as the suite asks it."""
+
+    def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+        response = client.request(method, path, headers=headers)
+        return response.status_code, response.text
+
+    return ask
+
+
+@contextmanager
+def asked_by_webtest(app: Any) -> Iterator[Client]:
+    """Ask a WSGI application by WebTest, which knows no server."""
+    from webtest import TestApp
+
+    client = TestApp(app)
+
+    def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+        response = client.request(path, method=method, headers=headers, expect_errors=True)
+        return response.status_int, response.text
+
+    yield ask
 
 
 @contextmanager

@@ -23,9 +23,8 @@ from server_session.testing import AdapterContract, Encoded, Failed, Headed, Her
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import AWAITED, listening, on_a_loop, over_redis
+from tests.frameworks.serving import AWAITED, OverRedis, listening, on_a_loop
 from tests.patience import PATIENCE
-from tests.servers import Server
 
 PAGE = Path(__file__).parents[2] / "docs/frameworks/aiohttp.md"
 TEMPLATES = Environment(
@@ -95,7 +94,7 @@ def aiohttp_serves(app: web.Application) -> Iterator[int]:
             yield listener.getsockname()[1]
 
 
-class TestAiohttp(AdapterContract):
+class TestAiohttp(OverRedis, AdapterContract):
     stores = AWAITED
 
     def make_app(self, site: Site) -> web.Application:
@@ -137,10 +136,6 @@ class TestAiohttp(AdapterContract):
                 yield lambda *arguments: runner.run(asked(*arguments))
             finally:
                 runner.run(client.close())
-
-    @pytest.mark.needs("redis-server")
-    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
-        over_redis(self, redis_server.url)
 
 
 # --- what else aiohttp's users count on

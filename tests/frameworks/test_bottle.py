@@ -1,7 +1,7 @@
 """The adapter for Bottle keeps the contract of adapters."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,8 +15,7 @@ from server_session.bottle import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import BLOCKING, over_redis, waitress_serves
-from tests.servers import Server
+from tests.frameworks.serving import BLOCKING, OverRedis, asked_by_webtest, waitress_serves
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks" / "bottle.md"
 FORM = SimpleTemplate("<form>{{!csrf_input()}}</form>")
@@ -61,7 +60,7 @@ def own_page(error: HTTPError) -> str:
     return f"own page of {error.status_code}"
 
 
-class TestBottle(AdapterContract):
+class TestBottle(OverRedis, AdapterContract):
     blocks = True
     stores = BLOCKING
     # Bottle serves none.
@@ -81,19 +80,8 @@ class TestBottle(AdapterContract):
     def serve(self, app: Bottle) -> AbstractContextManager[int]:
         return waitress_serves(app)
 
-    @contextmanager
-    def client(self, app: Bottle) -> Iterator[Any]:
-        client = TestApp(app)
-
-        def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-            response = client.request(path, method=method, headers=headers, expect_errors=True)
-            return response.status_int, response.text
-
-        yield ask
-
-    @pytest.mark.needs("redis-server")
-    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
-        over_redis(self, redis_server.url)
+    def client(self, app: Bottle) -> AbstractContextManager[Any]:
+        return asked_by_webtest(app)
 
 
 # --- what is Bottle's own

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import django
 import pytest
 from django.conf import settings
 from django.core.exceptions import BadRequest
@@ -17,6 +16,7 @@ from django.urls import include, path
 
 from server_session import _sessions, sync
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
+from tests.django_site.project import set_up
 from tests.frameworks.serving import waitress_serves
 
 MIDDLEWARE = [
@@ -27,12 +27,8 @@ MIDDLEWARE = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_SITE_DATABASE", str(tmp_path_factory.mktemp("django") / "site.sqlite3"))
-        patch.setenv("DJANGO_SETTINGS_MODULE", "tests.django_site.settings")
-        django.setup()
-        yield
+def project(tmp_path_factory: pytest.TempPathFactory) -> None:
+    set_up(tmp_path_factory.mktemp("django"))
 
 
 class Conflict(BadRequest):

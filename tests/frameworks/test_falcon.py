@@ -22,7 +22,7 @@ from server_session.falcon import ServerSession, csrf_exempt
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
 from tests.documents import code_of
-from tests.frameworks.serving import AWAITED, BLOCKING, over_redis, uvicorn_serves, waitress_serves
+from tests.frameworks.serving import AWAITED, BLOCKING, OverRedis, uvicorn_serves, waitress_serves
 
 PAGE = Path(__file__).parents[2] / "docs/frameworks/falcon.md"
 TEMPLATES = Environment(loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True)
@@ -117,7 +117,7 @@ def cross_site(app: Any, *paths: str, method: str = "POST") -> list[int]:
     return [client.simulate_request(method, path, headers=headers).status_code for path in paths]
 
 
-class TestFalcon(AdapterContract):
+class TestFalcon(OverRedis, AdapterContract):
     blocks = True
     stores = BLOCKING
     has_websockets = False
@@ -341,12 +341,6 @@ def test_a_websocket_stores_what_it_changed():
         with browser.open_socket("/own-socket") as socket:
             assert socket.receive() == 1000
         assert json.loads(browser.get("/read").text) == {"a": "1", "socket": "was here"}
-
-
-@pytest.mark.needs("redis-server")
-@pytest.mark.parametrize("suite", [TestFalcon, TestFalconAsgi])
-def test_fifty_overlapping_requests_over_redis_lose_nothing(suite: Any, redis_server: Any):
-    over_redis(suite(), redis_server.url)
 
 
 def test_cookies_of_the_application_s_own_stay_beside_the_session_s():

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from server_session.fastapi import CurrentSession, SessionMiddleware
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
-from tests.frameworks.serving import AWAITED, uvicorn_serves
+from tests.frameworks.serving import AWAITED, asked_by, uvicorn_serves
 from tests.frameworks.test_starlette import TEMPLATES
 
 
@@ -84,10 +84,4 @@ class TestFastAPI(AdapterContract):
 
     @contextmanager
     def client(self, app: FastAPI) -> Iterator[Any]:
-        client = TestClient(app)
-
-        def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-            response = client.request(method, path, headers=headers)
-            return response.status_code, response.text
-
-        yield ask
+        yield asked_by(TestClient(app))

@@ -39,8 +39,7 @@ from server_session.exceptions import ConfigurationError, StoreError
 from server_session.litestar import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from tests.documents import application_of, hidden_in
-from tests.frameworks.serving import AWAITED, hypercorn_serves, over_redis, uvicorn_serves
-from tests.servers import Server
+from tests.frameworks.serving import AWAITED, OverRedis, asked_by, hypercorn_serves, uvicorn_serves
 from tests.visitors import Watched
 
 AnyRequest = Request[Any, Any, Any]
@@ -101,7 +100,7 @@ def view_of(page: Page) -> HTTPRouteHandler:
     return HTTPRouteHandler(path, http_method=methods)(page.mark(view))
 
 
-class TestLitestar(AdapterContract):
+class TestLitestar(OverRedis, AdapterContract):
     stores = AWAITED
     can_replace = True
 
@@ -128,16 +127,7 @@ class TestLitestar(AdapterContract):
     @contextmanager
     def client(self, app: Litestar) -> Iterator[Any]:
         with TestClient(app) as client:
-
-            def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-                response = client.request(method, path, headers=headers)
-                return response.status_code, response.text
-
-            yield ask
-
-    @pytest.mark.needs("redis-server")
-    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
-        over_redis(self, redis_server.url)
+            yield asked_by(client)
 
 
 # --- what else Litestar's users count on

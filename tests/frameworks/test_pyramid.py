@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,7 @@ from server_session.pyramid import CsrfRejected, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import BLOCKING, over_redis, waitress_serves
-from tests.servers import Server
+from tests.frameworks.serving import BLOCKING, OverRedis, asked_by_webtest, waitress_serves
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks" / "pyramid.md"
 
@@ -80,7 +79,7 @@ def own_page(error: HTTPException, request: Any) -> Response:
     return Response(f"own page of {error.code}", error.code)
 
 
-class TestPyramid(AdapterContract):
+class TestPyramid(OverRedis, AdapterContract):
     blocks = True
     stores = BLOCKING
     # Pyramid serves none.
@@ -110,19 +109,8 @@ class TestPyramid(AdapterContract):
     def serve(self, app: Any) -> AbstractContextManager[int]:
         return waitress_serves(app)
 
-    @contextmanager
-    def client(self, app: Any) -> Iterator[Any]:
-        client = TestApp(app)
-
-        def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-            response = client.request(path, method=method, headers=headers, expect_errors=True)
-            return response.status_int, response.text
-
-        yield ask
-
-    @pytest.mark.needs("redis-server")
-    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
-        over_redis(self, redis_server.url)
+    def client(self, app: Any) -> AbstractContextManager[Any]:
+        return asked_by_webtest(app)
 
 
 # --- what is Pyramid's own

@@ -41,8 +41,7 @@ from server_session.testing import (
     YieldingStore,
 )
 from tests.documents import application_of, hidden_in
-from tests.frameworks.serving import AWAITED, hypercorn_serves, over_redis
-from tests.servers import Server
+from tests.frameworks.serving import AWAITED, OverRedis, hypercorn_serves
 from tests.visitors import Watched
 
 
@@ -85,7 +84,7 @@ async def own_page(error: Any) -> tuple[str, int]:
     return f"own page: {error.description}", error.code
 
 
-class TestQuart(AdapterContract):
+class TestQuart(OverRedis, AdapterContract):
     stores = AWAITED
 
     def make_app(self, site: Site) -> Quart:
@@ -123,10 +122,6 @@ class TestQuart(AdapterContract):
                 return runner.run(answered())
 
             yield ask
-
-    @pytest.mark.needs("redis-server")
-    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
-        over_redis(self, redis_server.url)
 
 
 # --- what else Quart's users count on

@@ -28,7 +28,7 @@ from server_session.testing._browser import Answered, Browser
 from server_session.testing._site import FailingStore
 from server_session.testing._yielding import YieldingStore
 from tests.documents import code_of
-from tests.frameworks.serving import AWAITED, listening, on_a_loop, over_redis, uvicorn_serves
+from tests.frameworks.serving import AWAITED, OverRedis, listening, on_a_loop, uvicorn_serves
 
 # Sanic's own test client, of a year before.
 pytestmark = [
@@ -113,7 +113,7 @@ def sanic_serves(app: Sanic) -> Iterator[int]:
             yield listener.getsockname()[1]
 
 
-class TestSanic(AdapterContract):
+class TestSanic(OverRedis, AdapterContract):
     stores = AWAITED
     can_replace = True
 
@@ -400,11 +400,6 @@ def test_an_error_after_a_stream_was_made_and_before_it_began_bears_the_cookie()
         browser = Browser(port)
         assert browser.get("/stream").status == 409
         assert browser.get("/read").text == "{'late': 1}"
-
-
-@pytest.mark.needs("redis-server")
-def test_fifty_overlapping_requests_over_redis_lose_nothing(redis_server: Any):
-    over_redis(TestSanic(), redis_server.url)
 
 
 def test_the_page_s_example_counts_and_refuses_what_is_forged():

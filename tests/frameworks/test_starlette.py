@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from server_session.adapters import template_functions
 from server_session.starlette import SessionMiddleware
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
-from tests.frameworks.serving import AWAITED, uvicorn_serves
+from tests.frameworks.serving import AWAITED, asked_by, uvicorn_serves
 
 TEMPLATES = Jinja2Templates(
     env=Environment(loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True)
@@ -93,10 +93,4 @@ class TestStarlette(AdapterContract):
 
     @contextmanager
     def client(self, app: Starlette) -> Iterator[Any]:
-        client = TestClient(app)
-
-        def ask(method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-            response = client.request(method, path, headers=headers)
-            return response.status_code, response.text
-
-        yield ask
+        yield asked_by(TestClient(app))

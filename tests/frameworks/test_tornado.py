@@ -23,9 +23,8 @@ from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from server_session.tornado import SessionHandler, SessionWebSocketHandler, csrf_exempt, csrf_protect
 from tests.documents import code_of
-from tests.frameworks.serving import AWAITED, listening, on_a_loop, over_redis
+from tests.frameworks.serving import AWAITED, OverRedis, listening, on_a_loop
 from tests.patience import PATIENCE
-from tests.servers import Server
 
 OURS = CSRF()
 PAGE = Path(__file__).parents[2] / "docs/frameworks/tornado.md"
@@ -93,7 +92,7 @@ def tornado_serves(app: Application) -> Iterator[int]:
             yield listener.getsockname()[1]
 
 
-class TestTornado(AdapterContract):
+class TestTornado(OverRedis, AdapterContract):
     stores = AWAITED
 
     def make_app(self, site: Site) -> Application:
@@ -136,10 +135,6 @@ class TestTornado(AdapterContract):
             yield case.ask
         finally:
             case.tearDown()
-
-    @pytest.mark.needs("redis-server")
-    def test_nothing_is_lost_of_overlapping_requests_over_redis(self, redis_server: Server) -> None:
-        over_redis(self, redis_server.url)
 
 
 # --- what else Tornado's users count on

@@ -1,7 +1,6 @@
 """Ways to a Redis, and to a part of one: TLS, a socket, a number, a prefix; and one that evicts."""
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,14 +20,6 @@ from tests.stores.test_redis import close
 pytestmark = pytest.mark.once
 
 LONG = Lifetime(1800, 86400)
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    # Servers that are no root's have to pass through it.
-    with tempfile.TemporaryDirectory(prefix="session-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Ways to a database: TLS by a private authority, and sockets."""
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +19,6 @@ pytestmark = pytest.mark.once
 
 POSTGRESQL = ("postgresql+psycopg", "postgresql+psycopg_async", "postgresql+asyncpg")
 MARIADB = ("mysql+pymysql", "mysql+asyncmy")
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    # Servers that are no root's have to pass through it.
-    with tempfile.TemporaryDirectory(prefix="session-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture(scope="module")
