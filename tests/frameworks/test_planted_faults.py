@@ -132,7 +132,7 @@ def test_a_fault_of_an_adapter_is_found(fault: str, monkeypatch: pytest.MonkeyPa
 
     class Faulty(Sound):
         stores = ("memory",)
-        # Of a socket that should have been closed nobody waits for the end.
+        # What a fault keeps back never comes; who gives it up early has found the fault all the same.
         patience = 1.0
 
     plant(monkeypatch)

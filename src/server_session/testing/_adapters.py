@@ -135,7 +135,7 @@ class AdapterContract:
     """Whether a WebSocket whose session has ended is closed."""
 
     patience: float = 20.0
-    """Seconds after which what should have come is taken as missing."""
+    """Seconds after which a socket's message, or what a stream should have stored, is taken as missing."""
 
     _running: ClassVar[dict[tuple[type, str], Served]] = {}
     _open: ClassVar[dict[type, ExitStack]] = {}

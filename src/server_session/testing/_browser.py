@@ -8,10 +8,13 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlencode
 
 __all__ = ["Answered", "Browser", "Socket"]
+
+# What hangs ends so; no load of a machine makes a server as slow.
+_ANSWER_SECONDS: Final = 120.0
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Browser:
     port: int
     cookies: dict[str, str] = field(default_factory=dict)
     patience: float = 30.0
-    """Seconds for which it waits for whatever it waits for."""
+    """Seconds for which its sockets wait for a message."""
 
     @property
     def cookie(self) -> str:
@@ -84,7 +87,7 @@ class Browser:
         if kind is not None:
             sent.append(("Content-Type", kind))
         sent += self._of(page)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
         try:
             connection.request(method, path, body or None, dict(sent))
             response = connection.getresponse()
@@ -100,7 +103,7 @@ class Browser:
 
     def hang_up_on(self, path: str) -> None:
         """Ask for a page, read its beginning, and go."""
-        with socket.create_connection(("127.0.0.1", self.port), self.patience) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), _ANSWER_SECONDS) as connection:
             lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", f"Cookie: {self.cookie}", "", ""]
             connection.sendall("\r\n".join(lines).encode())
             connection.recv(1024)
@@ -131,7 +134,7 @@ class Socket:
     """A WebSocket (RFC 6455) from a browser's side; `status` tells how the handshake was answered."""
 
     def __init__(self, port: int, path: str, cookie: str, origin: str | None, patience: float) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), patience)
+        self._connection = socket.create_connection(("127.0.0.1", port), _ANSWER_SECONDS)
         lines = [
             f"GET {path} HTTP/1.1",
             f"Host: 127.0.0.1:{port}",
@@ -149,6 +152,7 @@ class Socket:
             head += piece
         head, _, self._left = head.partition(b"\r\n\r\n")
         self.status = int(head.split(b" ", 2)[1]) if head else 0
+        self._connection.settimeout(patience)
 
     def receive(self) -> str | int | None:
         """Return the next message's text, the code with which the socket was closed, or `None` where it just ended."""
