@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from server_session._owners import OwnerIndex
+from server_session._readers import Reader
 from server_session._record import AS_CONFIGURED, Life
 from server_session._signals import Signals
 from server_session.stores._base import Lifetime, SessionStore
@@ -49,6 +50,7 @@ class Policy(NamedTuple):
     token_age: float | None = None
     single_use: bool = False
     wish: Wish | None = None
+    adopt: tuple[Reader, ...] = ()
 
     def lifetime_of(self, life: Life = AS_CONFIGURED, age: float = 0.0) -> Lifetime:
         """Return the lifetime of a session of this age, of which renewals have asked this."""

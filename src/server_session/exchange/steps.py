@@ -188,7 +188,11 @@ class Steps:
         if self.asked is not None and seen == self._passed_as and asked.is_met_by(self.asked):
             return None
         self.asked, self._passed_as = asked, None
-        has_cookie = self.sessions.cookie.is_present(self.request)
+        cookie, adopt = self.sessions.cookie, self.sessions.policy.adopt
+        has_cookie = cookie.is_present(self.request)
+        if adopt and not has_cookie:
+            # With another library's a request can do what it can do with ours.
+            has_cookie = any(reader.cookie.is_present(self.request) for reader in adopt)
         return Guard(policy, self.sessions.origins, self.request, asked, seen, has_cookie=has_cookie)
 
     async def checked(
@@ -316,6 +320,8 @@ class Steps:
         stored, cookie, request = self.stored, self.sessions.cookie, self.request
         self.sessions.look_for_proxy(request)
         elsewhere = cookie.expire_elsewhere(request)
+        if stored.adopted is not None and stored.adopted.cookie.name != cookie.name:
+            elsewhere = [*elsewhere, *stored.adopted.cookie.destroy(request)]
         value = stored.cookie_value
         if value is None:
             return [*elsewhere, *cookie.destroy(request)]

@@ -10,10 +10,12 @@ from typing import Final
 from server_session import _record as record
 from server_session._cookies import RequestFacts
 from server_session._policy import Policy
+from server_session._readers import Reader
 from server_session._record import DIGEST, ENDED, OWNER, STAMP
 from server_session._signals import Event
 from server_session._tokens import Credential, short_digest
 from server_session.exceptions import NoResponseError, ResponseStartedError, StoreError
+from server_session.kernel.adoption import find_offer, take
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import AFTER, LIVE, NONE, OVER, UNASKED, Finding, State
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
@@ -21,6 +23,7 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outc
 __all__ = ["Presence", "ResponseState"]
 
 _SEEN_SECONDS: Final = 60.0
+_NO_SESSION: Final = (Finding.GONE, Finding.FOREIGN)
 
 
 class ResponseState(enum.Enum):
@@ -43,7 +46,9 @@ class Presence:
     session: Session | None = None
     accessed = changes_cookie = created = was_interrupted = False
     has_cookie = False
-    """Whether the request brought a well-formed cookie."""
+    """Whether the request brought a well-formed cookie, or another library's."""
+    adopted: Reader | None = None
+    """Whose session this request's has taken the place of."""
     _credential: Credential | None = None
     # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
     _seen: Fields | None = None
@@ -52,8 +57,10 @@ class Presence:
     # stand in `_swapping`, by their digest.
     _founding: Credential | None = None
     _cookie_seconds: float | None = None
-    # Several different cookies of the name: one has to be chosen before anything is asked.
+    # Several different cookies of the name, or another library's alone: one has to be chosen before anything is asked.
     _is_ambiguous = False
+    # Whose cookies came beside ours.
+    _others: Sequence[Reader] = ()
 
     def __init__(
         self,
@@ -76,6 +83,10 @@ class Presence:
             self.state = UNASKED
             if presented[1:]:
                 self._is_ambiguous = True
+        if policy.adopt and request is not None:
+            self._others = [reader for reader in policy.adopt if reader.cookie.is_present(request)]
+            if self._others and not presented:
+                self.state, self.has_cookie, self._is_ambiguous = UNASKED, True, True
 
     @property
     def credential(self) -> Credential | None:
@@ -173,6 +184,8 @@ class Presence:
             # A renewal of this very request, applied and not yet heard of.
             self._have(swapped, fields, Finding.RECOVERED)
             return
+        if self._others and self.state is UNASKED and finding in _NO_SESSION and await self._adopt():
+            return
         event = self._move(finding)
         self._seen = None if self.state is OVER else self._seen
         self._signal(event, credential)
@@ -215,19 +228,44 @@ class Presence:
 
     async def _choose(self) -> None:
         """Choose among several cookies the one that lives, if one does."""
-        self._signal("several_cookies", self._presented[0])
+        if self._presented:
+            self._signal("several_cookies", self._presented[0])
         found = [(self._find(one, await self._inspect(one)), one) for one in self._presented]
         if not self._is_ambiguous:
             # Another call of this request has chosen, or gone on, meanwhile.
             return
-        self._is_ambiguous = False
         living = [pair for pair in found if pair[0] is Finding.HELD]
         over = [pair for pair in found if pair[0] in (Finding.ENDED, Finding.SWAPPED)]
+        if self._others and not living and not over and await self._adopt():
+            return
+        self._is_ambiguous = False
         if len(living) == 1 or (over and not living):
             finding, self._credential = (living or over)[-1]
             self._move(finding)
         else:
             self._move(Finding.AMBIGUOUS)
+
+    async def _adopt(self) -> bool:
+        """Go on with the session that takes the place of another library's; return whether this request has gone on."""
+        assert self._request is not None  # noqa: S101 - there its cookie was
+        offer = await find_offer(self._policy, self._others, self._request)
+        # Where the browser may have withheld the cookie of a session here, that one stays.
+        if offer is not None and not (self._is_withheld is not None and self._is_withheld()):
+            self._require_response()
+            credential = await take(self._policy, offer)
+            if credential is not None and self.state is UNASKED:
+                fields = await self._inspect(credential)
+                finding = self._find(credential, fields)
+                if finding not in _NO_SESSION and self.state is UNASKED:
+                    # As if the browser had brought it: others have it too, so a log-in renews it.
+                    self._presented = (*self._presented, credential)
+                    self._credential, self._is_ambiguous = credential, False
+                    if finding is Finding.HELD:
+                        self.adopted = offer.reader
+                        self._have(credential, fields, Finding.ADOPTED)
+                    else:
+                        self._move(finding)
+        return self.state is not UNASKED
 
     async def _recover(self) -> None:
         """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""
@@ -249,7 +287,8 @@ class Presence:
 
         To renew it again would shield nobody, and forget the digest by which late writes of before are told.
         """
-        return self.response is not ResponseState.STARTED and self._credential not in self._presented
+        is_own = not self._is_ambiguous and self._credential not in self._presented
+        return self.response is not ResponseState.STARTED and is_own
 
     def _require_response(self) -> None:
         if self.response is ResponseState.STARTED:

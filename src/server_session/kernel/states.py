@@ -51,6 +51,8 @@ class Finding(enum.StrEnum):
     """Several cookies of the name, of which not exactly one lives: which of them is meant nobody can say."""
     FOUNDED = "founded"
     """This request founded the session."""
+    ADOPTED = "adopted"
+    """It takes the place of another library's, whose cookie came."""
     RENEWED = "renewed"
     """This request swapped its cookie."""
     RECOVERED = "recovered"
@@ -69,6 +71,7 @@ AFTER: Final[Mapping[tuple[State, Finding], Transition]] = {
     (UNASKED, Finding.SWAPPED): (OVER, None),
     (UNASKED, Finding.FOREIGN): (REFUSED, "refused"),
     (UNASKED, Finding.AMBIGUOUS): (NONE, None),
+    (UNASKED, Finding.ADOPTED): (LIVE, None),
     (LIVE, Finding.HELD): (LIVE, None),
     (LIVE, Finding.GONE): (OVER, "expired"),
     (LIVE, Finding.ENDED): (OVER, None),

@@ -84,6 +84,9 @@ class Writing(Presence):
         require_bounds(self._policy, {}, changed)
         if self._is_ambiguous:
             await self._choose()
+        elif self._others and self.state is UNASKED:
+            # Another library's session ends too, where this one's place is taken.
+            await self._look(touch=False)
         before = None if self.state in (NONE, REFUSED) else self._credential
         credential = self._fresh_credential()
         own: dict[str, bytes] = {}
@@ -294,6 +297,8 @@ class Writing(Presence):
         asked: Life = AS_CONFIGURED,
     ) -> bool:
         """Swap the cookie, and write some fields in the same step; `None` founds nothing where there is no session."""
+        if self._is_ambiguous:
+            await self._choose()
         while True:
             credential, seen = self._credential, self._seen
             # A browser that lost the answer of its first log-in comes with the cookie from before it.
