@@ -25,6 +25,11 @@ class Reader:
 
     """
 
+    is_unique: bool = True
+    """Whether no two visitors have the same key. Where a cookie is nothing but data and the second in which it was
+    signed, many may have the same one: then only a session with a log-in is taken over once, and of the others each
+    request that brings one is given a session of its own."""
+
     def __init__(self, cookie: str | CookieHandler, max_age: float | timedelta) -> None:
         self.cookie = cookie if isinstance(cookie, CookieHandler) else CookieHandler(cookie)
         self.max_age = seconds_of("max_age", max_age)

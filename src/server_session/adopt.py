@@ -91,6 +91,8 @@ class SignedCookieReader(_Decoding):
 
     """
 
+    is_unique = False
+
     def __init__(self, signer: "itsdangerous.TimestampSigner", cookie: Cookie, max_age: Duration) -> None:
         super().__init__(cookie, max_age)
         self._signer = signer
@@ -314,6 +316,7 @@ class DjangoSessions(Reader):
         # The engine itself is imported when the project is set up: this stands in its settings.
         super().__init__(cookie, max_age)
         self._engine = engine
+        self.is_unique = not engine.endswith(".signed_cookies")
 
     def key(self, value: str) -> str | None:
         """Return the session's key, if the cookie looks like one; what is signed is verified by the engine."""

@@ -62,7 +62,7 @@ async def find_offer(policy: Policy, readers: Sequence[Reader], request: Request
 async def _offer(policy: Policy, reader: Reader, key: str) -> Offer | None:
     # In this order: where another request has ended the old session by now, its claim is there.
     fields, left = _encoded(await reader.read(key) or {})
-    claim = await _claim(policy, key)
+    claim = await _claim(policy, key) if _is_ones_own(policy, reader, fields) else None
     if (excess := excess_of(policy, {}, fields, ())) is not None:
         _LOG.warning("a session of another library is not taken over: %s", excess)
         return None
@@ -74,6 +74,11 @@ async def _offer(policy: Policy, reader: Reader, key: str) -> Offer | None:
 async def take(policy: Policy, offer: Offer) -> Credential | None:
     """Return the credential of the session that takes its place, founded if it was not; `None` where it is too late."""
     store, key, claim = policy.store, offer.key, offer.claim
+    if not _is_ones_own(policy, offer.reader, offer.fields):
+        credential = Credential.found(store.id())
+        await _found(policy, credential, offer)
+        _tell(policy, credential, offer)
+        return credential
     if claim is None:
         fresh = {CLAIM: record.claim(store.id(), os.urandom(_VERIFIER_BYTES))}
         lifetime = Lifetime(offer.reader.max_age, offer.reader.max_age)
@@ -84,12 +89,10 @@ async def take(policy: Policy, offer: Offer) -> Credential | None:
     credential = _credential(key, claim)
     if TAKEN in claim:
         return credential
-    is_founded = bool(offer.fields) and await _found(policy, credential, offer.fields)
-    if is_founded and offer.left:
-        _LOG.warning("not all of a session of another library came along: %s", "; ".join(map(str, offer.left)))
+    is_founded = bool(offer.fields) and await _found(policy, credential, offer)
     await offer.reader.end(key)
     if await store.merge(_name(key), {TAKEN: record.number(policy.now())}, (), {TAKEN: None}) is APPLIED:
-        policy.signals.send("adopted", short_digest(credential.selector), type(offer.reader).__name__)
+        _tell(policy, credential, offer)
     elif is_founded and ((claim := await _claim(policy, key)) is None or _is_spent(policy, claim)):
         # This request was stopped for a minute or more: the session was ended meanwhile, and came back by this.
         await store.destroy(credential.selector)
@@ -97,16 +100,24 @@ async def take(policy: Policy, offer: Offer) -> Credential | None:
     return credential
 
 
-async def _found(policy: Policy, credential: Credential, fields: Fields) -> bool:
-    # No time of a log-in: when the user last proved who they are nobody knows.
+def _is_ones_own(policy: Policy, reader: Reader, fields: Fields) -> bool:
+    """Tell whether the cookie is of one visitor, or at least of one user, so that it counts once."""
+    return reader.is_unique or not fields or policy.is_log_in(fields, fields)
+
+
+async def _found(policy: Policy, credential: Credential, offer: Offer) -> bool:
     now = policy.now()
-    founded = {
-        **fields,
-        DIGEST: credential.digest(),
-        CREATED: record.number(now),
-        STAMP: record.fresh_stamp(now),
-    }
-    return await policy.store.set(credential.selector, founded, policy.lifetime_with(fields), None) is APPLIED
+    # No time of a log-in: when the user last proved who they are nobody knows.
+    own = {DIGEST: credential.digest(), CREATED: record.number(now), STAMP: record.fresh_stamp(now)}
+    lifetime = policy.lifetime_with(offer.fields)
+    is_founded = await policy.store.set(credential.selector, {**offer.fields, **own}, lifetime, None) is APPLIED
+    if is_founded and offer.left:
+        _LOG.warning("not all of a session of another library came along: %s", "; ".join(map(str, offer.left)))
+    return is_founded
+
+
+def _tell(policy: Policy, credential: Credential, offer: Offer) -> None:
+    policy.signals.send("adopted", short_digest(credential.selector), type(offer.reader).__name__)
 
 
 async def _claim(policy: Policy, key: str) -> Fields | None:
