@@ -297,8 +297,8 @@ class DjangoSessions(Reader):
     """Sessions of one of Django's engines, in the project whose sessions they are.
 
     Args:
-        engine: what `SESSION_ENGINE` was: `"django.contrib.sessions.backends.db"`, `….cache`, `….cached_db`,
-            `….file`, `….signed_cookies`, or one with the same interface.
+        engine: what `SESSION_ENGINE` was: `"django.contrib.sessions.backends.db"`, `….cache`, `….cached_db` or
+            `….signed_cookies`; or one with the same interface.
         cookie: what `SESSION_COOKIE_NAME` was.
         max_age: what `SESSION_COOKIE_AGE` was.
 

@@ -90,6 +90,9 @@ class SessionStore(SessionBase):
 
     def _get_session_key(self) -> str | None:
         """Return the cookie's value, or `None` where there is no session."""
+        if self.stored.state is State.UNASKED and self.stored.credential is None:
+            # Another engine's cookie came: an application that finds no key would found a session, and lose that one.
+            self._get_session()
         credential = self.stored.credential
         return None if credential is None else credential.value
 
