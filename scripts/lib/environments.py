@@ -18,6 +18,8 @@ GROUPS = ("demo", "test", "dev")
 # Versions for some groups alone stand in constraints-GROUP.txt.
 # What drives the browsers of tests/browser/csrf. Firefox as Debian has it is driven by no Python package.
 PUPPETEER = "puppeteer-core@25.16.0"
+# What writes the sessions that tests/adopt/test_next.py takes over.
+NEXT = ("next-server-session@1.2.5", "ioredis@4.19.4", "uuid@8.3.2")
 
 
 class SetUpError(Exception):
@@ -48,8 +50,8 @@ def prepare(name: str, group: str, python: str) -> Path:
 
 
 def prepare_puppeteer(name: str) -> Path:
-    """Install puppeteer-core into the environment `name`; return its folder."""
-    return prepare_packages(name, PUPPETEER) / "puppeteer-core"
+    """Install puppeteer-core, and what else tests run, into the environment `name`; return its folder."""
+    return prepare_packages(name, PUPPETEER, *NEXT) / "puppeteer-core"
 
 
 def prepare_packages(name: str, *packages: str) -> Path:
