@@ -136,7 +136,7 @@ class Sessions(Functions):
                 raise ConfigurationError(
                     f"adopt is a list of readers of server_session.adopt, of which {reader!r} is none"
                 )
-        if adopt and self.store.evicts:
+        if adopt and getattr(self.store, "evicts", False):
             raise ConfigurationError(
                 "adopt needs a store that keeps what it is given: one that evicts would forget which sessions were "
                 "taken over and ended, and give them out again"

@@ -14,14 +14,14 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from server_session._colour import is_driven
+from server_session._colour import is_driven, run_awaiting
 from server_session._cookies import CookieHandler
 from server_session._readers import Reader
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError
@@ -199,7 +199,8 @@ class RedisReader(_Decoding):
 
     async def _call(self, command: bytes, key: str) -> Any:
         name = (self._prefix + key).encode()
-        return await self._store._send(name, command, name)  # noqa: SLF001 - in either colour, with its limits and errors
+        call = self._store._send(name, command, name)  # noqa: SLF001 - in either colour, with its limits and errors
+        return await (call if is_driven() else run_awaiting(self._store.colour, call))
 
 
 class FlaskSessionRedis(RedisReader):
@@ -350,7 +351,7 @@ _FAILURES: Final = (("django.db", "Error"), ("redis", "RedisError"), ("pymemcach
 
 
 @contextmanager
-def _as_store_errors() -> Iterator[None]:
+def _as_store_errors() -> Generator[None, None, None]:
     """Raise what a database or a cache of Django's raises as `StoreDownError`."""
     failures = [getattr(sys.modules[module], name) for module, name in _FAILURES if module in sys.modules]
     try:

@@ -14,7 +14,7 @@ import redis
 from itsdangerous import TimestampSigner
 from starlette.responses import Response
 
-from server_session import CookieHandler, Sessions, StoreError
+from server_session import CookieHandler, EncryptedCodec, Sessions, StoreError
 from server_session._colour import drive
 from server_session.adopt import FlaskSessionRedis, NextServerSessionRedis, Reader, StarletteCookie, StarsessionsRedis
 from server_session.exceptions import ConfigurationError, NoResponseError
@@ -370,6 +370,43 @@ def test_where_no_cookie_can_be_set_it_is_an_error_and_nothing_is_taken() -> Non
         return data
 
     assert asyncio.run(read()) == old.data
+
+
+def test_a_socket_that_is_watched_is_no_place_to_take_over() -> None:
+    old = by_starlette("")
+    sessions = Sessions(adopt=[old.reader])
+
+    async def ask() -> bool:
+        return await sessions.is_alive(scope_of(cookie=old.cookie))
+
+    assert asyncio.run(ask()) is False
+
+
+def test_a_client_that_blocks_is_asked_in_a_thread(redis_server: Any) -> None:
+    old = by_flask_session(redis_server.url)
+    client = redis.Redis.from_url(redis_server.url)
+    threads = set()
+    get_connection = client.connection_pool.get_connection
+
+    def noted(*arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return get_connection(*arguments)
+
+    client.connection_pool.get_connection = noted
+    site = timed_site("asgi", endpoints=ENDPOINTS, adopt=[FlaskSessionRedis(client)])
+    assert site.send(path="/whole", cookie=old.cookie).said == shown(old.data)
+    # On the loop it would have kept everybody else waiting.
+    assert threads
+    assert threading.get_ident() not in threads
+    client.close()
+
+
+def test_over_a_store_that_is_sealed(redis_server: Any) -> None:
+    for library in LIBRARIES.values():
+        old = library(redis_server.url)
+        site = site_of(old.reader, codec=EncryptedCodec([bytes(range(32))]))
+        assert {site.send(path="/whole", cookie=old.cookie).said for _ in range(3)} == {shown(old.data)}
+        assert site.events == ["adopted"]
 
 
 @pytest.mark.parametrize("given", [StarletteCookie, "flask", object()])

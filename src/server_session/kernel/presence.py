@@ -124,6 +124,9 @@ class Presence:
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
         self.accessed = True
+        if self._is_ambiguous and not self._presented and self.response is not ResponseState.OPEN:
+            # Another library's session, where it cannot be taken over: it is none here yet.
+            return False
         return await self._look(touch=False) is not None
 
     async def living_selector(self) -> str | None:
