@@ -80,10 +80,11 @@ def by_flask_session(url: str, data: dict[str, Any] | None = None, form: str = "
     else:
         FlaskSession(app)
     cookie = _flasks(app, PLAIN if data is None else data)
+    client.close()
     sid = cookie.partition("=")[2].partition(".")[0]
     expected = {**PLAIN, "_permanent": True} if data is None else data
     reader = FlaskSessionRedis(url, SECRET if sign else None)
-    return Old(reader, cookie, expected, lambda: bool(client.exists(f"session:{sid}")))
+    return Old(reader, cookie, expected, lambda: _has(url, f"session:{sid}"))
 
 
 def by_starsessions(url: str, data: dict[str, Any] = PLAIN) -> Old:
@@ -101,16 +102,16 @@ def by_starsessions(url: str, data: dict[str, Any] = PLAIN) -> Old:
         await connection.aclose()
 
     asyncio.run(write())
-    client = redis.Redis.from_url(url)
     key = f"starsessions.{cookie.partition('=')[2]}"
-    return Old(StarsessionsRedis(url), cookie, data, lambda: bool(client.exists(key)))
+    return Old(StarsessionsRedis(url), cookie, data, lambda: _has(url, key))
 
 
 def by_next_server_session(url: str, data: dict[str, Any] = PLAIN) -> Old:
     # As its createRedisSessionStore writes it: SETEX sess_<uuid> <seconds> <JSON>. `test_next` has the package itself.
-    client, key = redis.Redis.from_url(url), str(uuid.uuid4())
-    client.set(f"sess_{key}", json.dumps(data, separators=(",", ":")), ex=1800)
-    return Old(NextServerSessionRedis(url), f"nextSession={key}", data, lambda: bool(client.exists(f"sess_{key}")))
+    key = str(uuid.uuid4())
+    with redis.Redis.from_url(url) as client:
+        client.set(f"sess_{key}", json.dumps(data, separators=(",", ":")), ex=1800)
+    return Old(NextServerSessionRedis(url), f"nextSession={key}", data, lambda: _has(url, f"sess_{key}"))
 
 
 LIBRARIES: dict[str, Callable[..., Old]] = {
@@ -156,6 +157,11 @@ def _flasks(app: flask.Flask, data: dict[str, Any]) -> str:
         return "written"
 
     return _pair(app.test_client().get("/").headers["set-cookie"])
+
+
+def _has(url: str, key: str) -> bool:
+    with redis.Redis.from_url(url) as client:
+        return bool(client.exists(key))
 
 
 def _pair(header: str) -> str:

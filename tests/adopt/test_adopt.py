@@ -382,17 +382,18 @@ def test_a_socket_that_is_watched_is_no_place_to_take_over() -> None:
     assert asyncio.run(ask()) is False
 
 
-def test_a_client_that_blocks_is_asked_in_a_thread(redis_server: Any) -> None:
+def test_a_client_that_blocks_is_asked_in_a_thread(redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     old = by_flask_session(redis_server.url)
     client = redis.Redis.from_url(redis_server.url)
     threads = set()
-    get_connection = client.connection_pool.get_connection
+    get_connection = type(client.connection_pool).get_connection
 
-    def noted(*arguments: Any) -> Any:
-        threads.add(threading.get_ident())
-        return get_connection(*arguments)
+    def noted(pool: Any, *arguments: Any) -> Any:
+        if pool is client.connection_pool:
+            threads.add(threading.get_ident())
+        return get_connection(pool, *arguments)
 
-    client.connection_pool.get_connection = noted
+    monkeypatch.setattr(type(client.connection_pool), "get_connection", noted)
     site = timed_site("asgi", endpoints=ENDPOINTS, adopt=[FlaskSessionRedis(client)])
     assert site.send(path="/whole", cookie=old.cookie).said == shown(old.data)
     # On the loop it would have kept everybody else waiting.

@@ -114,11 +114,12 @@ def test_flask_session(url: str) -> None:
     import redis
     from flask_session import Session
 
-    before = with_login(flask_app(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis.from_url(url)))
-    Session(before)
-    after = with_login(flask_app())
-    run("flask-session", app=after, REDIS_URL=url)
-    assert_goes_on(before, after)
+    with redis.Redis.from_url(url) as client:
+        before = with_login(flask_app(SESSION_TYPE="redis", SESSION_REDIS=client))
+        Session(before)
+        after = with_login(flask_app())
+        run("flask-session", app=after, REDIS_URL=url)
+        assert_goes_on(before, after)
 
 
 def test_starsessions(url: str) -> None:
