@@ -20,7 +20,7 @@ from server_session.adopt import FlaskSessionRedis, NextServerSessionRedis, Read
 from server_session.exceptions import ConfigurationError, NoResponseError
 from server_session.stores.redis import RedisSessionStore
 from tests.adopt.old import LIBRARIES, SECRET, SIGNED, Old, by_flask_session, by_starlette
-from tests.adopt.stage import ENDPOINTS, MINUTE, is_credential, over_both, shown, site_maker, site_of
+from tests.adopt.stage import ENDPOINTS, KINDS, MINUTE, is_credential, over_both, shown, site_maker, site_of
 from tests.asgi_client import call, scope_of
 from tests.attacks.stage import Browser, Reply, Request, Site, timed_site
 from tests.patience import PATIENCE
@@ -42,8 +42,13 @@ def signed(request: pytest.FixtureRequest) -> Old:
     return LIBRARIES[request.param]("")
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=KINDS)
 def make_site(request: pytest.FixtureRequest, redis_server: Any, tmp_path: Path) -> Callable[..., Site]:
+    return site_maker(request.param, redis_server.url, f"{tmp_path}:")
+
+
+@pytest.fixture(params=["memory", "redis"])
+def make_any_site(request: pytest.FixtureRequest, redis_server: Any, tmp_path: Path) -> Callable[..., Site]:
     return site_maker(request.param, redis_server.url, f"{tmp_path}:")
 
 
@@ -68,8 +73,8 @@ def test_the_data_comes_along_once_with_a_fresh_cookie(old: Old, make_site: Any,
 
 
 @over_both
-def test_of_fifty_at_once_each_has_the_one_session(old: Old, make_site: Any, interface: str) -> None:
-    site = make_site(interface, old.reader)
+def test_of_fifty_at_once_each_has_the_one_session(old: Old, make_any_site: Any, interface: str) -> None:
+    site = make_any_site(interface, old.reader)
     replies = at_once(site, "/whole", old.cookie)
     assert {reply.said for reply in replies} == {shown(old.data)}
     cookies = {reply.cookie for reply in replies}
@@ -80,9 +85,9 @@ def test_of_fifty_at_once_each_has_the_one_session(old: Old, make_site: Any, int
 
 
 @over_both
-def test_of_fifty_writes_at_once_none_is_lost(make_site: Any, interface: str) -> None:
+def test_of_fifty_writes_at_once_none_is_lost(make_any_site: Any, interface: str) -> None:
     old = by_starlette("")
-    site = make_site(interface, old.reader)
+    site = make_any_site(interface, old.reader)
     replies = at_once(site, "/number", old.cookie, "POST")
     assert {reply.status for reply in replies} == {200}
     (cookie,) = {reply.cookie for reply in replies}

@@ -16,9 +16,12 @@ from django.test import AsyncClient, Client, override_settings
 from server_session import MemorySessionStore, _sessions
 from server_session.adopt import DjangoSessions
 from server_session.stores.redis import RedisSessionStore
+from tests.adopt.stage import KINDS
 from tests.django_site.project import set_up
 from tests.patience import PATIENCE
 from tests.test_django import threaded_server
+
+pytestmark = pytest.mark.once
 
 AT_ONCE = 50
 ENGINES = ("db", "cache", "cached_db", "signed_cookies")
@@ -41,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     connections.close_all()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, redis_server: Any, tmp_path: Any) -> Any:
     if request.param == "memory":
         return MemorySessionStore()

@@ -12,7 +12,7 @@ from server_session import SessionStore
 from server_session.adopt import FlaskSessionRedis
 from server_session.stores.redis import RedisSessionStore
 from tests.adopt.old import LIBRARIES, SIGNED, Old, by_starlette
-from tests.adopt.stage import MINUTE, over_both, shown, site_maker, site_of
+from tests.adopt.stage import KINDS, MINUTE, over_both, shown, site_maker, site_of
 from tests.attacks.stage import Browser, Site, timed_site
 from tests.visitors import Watched
 
@@ -27,7 +27,7 @@ def signed(request: pytest.FixtureRequest) -> Old:
     return LIBRARIES[request.param]("")
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=KINDS)
 def make_site(request: pytest.FixtureRequest, redis_server: Any, tmp_path: Path) -> Callable[..., Site]:
     return site_maker(request.param, redis_server.url, f"{tmp_path}:")
 

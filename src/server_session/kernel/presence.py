@@ -256,18 +256,17 @@ class Presence:
         if offer is not None and not (self._is_withheld is not None and self._is_withheld()):
             self._require_response()
             credential = await take(self._policy, offer)
+            fields = None if credential is None else await self._inspect(credential)
             if credential is not None and self.state is UNASKED:
-                fields = await self._inspect(credential)
+                # As if the browser had brought it: others have it too, so a log-in renews it.
+                self._presented = (*self._presented, credential)
+                self._credential, self._is_ambiguous = credential, False
                 finding = self._find(credential, fields)
-                if finding not in _NO_SESSION and self.state is UNASKED:
-                    # As if the browser had brought it: others have it too, so a log-in renews it.
-                    self._presented = (*self._presented, credential)
-                    self._credential, self._is_ambiguous = credential, False
-                    if finding is Finding.HELD:
-                        self.adopted = offer.reader
-                        self._have(credential, fields, Finding.ADOPTED)
-                    else:
-                        self._move(finding)
+                if finding is Finding.HELD:
+                    self.adopted = offer.reader
+                    self._have(credential, fields, Finding.ADOPTED)
+                else:
+                    self._move(finding)
         return self.state is not UNASKED
 
     async def _recover(self) -> None:
@@ -290,8 +289,7 @@ class Presence:
 
         To renew it again would shield nobody, and forget the digest by which late writes of before are told.
         """
-        is_own = not self._is_ambiguous and self._credential not in self._presented
-        return self.response is not ResponseState.STARTED and is_own
+        return self.response is not ResponseState.STARTED and self._credential not in self._presented
 
     def _require_response(self) -> None:
         if self.response is ResponseState.STARTED:
