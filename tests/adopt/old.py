@@ -117,11 +117,14 @@ def by_next_server_session(url: str, data: dict[str, Any] = PLAIN) -> Old:
 LIBRARIES: dict[str, Callable[..., Old]] = {
     "starlette": by_starlette,
     "flask": by_flask,
-    "flask-session msgpack": by_flask_session,
-    "flask-session json": lambda url: by_flask_session(url, form="json"),
-    "flask-session signed": lambda url: by_flask_session(url, sign=True),
+    "flask-session": by_flask_session,
     "starsessions": by_starsessions,
     "next-server-session": by_next_server_session,
+}
+EVERY_FORM = {
+    **LIBRARIES,
+    "flask-session json": lambda url: by_flask_session(url, form="json"),
+    "flask-session signed": lambda url: by_flask_session(url, sign=True),
 }
 SIGNED = ("starlette", "flask")
 

@@ -19,7 +19,7 @@ from server_session._colour import drive
 from server_session.adopt import FlaskSessionRedis, NextServerSessionRedis, Reader, StarletteCookie, StarsessionsRedis
 from server_session.exceptions import ConfigurationError, NoResponseError
 from server_session.stores.redis import RedisSessionStore
-from tests.adopt.old import LIBRARIES, SECRET, SIGNED, Old, by_flask_session, by_starlette
+from tests.adopt.old import EVERY_FORM, LIBRARIES, SECRET, SIGNED, Old, by_flask_session, by_starlette
 from tests.adopt.stage import ENDPOINTS, KINDS, MINUTE, is_credential, over_both, shown, site_maker, site_of
 from tests.asgi_client import call, scope_of
 from tests.attacks.stage import Browser, Reply, Request, Site, timed_site
@@ -55,8 +55,12 @@ def make_any_site(request: pytest.FixtureRequest, redis_server: Any, tmp_path: P
 # --- once, and to one
 
 
+@pytest.mark.parametrize("form", EVERY_FORM)
 @over_both
-def test_the_data_comes_along_once_with_a_fresh_cookie(old: Old, make_site: Any, interface: str) -> None:
+def test_the_data_comes_along_once_with_a_fresh_cookie(
+    form: str, make_site: Any, interface: str, redis_server: Any
+) -> None:
+    old = EVERY_FORM[form](redis_server.url)
     site = make_site(interface, old.reader)
     browser = Browser(site, old.cookie)
     assert browser.get("/whole").said == shown(old.data)
