@@ -43,7 +43,7 @@ def _answer(verb: Verb, sessions: Serves, arguments: tuple[Any, ...], options: d
     current, stored = options.get(verb.current or ""), None
     if current is not None and current is not False:
         stored = sessions.exchange(resolve(() if current is True else (current,)).request).stored
-    return verb.body(Asked(sessions.policy, stored), *arguments, **options)
+    return verb.body(Asked(sessions.policy.with_one_limit(), stored), *arguments, **options)
 
 
 def _method(function: F) -> _Method[F]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
+from server_session._colour import Colour
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
 from server_session._tokens import Credential, junk_token
@@ -82,7 +83,9 @@ class Steps:
             for value in sessions.cookie.read(request):
                 if (credential := Credential.parse(value)) is not None:
                     presented += (credential,)
-            self._stored = StoredSession(sessions.policy, presented, self._response, request, self._is_withheld)
+            # What is in this process's memory waits for nobody.
+            policy = sessions.policy if sessions.store.colour is Colour.INSTANT else sessions.policy.with_one_limit()
+            self._stored = StoredSession(policy, presented, self._response, request, self._is_withheld)
             self._stored.is_left = self._is_over
         return self._stored
 
