@@ -11,11 +11,12 @@ import redis
 
 from server_session import MemorySessionStore, Sessions, StoreDownError
 from server_session._colour import Colour, drive
-from server_session.stores import _waits
+from server_session.stores import _packed, _waits
 from server_session.stores._base import MISSING, Lifetime
 from server_session.stores._circuit import CircuitStore
 from server_session.stores._files import Files
 from server_session.stores._over import StoreOver
+from server_session.stores._packed import step_back
 from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
@@ -217,6 +218,18 @@ def test_so_it_is_for_requests_that_block(clock):
     begun, store.seconds = clock(), 0.45 * LIMIT
     assert drive(front.serve(cookie, body))[0] == 503
     assert clock() - begun <= LIMIT + 0.1
+
+
+def test_a_call_with_a_long_limit_is_tried_for_as_long(monkeypatch):
+    paused = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr(_packed, "pause", pause)
+    for tries in range(5000):
+        drive(step_back(tries))
+    assert max(paused) <= 0.05
 
 
 # --- stores, whose call is several waits

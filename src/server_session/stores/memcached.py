@@ -168,7 +168,7 @@ class MemcachedSessionStore(PackedStore):
             if not self._is_given:
                 # pymemcache takes its limits when it connects, which it would do with the command.
                 connection.connect_timeout = connection.timeout = left()
-                if connection.sock is None:
+                if not connection.sock:
                     connection._connect()  # noqa: SLF001
                 connection.sock.settimeout(left())
             return command(*arguments, **options)
