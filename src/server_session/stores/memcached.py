@@ -69,8 +69,8 @@ class MemcachedSessionStore(PackedStore):
             A client must have limits of time, and an unlimited pool or one of as many connections as threads call.
         prefix: What each key begins with: up to 226 visible characters of ASCII.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
-        timeout: Seconds that a write tries while others write the same session; of the client of a URL also the limit
-            of each wait for the server, to connect and for an answer.
+        timeout: Seconds that a write tries while others write the same session; for the client of a URL these are for
+            all its waits for the server too, to connect and for answers. A client that is given has its own for each.
         clock: Returns the present as unix time in seconds.
 
     Raises:

@@ -98,9 +98,9 @@ class RedisSessionStore(SessionStore):
             `master_for`; or a URL (`redis://`, `rediss://`, `unix://`) with redis-py's options in its query.
         prefix: What each key begins with.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
-        timeout: Seconds for the server to answer, from the moment that a call is sent, and again to connect where that
-            is needed. For callers that block redis-py counts anew at each piece of an answer, and they wait ten times
-            as long for a free connection. A blocking client that is given has limits of its own: its pool's, its
+        timeout: Seconds for the server to answer, from the moment that a call is sent, or that a connection is begun to
+            be made for it. For callers that block it counts the wait for a free connection too, and redis-py counts
+            anew at each piece of an answer. A blocking client that is given has limits of its own: its pool's, its
             `socket_timeout`, and its `retry` while it connects.
         blocking: With a URL, do without redis-py's asyncio client: calls that await take a worker thread each. trio
             needs this.
