@@ -72,11 +72,11 @@ class OneLimit(StoreOver):
     ) -> R:
         begun = monotonic()
         waited = max(0.0, self._whole_at - begun)
-        before = _waited.set(waited)
+        _waited.set(waited)
         try:
             return await call(key, *arguments, **options)
         finally:
-            _waited.reset(before)
+            _waited.set(0.0)
             ended = monotonic()
             if ended - begun > AT_ONCE:
                 self._whole_at = max(self._whole_at, ended + waited + ended - begun)
