@@ -297,10 +297,10 @@ async def _ask_cluster_awaiting(clients: Any, name: bytes, command: tuple[bytes,
 
 
 async def _ask_pipeline(pipelines: Any, limit: float, _name: bytes, command: tuple[bytes, ...]) -> Any:
+    pipeline, seconds = pipelines.get(), left()
     # Most calls have their whole limit, which the connection keeps with one timer for many.
-    seconds = left()
     async with asyncio.timeout(seconds if seconds < limit - AT_ONCE else None):
-        return await pipelines.get().call(command)
+        return await pipeline.call(command)
 
 
 def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
