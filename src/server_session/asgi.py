@@ -230,17 +230,16 @@ class _Connection:
                 except (StoreError, CookieWithheldError) as error:
                     self._failure = error
                     raise
-            # C code can look at a mapping past its methods, and a stream at any time: then the response depends on it.
-            if (
-                has_answer
-                or (
-                    exchange.stored.session is not None
-                    and not self._middleware.tells
-                    and ("app" not in scope or not _TELLING[scope["app"].__class__])
-                )
-                or _is_streamed(message)
-            ):
-                headers = AsgiHeaders(message.get("headers", ()))
+            # Of no known length it is still to be made, and what makes it can look at the session at any time; so can C
+            # code at a mapping, past its methods.
+            raw = message["headers"] if "headers" in message else ()  # noqa: SIM401 - each request comes by here
+            is_streamed = kind == "http.response.start"
+            for name, _ in raw:
+                if name in _LENGTH:
+                    is_streamed = False
+            tells = self._middleware.tells or ("app" in scope and _TELLING[scope["app"].__class__])
+            if has_answer or is_streamed or not (tells or self._session.__class__ is UnloadedSession):
+                headers = AsgiHeaders(raw)
                 exchange.write_headers(headers)
                 # Another: whoever sent it may keep it, as a cache does, and must not keep the visitor's cookie.
                 message = {**message, "headers": headers.raw}
@@ -288,14 +287,3 @@ def _is_others(kind: type) -> bool:
     # Starlette's was a plain dict once.
     was_plain = signed is not None and not hasattr(signed, "Session")
     return kind.__module__.startswith(_OTHERS) or (kind is dict and was_plain)
-
-
-def _is_streamed(message: Message) -> bool:
-    """Tell whether the response is of no known length: then what it is made of is still to be made."""
-    if message["type"] == "http.response.start":
-        # Each request comes by here.
-        for name, _ in message["headers"] if "headers" in message else ():  # noqa: SIM110, SIM401
-            if name in _LENGTH:
-                return False
-        return True
-    return False

@@ -13,37 +13,27 @@ Each step may be taken again (`leave` as often as `serve`), and any but `answer`
 same steps for callers that block. What is refused is returned as a whole response, a `Refusal`.
 """
 
+import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
-from server_session.csrf.guard import Endpoint, unknown
+from server_session._cookies import CookieTransport
+from server_session._policy import Policy
+from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import ColourError, CookieWithheldError, SessionError, StoreError
-from server_session.exchange.steps import Steps
+from server_session.exchange.steps import AwaitedBody, Body, Endpoint, Steps, unknown
+from server_session.http.requests import Request
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import NONE
+from server_session.stores._base import SessionStore
 
-__all__ = ["AwaitedBody", "BlockingExchange", "Body", "Exchange"]
+__all__ = ["BlockingExchange", "Exchange", "Served"]
 
-P = ParamSpec("P")
+_LOG: Final = logging.getLogger("server_session")
+
 T = TypeVar("T")
-
-
-class AwaitedBody(Protocol):
-    """A request's body that is read by awaiting."""
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
-        ...
-
-
-class Body(Protocol):
-    """A request's body that is read by blocking, or has been read already."""
-
-    def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
-        ...
 
 
 class Exchange(Steps):
@@ -74,11 +64,7 @@ class Exchange(Steps):
                 header.
 
         """
-        guard = self.guard(endpoint, method)
-        if guard is None:
-            return None
-        read = None if body is None else _either(body)
-        return await self.checked(guard, read, find, lambda start: self.run(start()))
+        return await self.checked(lambda start: self.run(start()), body, endpoint, method, find)
 
     async def load(self) -> Session:
         """Return the request's mapping, loaded once."""
@@ -132,12 +118,7 @@ class BlockingExchange:
         find: Callable[[], str | None] | None = None,
     ) -> Refusal | None:
         """Return the answer to a request that another site may have forged, `None` where it may pass."""
-        guard = self.exchange.guard(endpoint, method)
-        if guard is None:
-            return None
-        read = None if body is None else _awaited(body.read)
-        found = None if find is None else _awaited(find)
-        return drive(self.exchange.checked(guard, read, found, _awaited(self.run)))
+        return drive(self.exchange.checked(self.run, body, endpoint, method, find))
 
     def load(self) -> Session:
         """Return the request's mapping, loaded once."""
@@ -173,20 +154,41 @@ class BlockingExchange:
         return run_blocking(self.exchange.sessions.store.colour, self.exchange.request.home, start)
 
 
-def _either(body: AwaitedBody | Body) -> Callable[[int], Coroutine[Any, Any, tuple[bytes, bool]]]:
-    """Make one that is awaited of a body's `read`, which is that already or has the bytes at hand."""
+class Served:
+    """The settings, as far as a request's exchange asks for them."""
 
-    async def read(limit: int) -> tuple[bytes, bool]:
-        found = body.read(limit)
-        return found if isinstance(found, tuple) else await found
+    base: Any
+    """The sessions that it was adapted from, or itself: these have one exchange with each request."""
+    policy: Policy
+    store: SessionStore
+    cookie: CookieTransport
+    origins: tuple[str, ...]
+    csrf: CSRF | None
+    # What was said once.
+    _proxy_noted = _rival_noted = False
 
-    return read
+    def look_for_proxy(self, request: Request) -> None:
+        """Warn once where a proxy seems to end TLS and nobody has said so."""
+        # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.
+        if self._proxy_noted or self.origins or not (said := request.header_values(b"x-forwarded-proto")):
+            return
+        if request.scheme not in ("https", "wss") and any(b"https" in value.lower() for value in said):
+            self._proxy_noted = True
+            _LOG.warning(
+                "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
+                "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
+            )
 
+    def note_rival(self) -> None:
+        """Warn once that somebody else sets a cookie of the session's name."""
+        if not self._rival_noted:
+            self._rival_noted = True
+            _LOG.warning(
+                "something else in this application sets a cookie that is named %s too, and browsers keep one of the "
+                "two: visitors will seem to be logged out. Rename either, ours by cookie_handler=CookieHandler(name)",
+                self.cookie.name,
+            )
 
-def _awaited(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Make one that is awaited of a function that blocks, for a coroutine that is driven to its end."""
-
-    async def awaited(*args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
-
-    return awaited
+    def exchange(self, request: Request) -> Exchange:
+        """Return this request's exchange: the same one for the mapping and for every function."""
+        return request.exchanges[self.base] if self.base in request.exchanges else Exchange(self, request)
