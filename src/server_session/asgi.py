@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
@@ -20,7 +20,6 @@ from server_session.http.carrier import current
 from server_session.http.kinds import Kinds
 from server_session.http.requests import AsgiRequest
 from server_session.http.responses import AsgiHeaders
-from server_session.http.routes import endpoint_in, routes_of
 from server_session.kernel.mapping import Session
 from server_session.kernel.unloaded import UnloadedSession
 
@@ -41,6 +40,8 @@ _LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 _TELLING: Final = Kinds[bool]({"starlette.applications.Starlette": True})
 # What stands in a session's place where it is to end.
 _NOTHING: Final = frozenset({"builtins.NoneType", "litestar.types.empty._EmptyEnum", "litestar.types.empty.Empty"})
+# How many middlewares may stand around a router.
+_DEEPEST: Final = 100
 # The mappings of other middlewares.
 _OTHERS: Final = ("starlette.middleware.", "starsessions.", "litestar.middleware.")
 
@@ -118,11 +119,11 @@ class SessionMiddleware:
         """Return the endpoint that will serve a request, `None` where it is not known."""
         if self._endpoint is not None:
             return self._endpoint(scope)
-        routes = routes_of(self.app)
+        routes = _routes_of(self.app)
         if routes is None:
             self._is_noted = self._is_noted or note_unheard()
             return None
-        return endpoint_in(routes, scope)
+        return _endpoint_in(routes, scope)
 
     def page(self, refusal: Refusal) -> Application | None:  # noqa: ARG002 - for adapters, whose frameworks have pages
         """Return the application that answers a request that is refused; by default it is answered as it is."""
@@ -287,3 +288,33 @@ def _is_others(kind: type) -> bool:
     # Starlette's was a plain dict once.
     was_plain = signed is not None and not hasattr(signed, "Session")
     return kind.__module__.startswith(_OTHERS) or (kind is dict and was_plain)
+
+
+# --- which endpoint will serve a request, as the routers of Starlette and FastAPI find it, without importing them
+
+
+def _routes_of(application: object) -> Iterable[Any] | None:
+    """Return the routes of an application of Starlette's or FastAPI's, `None` where it is none.
+
+    `application` may be what a middleware wraps: the router is looked for behind as many as keep theirs as `.app`.
+    """
+    # Not scope["app"]: for a middleware around a mounted application it is the outer one.
+    for _ in range(_DEEPEST):
+        routes: Iterable[Any] | None = getattr(application, "routes", None)
+        if routes is not None and all(hasattr(route, "matches") for route in routes):
+            return routes
+        application = getattr(application, "app", None)
+    return None
+
+
+def _endpoint_in(routes: Iterable[Any], scope: Mapping[str, Any]) -> object:
+    """Return the endpoint that a router of these routes will choose, `None` where it finds none."""
+    # FastAPI keeps an included router as one route that does not tell which endpoint it chooses.
+    flatten: Any = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", iter)
+    for route in flatten(routes):
+        match, child = route.matches(scope)
+        if match.name == "FULL":
+            inner = getattr(route, "routes", None)
+            # What is mounted, and is no application of Starlette's, is an endpoint itself.
+            return _endpoint_in(inner, {**scope, **child}) if inner else child.get("endpoint")
+    return None

@@ -13,25 +13,18 @@ Each step may be taken again (`leave` as often as `serve`), and any but `answer`
 same steps for callers that block. What is refused is returned as a whole response, a `Refusal`.
 """
 
-import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
-from server_session._cookies import CookieTransport
-from server_session._policy import Policy
-from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import ColourError, CookieWithheldError, SessionError, StoreError
-from server_session.exchange.steps import AwaitedBody, Body, Endpoint, Steps, unknown
+from server_session.exchange.steps import Body, Configured, Endpoint, Steps, unknown
 from server_session.http.requests import Request
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import NONE
-from server_session.stores._base import SessionStore
 
 __all__ = ["BlockingExchange", "Exchange", "Served"]
-
-_LOG: Final = logging.getLogger("server_session")
 
 T = TypeVar("T")
 
@@ -46,7 +39,7 @@ class Exchange(Steps):
 
     async def check(
         self,
-        body: AwaitedBody | Body | None = None,
+        body: Body | None = None,
         *,
         endpoint: Endpoint = unknown,
         method: str | None = None,
@@ -154,40 +147,8 @@ class BlockingExchange:
         return run_blocking(self.exchange.sessions.store.colour, self.exchange.request.home, start)
 
 
-class Served:
-    """The settings, as far as a request's exchange asks for them."""
-
-    base: Any
-    """The sessions that it was adapted from, or itself: these have one exchange with each request."""
-    policy: Policy
-    store: SessionStore
-    cookie: CookieTransport
-    origins: tuple[str, ...]
-    csrf: CSRF | None
-    # What was said once.
-    _proxy_noted = _rival_noted = False
-
-    def look_for_proxy(self, request: Request) -> None:
-        """Warn once where a proxy seems to end TLS and nobody has said so."""
-        # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.
-        if self._proxy_noted or self.origins or not (said := request.header_values(b"x-forwarded-proto")):
-            return
-        if request.scheme not in ("https", "wss") and any(b"https" in value.lower() for value in said):
-            self._proxy_noted = True
-            _LOG.warning(
-                "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
-                "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
-            )
-
-    def note_rival(self) -> None:
-        """Warn once that somebody else sets a cookie of the session's name."""
-        if not self._rival_noted:
-            self._rival_noted = True
-            _LOG.warning(
-                "something else in this application sets a cookie that is named %s too, and browsers keep one of the "
-                "two: visitors will seem to be logged out. Rename either, ours by cookie_handler=CookieHandler(name)",
-                self.cookie.name,
-            )
+class Served(Configured):
+    """What is configured, and has an exchange with each request that it serves."""
 
     def exchange(self, request: Request) -> Exchange:
         """Return this request's exchange: the same one for the mapping and for every function."""

@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-from server_session._cookies import Header
+from server_session._cookies import CookieTransport, Header
+from server_session._policy import Policy
 from server_session._tokens import Credential, TokenState, junk_token, short_digest
 from server_session.csrf.decorators import marked_every_method, protection_of
 from server_session.csrf.policy import CSRF
@@ -19,11 +20,9 @@ from server_session.http.responses import ResponseHeaders, write_answer
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
+from server_session.stores._base import SessionStore
 
-if TYPE_CHECKING:
-    from server_session.exchange.colours import Served
-
-__all__ = ["AwaitedBody", "Body", "Endpoint", "Steps", "unknown"]
+__all__ = ["Body", "Configured", "Endpoint", "Steps", "unknown"]
 
 T = TypeVar("T")
 
@@ -39,20 +38,48 @@ def unknown() -> None:
     """Say that it is not known which endpoint will serve the request: then nothing is exempt."""
 
 
-class AwaitedBody(Protocol):
-    """A request's body that is read by awaiting."""
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
-        ...
-
-
 class Body(Protocol):
-    """A request's body that is read by blocking, or has been read already."""
+    """A request's body, which is read by awaiting or by blocking, or has been read already."""
 
-    def read(self, limit: int) -> tuple[bytes, bool]:
+    def read(self, limit: int) -> tuple[bytes, bool] | Awaitable[tuple[bytes, bool]]:
         """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
         ...
+
+
+class Configured:
+    """What is configured, as far as a request's exchange asks for it."""
+
+    base: Any
+    """The sessions that it was adapted from, or itself: these have one exchange with each request."""
+    policy: Policy
+    store: SessionStore
+    cookie: CookieTransport
+    origins: tuple[str, ...]
+    csrf: CSRF | None
+    # What was said once.
+    _proxy_noted = _rival_noted = False
+
+    def look_for_proxy(self, request: Request) -> None:
+        """Warn once where a proxy seems to end TLS and nobody has said so."""
+        # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.
+        if self._proxy_noted or self.origins or not (said := request.header_values(b"x-forwarded-proto")):
+            return
+        if request.scheme not in ("https", "wss") and any(b"https" in value.lower() for value in said):
+            self._proxy_noted = True
+            _LOG.warning(
+                "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
+                "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
+            )
+
+    def note_rival(self) -> None:
+        """Warn once that somebody else sets a cookie of the session's name."""
+        if not self._rival_noted:
+            self._rival_noted = True
+            _LOG.warning(
+                "something else in this application sets a cookie that is named %s too, and browsers keep one of the "
+                "two: visitors will seem to be logged out. Rename either, ours by cookie_handler=CookieHandler(name)",
+                self.cookie.name,
+            )
 
 
 class Steps:
@@ -76,7 +103,7 @@ class Steps:
     # Those that this exchange has put into the response.
     _cookies: Sequence[Header] = ()
 
-    def __init__(self, sessions: "Served", request: Request) -> None:
+    def __init__(self, sessions: Configured, request: Request) -> None:
         self.sessions = sessions
         self.request = request
         request.exchanges[sessions.base] = self
@@ -120,9 +147,9 @@ class Steps:
     def serve(self, *, found: bool = False) -> None:
         """Say that an adapter serves this request: a cookie can be set until it answers. `leave` is the end of it.
 
-        A request that is served again, after everybody has left, is another visit, which knows nothing of the one
-        before. With `found` it is the framework that tells which request it serves, by `find_request_by`; without,
-        `serving` does.
+        A body that is sent yet when its adapter leaves is served beside it. A request that is served again, after
+        everybody has left, is another visit, which knows nothing of the one before. With `found` it is the framework
+        that tells which request it serves, by `find_request_by`; without, `serving` does.
         """
         if self._is_over:
             self.refusal = self.asked = self._passed_as = self._stored = None
@@ -160,10 +187,6 @@ class Steps:
             if stored.session is not None:
                 stored.session.leave(is_answered=is_answered)
 
-    def stay(self) -> None:
-        """Say that a body is sent yet when its adapter leaves; at its end it leaves too."""
-        self._serving += 1
-
     def serving(self) -> Serving:
         """Let the functions know the request without being given it, within `with`."""
         return Serving(self.request)
@@ -180,7 +203,7 @@ class Steps:
     async def checked(
         self,
         run: Run,
-        body: Body | AwaitedBody | None = None,
+        body: Body | None = None,
         endpoint: Endpoint = unknown,
         method: str | None = None,
         find: Find | None = None,
@@ -216,7 +239,7 @@ class Steps:
         policy: CSRF,
         asked: Protection,
         method: str,
-        body: Body | AwaitedBody | None = None,
+        body: Body | None = None,
         find: Find | None = None,
     ) -> Rejection | None:
         """Return why the request is refused: by its headers, and where these do not decide by its token.
@@ -294,16 +317,15 @@ class Steps:
             return self.refusal is not None
         return stored.accessed or (stored.session is not None and stored.session.accessed)
 
-    def answer(self, headers: ResponseHeaders, *, varies: bool = False, starts: bool = True) -> None:
-        """Put the cookie, and what caches must know, into the response's headers; with `starts` they are then sent.
+    def answer(self, headers: ResponseHeaders, *, varies: bool = False) -> None:
+        """Put the cookie, and what caches must know, into the response's headers, which are then sent.
 
         With `varies` the response depends on the session, whatever was asked of it so far. Where the request was
         refused, the response is the application's own page that says so: it gets the headers that ours has.
         """
         if varies or self.has_answer:
             self.write_headers(headers)
-        if starts:
-            self.started()
+        self.started()
 
     def write_headers(self, headers: ResponseHeaders) -> None:
         """Put the cookie, and what caches must know, into a response that depends on the session."""
@@ -351,7 +373,8 @@ class Steps:
         """Put what a function asks of the response onto the one that was given."""
         # Under a middleware the cookie is set when the response starts, on whatever response that is.
         if response is not None and not self._serving:
-            self.answer(response, starts=False)
+            if self.has_answer:
+                self.write_headers(response)
             self._given -= 1
             self.stored.response = ResponseState.OPEN if self._given else self._response
 

@@ -16,7 +16,7 @@ class StreamedBody(Iterator[Any]):
         self._chunks = iter(body)
         self._blocking = blocking
         self._exchange = blocking.exchange
-        self._exchange.stay()
+        self._exchange.serve()
         self._is_sent = False
 
     def __next__(self) -> Any:
@@ -47,7 +47,7 @@ class StreamedBody(Iterator[Any]):
 
 def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
     """Return a streamed body that is awaited, as `StreamedBody` is one that blocks."""
-    exchange.stay()
+    exchange.serve()
     return _astreamed(body, exchange)
 
 
