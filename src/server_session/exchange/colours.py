@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import ColourError, CookieWithheldError, SessionError, StoreError
+from server_session.exceptions import ColourError, SessionError
 from server_session.exchange.steps import Body, Configured, Endpoint, Steps, unknown
 from server_session.http.requests import Request
 from server_session.kernel.mapping import Session
@@ -73,13 +73,9 @@ class Exchange(Steps):
         application's fault: `SerializationError`, `LimitError`.
         """
         try:
-            if self.is_pending:
-                await self.commit_late()
-        except (StoreError, CookieWithheldError) as error:
+            await self.commit_late()
+        except SessionError as error:
             return self.refuse(error)
-        except SessionError:
-            self.stored.abandon()
-            raise
         return None
 
     async def commit_late(self) -> None:
@@ -87,7 +83,8 @@ class Exchange(Steps):
 
         Raises `StoreError`, and `ResponseStartedError` where it would need another cookie.
         """
-        await self.run(self.stored.commit())
+        if self.is_pending:
+            await self.run(self.stored.commit())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return a coroutine of the core as one to be awaited on an event loop."""
@@ -122,11 +119,8 @@ class BlockingExchange:
         """Store what the mapping has not stored yet; return the answer where that fails."""
         try:
             self.commit_late()
-        except (StoreError, CookieWithheldError) as error:
+        except SessionError as error:
             return self.exchange.refuse(error)
-        except SessionError:
-            self.exchange.stored.abandon()
-            raise
         return None
 
     def commit_late(self) -> None:

@@ -12,7 +12,7 @@ from server_session.csrf.decorators import marked_every_method, protection_of
 from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal, forbidden, unavailable, withheld
 from server_session.csrf.verdict import Protection, Rejection, check, is_cross_site
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.http.body import can_bear_token, token_in
 from server_session.http.carrier import Serving, current
 from server_session.http.requests import Request
@@ -293,10 +293,11 @@ class Steps:
 
     # --- the answer
 
-    def refuse(self, error: StoreError | CookieWithheldError) -> Refusal:
+    def refuse(self, error: SessionError) -> Refusal:
         """Return what is answered where the session cannot be had: 503, or 403; and log why.
 
-        What the mapping has not stored is given up: what was answered so is not stored after all.
+        What the mapping has not stored is given up: what was answered so is not stored after all. What is the
+        application's own fault is raised again.
         """
         if self.refusal is not None and self.refusal.error is error:
             return self.refusal
@@ -304,9 +305,11 @@ class Steps:
         if isinstance(error, CookieWithheldError):
             _LOG.warning("a request was answered with 403: %s", error)
             self.refusal = withheld(error, self.request.header_values(b"accept"))
-        else:
+        elif isinstance(error, StoreError):
             _LOG.error("a request was answered with 503, for the session store failed: %s", error)
             self.refusal = unavailable(error)
+        else:
+            raise error
         return self.refusal
 
     @property
