@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
@@ -198,7 +198,7 @@ class Steps:
         policy, request = self.sessions.csrf, self.request
         # Most requests by far are plain GETs: nothing is looked up for them.
         is_plain = method == "GET" == request.wire_method and not request.is_websocket and not marked_every_method
-        return policy is not None and not (is_plain and policy.lets_get)
+        return policy is not None and not (is_plain and "GET" in policy.safe_methods)
 
     async def checked(
         self,
@@ -384,4 +384,4 @@ class Steps:
 
 async def _had(value: T | Awaitable[T]) -> T:
     """Return what is at hand already, or is awaited."""
-    return await value if isinstance(value, Awaitable) else value
+    return cast("T", await value if isinstance(value, Awaitable) else value)
