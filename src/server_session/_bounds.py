@@ -9,8 +9,6 @@ from server_session._record import user_fields
 from server_session.exceptions import LimitError
 from server_session.stores._base import Fields
 
-__all__ = ["excess_of", "is_large", "require_bounds"]
-
 # A write smaller than this part of a bound is not worth a look at what is there.
 _LARGE: Final = 1 / 16
 _NAMED_AT_MOST: Final = 5

@@ -13,8 +13,6 @@ from server_session.exchange.steps import Served
 from server_session.http.carrier import Carrier, resolve, serving
 from server_session.http.requests import Request
 
-__all__ = ["BlockingFunctions", "Functions", "blocking"]
-
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
 P = ParamSpec("P")

@@ -4,12 +4,9 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from server_session._owners import OwnerIndex
 from server_session._record import AS_CONFIGURED, Life
 from server_session._signals import Signals
 from server_session.stores._base import Lifetime, SessionStore
-
-__all__ = ["MAX_BYTES", "MAX_FIELDS", "AtMaxSessions", "Policy", "Wish"]
 
 AtMaxSessions: TypeAlias = Literal["end_oldest", "refuse"]
 """What becomes of a log-in whose owner has as many sessions as are allowed."""
@@ -68,9 +65,3 @@ class Policy(NamedTuple):
     def is_log_in(self, changed: Mapping[str, bytes], assigned: Collection[str]) -> bool:
         """Tell whether one of the assigned keys means log-in, and has a value now."""
         return any(changed.get(name, b"null") != b"null" for name in self.renew_on.intersection(assigned))
-
-    @property
-    def owners(self) -> OwnerIndex:
-        """The sessions of each owner."""
-        refuses = self.at_max_sessions == "refuse"
-        return OwnerIndex(self.store, self.absolute, self.now, self.max_sessions, refuses=refuses)

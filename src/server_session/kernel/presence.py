@@ -1,6 +1,6 @@
 """Which session a request has: its credentials, what the store says of them, and the state that follows.
 
-The lowest of the five layers of a `StoredSession`. It asks the store, and writes nothing but a stamp.
+The lowest of the three layers of a `StoredSession`. It asks the store, and writes nothing but a stamp.
 """
 
 import enum

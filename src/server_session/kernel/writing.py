@@ -1,6 +1,6 @@
 """How a request founds its session, writes to it, swaps its cookie, and ends it.
 
-The second of the five layers of a `StoredSession`. Each is one conditional call; to end is to leave a mark.
+The second of the three layers of a `StoredSession`. Each is one conditional call; to end is to leave a mark.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from server_session import _record as record
 from server_session._bounds import excess_of, is_large, require_bounds
 from server_session._codec import encode_value
+from server_session._owners import OwnerIndex
 from server_session._record import AS_CONFIGURED, AUTHENTICATED, DIGEST, FORMER, OWNER, STAMP, Life
 from server_session._tokens import Credential, short_digest
 from server_session._tries import Tries
@@ -55,8 +56,7 @@ class Writing(Presence):
         except BaseException:
             self.was_interrupted = True
             raise
-        current = self._credential
-        if fields is None and (current is None or current.selector != credential.selector):
+        if fields is None and self._founding is credential:
             await self._find_own(credential)
         if self._founding is credential:
             self._have(credential, fields, Finding.FOUNDED)
@@ -70,7 +70,7 @@ class Writing(Presence):
         """Return the credential under which this request founds a session, the same one until it is founded."""
         self._require_new_cookie()
         if self._founding is None:
-            self._founding = self._fresh_credential()
+            self._founding = Credential.found(self._store.id())
         return self._founding
 
     async def _found_anew(
@@ -85,7 +85,7 @@ class Writing(Presence):
         if self._is_ambiguous:
             await self._choose()
         before = None if self.state in (NONE, REFUSED) else self._credential
-        credential = self._fresh_credential()
+        credential = Credential.found(self._store.id())
         own: dict[str, bytes] = {}
         if owner is not None or self._policy.is_log_in(changed, changed):
             own[AUTHENTICATED] = self._now()
@@ -98,7 +98,7 @@ class Writing(Presence):
                     finding = self._find(before, await self._inspect(before))
                     replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
             pause = Tries("log_in", "nobody was logged in").next
-            for ended in await self._policy.owners.enter(owner, credential.selector, pause, replaced):
+            for ended in await OwnerIndex(self._policy).enter(owner, credential.selector, pause, replaced):
                 self._policy.signals.send("destroyed", short_digest(ended))
         fields = await self._set_first(credential, {**changed, **own})
         if fields is None and await self._find_own(credential) is Finding.ENDED:
@@ -112,12 +112,6 @@ class Writing(Presence):
             if before is not None and await self._end(before):
                 self._signal("destroyed", before)
         return True
-
-    def _fresh_credential(self) -> Credential:
-        try:
-            return Credential.found(self._store.id())
-        except ValueError as error:
-            raise StoreError(str(error)) from None
 
     async def _set_first(
         self, credential: Credential, changed: Mapping[str, bytes], asked: Life = AS_CONFIGURED
@@ -321,7 +315,7 @@ class Writing(Presence):
                     await self.destroy()
                     return False
             if asked.absolute is not None and OWNER in seen:
-                await self._policy.owners.outlive(record.owner_of(seen), asked.absolute)
+                await OwnerIndex(self._policy).outlive(record.owner_of(seen), asked.absolute)
             if self._credential is not credential:
                 # Another call of this request has gone on meanwhile.
                 continue
