@@ -15,7 +15,7 @@ from server_session._tokens import Token, TokenState, issue_token, junk_token, r
 from server_session.exceptions import ColourError, NotFreshError
 from server_session.kernel.mapping import Changes, Session
 from server_session.kernel.observed import ReadTracking
-from server_session.kernel.states import NONE, OVER, REFUSED, UNASKED
+from server_session.kernel.states import LIVE, NONE, OVER, REFUSED, UNASKED
 from server_session.kernel.writing import Draft, Writing
 from server_session.stores._base import Fields
 
@@ -254,7 +254,8 @@ class StoredSession(Writing):
         self.accessed = self.token_given = True
         if self.state is OVER:
             return junk_token()
-        if (credential := self.credential) is None:
+        credential = self._credential if self.state is LIVE else None
+        if credential is None:
             self.owes_session = True
             credential = self._to_found()
         return issue_token(credential, scope, self._policy.now())

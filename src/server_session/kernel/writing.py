@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from server_session import _record as record
-from server_session._bounds import excess_of, is_large, require_bounds
 from server_session._codec import encode_value
 from server_session._owners import OwnerIndex
 from server_session._record import AS_CONFIGURED, AUTHENTICATED, DIGEST, FORMER, OWNER, STAMP, Life
@@ -47,7 +46,7 @@ class Writing(Presence):
         """Found a session; return False where another write of this request founded it first."""
         # Chosen before the first wait, so that two first writes of one request found one session.
         credential = self._to_found()
-        require_bounds(self._policy, {}, changed)
+        self._policy.require_bounds({}, changed)
         try:
             fields = await self._set_first(credential, {**changed, **own}, asked)
         except StoreError:
@@ -81,7 +80,7 @@ class Writing(Presence):
         Return False where all sessions of the owner were ended meanwhile, this one before it lived.
         """
         self._require_new_cookie()
-        require_bounds(self._policy, {}, changed)
+        self._policy.require_bounds({}, changed)
         if self._is_ambiguous:
             await self._choose()
         before = None if self.state in (NONE, REFUSED) else self._credential
@@ -126,7 +125,7 @@ class Writing(Presence):
         }
         if asked != AS_CONFIGURED:
             fields[record.LIFE] = asked.field()
-        lifetime = self._policy.lifetime_with(fields, asked)
+        lifetime = self._policy.lifetime_of(asked, written=fields)
         outcome = await self._store.set(credential.selector, fields, lifetime, None)
         return fields if outcome is APPLIED else None
 
@@ -176,7 +175,7 @@ class Writing(Presence):
         seen = self._seen
         if policy.wish is not None and lifetime is None and seen is not None and policy.is_wish(changed, removed):
             # The deadline stays.
-            lifetime = policy.lifetime_with(changed, record.life_of(seen), self._age(seen))
+            lifetime = policy.lifetime_of(record.life_of(seen), self._age(seen), changed)
         own = {**expect, DIGEST: credential.digest()}
         outcome = await self._store.merge(credential.selector, stamped, removed, own, lifetime)
         if outcome is APPLIED:
@@ -235,12 +234,12 @@ class Writing(Presence):
         """Hold a write to the session's bounds, as far as these are known; a large one looks at what is there."""
         seen, policy = self._seen, self._policy
         if seen is None:
-            may_exceed = self._credential is not None and is_large(policy, changed)
+            may_exceed = self._credential is not None and policy.is_large(changed)
         else:
-            may_exceed = excess_of(policy, seen, changed, removed) is not None
+            may_exceed = policy.excess_of(seen, changed, removed) is not None
         if may_exceed:
             # As it is now: of one that was seen others may have taken out something.
-            require_bounds(policy, await self._look(touch=False) or {}, changed, removed)
+            policy.require_bounds(await self._look(touch=False) or {}, changed, removed)
 
     async def _write_if_still_so(
         self,
@@ -272,7 +271,7 @@ class Writing(Presence):
                 if await self._found(draft.changed):
                     return True
                 continue
-            require_bounds(self._policy, fields, draft.changed, draft.removed)
+            self._policy.require_bounds(fields, draft.changed, draft.removed)
             if await self._write(*draft):
                 return True
             await tries.next(names or draft.changed.keys() | draft.removed)
