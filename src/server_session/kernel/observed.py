@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import wraps
-from typing import Any, Self, SupportsIndex, TypeVar, cast
+from typing import Any, Final, Self, SupportsIndex, TypeVar, cast
 
 __all__ = ["ObservedDict", "ReadTracking"]
 
@@ -20,6 +20,9 @@ def _noticed(read: F, *, shows: bool = False) -> F:
         return read(observed, *args)
 
     return cast("F", noticed)
+
+
+_ABSENT: Final[Any] = object()
 
 
 class _Dict(dict[str, Any]):
@@ -93,8 +96,15 @@ class ObservedDict(_Dict):
 
     # Writes that return what they find are reads, and then a simple write.
 
-    pop: Any = MutableMapping.pop
     setdefault: Any = MutableMapping.setdefault
+
+    def pop(self, key: str, default: Any = _ABSENT, /) -> Any:
+        """Remove the key and return its value, or `default`; `KeyError` if neither is there."""
+        if key not in self and default is not _ABSENT:
+            return default
+        value = self[key]
+        del self[key]
+        return value
 
     def popitem(self) -> tuple[str, Any]:
         """Remove and return the key that was set last, with its value; `KeyError` if there is none."""
