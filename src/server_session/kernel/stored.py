@@ -49,11 +49,7 @@ class StoredSession(Writing):
 
     async def load(self) -> Session:
         """Load the request's mapping, once."""
-        if self.session is None:
-            fields = await self._look()
-            if self.session is None:
-                self.session = Session(fields, self)
-        return self.session
+        return self.mapping(await self._look() if self.session is None else None)
 
     def mapping(self, fields: Fields | None = None) -> Session:
         """Return the mapping; where none was loaded one of these fields, or an empty one, without asking the store."""

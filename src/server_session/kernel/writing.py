@@ -94,7 +94,7 @@ class Writing(Presence):
             if before is not None and self._policy.max_sessions is not None:
                 # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
                 with suppress(RecordError):
-                    finding = self._find(before, await self._inspect(before))
+                    finding, _ = await self._find(before)
                     replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
             pause = Tries("log_in", "nobody was logged in").next
             for ended in await OwnerIndex(self._policy).enter(owner, credential.selector, pause, replaced):
@@ -131,7 +131,7 @@ class Writing(Presence):
 
     async def _find_own(self, credential: Credential) -> Finding:
         """Find the record that is there already of a credential of this request's own; raise where it is another's."""
-        finding = self._find(credential, await self._inspect(credential))
+        finding, _ = await self._find(credential)
         if finding is not Finding.HELD and finding is not Finding.ENDED:
             raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
         return finding
@@ -372,8 +372,8 @@ class Writing(Presence):
 
     async def _end_successor(self, credential: Credential) -> bool:
         """End the session whose cookie was swapped out from under this one within the minute."""
-        fields = await self._inspect(credential)
-        if fields is None or self._find(credential, fields) is not Finding.SWAPPED:
+        finding, fields = await self._find(credential)
+        if finding is not Finding.SWAPPED:
             return False
         expect = {DIGEST: fields[DIGEST], FORMER: fields[FORMER]}
         return await self._mark(credential, expect) is APPLIED
