@@ -128,9 +128,7 @@ class OwnerIndex:
         """End the owner's sessions: one of them, all, or all but one. Return how many were ended."""
         listed = record.user_fields(await self._index(owner))
         selectors = [one for one in listed if one != but and only in (None, one)]
-        ended = 0
-        for selector in selectors:
-            ended += await self._end(owner, selector)
+        ended = sum([await self._end(owner, selector) for selector in selectors])
         await self._unlist(owner, selectors)
         return ended
 

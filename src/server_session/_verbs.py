@@ -81,16 +81,11 @@ class Asked(NamedTuple):
         return None if self.current is None else await self.current.living_selector()
 
 
-def by_carrier(
-    last: str | None = None, then: str | None = None
-) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
-    """Make a `Verb` of a body that takes a session; a type checker sees the function that it will be."""
-    return lambda body: cast("Any", Verb(cast("Body", body), last, then))
-
-
-def about_owner(current: str) -> Callable[[Function[Concatenate[Asked, P], R]], Function[P, R]]:
-    """Make a `Verb` of a body that takes what is `Asked`; a type checker sees the function that it will be."""
-    return lambda body: cast("Any", Verb(cast("Body", body), current=current))
+def verb(
+    last: str | None = None, then: str | None = None, *, current: str | None = None
+) -> Callable[[Function[Concatenate[Any, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body; a type checker sees the function that it will be, without what a `Verb` gives it."""
+    return lambda body: cast("Any", Verb(cast("Body", body), last, then, current))
 
 
 # --- what is looked for in arguments, for callers without a type checker

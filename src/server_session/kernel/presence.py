@@ -15,7 +15,7 @@ from server_session._signals import Event
 from server_session._tokens import Credential, short_digest
 from server_session.exceptions import NoResponseError, ResponseStartedError, StoreError
 from server_session.kernel.mapping import Session
-from server_session.kernel.states import AFTER, LIVE, NONE, OVER, UNASKED, Finding, State
+from server_session.kernel.states import AFTER, LIVE, NONE, UNASKED, Finding, State
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
 
 __all__ = ["Presence", "ResponseState"]
@@ -165,7 +165,7 @@ class Presence:
             self._have(swapped, fields, Finding.RECOVERED)
             return
         event = self._move(finding)
-        self._seen = None if self.state is OVER else self._seen
+        self._seen = None
         self._signal(event, credential)
 
     async def _find(self, credential: Credential) -> tuple[Finding, Fields]:
