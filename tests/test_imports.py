@@ -29,7 +29,7 @@ ROOMS = (
     {"csrf"},
     {"http"},
     {"kernel"},
-    {"_policy", "_bounds", "_health", "_owners", "_record", "_codec", "_tokens", "_tries", "_signals", "_cookies"},
+    {"_policy", "_owners", "_record", "_codec", "_tokens", "_tries", "_signals", "_cookies"},
     {"_tags", "_cookie_attributes"},
     {"stores"},
     {"_colour", "_durations", "_origins", "_base64url"},

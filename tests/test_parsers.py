@@ -23,7 +23,7 @@ from server_session import CSRF, MemorySessionStore, NotFreshError, Sessions, St
 from server_session._codec import encode_value
 from server_session._colour import drive
 from server_session._cookies import CookieHandler
-from server_session._owners import _key_of
+from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
 from server_session._record import (
     AUTHENTICATED,
@@ -425,7 +425,9 @@ async def log_in(scene: Scene) -> object:
 
 async def list_sessions(scene: Scene) -> object:
     own = scene.cookie[:24]
-    return [one for one in await scene.policy.owners.sessions(OWNERS_NAME, own) if one.id == own and not one.is_current]
+    return [
+        one for one in await OwnerIndex(scene.policy).sessions(OWNERS_NAME, own) if one.id == own and not one.is_current
+    ]
 
 
 Call = Callable[[Scene], Coroutine[Any, Any, object]]
@@ -450,7 +452,7 @@ CALLS: dict[str, tuple[Call, tuple[object, ...]]] = {
     "require fresh": (lambda scene: scene.visit().require_fresh(60), (None,)),
     "is alive": (lambda scene: scene.visit().is_alive(), (True, False)),
     "sessions of": (list_sessions, ([],)),
-    "destroy sessions of": (lambda scene: scene.policy.owners.destroy(OWNERS_NAME), (0, 1, 2, 3)),
+    "destroy sessions of": (lambda scene: OwnerIndex(scene.policy).destroy(OWNERS_NAME), (0, 1, 2, 3)),
 }
 
 

@@ -11,8 +11,6 @@ from server_session._verbs import Asked, Verb
 from server_session.exchange.colours import Served
 from server_session.http.carrier import Carrier, resolve, serving
 
-__all__ = ["BlockingFunctions", "Functions", "blocking"]
-
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
 P = ParamSpec("P")
