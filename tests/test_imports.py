@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "server_session"
 
@@ -163,7 +165,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
     # A fresh interpreter, without what coverage and other tools put into one by their variables.
     ran = subprocess.run(
-        [sys.executable, "-c", program], env={}, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], env={}, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
     assert PACKAGE in loaded

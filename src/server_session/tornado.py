@@ -71,7 +71,7 @@ class SessionHandler(RequestHandler):
                     await exchange.commit_late()
         finally:
             exchange.leave()
-            if not self._finished:
+            if not self._finished or (self._finishing is not None and not self._is_stored):
                 self._cut()
 
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
