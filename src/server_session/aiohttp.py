@@ -14,9 +14,8 @@ from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt,
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
-from server_session.http.body import AiohttpBody
 from server_session.http.carrier import current
-from server_session.http.requests import AiohttpRequest
+from server_session.http.frameworks import AiohttpBody, AiohttpRequest
 from server_session.kernel.mapping import Session
 
 __all__ = ["csrf_exempt", "csrf_protect", "get_session", "setup"]

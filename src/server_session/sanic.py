@@ -16,7 +16,7 @@ from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
 from server_session.http.carrier import find_request_by
-from server_session.http.requests import MultiDictRequest
+from server_session.http.frameworks import MultiDictRequest
 from server_session.kernel.unloaded import UnloadedSession
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]

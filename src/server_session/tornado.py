@@ -25,7 +25,7 @@ from server_session.adapters import (
 )
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.exchange.templates import template_functions
-from server_session.http.requests import TornadoRequest
+from server_session.http.frameworks import TornadoRequest
 from server_session.kernel.mapping import Session
 
 __all__ = ["SessionHandler", "SessionWebSocketHandler", "csrf_exempt", "csrf_protect"]
