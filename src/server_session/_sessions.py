@@ -96,7 +96,6 @@ class Sessions(Functions):
         self.base = self
         """The sessions that these are, before a framework's own settings were applied to them."""
         self.store = _store(settings.get("session_store"))
-        # Whether blocking callers in worker threads must find the way back to the application's loop.
         self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
         given = settings.get("cookie_handler")

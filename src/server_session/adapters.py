@@ -5,7 +5,6 @@ point; `exchange.blocking` has them for frameworks that block. The steps are in 
 session's life belongs into an adapter, and whatever refuses a request comes back as a `Refusal`: a whole response.
 """
 
-from server_session._colour import home
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal
 from server_session.csrf.verdict import Rejection
@@ -54,7 +53,6 @@ __all__ = [
     "csrf_protect",
     "find_request_by",
     "headers_of",
-    "home",
     "register_request",
     "register_response",
     "template_functions",

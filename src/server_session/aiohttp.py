@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt, csrf_protect, headers_of, home
+from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
@@ -38,8 +38,7 @@ def setup(
 
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = (serving := own or configured()).exchange(AiohttpRequest.of(request))
-        exchange.request.home = home() if serving.needs_home else None
+        exchange = (own or configured()).exchange(AiohttpRequest.of(request))
         exchange.serve()
         # aiohttp gives each request a task, with a context of its own, which ends when the response was sent.
         current.set(exchange.request)

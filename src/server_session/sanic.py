@@ -9,7 +9,6 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import Forbidden, ServiceUnavailable
 from sanic.response import BaseHTTPResponse, JSONResponse
 
-from server_session._colour import home
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
 from server_session.csrf.refusals import UNVERIFIED
@@ -41,8 +40,6 @@ class ServerSession(Extension):
     async def _begin(self, request: Request) -> Any:
         exchange, route = _exchange_of(request), request.route
         exchange.serve(found=True)
-        if self.sessions.needs_home:
-            exchange.request.home = home()
         request.ctx.session = UnloadedSession(exchange.load)
         handler: Any = route.handler if route else None
         if route and route.extra.websocket:
@@ -73,9 +70,7 @@ class _Request(Request):
         if not exchange.is_served or not isinstance(answer, BaseHTTPResponse):
             return answer
         exchange.answer_anew()
-        given = self.ctx.session
-        if given is not exchange.stored.session and not isinstance(given, UnloadedSession):
-            (await exchange.load()).become(given)
+        await exchange.take(self.ctx.session)
         if stream is not None:
             await exchange.commit_late()
         elif refusal := await exchange.commit():

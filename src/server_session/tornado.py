@@ -10,20 +10,10 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from server_session._colour import beside
-from server_session._durations import seconds_of
 from server_session._sessions import configured
-from server_session.adapters import (
-    BytesBody,
-    Exchange,
-    Refusal,
-    code_at_end,
-    csrf_exempt,
-    csrf_protect,
-    headers_of,
-    home,
-)
+from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
+from server_session.exchange.sockets import watched
 from server_session.exchange.templates import template_functions
 from server_session.http.frameworks import TornadoRequest
 from server_session.kernel.mapping import Session
@@ -54,8 +44,6 @@ class SessionHandler(RequestHandler):
         super().__init__(application, request, **kwargs)
         sessions = application.settings.get("sessions") or configured()
         self._exchange: Exchange = sessions.exchange(TornadoRequest.of(request))
-        if sessions.needs_home:
-            self._exchange.request.home = home()
         # It is called when the route is known, and before anything of the handler's own.
         self.prepare = partial(self._begin, self.prepare)  # type: ignore[method-assign]
 
@@ -186,10 +174,4 @@ class SessionWebSocketHandler(SessionHandler, WebSocketHandler):
         if refusal := await self._exchange.commit():
             self.send_error(refusal.status)
             return
-        watch = self.settings.get("session_watch")
-        opened = super().get(*args, **kwargs)
-        await (opened if watch is None else beside(opened, self._close_at_end(seconds_of("session_watch", watch))))
-
-    async def _close_at_end(self, seconds: float) -> None:
-        if code := await code_at_end(self._exchange, seconds):
-            self.close(code, "session ended")
+        await watched(super().get(*args, **kwargs), self._exchange, self.settings.get("session_watch"), self.close)

@@ -1,14 +1,18 @@
 """A WebSocket that stays open for longer than its session lives."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
 from server_session._colour import beside, pause
+from server_session._durations import seconds_of
 from server_session.exchange import Exchange
 from server_session.kernel.states import State
 
-__all__ = ["CLOSE_CODES", "accompany", "code_at_end"]
+__all__ = ["CLOSE_CODES", "accompany", "code_at_end", "watched"]
+
+T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("server_session")
 
@@ -44,25 +48,35 @@ async def code_at_end(exchange: Exchange, seconds: float) -> int | None:
         await pause(seconds)
 
 
-async def accompany(
-    main: Coroutine[Any, Any, Any],
+async def watched(
+    main: Coroutine[Any, Any, T],
     exchange: Exchange,
-    seconds: float | None,
-    close: Callable[[int], Awaitable[Any]],
-) -> None:
-    """Await what serves an open WebSocket, store at its end what it has changed, and leave.
+    seconds: float | timedelta | None,
+    close: Callable[[int, str], Any],
+) -> T:
+    """Await what serves an open WebSocket, which is closed when its session has ended.
 
-    With `seconds`, so often the store is asked whether the session lives; one that has ended closes the socket.
+    So often, in seconds, the store is asked; with `None` it is not.
     """
 
     async def watch(seconds: float) -> None:
         code = await code_at_end(exchange, seconds)
-        if code is not None:
-            await close(code)
+        if code is not None and (closing := close(code, "session ended")) is not None:
+            await closing
 
+    return await (main if seconds is None else beside(main, watch(seconds_of("watch", seconds))))
+
+
+async def accompany(
+    main: Coroutine[Any, Any, Any],
+    exchange: Exchange,
+    seconds: float | timedelta | None,
+    close: Callable[[int, str], Any],
+) -> None:
+    """Do what `watched` does, store at the socket's end what it has changed, and leave."""
     exchange.started()
     try:
-        await (main if seconds is None else beside(main, watch(seconds)))
+        await watched(main, exchange, seconds, close)
     finally:
         try:
             await exchange.commit_late()

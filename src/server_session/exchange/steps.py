@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
+from server_session._colour import home
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
 from server_session._tokens import Credential, junk_token
@@ -37,6 +38,8 @@ class Served(Protocol):
     cookie: CookieTransport
     origins: tuple[str, ...]
     csrf: CSRF | None
+    needs_home: bool
+    """Whether blocking callers in worker threads must find the way back to the application's loop."""
 
     def look_for_proxy(self, request: Request) -> None:
         """Warn once where a proxy seems to end TLS and nobody has said so."""
@@ -135,6 +138,8 @@ class Steps:
             if self._stored is not None:
                 self._stored.response = ResponseState.OPEN
         self._serving += 1
+        if self.sessions.needs_home:
+            self.request.home = home() or self.request.home
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
 
