@@ -132,7 +132,7 @@ class _Middleware:
         if events is not None:
             resp.sse = astreamed(events, exchange)
         elif is_streamed and req.method != "HEAD":
-            stream = resp.stream
+            stream: Any = resp.stream
             resp.stream = astreamed(stream, exchange) if self._is_asgi else StreamedBody(stream, exchange.blocking)
 
     async def _show(self, req: Any, resp: Any, refusal: Refusal, params: Any) -> None:

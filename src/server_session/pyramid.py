@@ -98,10 +98,10 @@ class _Session(LazySession):
 
 
 class _CsrfTokens(csrf.LegacySessionCSRFStoragePolicy):  # type: ignore[misc]
-    def check_csrf_token(self, request: Any, token: str) -> bool:
+    def check_csrf_token(self, request: Any, supplied_token: str) -> bool:
         validate = request.registry.server_session.sync.validate_csrf_token
         own = (request.method, request.script_name + request.path_info)
-        return any(validate(request, token, scope=scope) for scope in (None, own))
+        return any(validate(request, supplied_token, scope=scope) for scope in (None, own))
 
 
 def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable[[Any], Any]:
