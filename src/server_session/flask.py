@@ -101,7 +101,7 @@ class ServerSession(Extension):
             before.insert(0, _check)
             # Last of all: what is registered after this comes first.
             app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
-            app.after_request_funcs.setdefault(None, []).insert(0, _store)
+            app.after_request_funcs.setdefault(None, []).insert(0, _own)
         for name, function in adapters.template_functions(lambda: _Blocking(_session().exchange)).items():
             app.jinja_env.globals.setdefault(name, function)
 
@@ -216,9 +216,16 @@ class ServerSessionInterface(SessionInterface):
             # It could not be opened, and this is the response to that error.
             return
         exchange = session.exchange
-        if exchange.is_pending:
-            # Nobody has asked for a response, as in a test's own context.
-            session.save(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
+        exchange.answer_anew()
+        if exchange.is_asked:
+            try:
+                session.save(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
+            except SessionError as error:
+                # Given up, or the response to the error would be refused for it as well.
+                exchange.stored.abandon()
+                _become(response, app.make_response(app.handle_user_exception(error)))
+                # A write that was not answered may have swapped the cookie all the same.
+                _Blocking(exchange).commit()
         is_streamed = response.is_streamed and not response.direct_passthrough
         # What a streamed body looks at comes too late for the headers. (Error pages, streams too, have a length.)
         is_late = is_streamed and response.content_length is None
@@ -270,15 +277,11 @@ def _session() -> FlaskSession:
     return FlaskSession(exchange, flask.request)
 
 
-def _is_opened() -> bool:
-    opened: Any = flask.request.environ.get(_OPENED)
-    return bool(opened) and opened[-1][0] is _context()
-
-
 def _leave(_error: BaseException | None) -> None:
     """Leave the request with the context that opened it, not with a copy: another of its environ is another visit."""
-    if _is_opened():
-        flask.request.environ[_OPENED].pop()[1].leave()
+    opened = flask.request.environ.get(_OPENED)
+    if opened and opened[-1][0] is _context():
+        opened.pop()[1].leave()
 
 
 def _check() -> None:
@@ -297,23 +300,8 @@ def endpoint_of(app: Any, request: Any) -> object:
     return (view, *map(app.blueprints.get, request.blueprints))
 
 
-def _store(response: Response) -> Response:
-    """Store what has changed, or answer why that fails; what is returned is this request's alone."""
-    # Where it could not be opened this is the response to that error.
-    session = _session() if _is_opened() else None
-    if session is not None and session.exchange.is_asked:
-        exchange = session.exchange
-        exchange.answer_anew()
-        try:
-            session.save(refresh=current_app.config["SESSION_REFRESH_EACH_REQUEST"])
-        except SessionError as error:
-            # Given up, or the response to the error would be refused for it as well.
-            exchange.stored.abandon()
-            response.close()
-            response = current_app.make_response(current_app.handle_user_exception(error))
-            # A write that was not answered may have swapped the cookie all the same.
-            _Blocking(exchange).commit()
-    # Whoever made it may answer others with it, at the same time.
+def _own(response: Response) -> Response:
+    """Return a response that is this request's alone: whoever made it may answer others with it, at the same time."""
     own = copy(response)
     own.headers = response.headers.copy()
     return own
@@ -324,6 +312,16 @@ def _answer_refused(error: StoreError | CookieWithheldError) -> Response:
     refusal = _session().exchange.refuse(error)
     page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.said)
     return current_app.make_response(current_app.handle_http_exception(page))
+
+
+def _become(response: Response, other: Response) -> None:
+    """Make another response of one that Flask already holds."""
+    if callable(close := getattr(response.response, "close", None)):
+        response.call_on_close(close)
+    response.direct_passthrough = False
+    response.headers = other.headers
+    response.status = other.status
+    response.response = other.response
 
 
 adapters.find_request_by(lambda: WsgiRequest.of(flask.request.environ) if has_request_context() else None)
