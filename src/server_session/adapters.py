@@ -9,7 +9,7 @@ from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal
 from server_session.csrf.verdict import Rejection
 from server_session.exchange import AwaitedBody, BlockingExchange, Body, Exchange
-from server_session.exchange.sockets import code_at_end
+from server_session.exchange.sockets import close_at_end
 from server_session.exchange.streams import StreamedBody
 from server_session.exchange.templates import template_functions
 from server_session.http.body import AsgiBody, BytesBody, FileBody, WsgiBody
@@ -48,7 +48,7 @@ __all__ = [
     "WsgiBody",
     "WsgiHeaders",
     "WsgiRequest",
-    "code_at_end",
+    "close_at_end",
     "csrf_exempt",
     "csrf_protect",
     "find_request_by",

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt, csrf_protect, headers_of
+from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
@@ -73,7 +73,10 @@ def setup(
             exchange.answer(headers_of(response), varies=is_streamed)
         exchange.started()
         if seconds is not None and isinstance(response, web.WebSocketResponse):
-            watching = ensure_future(_close_at_end(response, exchange, seconds))
+            close = response.close
+            watching = ensure_future(
+                close_at_end(exchange, seconds, lambda code: close(code=code, message=b"session ended"))
+            )
             current_task().add_done_callback(lambda _: watching.cancel())  # type: ignore[union-attr]
 
     app.middlewares.append(serve)
@@ -85,11 +88,6 @@ async def get_session(request: web.BaseRequest) -> Session:
     session = await served(AiohttpRequest.of(request)).load()
     session.mark_accessed()
     return session
-
-
-async def _close_at_end(socket: web.WebSocketResponse, exchange: Exchange, seconds: float) -> None:
-    if code := await code_at_end(exchange, seconds):
-        await socket.close(code=code, message=b"session ended")
 
 
 def _error(refusal: Refusal) -> web.HTTPException:

@@ -7,13 +7,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
 
+from server_session._colour import beside
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange import Exchange
-from server_session.exchange.sockets import CLOSE_CODES, watched
+from server_session.exchange.sockets import CLOSE_CODES, close_at_end
 from server_session.http.body import AsgiBody
 from server_session.http.carrier import current
 from server_session.http.kinds import Kinds
@@ -104,7 +105,7 @@ class SessionMiddleware:
         token = current.set(request)
         try:
             if self._watch is not None and scope["type"] == "websocket":
-                await watched(connection.serve(receive), exchange, self._watch, connection.close)
+                await beside(connection.serve(receive), close_at_end(exchange, self._watch, connection.close))
             else:
                 await connection.serve(receive)
         finally:
@@ -196,19 +197,19 @@ class _Connection:
             return
         kind = given if isinstance(given, type) else type(given)
         if f"{kind.__module__}.{kind.__qualname__}" in _NOTHING:
-            await self._exchange.take(None)
+            (await self._load()).clear()
         elif isinstance(given, Mapping) and not _is_others(kind):
-            await self._exchange.take(given)
+            (await self._load()).become(given)
         else:
             self._middleware.note_other()
 
-    async def close(self, code: int, reason: str) -> None:
+    async def close(self, code: int) -> None:
         """Close an open WebSocket."""
         if not self._closed:
             self._closed = self._cut_off = True
             # The connection may have gone meanwhile, and then the server says so.
             with suppress(OSError, RuntimeError):
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+                await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
 
     async def _start(self, message: Message) -> None:
         if self._cut_off or self._failure is not None:

@@ -2,23 +2,20 @@
 
 # ruff: noqa: SLF001 - Falcon shows neither its look-up, nor its pages, nor the pieces of a body
 
-from collections.abc import Callable, Coroutine
-from functools import wraps
+from collections.abc import Callable
 from typing import Any, Unpack
 
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
+from server_session import adapters
 from server_session._colour import drive
 from server_session._sessions import Extension, Sessions, Settings, chosen
-from server_session.adapters import AsgiBody, Exchange, LazySession, Refusal, StreamedBody, UnloadedSession, WsgiBody
-from server_session.csrf.decorators import csrf_exempt, csrf_protect
+from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.csrf.guard import unknown
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
 from server_session.exchange.streams import astreamed
 from server_session.http.carrier import current
-from server_session.http.requests import AsgiRequest, WsgiRequest
-from server_session.http.responses import headers_of
 from server_session.kernel.mapping import Session
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
@@ -40,16 +37,6 @@ class ServerSession(Extension):
         app.add_middleware(middleware)
         refuse: Any = middleware.refuse_async if isinstance(app, asgi.App) else middleware.refuse
         app.add_error_handler((StoreError, CookieWithheldError), refuse)
-
-
-def _driven(hook: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Return the hook of a WSGI application that does what this one of an ASGI application does."""
-
-    @wraps(hook)
-    def driven(*given: Any) -> None:
-        drive(hook(*given))
-
-    return driven
 
 
 class _Middleware:
@@ -81,67 +68,106 @@ class _Middleware:
         return resource, {"WEBSOCKET": serve}, *rest
 
     def _exchange_of(self, req: Any) -> Exchange:
-        request = AsgiRequest.of(req.scope) if self._is_asgi else WsgiRequest.of(req.env)
+        request = adapters.AsgiRequest.of(req.scope) if self._is_asgi else adapters.WsgiRequest.of(req.env)
         return self._extension.sessions.exchange(request)
 
-    async def process_request_async(self, req: Any, _resp: Any) -> None:
-        if self._is_asgi and not isinstance(req.scope["headers"], list | tuple):
-            # An iterator, as Falcon's test client gives one: Falcon has read it to its end.
-            req.scope["headers"] = [(name.lower().encode(), one.encode()) for name, one in req.headers.items()]
+    def _begin(self, req: Any) -> Exchange:
         exchange = self._exchange_of(req)
         exchange.serve()
         exchange.request.slots[self._token] = current.set(exchange.request)
-        req.context.session = UnloadedSession(exchange.load) if self._is_asgi else LazySession(exchange.blocking.load)
+        return exchange
+
+    def process_request(self, req: Any, _resp: Any) -> None:
+        req.context.session = LazySession(self._begin(req).blocking.load)
+
+    async def process_request_async(self, req: Any, _resp: Any) -> None:
+        if not isinstance(req.scope["headers"], list | tuple):
+            # An iterator, as Falcon's test client gives one: Falcon has read it to its end.
+            req.scope["headers"] = [(name.lower().encode(), one.encode()) for name, one in req.headers.items()]
+        exchange = self._begin(req)
+        req.context.session = UnloadedSession(exchange.load)
+
+    process_request_ws = process_request_async
+
+    def process_resource(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
+        exchange = self._exchange_of(req)
+        if exchange.may_be_forged(req.method):
+            body, endpoint = adapters.WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
+            refusal = exchange.blocking.check(body, endpoint=endpoint, method=req.method)
+            req.stream = req.env["wsgi.input"]
+            if refusal:
+                raise _error_of(refusal)
 
     async def process_resource_async(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
         exchange = self._exchange_of(req)
         if exchange.may_be_forged(req.method):
-            body, endpoint = _Body(req) if self._is_asgi else WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
+            # Falcon has received the first piece of the body already.
+            first, receive = [req._first_event], req._receive
+
+            async def again() -> Any:
+                return (first.pop() if first else None) or await receive()
+
+            body, endpoint = adapters.AsgiBody(again), lambda: exchange.request.slots[_VIEW]
             refusal = await exchange.check(body, endpoint=endpoint, method=req.method)
-            if not self._is_asgi:
-                req.stream = req.env["wsgi.input"]
+            req._first_event, req._receive = None, body.receive
             if refusal:
                 raise _error_of(refusal)
-        if self._is_asgi:
-            req.context.session = await exchange.load()
+        req.context.session = await exchange.load()
+
+    process_resource_ws = process_resource_async
+
+    def process_response(self, req: Any, resp: Any, _resource: object, _succeeded: bool) -> None:
+        exchange = self._exchange_of(req)
+        if not exchange.is_served:
+            return
+        given = req.context.session
+        try:
+            if not isinstance(given, LazySession):
+                exchange.blocking.load().become(given)
+            if isinstance(resp.media, LazySession):
+                resp.media = resp.media.loaded()
+                resp.media.mark_accessed()
+            if refusal := exchange.blocking.commit():
+                self._show(req, resp, refusal, {})
+        finally:
+            self._answer(exchange, req, resp, lambda body: adapters.StreamedBody(body, exchange.blocking))
 
     async def process_response_async(self, req: Any, resp: Any, _resource: object, _succeeded: bool) -> None:
         exchange = self._exchange_of(req)
         if not exchange.is_served:
             return
+        given = req.context.session
         try:
-            await exchange.take(req.context.session)
-            if isinstance(resp.media, LazySession):
-                resp.media = resp.media.loaded()
-                resp.media.mark_accessed()
+            if not isinstance(given, Session | UnloadedSession):
+                (await exchange.load()).become(given)
             if refusal := await exchange.commit():
                 await self._show(req, resp, refusal, {})
         finally:
-            self._answer(exchange, req, resp)
-            exchange.leave()
-            current.reset(exchange.request.slots[self._token])
+            self._answer(exchange, req, resp, lambda body: astreamed(body, exchange))
 
-    def _answer(self, exchange: Exchange, req: Any, resp: Any) -> None:
+    def _answer(self, exchange: Exchange, req: Any, resp: Any, streamed: Callable[[Any], Any]) -> None:
         is_whole = resp.text is not None or resp.data is not None or resp.media is not None
         # A file is read by blocks, and has nothing to do with the session.
         is_streamed = not is_whole and resp.stream is not None and not hasattr(resp.stream, "read")
         events = getattr(resp, "sse", None)
         # What encodes media may look past the mapping's methods.
         is_seen = resp.media is not None and isinstance(req.context.session, Session)
-        exchange.answer(headers_of(resp), varies=is_streamed or is_seen or events is not None)
+        exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen or events is not None)
         if events is not None:
-            resp.sse = astreamed(events, exchange)
+            resp.sse = streamed(events)
         elif is_streamed and req.method != "HEAD":
-            stream: Any = resp.stream
-            resp.stream = astreamed(stream, exchange) if self._is_asgi else StreamedBody(stream, exchange.blocking)
+            resp.stream = streamed(resp.stream)
+        exchange.leave()
+        current.reset(exchange.request.slots[self._token])
 
-    async def _show(self, req: Any, resp: Any, refusal: Refusal, params: Any) -> None:
+    def _show(self, req: Any, resp: Any, refusal: Refusal, params: Any) -> Any:
         """Show the application's own page; of what an error's handler raises Falcon makes its own."""
         error = _error_of(refusal)
         resp.text = resp.data = resp.media = resp.stream = None
-        shown = self._app._find_error_handler(error)(req, resp, error, params)
-        if self._is_asgi:
-            await shown
+        return self._app._find_error_handler(error)(req, resp, error, params)
+
+    def refuse(self, req: Any, resp: Any, error: StoreError | CookieWithheldError, params: Any) -> None:
+        self._show(req, resp, self._exchange_of(req).refuse(error), params)
 
     async def refuse_async(
         self, req: Any, resp: Any, error: StoreError | CookieWithheldError, params: Any, ws: Any = None
@@ -150,27 +176,6 @@ class _Middleware:
         if ws is not None:
             raise _error_of(refusal)
         await self._show(req, resp, refusal, params)
-
-    process_request_ws, process_resource_ws = process_request_async, process_resource_async
-    process_request, process_resource = _driven(process_request_async), _driven(process_resource_async)
-    process_response, refuse = _driven(process_response_async), _driven(refuse_async)
-
-
-class _Body:
-    def __init__(self, req: Any) -> None:
-        self._req = req
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        # Falcon has received the first piece of the body already.
-        first, receive = [self._req._first_event], self._req._receive
-
-        async def again() -> Any:
-            return (first.pop() if first else None) or await receive()
-
-        body = AsgiBody(again)
-        found = await body.read(limit)
-        self._req._first_event, self._req._receive = None, body.receive
-        return found
 
 
 def _error_of(refusal: Refusal) -> HTTPForbidden | HTTPServiceUnavailable:

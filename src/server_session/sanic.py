@@ -11,7 +11,6 @@ from sanic.response import BaseHTTPResponse, JSONResponse
 
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
-from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
 from server_session.http.carrier import find_request_by
@@ -70,7 +69,9 @@ class _Request(Request):
         if not exchange.is_served or not isinstance(answer, BaseHTTPResponse):
             return answer
         exchange.answer_anew()
-        await exchange.take(self.ctx.session)
+        given = self.ctx.session
+        if given is not exchange.stored.session and not isinstance(given, UnloadedSession):
+            (await exchange.load()).become(given)
         if stream is not None:
             await exchange.commit_late()
         elif refusal := await exchange.commit():
@@ -106,7 +107,7 @@ class _Streamed(HTTPResponse):
 
 async def _page(request: Request, refusal: Refusal) -> Any:
     said = refusal.rejection and {"code": refusal.rejection.code}
-    error = Forbidden(UNVERIFIED, context=said, quiet=True) if said else ServiceUnavailable(quiet=True)
+    error = Forbidden(refusal.said, context=said, quiet=True) if said else ServiceUnavailable(quiet=True)
     pages: Any = request.app.error_handler
     page = pages.response(request, error)
     return await page if isawaitable(page) else page

@@ -1,6 +1,5 @@
 """Sessions for Tornado: `self.session` in handlers, the functions, and the check for forged requests."""
 
-import sys
 from asyncio import Future, ensure_future
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -10,10 +9,11 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
+from server_session._colour import beside
+from server_session._durations import seconds_of
 from server_session._sessions import configured
-from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
+from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
-from server_session.exchange.sockets import watched
 from server_session.exchange.templates import template_functions
 from server_session.http.frameworks import TornadoRequest
 from server_session.kernel.mapping import Session
@@ -119,8 +119,8 @@ class SessionHandler(RequestHandler):
         exchange = self._exchange
         try:
             await exchange.commit_late()
-        except SessionError:
-            failure = sys.exc_info()
+        except SessionError as error:
+            failure = (type(error), error, error.__traceback__)
             self.log_exception(*failure)
             exchange.stored.abandon()
             # A write that was not answered may have swapped the cookie all the same.
@@ -174,4 +174,7 @@ class SessionWebSocketHandler(SessionHandler, WebSocketHandler):
         if refusal := await self._exchange.commit():
             self.send_error(refusal.status)
             return
-        await watched(super().get(*args, **kwargs), self._exchange, self.settings.get("session_watch"), self.close)
+        watch = self.settings.get("session_watch")
+        seconds = None if watch is None else seconds_of("session_watch", watch)
+        opened, close = super().get(*args, **kwargs), partial(self.close, reason="session ended")
+        await (opened if seconds is None else beside(opened, close_at_end(self._exchange, seconds, close)))

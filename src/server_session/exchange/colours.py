@@ -13,17 +13,16 @@ Each step may be taken again (`leave` as often as `serve`), and any but `answer`
 same steps for callers that block. What is refused is returned as a whole response, a `Refusal`.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from server_session._colour import Colour, Home, drive, is_driven, run_awaiting, run_blocking
+from server_session._colour import Colour, drive, run_awaiting, run_blocking
 from server_session.csrf.guard import Endpoint, unknown
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import ColourError, CookieWithheldError, SessionError, StoreError
 from server_session.exchange.steps import Steps
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import NONE
-from server_session.kernel.unloaded import LazySession, UnloadedSession
 
 __all__ = ["AwaitedBody", "BlockingExchange", "Body", "Exchange"]
 
@@ -88,11 +87,6 @@ class Exchange(Steps):
             return stored.mapping()
         return await self.run(stored.load())
 
-    async def take(self, given: Mapping[str, Any] | UnloadedSession | None) -> None:
-        """Take what the application has put in the mapping's place as what is to be stored; `None` ends the session."""
-        if not isinstance(given, Session | UnloadedSession | LazySession):
-            (await self.load()).become(given)
-
     async def commit(self) -> Refusal | None:
         """Store what the mapping has not stored yet; return the answer where the session cannot be had.
 
@@ -119,11 +113,6 @@ class Exchange(Steps):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return a coroutine of the core as one to be awaited on an event loop."""
         colour = self.sessions.store.colour
-        if colour is Colour.INSTANT:
-            return coroutine
-        if is_driven():
-            # By an adapter that has one body for frameworks of both colours.
-            return _driven(colour, self.request.home, coroutine)
         return coroutine if colour is not Colour.BLOCKS else run_awaiting(colour, coroutine)
 
 
@@ -182,15 +171,6 @@ class BlockingExchange:
     def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of the core to its end."""
         return run_blocking(self.exchange.sessions.store.colour, self.exchange.request.home, start)
-
-
-async def _driven(colour: Colour, home: Home | None, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine for a caller that is driven itself."""
-    try:
-        return run_blocking(colour, home, lambda: coroutine)
-    finally:
-        # One that was refused was not begun.
-        coroutine.close()
 
 
 def _either(body: AwaitedBody | Body) -> Callable[[int], Coroutine[Any, Any, tuple[bytes, bool]]]:

@@ -1,18 +1,14 @@
 """A WebSocket that stays open for longer than its session lives."""
 
 import logging
-from collections.abc import Callable, Coroutine
-from datetime import timedelta
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from server_session._colour import beside, pause
-from server_session._durations import seconds_of
 from server_session.exchange import Exchange
 from server_session.kernel.states import State
 
-__all__ = ["CLOSE_CODES", "accompany", "code_at_end", "watched"]
-
-T = TypeVar("T")
+__all__ = ["CLOSE_CODES", "accompany", "close_at_end"]
 
 _LOG: Final = logging.getLogger("server_session")
 
@@ -21,11 +17,11 @@ CLOSE_CODES: Final = {403: 1008, 503: 1013}
 _FAILURES: Final = 2
 
 
-async def code_at_end(exchange: Exchange, seconds: float) -> int | None:
-    """Wait until an open WebSocket's session has been ended or renewed (OWASP ASVS 5.0, 7.4.1).
+async def close_at_end(exchange: Exchange, seconds: float, close: Callable[[int], Awaitable[Any] | None]) -> None:
+    """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1).
 
-    Return the code with which the socket is then to be closed, `None` where the visitor has no session that could end.
-    So often, in seconds, the store is asked; twice in a row without an answer is an end too.
+    So often, in seconds, the store is asked; twice in a row without an answer is an end too. A visitor without a
+    session that could end is left alone. `close` gets the code.
     """
     failures = 0
     was_live = False
@@ -42,41 +38,27 @@ async def code_at_end(exchange: Exchange, seconds: float) -> int | None:
                 alive = failures < _FAILURES
             was_live |= alive and not failures
             if not was_live:
-                return None
+                return
             if not alive:
-                return CLOSE_CODES[503 if failures else 403]
+                break
         await pause(seconds)
-
-
-async def watched(
-    main: Coroutine[Any, Any, T],
-    exchange: Exchange,
-    seconds: float | timedelta | None,
-    close: Callable[[int, str], Any],
-) -> T:
-    """Await what serves an open WebSocket, which is closed when its session has ended.
-
-    So often, in seconds, the store is asked; with `None` it is not.
-    """
-
-    async def watch(seconds: float) -> None:
-        code = await code_at_end(exchange, seconds)
-        if code is not None and (closing := close(code, "session ended")) is not None:
-            await closing
-
-    return await (main if seconds is None else beside(main, watch(seconds_of("watch", seconds))))
+    if (closing := close(CLOSE_CODES[503 if failures else 403])) is not None:
+        await closing
 
 
 async def accompany(
     main: Coroutine[Any, Any, Any],
     exchange: Exchange,
-    seconds: float | timedelta | None,
-    close: Callable[[int, str], Any],
+    seconds: float | None,
+    close: Callable[[int], Awaitable[Any]],
 ) -> None:
-    """Do what `watched` does, store at the socket's end what it has changed, and leave."""
+    """Await what serves an open WebSocket, store at its end what it has changed, and leave.
+
+    With `seconds`, so often the store is asked whether the session lives; one that has ended closes the socket.
+    """
     exchange.started()
     try:
-        await watched(main, exchange, seconds, close)
+        await (main if seconds is None else beside(main, close_at_end(exchange, seconds, close)))
     finally:
         try:
             await exchange.commit_late()
