@@ -9,13 +9,12 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import Forbidden, ServiceUnavailable
 from sanic.response import BaseHTTPResponse, JSONResponse
 
+from server_session import adapters
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
-from server_session.http.carrier import find_request_by
 from server_session.http.frameworks import MultiDictRequest
-from server_session.kernel.unloaded import UnloadedSession
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
@@ -39,7 +38,7 @@ class ServerSession(Extension):
     async def _begin(self, request: Request) -> Any:
         exchange, route = _exchange_of(request), request.route
         exchange.serve(found=True)
-        request.ctx.session = UnloadedSession(exchange.load)
+        request.ctx.session = adapters.UnloadedSession(exchange.load)
         handler: Any = route.handler if route else None
         if route and route.extra.websocket:
             # Sanic answers the handshake before it calls the handler, and without a header of ours.
@@ -70,7 +69,7 @@ class _Request(Request):
             return answer
         exchange.answer_anew()
         given = self.ctx.session
-        if given is not exchange.stored.session and not isinstance(given, UnloadedSession):
+        if given is not exchange.stored.session and not isinstance(given, adapters.UnloadedSession):
             (await exchange.load()).become(given)
         if stream is not None:
             await exchange.commit_late()
@@ -118,4 +117,4 @@ def _exchange_of(request: Request) -> Exchange:
     return extension.sessions.exchange(MultiDictRequest.of(request))
 
 
-find_request_by(lambda: MultiDictRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001
+adapters.find_request_by(lambda: MultiDictRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001
