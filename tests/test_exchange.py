@@ -409,5 +409,5 @@ async def test_a_worker_thread_of_an_application_that_is_served_finds_the_way_ba
     sessions = Sessions(session_store=YieldingStore(MemorySessionStore()))
     exchange = exchange_of(sessions)
     with exchange.serving():
-        assert await asyncio.to_thread(sessions.sync.set_session_data, {"a": 1})
+        assert await asyncio.to_thread(lambda: sessions.sync.set_session_data({"a": 1}))
     assert await sessions.get_session_data(exchange.request.slots) == {"a": 1}
