@@ -91,7 +91,6 @@ class Sessions(Functions, Served):
             raise ConfigurationError(_unknown(keyword))
         self.base = self
         self.store = _store(settings.get("session_store"))
-        # Whether blocking callers in worker threads must find the way back to the application's loop.
         self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
         given = settings.get("cookie_handler")

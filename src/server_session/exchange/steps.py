@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
-from server_session._colour import Colour
+from server_session._colour import Colour, home
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
 from server_session._tokens import Credential, TokenState, junk_token, short_digest
@@ -57,6 +57,8 @@ class Configured:
     cookie: CookieTransport
     origins: tuple[str, ...]
     csrf: CSRF | None
+    needs_home: bool
+    """Whether blocking callers in worker threads must find the way back to the application's loop."""
     # What was said once.
     _proxy_noted = _rival_noted = False
 
@@ -164,6 +166,8 @@ class Steps:
             if self._stored is not None:
                 self._stored.response = ResponseState.OPEN
         self._serving += 1
+        if self.sessions.needs_home:
+            self.request.home = home() or self.request.home
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
 
