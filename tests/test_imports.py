@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "server_session"
 
@@ -29,19 +31,7 @@ ROOMS = (
     {"csrf"},
     {"http"},
     {"kernel"},
-    {
-        "_policy",
-        "_bounds",
-        "_health",
-        "_owners",
-        "_record",
-        "_codec",
-        "_tokens",
-        "_tries",
-        "_signals",
-        "_cookies",
-        "_readers",
-    },
+    {"_policy", "_owners", "_record", "_codec", "_tokens", "_tries", "_signals", "_cookies", "_readers"},
     {"_tags", "_cookie_attributes"},
     {"stores"},
     {"_colour", "_durations", "_origins", "_base64url"},
@@ -69,6 +59,7 @@ FOR_STORES = {
     "stores._files",
     "stores._packed",
     "stores._parameters",
+    "stores._waits",
     "_base64url",
     "_colour",
     "_durations",
@@ -174,7 +165,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
     # A fresh interpreter, without what coverage and other tools put into one by their variables.
     ran = subprocess.run(
-        [sys.executable, "-c", program], env={}, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], env={}, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
     assert PACKAGE in loaded

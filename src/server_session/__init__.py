@@ -6,9 +6,9 @@ The functions here are awaitable; `server_session.sync` has the same ones blocki
 from typing import TYPE_CHECKING
 
 from server_session import _api, exceptions
+from server_session._api import Health
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
-from server_session._health import Health
 from server_session._owners import OwnedSession
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure

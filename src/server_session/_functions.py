@@ -3,17 +3,13 @@
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from types import MethodType
-from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
 from server_session import _api as api
 from server_session._colour import run_awaiting, run_blocking
 from server_session._verbs import Asked, Verb
-from server_session.exchange import Exchange
-from server_session.exchange.steps import Served
+from server_session.exchange.colours import Served
 from server_session.http.carrier import Carrier, resolve, serving
-from server_session.http.requests import Request
-
-__all__ = ["BlockingFunctions", "Functions", "blocking"]
 
 F = TypeVar("F")
 F_co = TypeVar("F_co", covariant=True)
@@ -23,14 +19,6 @@ R = TypeVar("R")
 _Running: TypeAlias = Coroutine[Any, Any, Any]
 
 
-class Serves(Served, Protocol):
-    """What the functions need of the `Sessions` that they serve."""
-
-    def exchange(self, request: Request) -> Exchange:
-        """Return this request's exchange."""
-        ...
-
-
 class _Method(Generic[F_co]):
     """What a type checker sees of a function that stands in a class."""
 
@@ -38,12 +26,12 @@ class _Method(Generic[F_co]):
         raise NotImplementedError
 
 
-def _answer(verb: Verb, sessions: Serves, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
+def _answer(verb: Verb, sessions: Served, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
     """Call a body that has no carrier, with the session of a request or, for True, of the one being served."""
     current, stored = options.get(verb.current or ""), None
     if current is not None and current is not False:
         stored = sessions.exchange(resolve(() if current is True else (current,)).request).stored
-    return verb.body(Asked(sessions.policy, stored), *arguments, **options)
+    return verb.body(Asked(sessions.policy.with_one_limit(), stored), *arguments, **options)
 
 
 def _method(function: F) -> _Method[F]:
@@ -92,7 +80,7 @@ def blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
 class Functions:
     """The awaitable functions, over the sessions that a subclass finds."""
 
-    def sessions_for(self, carrier: Carrier | None) -> Serves:
+    def sessions_for(self, carrier: Carrier | None) -> Served:
         """Return the sessions that serve this carrier, or no request in particular."""
         raise NotImplementedError
 

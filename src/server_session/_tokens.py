@@ -9,8 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 from server_session._base64url import base64url
-
-__all__ = ["Credential", "Token", "TokenState", "issue_token", "junk_token", "read_token", "short_digest"]
+from server_session.exceptions import StoreError
 
 _SELECTOR_LENGTH: Final = 24
 _VERIFIER_BYTES: Final = 30
@@ -48,10 +47,10 @@ class Credential:
     def found(cls, selector: str) -> "Credential":
         """Return a credential of a fresh verifier (240 random bits) under a selector.
 
-        Raises `ValueError` for a selector that is not 24 characters of base64url.
+        Raises `StoreError` for a selector, as its `id()` made it, that is not 24 characters of base64url.
         """
         if _is_selector(selector) is None:
-            raise ValueError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
+            raise StoreError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
         return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
 
     def __eq__(self, other: object) -> bool:

@@ -9,8 +9,6 @@ from server_session.exceptions import CarrierError
 from server_session.http.carrier import Carrier, is_carrier, resolve
 from server_session.kernel.stored import StoredSession
 
-__all__ = ["Asked", "Verb", "about_owner", "about_store", "by_carrier", "data_of", "flag_of", "owner_of", "scope_of"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -83,21 +81,11 @@ class Asked(NamedTuple):
         return None if self.current is None else await self.current.living_selector()
 
 
-def by_carrier(
-    last: str | None = None, then: str | None = None
-) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
-    """Make a `Verb` of a body that takes a session; a type checker sees the function that it will be."""
-    return lambda body: cast("Any", Verb(cast("Body", body), last, then))
-
-
-def about_owner(current: str) -> Callable[[Function[Concatenate[Asked, P], R]], Function[P, R]]:
-    """Make a `Verb` of a body that takes what is `Asked`; a type checker sees the function that it will be."""
-    return lambda body: cast("Any", Verb(cast("Body", body), current=current))
-
-
-def about_store(body: Function[Concatenate[Asked, P], R]) -> Function[P, R]:
-    """Make a `Verb` of a body that takes what is `Asked`, and concerns nobody's session."""
-    return about_owner("")(body)
+def verb(
+    last: str | None = None, then: str | None = None, *, current: str | None = None
+) -> Callable[[Function[Concatenate[Any, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body; a type checker sees the function that it will be, without what a `Verb` gives it."""
+    return lambda body: cast("Any", Verb(cast("Body", body), last, then, current))
 
 
 # --- what is looked for in arguments, for callers without a type checker

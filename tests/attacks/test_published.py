@@ -52,6 +52,7 @@ from tests.attacks.stage import (
     timed_site,
     victim_at,
 )
+from tests.parts import ALL
 from tests.patience import PATIENCE
 from tests.visitors import Watched
 
@@ -238,7 +239,7 @@ def test_cve_2025_32441_a_slow_request_does_not_bring_an_ended_session_back(inte
     with gate.holding(lambda: site.post("/slow", cookie=old)) as running:
         ENDS[end](site, victim)
         rows = site.sessions.store.stats().sessions
-    reply = running.result(10)
+    reply = running.result(PATIENCE)
     assert (reply.status, reply.said) == (200, {"user": "victim"})
     assert reply.all("set-cookie") == []
     assert site.sessions.store.stats().sessions <= rows
@@ -756,7 +757,7 @@ def spellings(name: str) -> set[str]:
     return {unicodedata.normalize(form, name).casefold() for form in ("NFC", "NFD", "NFKC", "NFKD")}
 
 
-@settings(max_examples=100)
+@settings(max_examples=1000 if ALL else 20)
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_cve_2026_25480_two_names_of_users_are_never_one_key(one, other):
     """takes a user name that another's could be turned into on its way to a key — their keys differ (core)."""

@@ -12,7 +12,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.module_loading import import_string
 
-from server_session._colour import drive, home, is_driven, run_awaiting, run_blocking
+from server_session._colour import drive, is_driven, run_awaiting, run_blocking
 from server_session._tokens import Credential
 from server_session.csrf.refusals import Refusal
 from server_session.django._headers import DjangoHeaders
@@ -73,8 +73,6 @@ class SessionStore(SessionBase):
 
     def bind(self, request: Request) -> None:
         """Be the session of this request, that of the functions too."""
-        if self._sessions.needs_home and request.home is None:
-            request.home = home()
         self.exchange = self._sessions.exchange(request)
         self.exchange.serve()
 
@@ -211,7 +209,7 @@ class SessionStore(SessionBase):
             expiry = stored.seen_value(EXPIRY)
             at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
             age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
-            exchange.keep_cookie(0 if at_close else age, again=again)
+            exchange.stored.keep_cookie(0 if at_close else age, again=again)
 
     async def _keep(self) -> bool:
         """Store what changed; return whether the browser's clock starts anew, as Django has it."""

@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple
 
 from server_session import _record as record
 from server_session._base64url import base64url
-from server_session._bounds import excess_of
 from server_session._codec import encode_fields
 from server_session._cookies import RequestFacts
 from server_session._policy import Policy
@@ -63,7 +62,7 @@ async def _offer(policy: Policy, reader: Reader, key: str) -> Offer | None:
     # In this order: where another request has ended the old session by now, its claim is there.
     fields, left = _encoded(await reader.read(key) or {})
     claim = await _claim(policy, key) if _is_ones_own(policy, reader, fields) else None
-    if (excess := excess_of(policy, {}, fields, ())) is not None:
+    if (excess := policy.excess_of({}, fields, ())) is not None:
         _LOG.warning("a session of another library is not taken over: %s", excess)
         return None
     if not fields if claim is None else _is_spent(policy, claim):
@@ -109,7 +108,7 @@ async def _found(policy: Policy, credential: Credential, offer: Offer) -> bool:
     now = policy.now()
     # No time of a log-in: when the user last proved who they are nobody knows.
     own = {DIGEST: credential.digest(), CREATED: record.number(now), STAMP: record.fresh_stamp(now)}
-    lifetime = policy.lifetime_with(offer.fields)
+    lifetime = policy.lifetime_of(written=offer.fields)
     is_founded = await policy.store.set(credential.selector, {**offer.fields, **own}, lifetime, None) is APPLIED
     if is_founded and offer.left:
         _LOG.warning("not all of a session of another library came along: %s", "; ".join(map(str, offer.left)))
