@@ -1,6 +1,5 @@
 """A site whose visitors come from another library, and what is asked of it."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ MINUTE = 61.0
 """After which what is remembered for a minute is forgotten."""
 
 # In the short form over the store in which most can go wrong; fifty requests at once always over each.
-KINDS = ("memory", "redis") if os.environ.get("SERVER_SESSION_ALL") == "1" else ("redis",)
+KINDS = (pytest.param("memory", marks=pytest.mark.again), "redis")
 
 over_both = pytest.mark.parametrize("interface", INTERFACES)
 
