@@ -9,13 +9,28 @@ from server_session.exceptions import CarrierError
 from server_session.http.carrier import Carrier, is_carrier, resolve
 from server_session.kernel.stored import StoredSession
 
-__all__ = ["Asked", "Verb", "about_owner", "about_store", "by_carrier", "data_of", "flag_of", "owner_of", "scope_of"]
+__all__ = [
+    "Asked",
+    "Verb",
+    "about_owner",
+    "about_store",
+    "by_carrier",
+    "by_id",
+    "change_of",
+    "data_of",
+    "flag_of",
+    "id_of",
+    "name_of",
+    "owner_of",
+    "scope_of",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 Function: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
+Change: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 class Verb(NamedTuple):
@@ -100,6 +115,16 @@ def about_store(body: Function[Concatenate[Asked, P], R]) -> Function[P, R]:
     return about_owner("")(body)
 
 
+def by_id(name: str) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body that takes a session which was opened by its id: a method, of this name."""
+
+    def verb_of(body: Any) -> Any:
+        body.__name__, body.__qualname__ = name, f"OpenedSession.{name}"
+        return Verb(body, current="")
+
+    return verb_of
+
+
 # --- what is looked for in arguments, for callers without a type checker
 
 
@@ -107,6 +132,24 @@ def owner_of(function: str, owner: object) -> str:
     if not isinstance(owner, str) or not owner:
         raise TypeError(f"{function} takes the owner's name or id as text, not {type(owner).__name__!r}")
     return owner
+
+
+def id_of(function: str, session_id: object) -> str:
+    if not isinstance(session_id, str):
+        raise TypeError(f"{function} takes a session's id as sessions_of tells it, not {type(session_id).__name__!r}")
+    return session_id
+
+
+def change_of(function: str, change: Change) -> Change:
+    if not callable(change):
+        raise TypeError(f"{function} takes a function of the data, not {type(change).__name__!r}")
+    return change
+
+
+def name_of(function: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{function} takes the name of a key, not {type(name).__name__!r}")
+    return name
 
 
 def flag_of(function: str, name: str, given: object) -> bool:
