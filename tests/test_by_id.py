@@ -22,6 +22,7 @@ from server_session import (
     LimitError,
     MemorySessionStore,
     NotFreshError,
+    RecordError,
     SerializationError,
     Sessions,
     SessionStore,
@@ -30,6 +31,7 @@ from server_session import (
     configure,
     sync,
 )
+from server_session._colour import drive
 from server_session._owners import _key_of
 from server_session.stores.redis import RedisSessionStore
 from server_session.testing import YieldingStore
@@ -324,6 +326,31 @@ def test_sessions_are_listed_with_their_data_where_it_is_asked_for(place: Place)
     assert [one.data for one in place.call("sessions_of", "ada")] == [None, None]
     listed = place.call("sessions_of", "ada", data=True)
     assert [one.data for one in listed] == [{"user": "ada", "cart": [1]}, {"user": "ada", "cart": [2]}]
+
+
+def test_one_that_cannot_be_changed_keeps_no_change_from_the_others_and_is_raised(colour: str) -> None:
+    place = Place(colour, max_bytes=2000)
+    cookies = [place.log_in(note="x" * (1900 if n == 1 else 1)) for n in range(3)]
+    with pytest.raises(LimitError, match="max_bytes=2000"):
+        place.call("update_sessions_of", "ada", lambda data: data.update(role="guest" * 20))
+    assert [place.data_of(cookie).get("role") for cookie in cookies] == ["guest" * 20, None, "guest" * 20]
+
+
+def test_one_whose_data_cannot_be_read_is_listed_without_and_keeps_no_change_from_the_others(colour: str) -> None:
+    place = Place(colour)
+    cookies = [place.log_in() for _ in range(3)]
+    ids = place.ids()
+    drive(place.store.merge(ids[1], {"odd": b"{"}, (), {}))
+    listed = place.call("sessions_of", "ada", data=True)
+    assert [(one.id, one.data) for one in listed] == [
+        (ids[0], {"user": "ada"}),
+        (ids[1], None),
+        (ids[2], {"user": "ada"}),
+    ]
+    with pytest.raises(RecordError, match="'odd'"):
+        place.call("update_sessions_of", "ada", lambda data: data.update(role="guest"))
+    assert [place.data_of(cookies[n])["role"] for n in (0, 2)] == ["guest"] * 2
+    assert place.opened(ids[1]).destroy() is True
 
 
 # --- the functions' names

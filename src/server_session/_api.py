@@ -33,6 +33,7 @@ from server_session._verbs import (
     owner_of,
     scope_of,
 )
+from server_session.exceptions import ConflictError, LimitError, RecordError, SessionError
 from server_session.kernel.by_id import SessionById
 from server_session.kernel.stored import StoredSession
 
@@ -289,12 +290,22 @@ async def sessions_of(asked: Asked, owner: str, *, current: object = None, data:
 async def update_sessions_of(asked: Asked, owner: str, change: Change) -> int:
     """Change the data of all sessions of an owner that live ("role changed"); return of how many.
 
-    Each is changed as `update_session_data` changes one, by itself: where one raises (`ConflictError`, `LimitError`),
-    those before it are changed. A log-in that is under way is not: write first to where log-ins read it from.
+    Each is changed as `update_session_data` changes one, by itself: where one cannot be (`ConflictError`, `LimitError`,
+    `RecordError`) that is raised when all the others are. A log-in that is under way is not changed: write first to
+    where log-ins read it from.
     """
     name, change = owner_of("update_sessions_of", owner), change_of("update_sessions_of", change)
-    living = await asked.policy.owners.sessions(name)
-    return sum([await SessionById(asked.policy, one.id).update(change) for one in living])
+    failed: list[SessionError] = []
+    changed = 0
+    for one in await asked.policy.owners.sessions(name):
+        try:
+            changed += await SessionById(asked.policy, one.id).update(change)
+        except (ConflictError, LimitError, RecordError) as error:
+            # A role that is taken away must go from the others all the same.
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return changed
 
 
 @about_owner("except_current")

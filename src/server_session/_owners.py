@@ -49,7 +49,7 @@ class OwnedSession(NamedTuple):
     address: str | None = None
     """The address that logged in, if `device_details` is set: the client's as the server knows it."""
     data: dict[str, Any] | None = None
-    """What the session holds, where it was asked for."""
+    """What the session holds, where it was asked for and can be read."""
 
 
 class OwnerIndex:
@@ -135,7 +135,9 @@ class OwnerIndex:
         living: list[OwnedSession] = []
         for selector, fields in answers.items():
             if isinstance(fields, dict):
-                held = decode_fields(record.user_fields(fields)) if data else None
+                held = None
+                with suppress(RecordError):
+                    held = decode_fields(record.user_fields(fields)) if data else None
                 with suppress(RecordError):
                     living.append(_owned(selector, fields, is_current=selector == current)._replace(data=held))
         return living
