@@ -114,7 +114,7 @@ class Tab:
     def _received(self) -> str | None:
         if current.get() is not None:
             # What a middleware does when the response starts.
-            self.sessions.exchange(self._request).answer(headers_of(self.response), starts=False)
+            self.sessions.exchange(self._request).write_headers(headers_of(self.response))
         if "set-cookie" not in self.response.headers:
             return self.cookie
         return cookie_of(self.response)

@@ -216,14 +216,14 @@ def test_how_long_the_browser_keeps_the_cookie_is_the_adapter_s_to_say(sessions:
     exchange = exchange_of(sessions)
     exchange.blocking.load()["a"] = 1
     assert exchange.blocking.commit() is None
-    exchange.keep_cookie(60)
+    exchange.stored.keep_cookie(60, again=False)
     cookie = answer(exchange)["Set-Cookie"]
     assert "Max-Age=60" in cookie
     later = exchange_of(sessions, Cookie=cookie.partition(";")[0])
     later.blocking.load()
-    later.keep_cookie(90)
+    later.stored.keep_cookie(90, again=False)
     assert "Set-Cookie" not in answer(later)
-    later.keep_cookie(90, again=True)
+    later.stored.keep_cookie(90, again=True)
     assert "Max-Age=90" in answer(later)["Set-Cookie"]
 
 

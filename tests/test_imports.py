@@ -57,6 +57,7 @@ FOR_STORES = {
     "stores._files",
     "stores._packed",
     "stores._parameters",
+    "stores._waits",
     "_base64url",
     "_colour",
     "_durations",

@@ -22,6 +22,7 @@ from server_session import (
     StoreError,
     TooManySessionsError,
 )
+from server_session._colour import Colour
 from server_session._owners import _key_of
 from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
@@ -971,8 +972,10 @@ async def test_log_ins_of_browsers_that_are_logged_in_leave_as_many_as_are_allow
 # --- a store that may drop what it holds
 
 
-async def test_a_store_that_evicts_serves_no_owners_and_says_so_before_anything_is_written():
+@pytest.mark.parametrize("colour", [Colour.INSTANT, Colour.AWAITS])
+async def test_a_store_that_evicts_serves_no_owners_and_says_so_before_anything_is_written(colour):
     store = MemorySessionStore()
+    store.colour = colour
     store.evicts = True
     sessions = Sessions(session_store=store)
 

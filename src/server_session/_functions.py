@@ -3,16 +3,14 @@
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from types import MethodType
-from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
 from server_session import _api as api
 from server_session._colour import run_awaiting, run_blocking
 from server_session._tokens import short_digest
 from server_session._verbs import Asked, Verb, id_of
-from server_session.exchange import Exchange
-from server_session.exchange.steps import Served
+from server_session.exchange.colours import Served
 from server_session.http.carrier import Carrier, resolve, serving
-from server_session.http.requests import Request
 from server_session.kernel.by_id import SessionById
 
 __all__ = ["BlockingFunctions", "BlockingOpenedSession", "Functions", "OpenedSession", "blocking"]
@@ -23,14 +21,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _Running: TypeAlias = Coroutine[Any, Any, Any]
-
-
-class Serves(Served, Protocol):
-    """What the functions need of the `Sessions` that they serve."""
-
-    def exchange(self, request: Request) -> Exchange:
-        """Return this request's exchange."""
-        ...
 
 
 class _Method(Generic[F_co]):
@@ -87,11 +77,11 @@ def blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
 class _Holder:
     """What the functions are methods of: over which sessions, and about what where there is no carrier."""
 
-    def sessions_for(self, carrier: Carrier | None) -> Serves:
+    def sessions_for(self, carrier: Carrier | None) -> Served:
         """Return the sessions that serve this carrier, or no request in particular."""
         raise NotImplementedError
 
-    def answer(self, verb: Verb, sessions: Serves, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
+    def answer(self, verb: Verb, sessions: Served, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
         """Call a body that has no carrier."""
         raise NotImplementedError
 
@@ -113,14 +103,14 @@ class OpenedSession(_Holder):
     def __repr__(self) -> str:
         return f"<session {short_digest(self._id)}>"
 
-    def sessions_for(self, carrier: Carrier | None) -> Serves:
+    def sessions_for(self, carrier: Carrier | None) -> Served:
         """Return the sessions that it is one of."""
         return self._functions.sessions_for(carrier)
 
-    def answer(self, verb: Verb, sessions: Serves, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
+    def answer(self, verb: Verb, sessions: Served, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
         """Call a body with the session."""
         # As it is now: whoever opened it may hold it for long.
-        return verb.body(SessionById(sessions.policy, self._id), *arguments, **options)
+        return verb.body(SessionById(sessions.policy.with_one_limit(), self._id), *arguments, **options)
 
     destroy = _method(api.destroy_by_id)
     get = _method(api.get_by_id)
@@ -143,12 +133,12 @@ class BlockingOpenedSession:
 class Functions(_Holder):
     """The awaitable functions, over the sessions that a subclass finds."""
 
-    def answer(self, verb: Verb, sessions: Serves, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
+    def answer(self, verb: Verb, sessions: Served, arguments: tuple[Any, ...], options: dict[str, Any]) -> _Running:
         """Call a body with the session of a request or, for True, of the one being served."""
         current, stored = options.get(verb.current or ""), None
         if current is not None and current is not False:
             stored = sessions.exchange(resolve(() if current is True else (current,)).request).stored
-        return verb.body(Asked(sessions.policy, stored), *arguments, **options)
+        return verb.body(Asked(sessions.policy.with_one_limit(), stored), *arguments, **options)
 
     def open(self, session_id: str) -> OpenedSession:
         """Return the session of this id, as `sessions_of` tells it, without a request. Asks the store nothing.

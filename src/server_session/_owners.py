@@ -70,8 +70,9 @@ class OwnerIndex:
         refuses: bool = False,
     ) -> None:
         if getattr(store, "evicts", False):
+            named = getattr(store, "named", type(store).__name__)
             raise ConfigurationError(
-                f"{type(store).__name__} may drop what it holds, so it cannot say which sessions an owner has: "
+                f"{named} may drop what it holds, so it cannot say which sessions an owner has: "
                 "log_in and destroy_sessions_of need a store that keeps what it is given"
             )
         self._store = store

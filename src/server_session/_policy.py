@@ -8,6 +8,7 @@ from server_session._owners import OwnerIndex
 from server_session._record import AS_CONFIGURED, Life
 from server_session._signals import Signals
 from server_session.stores._base import Lifetime, SessionStore
+from server_session.stores._waits import OneLimit
 
 __all__ = ["MAX_BYTES", "MAX_FIELDS", "AtMaxSessions", "Policy", "Wish"]
 
@@ -68,6 +69,10 @@ class Policy(NamedTuple):
     def is_log_in(self, changed: Mapping[str, bytes], assigned: Collection[str]) -> bool:
         """Tell whether one of the assigned keys means log-in, and has a value now."""
         return any(changed.get(name, b"null") != b"null" for name in self.renew_on.intersection(assigned))
+
+    def with_one_limit(self) -> "Policy":
+        """Return these for one request, whose calls to the store have together the limit of one."""
+        return self._replace(store=OneLimit(self.store))
 
     @property
     def owners(self) -> OwnerIndex:

@@ -9,7 +9,7 @@ from server_session._colour import home
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal
 from server_session.csrf.verdict import Rejection
-from server_session.exchange import AwaitedBody, BlockingExchange, Body, Exchange
+from server_session.exchange import BlockingExchange, Body, Exchange
 from server_session.exchange.sockets import code_at_end
 from server_session.exchange.streams import StreamedBody
 from server_session.exchange.templates import template_functions
@@ -31,7 +31,6 @@ __all__ = [
     "AsgiBody",
     "AsgiHeaders",
     "AsgiRequest",
-    "AwaitedBody",
     "BlockingExchange",
     "Body",
     "BytesBody",

@@ -1,8 +1,9 @@
 """Sessions for aiohttp: `setup(app)`, then `session = await get_session(request)`, and the functions."""
 
+import warnings
 from asyncio import current_task, ensure_future
 from datetime import timedelta
-from typing import Unpack
+from typing import Any, Unpack
 
 from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
@@ -14,7 +15,6 @@ from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt,
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
-from server_session.http.body import AiohttpBody
 from server_session.http.carrier import current
 from server_session.http.requests import AiohttpRequest
 from server_session.kernel.mapping import Session
@@ -46,7 +46,7 @@ def setup(
         current.set(exchange.request)
         current_task().add_done_callback(lambda _: exchange.leave())  # type: ignore[union-attr]
         if exchange.may_be_forged(request.method):
-            body, endpoint = AiohttpBody(request), lambda: request.match_info.handler
+            body, endpoint = _Body(request), lambda: request.match_info.handler
             if refusal := await exchange.check(body, endpoint=endpoint, method=request.method):
                 raise _error(refusal)
         try:
@@ -98,3 +98,28 @@ def _error(refusal: Refusal) -> web.HTTPException:
     kind = web.HTTPForbidden if refusal.rejection else web.HTTPServiceUnavailable
     headers = [(name, value) for name, value in refusal.headers if name != "Content-Length"]
     return kind(headers=headers, text=refusal.body.decode())
+
+
+class _Body:
+    """The body of a request, whose `content` then gives what was read, and after it the server's."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        """Return so many bytes at most, and whether that is all."""
+        content = self._request.content
+        if limit <= 0:
+            return b"", False
+        if content.at_eof():
+            # A middleware has read it before, and aiohttp keeps it.
+            kept: bytes = await self._request.read()
+            return kept[:limit], len(kept) <= limit
+        body = bytearray()
+        while len(body) <= limit and not content.at_eof():
+            body += await content.readany()
+        with warnings.catch_warnings():
+            # aiohttp's own parser of multipart forms puts back by this what it has read too much.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            content.unread_data(bytes(body))
+        return bytes(body[:limit]), len(body) <= limit

@@ -9,9 +9,9 @@ from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
 from server_session._colour import drive, home
 from server_session._sessions import Extension, Sessions, Settings, chosen
+from server_session._tokens import TokenState
 from server_session.adapters import AsgiBody, Exchange, LazySession, Refusal, StreamedBody, UnloadedSession, WsgiBody
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
-from server_session.csrf.guard import unknown
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
@@ -55,8 +55,7 @@ class _Middleware:
         found, exchange = self._find(uri, req=req), self._exchange_of(req)
         if found is None or found[0] is None:
             # A sink, or nothing: no middleware comes between, and what waits cannot be asked. So no body is read.
-            guard = exchange.guard(unknown, req.method)
-            if guard and (refusal := drive(exchange.checked(guard, None, None, _ask_nobody))):
+            if refusal := drive(exchange.checked(lambda _: TokenState.UNREAD, method=req.method)):
                 raise _error_of(refusal)
             return found
         resource, responders, *rest = found
@@ -188,7 +187,3 @@ def _error_of(refusal: Refusal) -> HTTPForbidden | HTTPServiceUnavailable:
         return HTTPServiceUnavailable(description=refusal.body.decode())
     code: Any = refusal.rejection.code
     return HTTPForbidden(description=UNVERIFIED, code=code)
-
-
-async def _ask_nobody(_start: object) -> None:
-    """Leave the token unread."""

@@ -147,7 +147,7 @@ class FlaskSession(LazySession, SessionMixin):
     def new(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the request brought no session that lives, or founded another."""
         self.loaded()
-        return self.exchange.is_new or self.exchange.created
+        return self.exchange.is_new
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "_flashes" and isinstance(value, list):
@@ -162,7 +162,7 @@ class FlaskSession(LazySession, SessionMixin):
         """Store what has changed; with `refresh` the browser gets a permanent session's cookie again if it did not."""
         seconds, again = self.kept(refresh=refresh)
         _Blocking(self.exchange).commit_late()
-        self.exchange.keep_cookie(seconds, again=again)
+        self.exchange.stored.keep_cookie(seconds, again=again)
 
     def kept(self, *, refresh: bool) -> tuple[float | None, bool]:
         """Return for how long the browser is to keep the cookie, and whether it gets it again."""

@@ -76,7 +76,7 @@ class _Session(LazySession):
     @property
     def new(self) -> bool:
         self.loaded()
-        return self._exchange.is_new or self._exchange.created
+        return self._exchange.is_new
 
     def changed(self) -> None:
         """Do nothing: changes are seen."""

@@ -87,7 +87,7 @@ class QuartSession(flask.FlaskSession):
         """Store what has changed, now; a WebSocket or a background task does so."""
         seconds, again = self.kept(refresh=refresh)
         await self.exchange.commit_late()
-        self.exchange.keep_cookie(seconds, again=again)
+        self.exchange.stored.keep_cookie(seconds, again=again)
 
 
 class _Interface(SessionInterface):

@@ -22,8 +22,8 @@ from server_session._colour import Colour, drive
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores._packed import Likely, Record
+from server_session.stores._waits import left
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
-from server_session.stores.sql._limits import left
 from server_session.testing import StoreContract
 from tests import servers
 from tests.faults.proxy import Proxy, Weather

@@ -208,7 +208,7 @@ class SessionStore(SessionBase):
             expiry = stored.seen_value(EXPIRY)
             at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
             age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
-            exchange.keep_cookie(0 if at_close else age, again=again)
+            exchange.stored.keep_cookie(0 if at_close else age, again=again)
 
     async def _keep(self) -> bool:
         """Store what changed; return whether the browser's clock starts anew, as Django has it."""
