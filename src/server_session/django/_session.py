@@ -12,7 +12,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.module_loading import import_string
 
-from server_session._colour import drive, is_driven, run_awaiting, run_blocking
+from server_session._colour import drive, home, is_driven, run_awaiting, run_blocking
 from server_session._tokens import Credential
 from server_session.csrf.refusals import Refusal
 from server_session.django._headers import DjangoHeaders
@@ -69,10 +69,12 @@ class SessionStore(SessionBase):
     def __init__(self, session_key: str | None = None) -> None:
         # Not Django's own, which would look for a serializer at each request.
         self._sessions = PROJECT.sessions()
+        self._home = home() if self._sessions.needs_home else None
         self._key = session_key
 
     def bind(self, request: Request) -> None:
         """Be the session of this request, that of the functions too."""
+        request.home = request.home or self._home
         self.exchange = self._sessions.exchange(request)
         self.exchange.serve()
 
@@ -228,7 +230,7 @@ class SessionStore(SessionBase):
         """Run a coroutine of the core to its end."""
         request = current.get() if self.exchange is None else self.exchange.request
         try:
-            return run_blocking(self._sessions.store.colour, None if request is None else request.home, start)
+            return run_blocking(self._sessions.store.colour, self._home if request is None else request.home, start)
         except (StoreError, CookieWithheldError) as error:
             self.failure = error
             raise

@@ -137,7 +137,7 @@ class Presence:
         if self._is_ambiguous:
             await self._choose()
         while (credential := self._credential) is not None and (self.state is LIVE or self.state is UNASKED):
-            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
+            answer = await self._store.get(credential.selector, credential.expect(), touch)
             if answer is MISSING or answer is CONFLICT:
                 await self._learn(credential, answer)
                 continue
@@ -154,7 +154,7 @@ class Presence:
         if seen is not None and abs(now - seen) <= _SEEN_SECONDS:
             return fields
         stamp = {STAMP: record.fresh_stamp(now)}
-        expect = {STAMP: fields.get(STAMP), DIGEST: credential.digest()}
+        expect = {STAMP: fields.get(STAMP), **credential.expect()}
         try:
             outcome = await self._store.merge(credential.selector, stamp, (), expect)
         except StoreError:
@@ -191,7 +191,7 @@ class Presence:
             return Finding.GONE, {}
         if ENDED in fields:
             return Finding.ENDED, fields
-        if fields.get(DIGEST) == credential.digest():
+        if all(fields.get(name) == value for name, value in credential.expect().items()):
             return Finding.HELD, fields
         was_swapped = DIGEST in fields and record.was_former(fields, credential.digest(), self._policy.now())
         return Finding.SWAPPED if was_swapped else Finding.FOREIGN, fields
