@@ -96,6 +96,9 @@ class Sessions(Functions):
         self.base = self
         """The sessions that these are, before a framework's own settings were applied to them."""
         self.store = _store(settings.get("session_store"))
+        if (fit := getattr(self.store, "fit", None)) is not None:
+            # A layout of somebody else's, that cannot hold everything.
+            settings = fit(settings)
         # Whether blocking callers in worker threads must find the way back to the application's loop.
         self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
