@@ -3,10 +3,9 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from starlette.requests import Request
@@ -217,5 +216,3 @@ class NodeActor:
             self._waiting.pop(said["number"]).set_result(said)
         for answer in self._waiting.values():
             answer.set_exception(RuntimeError("the process ended"))
-
-
