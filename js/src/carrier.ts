@@ -1,4 +1,4 @@
-// Where a request's cookie comes from and where an answer's goes: Node.js, the Web's Request and Headers, Next's cookies().
+// Where a request's cookie comes from and where an answer's goes: Node.js, the Web's Request, Next's cookies().
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { NoResponseError } from "./errors.js";
 
@@ -29,6 +29,7 @@ export type Args<Rest extends unknown[]> =
     | [request: RequestLike, response: ResponseLike, ...rest: Rest];
 
 const SAFE = ["GET", "HEAD", "OPTIONS"];
+const PAIR = /^[ \t]*([^=]*?)[ \t]*=[ \t]*(.*?)[ \t]*$/;
 const PAST = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 const LONGEST = 400 * 24 * 60 * 60;
 
@@ -44,11 +45,10 @@ export class Carrier {
         const [first, second, ...rest] = args as [Context | RequestLike, unknown, ...unknown[]];
         const after = args.slice(1);
         if (typeof first === "object" && first !== null) {
-            if ("req" in first && "res" in first) return [new Carrier(first.req as RequestLike, first.res as ResponseLike), after];
-            if ("getAll" in first) return [new Carrier(first as CookieStore, null), after];
-            if ("headers" in first) {
-                return isResponse(second) ? [new Carrier(first as RequestLike, second), rest] : [new Carrier(first as RequestLike, null), after];
-            }
+            if ("req" in first && "res" in first) return [new Carrier(first.req, first.res), after];
+            if ("headers" in first && isResponse(second)) return [new Carrier(first, second), rest];
+            if ("headers" in first) return [new Carrier(first, null), after];
+            if ("getAll" in first) return [new Carrier(first, null), after];
         }
         throw new TypeError("the first argument is a request, a context with req and res, or what cookies() returned");
     }
@@ -57,22 +57,27 @@ export class Carrier {
     cookies(name: string): string[] {
         if ("getAll" in this.source) return this.source.getAll(name).map(({ value }) => value);
         // Space and tab alone are trimmed, and nothing is decoded: as a browser checks a name's prefix.
-        const pairs = (this.#header("cookie") ?? "").split(";").map((pair) => /^[ \t]*([^=]*?)[ \t]*=[ \t]*(.*?)[ \t]*$/.exec(pair));
-        return pairs.flatMap((pair) => (pair?.[1] === name ? [pair[2]!] : []));
+        const pairs = (this.#header("cookie") ?? "").split(";").map((pair) => PAIR.exec(pair) ?? []);
+        return pairs.flatMap(([, key, value]) => (key === name ? [value!] : []));
     }
 
     /** Tell whether another site sent this unsafe request, with which no `SameSite=Lax` cookie comes. */
     get isCrossSite(): boolean {
         if ("getAll" in this.source || SAFE.includes(this.source.method ?? "GET")) return false;
         const [site, origin] = [this.#header("sec-fetch-site"), this.#header("origin")];
-        return site ? site.includes("cross-site") : origin !== undefined && !origin.endsWith(`//${this.#header("host")}`);
+        if (site) return site.includes("cross-site");
+        return origin !== undefined && !origin.endsWith(`//${this.#header("host")}`);
     }
 
     /** Raise what forbids to set a cookie. */
     require(): void {
         const { response } = this;
-        if (!response && !("getAll" in this.source)) throw new NoResponseError("a cookie is needed: pass the response after the request");
-        if (response && "headersSent" in response && response.headersSent) throw new NoResponseError("the response has started");
+        if (response && "headersSent" in response && response.headersSent) {
+            throw new NoResponseError("this write needs a new cookie, and the response has started");
+        }
+        if (!response && !("getAll" in this.source)) {
+            throw new NoResponseError("this write needs a cookie: pass the response after the request");
+        }
     }
 
     /** Put a cookie of this session onto the response, `null` to expire it, for so many seconds or until it closes. */
@@ -82,12 +87,15 @@ export class Carrier {
         const age = Math.min(Math.ceil(seconds), LONGEST);
         if ("getAll" in this.source) {
             const kept = value === null ? { maxAge: 0 } : age ? { maxAge: age } : {};
-            this.source.set(name, value ?? "", { path, sameSite, secure, httpOnly: true, ...(domain ? { domain } : {}), ...kept });
+            const place = { path, ...(domain ? { domain } : {}) };
+            this.source.set(name, value ?? "", { ...place, sameSite, secure, httpOnly: true, ...kept });
             return;
         }
-        const expires = () => `; Max-Age=${age}; Expires=${new Date(Date.now() + 1000 * age).toUTCString()}`;
-        const life = value === null ? PAST : age ? expires() : "";
-        const line = `${name}=${value ?? ""}${domain ? `; Domain=${domain}` : ""}; Path=${path}${life}${secure ? "; Secure" : ""}; HttpOnly; SameSite=${sameSite[0]!.toUpperCase()}${sameSite.slice(1)}`;
+        const place = `${domain ? `; Domain=${domain}` : ""}; Path=${path}`;
+        const expires = new Date(Date.now() + 1000 * age).toUTCString();
+        const life = value === null ? PAST : age ? `; Max-Age=${age}; Expires=${expires}` : "";
+        const end = `${secure ? "; Secure" : ""}; HttpOnly; SameSite=${sameSite[0]!.toUpperCase()}${sameSite.slice(1)}`;
+        const line = `${name}=${value ?? ""}${place}${life}${end}`;
         this.#change("set-cookie", (lines) => [...lines.filter((other) => !other.startsWith(`${name}=`)), line]);
         this.keepFromCaches();
     }
@@ -95,7 +103,10 @@ export class Carrier {
     /** Say that no shared cache may keep the response. */
     keepFromCaches(): void {
         this.#change("cache-control", () => ["private, no-store"]);
-        this.#change("vary", (lines) => (/(^|[ ,])cookie([ ,]|$)/i.test(lines.join()) ? lines : [[...lines, "Cookie"].join(", ")]));
+        this.#change("vary", (lines) => {
+            const names = lines.join(", ");
+            return /(^|[ ,])(cookie|\*)([ ,]|$)/i.test(names) ? [names] : [[...lines, "Cookie"].join(", ")];
+        });
     }
 
     #header(name: string): string | undefined {
@@ -107,7 +118,8 @@ export class Carrier {
 
     get #isSecure(): boolean {
         if ("getAll" in this.source) return false;
-        return "socket" in this.source ? "encrypted" in this.source.socket : (this.source.url ?? "").startsWith("https:");
+        const { source } = this;
+        return "socket" in source ? "encrypted" in source.socket : (source.url ?? "").startsWith("https:");
     }
 
     #change(name: string, change: (lines: string[]) => string[]): void {
@@ -119,9 +131,10 @@ export class Carrier {
             response.setHeader(name, lines.length === 1 ? lines[0]! : lines);
             return;
         }
-        const lines = change(name === "set-cookie" ? response.headers.getSetCookie() : [response.headers.get(name) ?? []].flat());
-        response.headers.delete(name);
-        for (const line of lines) response.headers.append(name, line);
+        const { headers } = response;
+        const lines = change(name === "set-cookie" ? headers.getSetCookie() : [headers.get(name) ?? []].flat());
+        headers.delete(name);
+        for (const line of lines) headers.append(name, line);
     }
 }
 

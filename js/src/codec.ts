@@ -26,8 +26,8 @@ export function encode(key: string, value: unknown): string {
     try {
         return write(value, MAX_DEPTH);
     } catch (error) {
-        if (error instanceof Refused) throw new SerializationError(`session key ${JSON.stringify(key)}: ${error.message}`);
-        throw error;
+        if (!(error instanceof Refused)) throw error;
+        throw new SerializationError(`session key ${JSON.stringify(key)}: ${error.message}`);
     }
 }
 
@@ -39,7 +39,7 @@ export function encodeFields(data: object): Map<string, string> {
         Object.entries(data).map(([key, value]) => {
             const size = Buffer.byteLength(key);
             if (!size || size > MAX_NAME_BYTES || key.startsWith("\0") || !key.isWellFormed()) {
-                throw new SerializationError(`a key is text of 1 to ${MAX_NAME_BYTES} bytes that does not begin with NUL`);
+                throw new SerializationError(`a key has 1 to ${MAX_NAME_BYTES} bytes and does not begin with NUL`);
             }
             return [key, encode(key, value)];
         }),
@@ -143,7 +143,7 @@ function readTagged(tag: string, content: unknown, room: number): unknown {
     }
     if (tag === "$dict" && typeof content === "object" && content !== null && room) {
         const [entry, ...more] = Object.entries(content);
-        if (entry?.[0].startsWith("$") && !more.length) return Object.fromEntries([[entry[0], read(entry[1], room - 1)]]);
+        if (entry?.[0].startsWith("$") && !more.length) return { [entry[0]]: read(entry[1], room - 1) };
     }
     if (typeof content === "string") {
         const made = READERS[tag]?.(content);
@@ -157,8 +157,10 @@ function readTagged(tag: string, content: unknown, room: number): unknown {
 const READERS: Record<string, (text: string) => unknown> = {
     $bytes: (text) => new Uint8Array(Buffer.from(text, "base64")),
     $datetime: (text) => (/^\d{4}-\d\d-\d\dT[\d:]{8}(\.\d{3}000)?\+00:00$/.test(text) ? dateOf(text) : undefined),
-    $int: (text) => (/^-?0x[0-9a-f]+$/.test(text) ? (text[0] === "-" ? -BigInt(text.slice(1)) : BigInt(text)) : undefined),
+    $int: (text) => (/^-?0x[0-9a-f]+$/.test(text) ? BigInt(text.replace("-", "")) * sign(text) : undefined),
 };
+
+const sign = (text: string) => (text.startsWith("-") ? -1n : 1n);
 
 function dateOf(text: string): Date | undefined {
     const date = new Date(text);

@@ -61,7 +61,7 @@ export class Sessions {
 
     /** Return the data, `{}` without a session; never makes one, nor sets a cookie. */
     getSessionData = <T = Data>(...args: Args<[options?: { touch?: boolean }]>) =>
-        this.#on<[{ touch?: boolean }?], T>(args, async (visit, options) => (await visit.get(options?.touch ?? true)) as T);
+        this.#on<[{ touch?: boolean }?], T>(args, (visit, options) => visit.get(options?.touch ?? true) as Promise<T>);
 
     /** Tell whether the session lives, without restarting its idle clock. */
     isAlive = (...args: Args<[]>) => this.#on<[], boolean>(args, (visit) => visit.isAlive());
@@ -86,7 +86,7 @@ export class Sessions {
 
     /** Remove one key and return its value, or `null`; of several callers exactly one gets it. */
     pluckSessionProperty = <T = unknown>(...args: Args<[name: string]>) =>
-        this.#on<[string], T | null>(args, async (visit, name) => (await visit.pluck(name)) as T | null);
+        this.#on<[string], T | null>(args, (visit, name) => visit.pluck(name) as Promise<T | null>);
 
     /** Give the session a new cookie, and merge data in the same step; call it on any change of privilege. */
     renewSession = (...args: Args<[data?: object]>) =>
@@ -105,7 +105,7 @@ export class Sessions {
             visit.hasCsrfToken(token, options?.scope ?? ""),
         );
 
-    async #on<Rest extends unknown[], T>(args: unknown[], ask: (visit: Visit, ...rest: Rest) => Promise<T>): Promise<T> {
+    async #on<Rest extends unknown[], T>(args: unknown[], ask: (visit: Visit, ...rest: Rest) => Promise<T>) {
         const [carrier, rest] = Carrier.split(args);
         // All calls of one request are one visit: what one founds or ends, the next knows.
         const visit = this.#visits.get(carrier.source) ?? new Visit(this.#policy, carrier);
@@ -128,8 +128,8 @@ export function configure(settings: Settings): Sessions {
 
 const served = new Proxy({} as Sessions, {
     get: (_, name) => (...args: unknown[]) => {
-        if (!configured) throw new TypeError("server-session is not configured: call configure() where the server starts");
-        return (configured as unknown as Record<string | symbol, (...args: unknown[]) => unknown>)[name]!(...args);
+        if (!configured) throw new TypeError("server-session: call configure() where the server starts");
+        return (configured[name as keyof Sessions] as (...args: unknown[]) => unknown)(...args);
     },
 });
 

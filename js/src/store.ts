@@ -32,7 +32,13 @@ export class Store {
         readonly seconds: number,
     ) {
         let opened: Promise<RedisClient> | undefined;
-        this.#client = () => (opened ??= typeof client === "string" ? open(client, seconds) : Promise.resolve(client));
+        const begin = async () => (typeof client === "string" ? open(client, seconds) : client);
+        this.#client = () =>
+            (opened ??= begin().catch((error) => {
+                // The next call tries anew.
+                opened = undefined;
+                throw error;
+            }));
     }
 
     /** Return all fields, and restart the idle clock if they are as expected and `touch` says so. */

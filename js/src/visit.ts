@@ -78,11 +78,13 @@ export class Visit {
         return this.#writeIfStillSo("updateSessionData", (fields) => {
             const before = record.userFields(fields);
             const data = decodeFields(before);
-            if ((change(data) as unknown) !== undefined) throw new TypeError("change alters its data and returns nothing");
+            const returned: unknown = change(data);
+            if (returned !== undefined) throw new TypeError("change alters the data and returns nothing");
             const after = encodeFields(data);
             const changed = new Map([...after].filter(([name, text]) => !isSame(name, before.get(name), text)));
             const removed = [...before.keys()].filter((name) => !after.has(name));
-            return changed.size || removed.length ? [changed, removed, [[STAMP, fields?.get(STAMP) ?? null]]] : null;
+            if (!changed.size && !removed.length) return null;
+            return [changed, removed, [[STAMP, fields?.get(STAMP) ?? null]]];
         });
     }
 
@@ -96,7 +98,7 @@ export class Visit {
     }
 
     async logIn(owner: unknown, data: object): Promise<boolean> {
-        if (typeof owner !== "string" || !owner.isWellFormed()) throw new TypeError("an owner is the user's id, as text");
+        if (typeof owner !== "string" || !owner.isWellFormed()) throw new TypeError("an owner is a user's id, as text");
         return this.#foundAnew(encodeFields(data), owner);
     }
 
@@ -127,8 +129,9 @@ export class Visit {
             }
             const fresh = (this.#swapping = Credential.found(credential.selector));
             const swap = new Map([...(changed ?? []), [DIGEST, fresh.digest]]);
+            const former = `[${credential.digest},${record.number(now())}]`;
             // One that no browser has yet is not remembered: that would forget the one before.
-            if (this.#presented.includes(credential)) swap.set(FORMER, `[${credential.digest},${record.number(now())}]`);
+            if (this.#presented.includes(credential)) swap.set(FORMER, former);
             if (!(await this.#write(swap, [], []))) continue;
             if (this.#credential === credential) this.#have(fresh, this.#seen);
             return true;
@@ -145,7 +148,8 @@ export class Visit {
         }
         const credential = this.#credential;
         // Who logs out while another request renews still logs out.
-        if (this.#state === "over" && credential && (await this.#endSuccessor(credential))) return this.#hasEnded(credential);
+        const wasSwapped = this.#state === "over" && credential && (await this.#endSuccessor(credential));
+        if (wasSwapped) return this.#hasEnded(credential);
         if (this.#state === "none" && credential) this.#forget();
         return false;
     }
@@ -227,10 +231,9 @@ export class Visit {
         this.#isAmbiguous = false;
         const living = found.filter(({ is }) => is === "held");
         const over = found.filter(({ is }) => is === "ended" || is === "swapped");
-        const chosen = living.length ? living : over;
-        const { one, is } = living.length > 1 || !chosen.length ? { one: this.#presented[0]!, is: "gone" as const } : chosen.at(-1)!;
-        this.#credential = one;
-        this.#move(is);
+        const chosen = living.length ? (living.length > 1 ? undefined : living[0]) : over.at(-1);
+        this.#credential = chosen?.one ?? this.#credential;
+        this.#move(chosen?.is ?? "gone");
     }
 
     // --- the cookie
@@ -298,7 +301,8 @@ export class Visit {
         // All sessions of the owner were ended meanwhile, this one before it lived.
         if (!fields && (await this.#requireOwn(credential)) === "ended") return this.#drop();
         this.#have(credential, fields);
-        if (before && (await this.#mark(before, [[DIGEST, before.digest]])) === "conflict") await this.#endSuccessor(before);
+        const outcome = before && (await this.#mark(before, [[DIGEST, before.digest]]));
+        if (outcome === "conflict") await this.#endSuccessor(before!);
         return true;
     }
 
@@ -326,7 +330,9 @@ export class Visit {
             const entry = new Map([[selector, time], [LONGEST, record.number(idle)], [STAMP, stamp]]);
             const lifetime = { idle, remaining: null };
             let outcome = await store.merge(key, entry, [], [[LONGEST, longest]], lifetime);
-            if (outcome === "missing") outcome = await store.set(key, entry.set(OWNER, encode("owner", owner)), lifetime);
+            if (outcome === "missing") {
+                outcome = await store.set(key, entry.set(OWNER, encode("owner", owner)), lifetime);
+            }
             if (outcome === "applied") return;
             const index = await store.get(key, [], false);
             longest = typeof index === "string" ? null : (index.get(LONGEST) ?? null);
@@ -344,7 +350,8 @@ export class Visit {
         const changesUser = (name: string) => {
             const was = this.#seen?.get(name) ?? "null";
             const will = changed.get(name);
-            return dropped.has(name) || will === "null" || (will !== undefined && was !== "null" && !isSame(name, was, will));
+            const isOther = will !== undefined && was !== "null" && !isSame(name, was, will);
+            return isOther || will === "null" || dropped.has(name);
         };
         // Whoever comes next has proved nothing.
         if (this.policy.renewOn.some(changesUser)) dropped.add(AUTHENTICATED);
@@ -386,7 +393,8 @@ export class Visit {
     async #endSuccessor(credential: Credential): Promise<boolean> {
         const fields = await this.#inspect(credential);
         if (!fields || record.findingOf(credential, fields, now()) !== "swapped") return false;
-        return (await this.#mark(credential, [[DIGEST, fields.get(DIGEST)!], [FORMER, fields.get(FORMER)!]])) === "applied";
+        const expect: Expect = [DIGEST, FORMER].map((name) => [name, fields.get(name)!]);
+        return (await this.#mark(credential, expect)) === "applied";
     }
 
     /** Leave the mark that a late write meets. */
@@ -406,7 +414,7 @@ function pauses(name: string): () => Promise<void> {
     const end = now() + UPDATE_SECONDS;
     let longest = 0.001;
     return async () => {
-        if (now() > end) throw new ConflictError(`${name} met other writers for ${UPDATE_SECONDS} s; calling again is safe`);
+        if (now() > end) throw new ConflictError(`${name} met other writers for too long; calling again is safe`);
         await new Promise((resume) => setTimeout(resume, 1000 * longest * Math.random()));
         longest = Math.min(2 * longest, LONGEST_PAUSE);
     };
