@@ -29,7 +29,6 @@ export type Args<Rest extends unknown[]> =
     | [request: RequestLike, response: ResponseLike, ...rest: Rest];
 
 const SAFE = ["GET", "HEAD", "OPTIONS"];
-const PAIR = /^[ \t]*([^=]*?)[ \t]*=[ \t]*(.*?)[ \t]*$/;
 const PAST = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 const LONGEST = 400 * 24 * 60 * 60;
 
@@ -56,9 +55,8 @@ export class Carrier {
     /** Return the values of the cookies of this name, as they came. */
     cookies(name: string): string[] {
         if ("getAll" in this.source) return this.source.getAll(name).map(({ value }) => value);
-        // Space and tab alone are trimmed, and nothing is decoded: as a browser checks a name's prefix.
-        const pairs = (this.#header("cookie") ?? "").split(";").map((pair) => PAIR.exec(pair) ?? []);
-        return pairs.flatMap(([, key, value]) => (key === name ? [value!] : []));
+        const pairs = (this.#header("cookie") ?? "").split(";").map((pair) => pair.split("=").map(trimmed));
+        return pairs.flatMap(([key, value, ...more]) => (key === name && !more.length ? (value ?? []) : []));
     }
 
     /** Tell whether another site sent this unsafe request, with which no `SameSite=Lax` cookie comes. */
@@ -136,6 +134,14 @@ export class Carrier {
         headers.delete(name);
         for (const line of lines) headers.append(name, line);
     }
+}
+
+/** Trim space and tab alone, and decode nothing: as a browser checks a name's prefix. */
+function trimmed(text: string): string {
+    let [start, end] = [0, text.length];
+    while (text[start] === " " || text[start] === "\t") start++;
+    while (end > start && (text[end - 1] === " " || text[end - 1] === "\t")) end--;
+    return text.slice(start, end);
 }
 
 function isResponse(value: unknown): value is ResponseLike {

@@ -59,6 +59,18 @@ test("no cookie where none can be set, or another site sent the request", { skip
     for (const first of [undefined, null, {}, "cookie", 1]) await assert.rejects(served.getSessionData(first), TypeError);
 });
 
+test("a cookie is read as a browser has checked its name, and quickly", { skip }, async () => {
+    const served = sessions();
+    const [request, response] = web();
+    await served.setSessionData(request, response, { user: "ada" });
+    const cookie = valueOf(response.headers.getSetCookie()[0]);
+    const read = (header) => served.getSessionData({ headers: { cookie: header }, method: "GET", socket: {} });
+    for (const header of [` \t${cookie}\t `, `a; =; ${cookie}`, cookie.replace("=", " = ")]) assert.deepEqual(await read(header), { user: "ada" });
+    const forms = [`\u00a0${cookie}`, `"${cookie}"`, cookie.replace("=", '="') + '"', `Session${cookie.slice(7)}`, `${cookie}=`, `${cookie}\u00a0`];
+    for (const header of forms) assert.deepEqual(await read(header), {});
+    await read(`${" ".repeat(1e6)}x`);
+});
+
 test("an encrypted record is an error, and nothing is founded beside it", { skip }, async () => {
     const served = sessions();
     const [request, response] = web();
@@ -79,6 +91,19 @@ test("a client that is given serves too, and a script that the server has lost i
     await served.setSessionData(request, response, { n: 1 });
     await client.scriptFlush();
     assert.deepEqual(await served.getSessionData(...web(valueOf(response.headers.getSetCookie()[0]))), { n: 1 });
+    await client.close();
+});
+
+test("first writes at once in one request found one session, and leave no other", { skip }, async () => {
+    const client = await createClient({ url }).connect();
+    const keys = new Set();
+    const sendCommand = (words, options) => (keys.add(words[3]), client.sendCommand(words, options));
+    const served = new Sessions({ redis: { sendCommand }, timeout: 120 });
+    const on = web();
+    const applied = await Promise.all([1, 2, 3].map((n) => served.setSessionData(...on, { [`n${n}`]: n })));
+    assert.deepEqual(applied, [true, true, true]);
+    assert.equal(keys.size, 1);
+    assert.deepEqual(await served.getSessionData(...on), { n1: 1, n2: 2, n3: 3 });
     await client.close();
 });
 

@@ -33,6 +33,8 @@ test("a whole number that JSON.parse would round is a bigint, wherever it stands
         9007199254740993n, -18446744073709551615n, 1.1234567890123457, 1e20, "9007199254740993",
     ]);
     assert.deepEqual(decode("a", '{"9007199254740993":"\\"9007199254740993"}'), { "9007199254740993": '"9007199254740993' });
+    const long = { text: '"\\'.repeat(1e6), n: 2n ** 60n };
+    assert.deepEqual(decode("a", `{"text":${JSON.stringify(long.text)},"n":${2n ** 60n}}`), long);
     assert.equal(encode("a", 2 ** 60), "1.152921504606847e+18");
 });
 
