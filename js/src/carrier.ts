@@ -59,12 +59,13 @@ export class Carrier {
         return pairs.flatMap(([key, value, ...more]) => (key === name && !more.length ? (value ?? []) : []));
     }
 
-    /** Tell whether another site sent this unsafe request, with which no `SameSite=Lax` cookie comes. */
-    get isCrossSite(): boolean {
+    /** Tell whether a site other than our own sent this unsafe request, with which no `SameSite=Lax` cookie comes. */
+    isCrossSite(own: string | undefined): boolean {
         if ("getAll" in this.source || SAFE.includes(this.source.method ?? "GET")) return false;
         const [site, origin] = [this.#header("sec-fetch-site"), this.#header("origin")];
         if (site) return site.includes("cross-site");
-        return origin !== undefined && !origin.endsWith(`//${this.#header("host")}`);
+        if (origin === undefined || origin === own) return false;
+        return own !== undefined || !origin.endsWith(`//${this.#header("host")}`);
     }
 
     /** Raise what forbids to set a cookie. */

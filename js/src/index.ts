@@ -52,6 +52,7 @@ export class Sessions {
         this.#policy = {
             store: new Store(redis, prefix, timeout),
             cookie: { path: "/", sameSite: "lax", ...secure, ...cookie, name },
+            origin,
             idle: settings.maxAge ?? 30 * 60,
             absolute: settings.absoluteMaxAge === undefined ? 30 * 24 * 60 * 60 : settings.absoluteMaxAge,
             renewOn: settings.renewOn ?? ["user", "user_id", "_user_id", "_auth_user_id"],

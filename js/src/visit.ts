@@ -13,6 +13,7 @@ import type { Expect, Store } from "./store.js";
 export interface Policy {
     store: Store;
     cookie: CookieSettings;
+    origin: string | undefined;
     idle: number;
     absolute: number | null;
     renewOn: readonly string[];
@@ -262,9 +263,10 @@ export class Visit {
 
     #requireNewCookie(): void {
         this.carrier.require();
-        const { name, sameSite } = this.policy.cookie;
+        const { origin, cookie } = this.policy;
         // The browser may hold the cookie of a log-in, which a session founded now would push out.
-        if (sameSite !== "none" && this.carrier.isCrossSite && !this.carrier.cookies(name).length) {
+        const isCrossSite = cookie.sameSite !== "none" && this.carrier.isCrossSite(origin);
+        if (isCrossSite && !this.carrier.cookies(cookie.name).length) {
             throw new CookieWithheldError("another site sent this request: answer with a redirect (303) to a GET");
         }
     }

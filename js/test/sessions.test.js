@@ -56,6 +56,10 @@ test("no cookie where none can be set, or another site sent the request", { skip
     await assert.rejects(served.setSessionData(web()[0], { a: 1 }), NoResponseError);
     const forged = web(null, { method: "POST", headers: { "sec-fetch-site": "cross-site" } });
     await assert.rejects(served.getCSRFToken(...forged), CookieWithheldError);
+    const behind = { method: "POST", headers: { host: "inside:3000", origin: "https://shop.example" } };
+    const known = new Sessions({ redis: url, timeout: 120, origin: "https://shop.example" });
+    assert.equal(await known.setSessionData(...web(null, behind), { a: 1 }), true);
+    await assert.rejects(served.setSessionData(...web(null, behind), { a: 1 }), CookieWithheldError);
     for (const first of [undefined, null, {}, "cookie", 1]) await assert.rejects(served.getSessionData(first), TypeError);
 });
 
