@@ -1,5 +1,6 @@
 """The layout of next-server-session; in tests/scenarios the package itself shares sessions with us."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -163,6 +164,17 @@ def test_an_update_that_iterates_sees_what_came_meanwhile(sessions, client):
 
     assert sessions.sync.update_session_data(Page(cookie), change)
     assert seen == [["a"], ["a", "b"]]
+
+
+async def test_of_many_writes_at_once_none_is_lost_and_of_many_plucks_one_has_it(sessions, client):
+    cookie = put(client, {"voucher": "x"})
+    pages = [Page(cookie) for _ in range(50)]
+    plucked, *_ = await asyncio.gather(
+        asyncio.gather(*(sessions.pluck_session_property(page, "voucher") for page in pages)),
+        *(sessions.set_session_data(page, {f"key{number}": number}) for number, page in enumerate(pages)),
+    )
+    assert [one for one in plucked if one] == ["x"]
+    assert kept(client) == {f"key{number}": number for number in range(50)}
 
 
 def test_tokens_of_here_hold_for_the_session_and_those_of_the_package_are_taken_once(sessions, client):
