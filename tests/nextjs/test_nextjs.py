@@ -46,14 +46,18 @@ def site_of(form: str) -> Path:
     files |= {"lib/sessions.js": code_of(DOCUMENT, library), "next.config.mjs": SETTINGS, "package.json": "{}"}
     if ours:
         files["app/layout.jsx"] = LAYOUT
-        package = INSTALLED / "node_modules/server-session"
-        shutil.rmtree(package, ignore_errors=True)
-        shutil.copytree(PACKAGE / "dist", package / "dist")
-        shutil.copy(PACKAGE / "package.json", package)
+        install_package()
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
+
+
+def install_package() -> None:
+    package = INSTALLED / "node_modules/server-session"
+    shutil.rmtree(package, ignore_errors=True)
+    shutil.copytree(PACKAGE / "dist", package / "dist")
+    shutil.copy(PACKAGE / "package.json", package)
 
 
 @contextlib.contextmanager
@@ -76,11 +80,15 @@ def next_served(form: str, environment: dict[str, str]) -> Iterator[int]:
             process.wait(PATIENCE)
 
 
-@pytest.fixture(scope="module", params=["server-session", "next-server-session"])
-def form(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
     if not (INSTALLED / "node_modules/next").exists():
         pytest.skip("Next.js is not installed: scripts/test --all does that")
     build()
+
+
+@pytest.fixture(scope="module", params=["server-session", "next-server-session"])
+def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -156,3 +164,14 @@ def test_a_log_in_and_a_log_out_on_either_are_seen_on_both(form: str, address: s
     assert statuses == [403, 403], json.dumps(statuses)
     others.close()
     context.close()
+
+
+def test_the_types_fit_those_of_next_and_redis() -> None:
+    install_package()
+    shutil.copy(PACKAGE / "test/users.ts", INSTALLED)
+    strict = ("--noEmit", "--strict", "--exactOptionalPropertyTypes", "--skipLibCheck", "--module", "nodenext")
+    target = ("--target", "es2023", "--lib", "es2024,dom", "--types", "node")
+    tsc = PACKAGE / "node_modules/typescript/bin/tsc"
+    command = [NODE, tsc, *strict, *target, "users.ts"]
+    ran = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert not ran.returncode, ran.stdout
