@@ -216,14 +216,14 @@ def test_how_long_the_browser_keeps_the_cookie_is_the_adapter_s_to_say(sessions:
     exchange = exchange_of(sessions)
     exchange.blocking.load()["a"] = 1
     assert exchange.blocking.commit() is None
-    exchange.keep_cookie(60)
+    exchange.stored.keep_cookie(60, again=False)
     cookie = answer(exchange)["Set-Cookie"]
     assert "Max-Age=60" in cookie
     later = exchange_of(sessions, Cookie=cookie.partition(";")[0])
     later.blocking.load()
-    later.keep_cookie(90)
+    later.stored.keep_cookie(90, again=False)
     assert "Set-Cookie" not in answer(later)
-    later.keep_cookie(90, again=True)
+    later.stored.keep_cookie(90, again=True)
     assert "Max-Age=90" in answer(later)["Set-Cookie"]
 
 
@@ -403,3 +403,11 @@ def test_what_cannot_be_stored_is_given_up_once_it_was_said(sessions: Sessions, 
         _ = exchange.blocking.commit() if blocks else asyncio.run(exchange.commit())
     assert exchange.blocking.commit() is None
     assert "Set-Cookie" not in answer(exchange)
+
+
+async def test_a_worker_thread_of_an_application_that_is_served_finds_the_way_back_to_its_loop() -> None:
+    sessions = Sessions(session_store=YieldingStore(MemorySessionStore()))
+    exchange = exchange_of(sessions)
+    with exchange.serving():
+        assert await asyncio.to_thread(lambda: sessions.sync.set_session_data({"a": 1}))
+    assert await sessions.get_session_data(exchange.request.slots) == {"a": 1}

@@ -343,7 +343,7 @@ def test_what_a_transport_reads_that_is_no_credential_is_no_session():
     scope = scope_of()
     scope["headers"] += [(b"x-session", b"short"), (b"x-session", b"\xff" * 64)]
     sessions = Sessions(cookie_handler=ByHeader())
-    assert sessions.exchange(AsgiRequest.of(scope)).has_cookie is False
+    assert sessions.exchange(AsgiRequest.of(scope)).stored.has_cookie is False
 
 
 @pytest.mark.parametrize("handler", ["sid", 5, {}, object(), MemorySessionStore(), CookieHandler])

@@ -169,7 +169,7 @@ class CookieHandler(CookieTransport):
         self.max_age: Final = None if max_age is None else seconds_of("the cookie's max_age", max_age)
         self.partitioned: Final = attributes.flag("partitioned", partitioned)
         self._clock: Final = clock
-        self._given_name: Final = name
+        self.is_named: Final = name is not None
         self._given_secure: Final = secure if secure is None else attributes.flag("secure", secure)
 
         # Browsers compare the prefix without regard to case; that `__Host-Http-` is a `__Host-` too is meant.
@@ -201,11 +201,6 @@ class CookieHandler(CookieTransport):
         partition = "; Partitioned" if self.partitioned else ""
         self._end: Final = f"{'; HttpOnly' if http_only else ''}; SameSite={self.same_site.title()}{partition}"
 
-    @property
-    def is_named(self) -> bool:
-        """Whether a name was given, as opposed to one that follows from the origin."""
-        return self._given_name is not None
-
     def __repr__(self) -> str:
         options = (f"{option}={getattr(self, option)!r}" for option in attributes.OPTIONS[1:])
         return f"CookieHandler({self.name!r}, {', '.join(options)})"
@@ -220,7 +215,7 @@ class CookieHandler(CookieTransport):
                 f"the cookie {self.name!r}: {self._secure_because} needs Secure and the origin is http; configure "
                 "an https origin, or set secure=True if the origin is loopback"
             )
-        name = self._given_name
+        name = self.name if self.is_named else None
         if name is None and origin_is_https:
             name = "__Host-session" if self.path == "/" and self.domain is None else "__Secure-session"
         return self.replace(name=name, secure=origin_is_https if self._given_secure is None else self._given_secure)
@@ -228,7 +223,7 @@ class CookieHandler(CookieTransport):
     def replace(self, **given: Any) -> "CookieHandler":
         """Return a handler with some attributes in place of this one's; what was left open here stays open."""
         stands = {option: getattr(self, option) for option in attributes.OPTIONS}
-        stands |= {"name": self._given_name, "secure": self._given_secure, "clock": self._clock}
+        stands |= {"name": self.name if self.is_named else None, "secure": self._given_secure, "clock": self._clock}
         # Of the same class, with what an application's own subclass has besides.
         other = copy.copy(self)
         CookieHandler.__init__(other, **{**stands, **given})

@@ -167,11 +167,5 @@ def secret_since(fields: Mapping[str, bytes]) -> float:
 
 def was_former(fields: Mapping[str, bytes], digest: bytes, now: float) -> bool:
     """Tell whether this digest was swapped out of the record within the last minute."""
-    former = fields.get(FORMER, b"")
-    if not former.startswith(b"[" + digest + b","):
-        return False
-    try:
-        since = float(former[len(digest) + 2 : -1])
-    except ValueError:
-        return False
-    return now - since < MARK_SECONDS
+    is_it = fields.get(FORMER, b"").startswith(b"[" + digest + b",")
+    return is_it and now - _read(FORMER, fields, _FORMER)[1] < MARK_SECONDS

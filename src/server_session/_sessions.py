@@ -1,7 +1,6 @@
 """`Sessions`: the settings, the store and the cookie, configured whole; and the default that `configure` makes."""
 
 import copy
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
@@ -18,17 +17,14 @@ from server_session._signals import Signal, Signals
 from server_session._urls import open_store
 from server_session.csrf.policy import CSRF
 from server_session.exceptions import ConfigurationError, NotConfiguredError
-from server_session.exchange import Exchange
+from server_session.exchange.colours import Served
 from server_session.http.carrier import Carrier, serving
-from server_session.http.requests import Request
 from server_session.stores._base import SessionStore
 from server_session.stores._circuit import CircuitStore
 from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.memory import MemorySessionStore
 
 __all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "chosen", "configure", "configured"]
-
-_LOG: Final = logging.getLogger("server_session")
 
 IDLE_SECONDS: Final = 30 * 60.0
 ABSOLUTE_AGE: Final = timedelta(days=30)
@@ -56,7 +52,7 @@ class Settings(TypedDict, total=False):
     clock: Callable[[], float]
 
 
-class Sessions(Functions):
+class Sessions(Functions, Served):
     """Sessions over one store and one cookie, with the functions as methods.
 
     Args:
@@ -94,12 +90,10 @@ class Sessions(Functions):
         for keyword in settings.keys() - Settings.__annotations__.keys():
             raise ConfigurationError(_unknown(keyword))
         self.base = self
-        """The sessions that these are, before a framework's own settings were applied to them."""
         self.store = _store(settings.get("session_store"))
         if (fit := getattr(self.store, "fit", None)) is not None:
             # A layout of somebody else's, that cannot hold everything.
             settings = fit(settings)
-        # Whether blocking callers in worker threads must find the way back to the application's loop.
         self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
         given = settings.get("cookie_handler")
@@ -113,8 +107,6 @@ class Sessions(Functions):
         if self.csrf is not None and not isinstance(self.csrf, CSRF):
             raise ConfigurationError(f"csrf is a CSRF(...), or None for no check, not {self.csrf!r}")
         self.policy = self._policy(settings)
-        # What was said once.
-        self._proxy_noted = self._rival_noted = False
 
     def _policy(self, settings: Settings) -> Policy:
         renew_on = settings.get("renew_on", RENEW_ON)
@@ -174,32 +166,6 @@ class Sessions(Functions):
     def sessions_for(self, carrier: Carrier | None) -> "Sessions":  # noqa: ARG002
         """Return these, whatever the request."""
         return self
-
-    def exchange(self, request: Request) -> Exchange:
-        """Return this request's exchange: the same one for the mapping and for every function."""
-        return request.exchanges[self.base] if self.base in request.exchanges else Exchange(self, request)
-
-    def look_for_proxy(self, request: Request) -> None:
-        """Warn once where a proxy seems to end TLS and nobody has said so."""
-        # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.
-        if self._proxy_noted or self.origins or not (said := request.header_values(b"x-forwarded-proto")):
-            return
-        if request.scheme not in ("https", "wss") and any(b"https" in value.lower() for value in said):
-            self._proxy_noted = True
-            _LOG.warning(
-                "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
-                "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
-            )
-
-    def note_rival(self) -> None:
-        """Warn once that somebody else sets a cookie of the session's name."""
-        if not self._rival_noted:
-            self._rival_noted = True
-            _LOG.warning(
-                "something else in this application sets a cookie that is named %s too, and browsers keep one of the "
-                "two: visitors will seem to be logged out. Rename either, ours by cookie_handler=CookieHandler(name)",
-                self.cookie.name,
-            )
 
 
 _configured: Sessions | None = None

@@ -6,8 +6,6 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from server_session._tokens import short_digest
 
-__all__ = ["Event", "Signal", "Signals"]
-
 Event: TypeAlias = Literal[
     "created",
     "renewed",

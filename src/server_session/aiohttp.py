@@ -10,13 +10,12 @@ from aiohttp.typedefs import Handler
 
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt, csrf_protect, headers_of, home
+from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
-from server_session.http.body import AiohttpBody
 from server_session.http.carrier import current
-from server_session.http.requests import AiohttpRequest
+from server_session.http.frameworks import AiohttpBody, AiohttpRequest
 from server_session.kernel.mapping import Session
 
 __all__ = ["csrf_exempt", "csrf_protect", "get_session", "setup"]
@@ -39,8 +38,7 @@ def setup(
 
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = (serving := own or configured()).exchange(AiohttpRequest.of(request))
-        exchange.request.home = home() if serving.needs_home else None
+        exchange = (own or configured()).exchange(AiohttpRequest.of(request))
         exchange.serve()
         # aiohttp gives each request a task, with a context of its own, which ends when the response was sent.
         current.set(exchange.request)
@@ -75,7 +73,10 @@ def setup(
             exchange.answer(headers_of(response), varies=is_streamed)
         exchange.started()
         if seconds is not None and isinstance(response, web.WebSocketResponse):
-            watching = ensure_future(_close_at_end(response, exchange, seconds))
+            close = response.close
+            watching = ensure_future(
+                close_at_end(exchange, seconds, lambda code: close(code=code, message=b"session ended"))
+            )
             current_task().add_done_callback(lambda _: watching.cancel())  # type: ignore[union-attr]
 
     app.middlewares.append(serve)
@@ -87,11 +88,6 @@ async def get_session(request: web.BaseRequest) -> Session:
     session = await served(AiohttpRequest.of(request)).load()
     session.mark_accessed()
     return session
-
-
-async def _close_at_end(socket: web.WebSocketResponse, exchange: Exchange, seconds: float) -> None:
-    if code := await code_at_end(exchange, seconds):
-        await socket.close(code=code, message=b"session ended")
 
 
 def _error(refusal: Refusal) -> web.HTTPException:

@@ -2,25 +2,24 @@
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
 
-from server_session._colour import beside, home
+from server_session._colour import beside
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange import Exchange
-from server_session.exchange.sockets import CLOSE_CODES, code_at_end
+from server_session.exchange.sockets import CLOSE_CODES, close_at_end
 from server_session.http.body import AsgiBody
 from server_session.http.carrier import current
 from server_session.http.kinds import Kinds
 from server_session.http.requests import AsgiRequest
 from server_session.http.responses import AsgiHeaders
-from server_session.http.routes import endpoint_in, routes_of
 from server_session.kernel.mapping import Session
 from server_session.kernel.unloaded import UnloadedSession
 
@@ -41,6 +40,8 @@ _LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 _TELLING: Final = Kinds[bool]({"starlette.applications.Starlette": True})
 # What stands in a session's place where it is to end.
 _NOTHING: Final = frozenset({"builtins.NoneType", "litestar.types.empty._EmptyEnum", "litestar.types.empty.Empty"})
+# How many middlewares may stand around a router.
+_DEEPEST: Final = 100
 # The mappings of other middlewares.
 _OTHERS: Final = ("starlette.middleware.", "starsessions.", "litestar.middleware.")
 
@@ -99,15 +100,13 @@ class SessionMiddleware:
         request = AsgiRequest.of(scope)
         if request.slots is not scope:
             request.see(scope)
-        if sessions.needs_home:
-            request.home = home()
         exchange = sessions.exchange(request)
         exchange.serve()
         connection = _Connection(self, exchange, scope, send)
         token = current.set(request)
         try:
             if self._watch is not None and scope["type"] == "websocket":
-                await beside(connection.serve(receive), connection.watch(self._watch))
+                await beside(connection.serve(receive), close_at_end(exchange, self._watch, connection.close))
             else:
                 await connection.serve(receive)
         finally:
@@ -118,11 +117,11 @@ class SessionMiddleware:
         """Return the endpoint that will serve a request, `None` where it is not known."""
         if self._endpoint is not None:
             return self._endpoint(scope)
-        routes = routes_of(self.app)
+        routes = _routes_of(self.app)
         if routes is None:
             self._is_noted = self._is_noted or note_unheard()
             return None
-        return endpoint_in(routes, scope)
+        return _endpoint_in(routes, scope)
 
     def page(self, refusal: Refusal) -> Application | None:  # noqa: ARG002 - for adapters, whose frameworks have pages
         """Return the application that answers a request that is refused; by default it is answered as it is."""
@@ -205,10 +204,9 @@ class _Connection:
         else:
             self._middleware.note_other()
 
-    async def watch(self, seconds: float) -> None:
-        """Close an open WebSocket when its session has been ended or renewed."""
-        code = await code_at_end(self._exchange, seconds)
-        if code is not None and not self._closed:
+    async def close(self, code: int) -> None:
+        """Close an open WebSocket."""
+        if not self._closed:
             self._closed = self._cut_off = True
             # The connection may have gone meanwhile, and then the server says so.
             with suppress(OSError, RuntimeError):
@@ -230,17 +228,16 @@ class _Connection:
                 except (StoreError, CookieWithheldError) as error:
                     self._failure = error
                     raise
-            # C code can look at a mapping past its methods, and a stream at any time: then the response depends on it.
-            if (
-                has_answer
-                or (
-                    exchange.stored.session is not None
-                    and not self._middleware.tells
-                    and ("app" not in scope or not _TELLING[scope["app"].__class__])
-                )
-                or _is_streamed(message)
-            ):
-                headers = AsgiHeaders(message.get("headers", ()))
+            # Of no known length it is still to be made, and what makes it can look at the session at any time; so can C
+            # code at a mapping, past its methods.
+            raw = message["headers"] if "headers" in message else ()  # noqa: SIM401 - each request comes by here
+            is_streamed = kind == "http.response.start"
+            for name, _ in raw:
+                if name in _LENGTH:
+                    is_streamed = False
+            tells = self._middleware.tells or ("app" in scope and _TELLING[scope["app"].__class__])
+            if has_answer or is_streamed or not (tells or self._session.__class__ is UnloadedSession):
+                headers = AsgiHeaders(raw)
                 exchange.write_headers(headers)
                 # Another: whoever sent it may keep it, as a cache does, and must not keep the visitor's cookie.
                 message = {**message, "headers": headers.raw}
@@ -290,12 +287,31 @@ def _is_others(kind: type) -> bool:
     return kind.__module__.startswith(_OTHERS) or (kind is dict and was_plain)
 
 
-def _is_streamed(message: Message) -> bool:
-    """Tell whether the response is of no known length: then what it is made of is still to be made."""
-    if message["type"] == "http.response.start":
-        # Each request comes by here.
-        for name, _ in message["headers"] if "headers" in message else ():  # noqa: SIM110, SIM401
-            if name in _LENGTH:
-                return False
-        return True
-    return False
+# --- which endpoint will serve a request, as the routers of Starlette and FastAPI find it, without importing them
+
+
+def _routes_of(application: object) -> Iterable[Any] | None:
+    """Return the routes of an application of Starlette's or FastAPI's, `None` where it is none.
+
+    `application` may be what a middleware wraps: the router is looked for behind as many as keep theirs as `.app`.
+    """
+    # Not scope["app"]: for a middleware around a mounted application it is the outer one.
+    for _ in range(_DEEPEST):
+        routes: Iterable[Any] | None = getattr(application, "routes", None)
+        if routes is not None and all(hasattr(route, "matches") for route in routes):
+            return routes
+        application = getattr(application, "app", None)
+    return None
+
+
+def _endpoint_in(routes: Iterable[Any], scope: Mapping[str, Any]) -> object:
+    """Return the endpoint that a router of these routes will choose, `None` where it finds none."""
+    # FastAPI keeps an included router as one route that does not tell which endpoint it chooses.
+    flatten: Any = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", iter)
+    for route in flatten(routes):
+        match, child = route.matches(scope)
+        if match.name == "FULL":
+            inner = getattr(route, "routes", None)
+            # What is mounted, and is no application of Starlette's, is an endpoint itself.
+            return _endpoint_in(inner, {**scope, **child}) if inner else child.get("endpoint")
+    return None

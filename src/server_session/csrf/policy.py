@@ -101,7 +101,6 @@ class CSRF:
         self.mode: Final[Mode] = mode or ("strict" if single_use else "layered")
         self.trusted_origins: tuple[str, ...] = trusted_origins_of(trusted_origins)
         self.safe_methods: Final = _checked_methods(safe_methods)
-        self.lets_get: Final = "GET" in self.safe_methods
         self.single_use: Final = single_use
         self.token_age: Final = None if token_age is None else seconds_of("CSRF's token_age", token_age)
         self.field: Final = field

@@ -16,6 +16,12 @@ __all__ = ["Protection", "Rejection", "check", "is_cross_site"]
 # Schemes whose credentials a browser sends by itself, to whichever site asks (RFC 7617, 7616, 4559).
 _BY_THE_BROWSER: Final = (b"basic", b"digest", b"negotiate", b"ntlm")
 
+_NO_PASS: Final = {
+    TokenState.STALE: ("csrf_stale", "is from before the log-in or too old"),
+    TokenState.USED: ("csrf_token_used", "was used before"),
+    TokenState.INVALID: ("csrf_token_invalid", "is not this session's, or not this form's"),
+}
+
 _SITES: Final = (b"cross-site", b"same-site", b"same-origin", b"none")
 
 
@@ -179,21 +185,16 @@ def _foreign(what: str, origins: Collection[str]) -> Rejection:
 
 
 def _check_token(token: TokenState, reason: str, policy: CSRF) -> Rejection | None:
-    match token:
-        case TokenState.VALID:
-            return None
-        case TokenState.UNREAD:
-            return Rejection("csrf_token_missing", reason, needs_token=True)
-        case TokenState.MISSING:
-            places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
-            where = f"{places} ({policy.body_limit}; none are read where no session's cookie came)"
-            return Rejection("csrf_token_missing", f"{reason}, and no token is in {where}")
-        case TokenState.STALE:
-            return Rejection("csrf_stale", f"{reason}, and its token is from before the log-in or too old")
-        case TokenState.USED:
-            return Rejection("csrf_token_used", f"{reason}, and its token was used before")
-        case TokenState.INVALID:
-            return Rejection("csrf_token_invalid", f"{reason}, and its token is not this session's, or not this form's")
+    if token is TokenState.VALID:
+        return None
+    if token is TokenState.UNREAD:
+        return Rejection("csrf_token_missing", reason, needs_token=True)
+    if token is TokenState.MISSING:
+        places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
+        where = f"{places} ({policy.body_limit}; none are read where no session's cookie came)"
+        return Rejection("csrf_token_missing", f"{reason}, and no token is in {where}")
+    code, why = _NO_PASS[token]
+    return Rejection(code, f"{reason}, and its token {why}")
 
 
 def _is_own(origin: str, request: Request, origins: Collection[str]) -> bool:

@@ -24,7 +24,6 @@ from django.utils.module_loading import import_string
 from server_session._colour import drive, is_driven, running_library
 from server_session._verbs import scope_of
 from server_session.csrf import decorators
-from server_session.csrf.guard import Guard
 from server_session.csrf.html import csrf_input, csrf_meta
 from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import Refusal
@@ -128,14 +127,10 @@ def _would_pass(request: Any, exchange: Exchange, policy: CSRF) -> bool:
     a session, asks Django's check, which knows nothing of our token: where it is told that this has been done it lets
     the request pass, and else it refuses. The body is the view's own and is not read.
     """
-    if not exchange.has_cookie:
+    if not exchange.stored.has_cookie:
         return False
-    origins = exchange.sessions.origins
-    guard = Guard(policy, origins, exchange.request, Protection(), request.method, has_cookie=True)
-    if guard.needs_token:
-        token = guard.token_in_header() or request.META.get(settings.CSRF_HEADER_NAME)
-        exchange.blocking.run(partial(guard.admit, exchange.stored, token))
-    return guard.passes
+    find = partial(request.META.get, settings.CSRF_HEADER_NAME)
+    return drive(exchange.judged(exchange.blocking.run, policy, Protection(), request.method, find=find)) is None
 
 
 def _endpoint(view: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,12 +69,12 @@ class SessionStore(SessionBase):
     def __init__(self, session_key: str | None = None) -> None:
         # Not Django's own, which would look for a serializer at each request.
         self._sessions = PROJECT.sessions()
+        self._home = home() if self._sessions.needs_home else None
         self._key = session_key
 
     def bind(self, request: Request) -> None:
         """Be the session of this request, that of the functions too."""
-        if self._sessions.needs_home and request.home is None:
-            request.home = home()
+        request.home = request.home or self._home
         self.exchange = self._sessions.exchange(request)
         self.exchange.serve()
 
@@ -208,7 +208,7 @@ class SessionStore(SessionBase):
             expiry = stored.seen_value(EXPIRY)
             at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
             age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
-            exchange.keep_cookie(0 if at_close else age, again=again)
+            exchange.stored.keep_cookie(0 if at_close else age, again=again)
 
     async def _keep(self) -> bool:
         """Store what changed; return whether the browser's clock starts anew, as Django has it."""
@@ -227,7 +227,7 @@ class SessionStore(SessionBase):
         """Run a coroutine of the core to its end."""
         request = current.get() if self.exchange is None else self.exchange.request
         try:
-            return run_blocking(self._sessions.store.colour, None if request is None else request.home, start)
+            return run_blocking(self._sessions.store.colour, self._home if request is None else request.home, start)
         except (StoreError, CookieWithheldError) as error:
             self.failure = error
             raise

@@ -14,36 +14,19 @@ same steps for callers that block. What is refused is returned as a whole respon
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
-from server_session.csrf.guard import Endpoint, unknown
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import ColourError, CookieWithheldError, SessionError, StoreError
-from server_session.exchange.steps import Steps
+from server_session.exceptions import ColourError, SessionError
+from server_session.exchange.steps import Body, Configured, Endpoint, Steps, unknown
+from server_session.http.requests import Request
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import NONE
 
-__all__ = ["AwaitedBody", "BlockingExchange", "Body", "Exchange"]
+__all__ = ["BlockingExchange", "Exchange", "Served"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class AwaitedBody(Protocol):
-    """A request's body that is read by awaiting."""
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
-        ...
-
-
-class Body(Protocol):
-    """A request's body that is read by blocking, or has been read already."""
-
-    def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
-        ...
 
 
 class Exchange(Steps):
@@ -56,7 +39,7 @@ class Exchange(Steps):
 
     async def check(
         self,
-        body: AwaitedBody | Body | None = None,
+        body: Body | None = None,
         *,
         endpoint: Endpoint = unknown,
         method: str | None = None,
@@ -74,11 +57,7 @@ class Exchange(Steps):
                 header.
 
         """
-        guard = self.guard(endpoint, method)
-        if guard is None:
-            return None
-        read = None if body is None else _either(body)
-        return await self.checked(guard, read, find, lambda start: self.run(start()))
+        return await self.checked(lambda start: self.run(start()), body, endpoint, method, find)
 
     async def load(self) -> Session:
         """Return the request's mapping, loaded once."""
@@ -94,13 +73,9 @@ class Exchange(Steps):
         application's fault: `SerializationError`, `LimitError`.
         """
         try:
-            if self.is_pending:
-                await self.commit_late()
-        except (StoreError, CookieWithheldError) as error:
+            await self.commit_late()
+        except SessionError as error:
             return self.refuse(error)
-        except SessionError:
-            self.stored.abandon()
-            raise
         return None
 
     async def commit_late(self) -> None:
@@ -108,7 +83,8 @@ class Exchange(Steps):
 
         Raises `StoreError`, and `ResponseStartedError` where it would need another cookie.
         """
-        await self.run(self.stored.commit())
+        if self.is_pending:
+            await self.run(self.stored.commit())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return a coroutine of the core as one to be awaited on an event loop."""
@@ -132,12 +108,7 @@ class BlockingExchange:
         find: Callable[[], str | None] | None = None,
     ) -> Refusal | None:
         """Return the answer to a request that another site may have forged, `None` where it may pass."""
-        guard = self.exchange.guard(endpoint, method)
-        if guard is None:
-            return None
-        read = None if body is None else _awaited(body.read)
-        found = None if find is None else _awaited(find)
-        return drive(self.exchange.checked(guard, read, found, _awaited(self.run)))
+        return drive(self.exchange.checked(self.run, body, endpoint, method, find))
 
     def load(self) -> Session:
         """Return the request's mapping, loaded once."""
@@ -148,11 +119,8 @@ class BlockingExchange:
         """Store what the mapping has not stored yet; return the answer where that fails."""
         try:
             self.commit_late()
-        except (StoreError, CookieWithheldError) as error:
+        except SessionError as error:
             return self.exchange.refuse(error)
-        except SessionError:
-            self.exchange.stored.abandon()
-            raise
         return None
 
     def commit_late(self) -> None:
@@ -173,20 +141,9 @@ class BlockingExchange:
         return run_blocking(self.exchange.sessions.store.colour, self.exchange.request.home, start)
 
 
-def _either(body: AwaitedBody | Body) -> Callable[[int], Coroutine[Any, Any, tuple[bytes, bool]]]:
-    """Make one that is awaited of a body's `read`, which is that already or has the bytes at hand."""
+class Served(Configured):
+    """What is configured, and has an exchange with each request that it serves."""
 
-    async def read(limit: int) -> tuple[bytes, bool]:
-        found = body.read(limit)
-        return found if isinstance(found, tuple) else await found
-
-    return read
-
-
-def _awaited(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Make one that is awaited of a function that blocks, for a coroutine that is driven to its end."""
-
-    async def awaited(*args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
-
-    return awaited
+    def exchange(self, request: Request) -> Exchange:
+        """Return this request's exchange: the same one for the mapping and for every function."""
+        return request.exchanges[self.base] if self.base in request.exchanges else Exchange(self, request)

@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
+from server_session._colour import Colour, home
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
-from server_session._tokens import Credential, junk_token
+from server_session._tokens import Credential, TokenState, junk_token, short_digest
 from server_session.csrf.decorators import marked_every_method, protection_of
-from server_session.csrf.guard import Endpoint, Guard
-from server_session.csrf.policy import CSRF, SAFE_METHODS
+from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal, forbidden, unavailable, withheld
-from server_session.csrf.verdict import Protection, is_cross_site
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.csrf.verdict import Protection, Rejection, check, is_cross_site
+from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.http.body import can_bear_token, token_in
 from server_session.http.carrier import Serving, current
 from server_session.http.requests import Request
@@ -22,13 +23,32 @@ from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import SessionStore
 
-__all__ = ["Served", "Steps"]
+__all__ = ["Body", "Configured", "Endpoint", "Steps", "unknown"]
+
+T = TypeVar("T")
+
+Endpoint: TypeAlias = Callable[[], object]
+"""Finds the view function or class that will serve a request, `None` where that is not known."""
+Run: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, TokenState]]], TokenState | Awaitable[TokenState]]
+Find: TypeAlias = Callable[[], str | Awaitable[str | None] | None]
 
 _LOG: Final = logging.getLogger("server_session")
 
 
-class Served(Protocol):
-    """What an exchange needs of the `Sessions` that it is of."""
+def unknown() -> None:
+    """Say that it is not known which endpoint will serve the request: then nothing is exempt."""
+
+
+class Body(Protocol):
+    """A request's body, which is read by awaiting or by blocking, or has been read already."""
+
+    def read(self, limit: int) -> tuple[bytes, bool] | Awaitable[tuple[bytes, bool]]:
+        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
+        ...
+
+
+class Configured:
+    """What is configured, as far as a request's exchange asks for it."""
 
     base: Any
     """The sessions that it was adapted from, or itself: these have one exchange with each request."""
@@ -37,14 +57,32 @@ class Served(Protocol):
     cookie: CookieTransport
     origins: tuple[str, ...]
     csrf: CSRF | None
+    needs_home: bool
+    """Whether blocking callers in worker threads must find the way back to the application's loop."""
+    # What was said once.
+    _proxy_noted = _rival_noted = False
 
     def look_for_proxy(self, request: Request) -> None:
         """Warn once where a proxy seems to end TLS and nobody has said so."""
-        ...
+        # Forwarded headers are never believed, for anyone can send them; that there is one is worth a word.
+        if self._proxy_noted or self.origins or not (said := request.header_values(b"x-forwarded-proto")):
+            return
+        if request.scheme not in ("https", "wss") and any(b"https" in value.lower() for value in said):
+            self._proxy_noted = True
+            _LOG.warning(
+                "a proxy seems to end TLS in front of this application, whose own requests are http: session cookies "
+                "are set without Secure. Configure origin='https://…', or let the server believe the proxy"
+            )
 
     def note_rival(self) -> None:
         """Warn once that somebody else sets a cookie of the session's name."""
-        ...
+        if not self._rival_noted:
+            self._rival_noted = True
+            _LOG.warning(
+                "something else in this application sets a cookie that is named %s too, and browsers keep one of the "
+                "two: visitors will seem to be logged out. Rename either, ours by cookie_handler=CookieHandler(name)",
+                self.cookie.name,
+            )
 
 
 class Steps:
@@ -68,7 +106,7 @@ class Steps:
     # Those that this exchange has put into the response.
     _cookies: Sequence[Header] = ()
 
-    def __init__(self, sessions: Served, request: Request) -> None:
+    def __init__(self, sessions: Configured, request: Request) -> None:
         self.sessions = sessions
         self.request = request
         request.exchanges[sessions.base] = self
@@ -82,7 +120,9 @@ class Steps:
             for value in sessions.cookie.read(request):
                 if (credential := Credential.parse(value)) is not None:
                     presented += (credential,)
-            self._stored = StoredSession(sessions.policy, presented, self._response, request, self._is_withheld)
+            # What is in this process's memory waits for nobody.
+            policy = sessions.policy if sessions.store.colour is Colour.INSTANT else sessions.policy.with_one_limit()
+            self._stored = StoredSession(policy, presented, self._response, request, self._is_withheld)
             self._stored.is_left = self._is_over
         return self._stored
 
@@ -102,28 +142,19 @@ class Steps:
         return self._response is ResponseState.STARTED
 
     @property
-    def created(self) -> bool:
-        """Whether this request founded the session that it has."""
-        return self.stored.created
-
-    @property
     def is_new(self) -> bool:
-        """Whether the request brought no session that lives; true to what was asked of the store so far."""
-        return not self.stored.has_cookie or self.stored.state is not State.LIVE
-
-    @property
-    def has_cookie(self) -> bool:
-        """Whether the request brought a well-formed cookie."""
-        return self.stored.has_cookie
+        """Whether the session is not one that the request brought; true to what was asked of the store so far."""
+        stored = self.stored
+        return stored.created or not stored.has_cookie or stored.state is not State.LIVE
 
     # --- the beginning
 
     def serve(self, *, found: bool = False) -> None:
         """Say that an adapter serves this request: a cookie can be set until it answers. `leave` is the end of it.
 
-        A request that is served again, after everybody has left, is another visit, which knows nothing of the one
-        before. With `found` it is the framework that tells which request it serves, by `find_request_by`; without,
-        `serving` does.
+        A body that is sent yet when its adapter leaves is served beside it. A request that is served again, after
+        everybody has left, is another visit, which knows nothing of the one before. With `found` it is the framework
+        that tells which request it serves, by `find_request_by`; without, `serving` does.
         """
         if self._is_over:
             self.refusal = self.asked = self._passed_as = self._stored = None
@@ -135,6 +166,8 @@ class Steps:
             if self._stored is not None:
                 self._stored.response = ResponseState.OPEN
         self._serving += 1
+        if self.sessions.needs_home:
+            self.request.home = home() or self.request.home
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
 
@@ -161,10 +194,6 @@ class Steps:
             if stored.session is not None:
                 stored.session.leave(is_answered=is_answered)
 
-    def stay(self) -> None:
-        """Say that a body is sent yet when its adapter leaves; at its end it leaves too."""
-        self._serving += 1
-
     def serving(self) -> Serving:
         """Let the functions know the request without being given it, within `with`."""
         return Serving(self.request)
@@ -176,58 +205,83 @@ class Steps:
         policy, request = self.sessions.csrf, self.request
         # Most requests by far are plain GETs: nothing is looked up for them.
         is_plain = method == "GET" == request.wire_method and not request.is_websocket and not marked_every_method
-        return policy is not None and not (is_plain and policy.lets_get)
+        return policy is not None and not (is_plain and "GET" in policy.safe_methods)
 
-    def guard(self, endpoint: Endpoint, method: str | None) -> Guard | None:
-        """Return what checks the request by its headers; `None` where there is nothing to check any more."""
-        seen = self.request.method if method is None else method
-        policy = self.sessions.csrf
+    async def checked(
+        self,
+        run: Run,
+        body: Body | None = None,
+        endpoint: Endpoint = unknown,
+        method: str | None = None,
+        find: Find | None = None,
+    ) -> Refusal | None:
+        """Return the answer to a request that may be forged; `run`, `body` and `find` wait as whoever drives this."""
+        request, policy = self.request, self.sessions.csrf
+        seen = request.method if method is None else method
         if policy is None or not self.may_be_forged(seen):
             return None
         asked = protection_of(endpoint(), seen, policy)
         if self.asked is not None and seen == self._passed_as and asked.is_met_by(self.asked):
             return None
         self.asked, self._passed_as = asked, None
-        has_cookie = self.sessions.cookie.is_present(self.request)
-        return Guard(policy, self.sessions.origins, self.request, asked, seen, has_cookie=has_cookie)
-
-    async def checked(
-        self,
-        guard: Guard,
-        read: Callable[[int], Awaitable[tuple[bytes, bool]]] | None,
-        find: Callable[[], Awaitable[str | None]] | None,
-        run: Callable[[Callable[[], Coroutine[Any, Any, None]]], Awaitable[None]],
-    ) -> Refusal | None:
-        """Let the token decide if it must, and conclude; `read`, `find` and `run` wait as whoever drives this does."""
-        if guard.needs_token:
-            token = guard.token_in_header()
-            # Without a credential no token is good: for whoever has none no body is read.
-            is_worth_search = self.stored.has_cookie
-            if token is None and is_worth_search and find is not None:
-                token = await find()
-            if token is None and is_worth_search and read is not None and can_bear_token(guard.content_type):
-                body, is_whole = await read(guard.policy.body_limit)
-                token = token_in(guard.content_type, body, guard.policy.field, is_whole=is_whole)
-            try:
-                await run(lambda: guard.admit(self.stored, token))
-            except StoreError as error:
-                return self.refuse(error)
-        rejection = guard.rejection(self.stored, self.sessions.policy.signals)
-        if rejection is None:
-            self._passed_as = guard.method
-        else:
-            self.refusal = forbidden(rejection, self.request.header_values(b"accept"), guard.policy.page)
+        try:
+            rejection = await self.judged(run, policy, asked, seen, body, find)
+        except StoreError as error:
+            return self.refuse(error)
+        if rejection is not None:
+            is_reported = policy.mode == "report"
+            credential = self.stored.credential
+            session = "" if credential is None else short_digest(credential.selector)
+            detail = rejection.reason + (", reported and not refused" if is_reported else "")
+            self.sessions.policy.signals.send("csrf_rejected", session, rejection.code, detail)
+            if not is_reported:
+                self.refusal = forbidden(rejection, request.header_values(b"accept"), policy.page)
+                return self.refusal
+        self._passed_as = seen
         return self.refusal
+
+    async def judged(
+        self,
+        run: Run,
+        policy: CSRF,
+        asked: Protection,
+        method: str,
+        body: Body | None = None,
+        find: Find | None = None,
+    ) -> Rejection | None:
+        """Return why the request is refused: by its headers, and where these do not decide by its token.
+
+        A store that fails raises `StoreError`, which is no pass.
+        """
+        request, sessions = self.request, self.sessions
+        has_cookie = sessions.cookie.is_present(request)
+        verdict = partial(check, request, method, policy, sessions.origins, asked, has_cookie=has_cookie)
+        rejection = verdict()
+        if rejection is None or not rejection.needs_token:
+            return rejection
+        values = request.header_values(policy.header.lower().encode("ascii"))
+        # Several are no token: which of them was meant nobody can say.
+        token = b",".join(values).decode("latin-1") if values else None
+        # Without a credential no token is good: for whoever has none no body is read.
+        is_worth_search = self.stored.has_cookie
+        if token is None and is_worth_search and find is not None:
+            token = await _had(find())
+        if token is None and is_worth_search and body is not None:
+            kinds = request.header_values(b"content-type")
+            # Several are none.
+            kind = kinds[0] if len(kinds) == 1 else None
+            if can_bear_token(kind):
+                read, is_whole = await _had(body.read(policy.body_limit))
+                token = token_in(kind, read, policy.field, is_whole=is_whole)
+        own = f"{method} {request.decoded_path}"
+        scopes = (own,) if asked.scoped else ("", own)
+        return verdict(await _had(run(lambda: self.stored.admit(token, scopes))))
 
     def _is_withheld(self) -> bool:
         """Tell whether the browser may have a session's cookie that it did not send with this request."""
         cookie, request = self.sessions.cookie, self.request
-        if request.wire_method in SAFE_METHODS:
-            # With these the cookie comes (RFC 6265bis, 5.2, "Lax").
-            return False
-        if not cookie.withheld_cross_site or cookie.is_present(request):
-            return False
-        return is_cross_site(request, self.sessions.origins)
+        is_foreign = cookie.withheld_cross_site and is_cross_site(request, self.sessions.origins)
+        return is_foreign and not cookie.is_present(request)
 
     # --- the session
 
@@ -246,17 +300,11 @@ class Steps:
 
     # --- the answer
 
-    def keep_cookie(self, seconds: float | None, *, again: bool = False) -> None:
-        """Say for how many seconds the browser keeps the cookie: 0 is until it closes, `None` as the transport has it.
-
-        With `again` it is set once more, if the one that the browser has is known to hold.
-        """
-        self.stored.keep_cookie(seconds, again=again)
-
-    def refuse(self, error: StoreError | CookieWithheldError) -> Refusal:
+    def refuse(self, error: SessionError) -> Refusal:
         """Return what is answered where the session cannot be had: 503, or 403; and log why.
 
-        What the mapping has not stored is given up: what was answered so is not stored after all.
+        What the mapping has not stored is given up: what was answered so is not stored after all. What is the
+        application's own fault is raised again.
         """
         if self.refusal is not None and self.refusal.error is error:
             return self.refusal
@@ -264,9 +312,11 @@ class Steps:
         if isinstance(error, CookieWithheldError):
             _LOG.warning("a request was answered with 403: %s", error)
             self.refusal = withheld(error, self.request.header_values(b"accept"))
-        else:
+        elif isinstance(error, StoreError):
             _LOG.error("a request was answered with 503, for the session store failed: %s", error)
             self.refusal = unavailable(error)
+        else:
+            raise error
         return self.refusal
 
     @property
@@ -277,31 +327,31 @@ class Steps:
             return self.refusal is not None
         return stored.accessed or (stored.session is not None and stored.session.accessed)
 
-    def answer(self, headers: ResponseHeaders, *, varies: bool = False, starts: bool = True) -> None:
-        """Put the cookie, and what caches must know, into the response's headers; with `starts` they are then sent.
+    def answer(self, headers: ResponseHeaders, *, varies: bool = False) -> None:
+        """Put the cookie, and what caches must know, into the response's headers, which are then sent.
 
         With `varies` the response depends on the session, whatever was asked of it so far. Where the request was
         refused, the response is the application's own page that says so: it gets the headers that ours has.
         """
         if varies or self.has_answer:
             self.write_headers(headers)
-        if starts:
-            self.started()
+        self.started()
 
     def write_headers(self, headers: ResponseHeaders) -> None:
         """Put the cookie, and what caches must know, into a response that depends on the session."""
-        stored, refusal = self._stored or self.stored, self.refusal
-        cookies = self._cookie_headers() if stored.changes_cookie else ()
-        vary = b"Cookie"
+        stored, refusal, sessions, request = self._stored or self.stored, self.refusal, self.sessions, self.request
+        cookie, cookies, vary = sessions.cookie, list[Header](), b"Cookie"
+        if stored.changes_cookie:
+            sessions.look_for_proxy(request)
+            value, seconds = stored.cookie_value, stored.cookie_seconds
+            new = cookie.destroy(request) if value is None else cookie.write(request, value, seconds)
+            cookies = [*cookie.expire_elsewhere(request), *new]
         if refusal is not None and refusal.rejection is not None:
             headers.drop(REJECTION_HEADER.lower())
             headers.add(REJECTION_HEADER.lower(), refusal.rejection.code)
             vary = b"Cookie, Origin, Sec-Fetch-Site"
-        is_private = cookies or stored.token_given or refusal is not None
-        sessions = self.sessions
-        if write_answer(
-            headers, cookies, self._cookies, name=sessions.cookie.name, vary=vary, is_private=bool(is_private)
-        ):
+        is_private = bool(cookies) or stored.token_given or refusal is not None
+        if write_answer(headers, cookies, self._cookies, name=cookie.name, vary=vary, is_private=is_private):
             sessions.note_rival()
         self._cookies = cookies
 
@@ -310,16 +360,6 @@ class Steps:
         self._response = ResponseState.STARTED
         if self._stored is not None:
             self._stored.response = ResponseState.STARTED
-
-    def _cookie_headers(self) -> list[Header]:
-        """Return the headers that set or expire the cookie."""
-        stored, cookie, request = self.stored, self.sessions.cookie, self.request
-        self.sessions.look_for_proxy(request)
-        elsewhere = cookie.expire_elsewhere(request)
-        value = stored.cookie_value
-        if value is None:
-            return [*elsewhere, *cookie.destroy(request)]
-        return [*elsewhere, *cookie.write(request, value, stored.cookie_seconds)]
 
     # --- tokens and functions
 
@@ -343,6 +383,12 @@ class Steps:
         """Put what a function asks of the response onto the one that was given."""
         # Under a middleware the cookie is set when the response starts, on whatever response that is.
         if response is not None and not self._serving:
-            self.answer(response, starts=False)
+            if self.has_answer:
+                self.write_headers(response)
             self._given -= 1
             self.stored.response = ResponseState.OPEN if self._given else self._response
+
+
+async def _had(value: T | Awaitable[T]) -> T:
+    """Return what is at hand already, or is awaited."""
+    return cast("T", await value if isinstance(value, Awaitable) else value)

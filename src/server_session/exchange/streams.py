@@ -15,12 +15,11 @@ class StreamedBody(Iterator[Any]):
         self._body = body
         self._chunks = iter(body)
         self._blocking = blocking
-        self._exchange = blocking.exchange
-        self._exchange.stay()
         self._is_sent = False
+        blocking.exchange.serve()
 
     def __next__(self) -> Any:
-        with self._exchange.serving():
+        with self._blocking.exchange.serving():
             try:
                 return next(self._chunks)
             except StopIteration:
@@ -29,7 +28,7 @@ class StreamedBody(Iterator[Any]):
 
     def close(self) -> None:
         """End it, be it whole or not."""
-        with self._exchange.serving():
+        with self._blocking.exchange.serving():
             try:
                 if callable(close := getattr(self._body, "close", None)):
                     close()
@@ -42,12 +41,12 @@ class StreamedBody(Iterator[Any]):
         finally:
             if not self._is_sent:
                 self._is_sent = True
-                self._exchange.leave()
+                self._blocking.exchange.leave()
 
 
 def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
     """Return a streamed body that is awaited, as `StreamedBody` is one that blocks."""
-    exchange.stay()
+    exchange.serve()
     return _astreamed(body, exchange)
 
 

@@ -4,7 +4,6 @@ import functools
 import io
 import re
 import sys
-import warnings
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from itertools import islice
 from typing import Any, Final, TypeAlias
@@ -12,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-__all__ = ["AiohttpBody", "AsgiBody", "BytesBody", "FileBody", "WsgiBody", "can_bear_token", "token_in"]
+__all__ = ["AsgiBody", "BytesBody", "FileBody", "WsgiBody", "can_bear_token", "token_in"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -140,40 +139,11 @@ class FileBody:
         return body[:limit], len(body) <= limit
 
 
-class BytesBody:
+class BytesBody(FileBody):
     """A body that has been read already."""
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return the first so many bytes, and whether these are all."""
-        return self._body[:limit], len(self._body) <= limit
-
-
-class AiohttpBody:
-    """The body of a request of aiohttp. Its `content` then gives what was read, and after it the server's."""
-
-    def __init__(self, request: Any) -> None:
-        self._request = request
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return so many bytes at most, and whether that is all."""
-        content = self._request.content
-        if limit <= 0:
-            return b"", False
-        if content.at_eof():
-            # A middleware has read it before, and aiohttp keeps it.
-            kept: bytes = await self._request.read()
-            return kept[:limit], len(kept) <= limit
-        body = bytearray()
-        while len(body) <= limit and not content.at_eof():
-            body += await content.readany()
-        with warnings.catch_warnings():
-            # aiohttp's own parser of multipart forms puts back by this what it has read too much.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            content.unread_data(bytes(body))
-        return bytes(body[:limit]), len(body) <= limit
+        super().__init__(io.BytesIO(body))
 
 
 # Asked twice of each request, and most of an application's have one of a few.

@@ -1,6 +1,6 @@
 """Which session a request has: its credentials, what the store says of them, and the state that follows.
 
-The lowest of the five layers of a `StoredSession`. It asks the store, and writes nothing but a stamp.
+The lowest of the three layers of a `StoredSession`. It asks the store, and writes nothing but a stamp.
 """
 
 import enum
@@ -15,7 +15,7 @@ from server_session._signals import Event
 from server_session._tokens import Credential, short_digest
 from server_session.exceptions import NoResponseError, ResponseStartedError, StoreError
 from server_session.kernel.mapping import Session
-from server_session.kernel.states import AFTER, LIVE, NONE, OVER, UNASKED, Finding, State
+from server_session.kernel.states import AFTER, LIVE, NONE, UNASKED, Finding, State
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
 
 __all__ = ["Presence", "ResponseState"]
@@ -42,8 +42,6 @@ class Presence:
     state: State = NONE
     session: Session | None = None
     accessed = changes_cookie = created = was_interrupted = False
-    has_cookie = False
-    """Whether the request brought a well-formed cookie."""
     _credential: Credential | None = None
     # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
     _seen: Fields | None = None
@@ -52,8 +50,6 @@ class Presence:
     # stand in `_swapping`, by their digest.
     _founding: Credential | None = None
     _cookie_seconds: float | None = None
-    # Several different cookies of the name: one has to be chosen before anything is asked.
-    _is_ambiguous = False
 
     def __init__(
         self,
@@ -70,12 +66,13 @@ class Presence:
         self._presented = presented
         self._swapping: dict[bytes, Credential] = {}
         self.response = response
+        self.has_cookie = bool(presented)
+        """Whether the request brought a well-formed cookie."""
+        # Several different cookies of the name: one has to be chosen before anything is asked.
+        self._is_ambiguous = bool(presented[1:])
         if presented:
             self._credential = presented[0]
-            self.has_cookie = True
             self.state = UNASKED
-            if presented[1:]:
-                self._is_ambiguous = True
 
     @property
     def credential(self) -> Credential | None:
@@ -125,8 +122,8 @@ class Presence:
         """Return the record of the session, `None` where there is none; a read of an owner's is noted in it."""
         if self._is_ambiguous:
             await self._choose()
-        while (credential := self.credential) is not None:
-            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
+        while (credential := self._credential) is not None and (self.state is LIVE or self.state is UNASKED):
+            answer = await self._store.get(credential.selector, credential.expect(), touch)
             if answer is MISSING or answer is CONFLICT:
                 await self._learn(credential, answer)
                 continue
@@ -143,7 +140,7 @@ class Presence:
         if seen is not None and abs(now - seen) <= _SEEN_SECONDS:
             return fields
         stamp = {STAMP: record.fresh_stamp(now)}
-        expect = {STAMP: fields.get(STAMP), DIGEST: credential.digest()}
+        expect = {STAMP: fields.get(STAMP), **credential.expect()}
         try:
             outcome = await self._store.merge(credential.selector, stamp, (), expect)
         except StoreError:
@@ -151,41 +148,37 @@ class Presence:
             return fields
         return {**fields, **stamp} if outcome is APPLIED else fields
 
-    async def _inspect(self, credential: Credential) -> Fields | None:
-        """Look at the record that a credential names, without a touch, whether it opens it or not."""
-        answer = await self._store.get(credential.selector, {}, False)
-        return None if isinstance(answer, Outcome) else answer
-
     # --- what an answer means
 
     async def _learn(self, credential: Credential, outcome: Outcome) -> None:
         """Find out what it means that the session is not as expected."""
         if self._credential is not credential:
             return
-        fields = None if outcome is MISSING else await self._inspect(credential)
+        finding, fields = (Finding.GONE, {}) if outcome is MISSING else await self._find(credential)
         if self._credential is not credential or (self.state, Finding.GONE) not in AFTER:
             # Another call of this request has learnt it, or gone on, meanwhile.
             return
-        finding = self._find(credential, fields)
         if finding is Finding.HELD:
             raise StoreError("the store said CONFLICT to an expectation that its record meets")
-        if fields is not None and (swapped := self._swapping.get(fields.get(DIGEST, b""))) is not None:
+        if (swapped := self._swapping.get(fields.get(DIGEST, b""))) is not None:
             # A renewal of this very request, applied and not yet heard of.
             self._have(swapped, fields, Finding.RECOVERED)
             return
         event = self._move(finding)
-        self._seen = None if self.state is OVER else self._seen
+        self._seen = None
         self._signal(event, credential)
 
-    def _find(self, credential: Credential, fields: Fields | None) -> Finding:
-        if fields is None:
-            return Finding.GONE
+    async def _find(self, credential: Credential) -> tuple[Finding, Fields]:
+        """Look at the record that a credential names, without a touch, whether it opens it or not."""
+        fields = await self._store.get(credential.selector, {}, False)
+        if isinstance(fields, Outcome):
+            return Finding.GONE, {}
         if ENDED in fields:
-            return Finding.ENDED
-        if fields.get(DIGEST) == credential.digest():
-            return Finding.HELD
+            return Finding.ENDED, fields
+        if all(fields.get(name) == value for name, value in credential.expect().items()):
+            return Finding.HELD, fields
         was_swapped = DIGEST in fields and record.was_former(fields, credential.digest(), self._policy.now())
-        return Finding.SWAPPED if was_swapped else Finding.FOREIGN
+        return Finding.SWAPPED if was_swapped else Finding.FOREIGN, fields
 
     def _move(self, finding: Finding) -> Event | None:
         self.state, event = AFTER[self.state, finding]
@@ -216,7 +209,7 @@ class Presence:
     async def _choose(self) -> None:
         """Choose among several cookies the one that lives, if one does."""
         self._signal("several_cookies", self._presented[0])
-        found = [(self._find(one, await self._inspect(one)), one) for one in self._presented]
+        found = [((await self._find(one))[0], one) for one in self._presented]
         if not self._is_ambiguous:
             # Another call of this request has chosen, or gone on, meanwhile.
             return
@@ -234,8 +227,8 @@ class Presence:
         # Once: a store that fails here too must not refuse what comes after.
         founding, self._founding, self.was_interrupted = self._founding, None, False
         if founding is not None and self._credential is not founding:
-            fields = await self._inspect(founding)
-            if self._find(founding, fields) is Finding.HELD:
+            finding, fields = await self._find(founding)
+            if finding is Finding.HELD:
                 self._have(founding, fields, Finding.RECOVERED)
         if self._swapping:
             await self._look(touch=False)

@@ -7,6 +7,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from server_session.exceptions import StoreDownError, StoreError
 from server_session.stores._base import SessionStore
 from server_session.stores._over import StoreOver
+from server_session.stores._waits import SpentError
 
 __all__ = ["CircuitStore"]
 
@@ -49,6 +50,8 @@ class CircuitStore(StoreOver):
             self._admit()
         try:
             answer = await call(key, *arguments, **options)
+        except SpentError:
+            raise
         except StoreDownError as error:
             self._note(key, str(error))
             raise

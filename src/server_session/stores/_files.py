@@ -118,7 +118,7 @@ class Files:
             # The system has no flock with a limit of time, so it is asked again and again.
             left = give_up - time.monotonic()
             if left <= 0:
-                raise StoreError(f"{file} was held by others for {seconds:g} seconds: nothing was written")
+                raise StoreError(f"{file} was held by others for {seconds:.2g} seconds: nothing was written")
             time.sleep(min(tries * _STEP_BACK, _LONGEST_STEP_BACK, left))
 
     def change(self, held: int, file: str, found: Found, content: bytes) -> None:

@@ -19,6 +19,8 @@ class StoreOver(SessionStore):
         self.colour = store.colour
         self.max_age = store.max_age
         self.evicts = getattr(store, "evicts", False)
+        self.named: str = getattr(store, "named", type(store).__name__)
+        """The class of the store beneath them all."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

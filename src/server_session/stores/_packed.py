@@ -107,7 +107,7 @@ nothing else; `None`: the record is to be dropped; `MISSING` or `CONFLICT`: noth
 
 async def step_back(tries: int) -> None:
     """Wait a little before a further try, by chance, so that those who met do not meet again."""
-    await pause(random.uniform(0, min(0.001 * 2**tries, 0.05)) if tries else 0)  # noqa: S311 - no secret
+    await pause(random.uniform(0, min(0.001 * 2 ** min(tries, 6), 0.05)) if tries else 0)  # noqa: S311 - no secret
 
 
 class Likely(enum.Enum):

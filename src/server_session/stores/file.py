@@ -26,6 +26,7 @@ from server_session.stores._base import Outcome
 from server_session.stores._files import Files, Found, look
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
 from server_session.stores._parameters import refuse_parameters
+from server_session.stores._waits import begin_call, left
 
 __all__ = ["FileSessionStore", "FileStats"]
 
@@ -115,6 +116,7 @@ class FileSessionStore(PackedStore):
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
+        begin_call(self._timeout)
         file = self._file(key)
         self._calls += 1
         if likely is Likely.FOUNDS or self._calls % _CALLS_A_SWEEP == 0:
@@ -124,12 +126,12 @@ class FileSessionStore(PackedStore):
         with self._failing_clear():
             if likely is Likely.LOOKS:
                 now = self._clock()
-                record, decision = _decide(file, self._files.read(file, self._timeout), change, now)
+                record, decision = _decide(file, self._files.read(file, left()), change, now)
                 if decision is record or type(decision) is Outcome:
                     return decision
             while True:
                 # A file that is put where there is none needs no lock.
-                with nullcontext() if likely is Likely.FOUNDS else self._files.held(file, self._timeout) as held:
+                with nullcontext() if likely is Likely.FOUNDS else self._files.held(file, left()) as held:
                     found = None if held is None else look(held, file)
                     record, decision = _decide(file, found, change, self._clock())
                     if decision is record or type(decision) is Outcome:
@@ -151,7 +153,7 @@ class FileSessionStore(PackedStore):
             return await super().destroy(key)
         except RecordError:
             file = self._file(key)
-            with self._failing_clear(), self._files.held(file, self._timeout) as held:
+            with self._failing_clear(), self._files.held(file, left()) as held:
                 if held is not None:
                     self._files.drop(file)
                 return held is not None

@@ -27,6 +27,7 @@ from server_session.stores._base import Colour, Outcome
 from server_session.stores._clients import ClientOfProcess
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores._parameters import refuse_parameters
+from server_session.stores._waits import begin_call, is_over, left
 
 __all__ = ["MemcachedSessionStore"]
 
@@ -68,8 +69,8 @@ class MemcachedSessionStore(PackedStore):
             A client must have limits of time, and an unlimited pool or one of as many connections as threads call.
         prefix: What each key begins with: up to 226 visible characters of ASCII.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
-        timeout: Seconds that a write tries while others write the same session; of the client of a URL also the limit
-            of each wait for the server, to connect and for an answer.
+        timeout: Seconds that a write tries while others write the same session; for the client of a URL these are for
+            all its waits for the server too, to connect and for answers. A client that is given has its own for each.
         clock: Returns the present as unix time in seconds.
 
     Raises:
@@ -90,6 +91,7 @@ class MemcachedSessionStore(PackedStore):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._timeout = seconds_of("timeout", timeout)
+        self._is_given = not isinstance(client, str)
         pooled: Any = _client(client, self._timeout) if isinstance(client, str) else client
         _check_client(pooled)
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
@@ -100,12 +102,12 @@ class MemcachedSessionStore(PackedStore):
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
         name = self._prefix + key.encode()
-        give_up = time.monotonic() + self._timeout
+        begin_call(self._timeout)
         with self._connection() as connection:
             for tries in itertools.count():
                 # A new session needs no look first: to add it fails where there is one.
                 is_new = likely is Likely.FOUNDS and tries == 0
-                found, token = (None, None) if is_new else _ask(connection.gets, name)
+                found, token = (None, None) if is_new else self._ask(connection, connection.gets, name)
                 now = self._clock()
                 record = _live(found, now)
                 decision = change(record, now)
@@ -116,7 +118,7 @@ class MemcachedSessionStore(PackedStore):
                     or self._write(connection, name, changed, now, token)
                 ):
                     return decision
-                if time.monotonic() > give_up:
+                if is_over():
                     break
                 await step_back(tries)
         raise StoreError(
@@ -153,13 +155,44 @@ class MemcachedSessionStore(PackedStore):
     def _write(self, connection: Any, name: bytes, record: Record | None, now: float, token: bytes | None) -> bool:
         if record is None:
             # What somebody wrote meanwhile is dropped with it.
-            return bool(_ask(connection.delete, name, noreply=False))
+            return bool(self._ask(connection, connection.delete, name, noreply=False))
         packed, expiry = record.pack(), _expiry(record.expires, now)
         if token is None:
-            return bool(_ask(connection.add, name, packed, expiry, noreply=False))
+            return bool(self._ask(connection, connection.add, name, packed, expiry, noreply=False))
         if token == b"0":
             raise StoreError("memcached runs without compare-and-swap, and would lose writes: start it without -C")
-        return bool(_ask(connection.cas, name, packed, token, expiry, noreply=False))
+        return bool(self._ask(connection, connection.cas, name, packed, token, expiry, noreply=False))
+
+    def _ask(self, connection: Any, command: Callable[..., Any], *arguments: object, **options: object) -> Any:
+        try:
+            if not self._is_given:
+                # pymemcache takes its limits when it connects, which it would do with the command.
+                connection.connect_timeout = connection.timeout = left()
+                if not connection.sock:
+                    connection._connect()  # noqa: SLF001
+                connection.sock.settimeout(left())
+            return command(*arguments, **options)
+        except (MemcacheUnexpectedCloseError, OSError) as error:
+            said = getattr(error, "strerror", None)
+            raise StoreDownError(
+                f"no answer from memcached: {type(error).__name__}{f' ({said})' if said else ''}"
+            ) from error
+        except MemcacheServerError as error:
+            text = b"".join(error.args).decode(errors="replace")
+            if "too large" in text:
+                raise LimitError(
+                    "the session is larger than an item of memcached may be; what was stored before stays: keep less "
+                    "in it, or start memcached with a larger -I (1 MiB by default)"
+                ) from error
+            if "out of memory" in text:
+                raise StoreFullError(
+                    "memcached is out of memory, and the session was not written; what was stored before stays: give "
+                    "it more with -m, or let it evict (without -M)"
+                ) from error
+            raise StoreError(f"memcached refused the call: {text}") from error
+        except (MemcacheError, ValueError, KeyError) as error:
+            # The last two: so pymemcache shows what it cannot parse.
+            raise StoreError("an answer that is not memcached's: something else listens there") from error
 
 
 def _has_ended(connection: socket.socket) -> bool:
@@ -167,32 +200,6 @@ def _has_ended(connection: socket.socket) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _ask(command: Callable[..., Any], *arguments: object, **options: object) -> Any:
-    try:
-        return command(*arguments, **options)
-    except (MemcacheUnexpectedCloseError, OSError) as error:
-        said = getattr(error, "strerror", None)
-        raise StoreDownError(
-            f"no answer from memcached: {type(error).__name__}{f' ({said})' if said else ''}"
-        ) from error
-    except MemcacheServerError as error:
-        text = b"".join(error.args).decode(errors="replace")
-        if "too large" in text:
-            raise LimitError(
-                "the session is larger than an item of memcached may be; what was stored before stays: keep less in "
-                "it, or start memcached with a larger -I (1 MiB by default)"
-            ) from error
-        if "out of memory" in text:
-            raise StoreFullError(
-                "memcached is out of memory, and the session was not written; what was stored before stays: give it "
-                "more with -m, or let it evict (without -M)"
-            ) from error
-        raise StoreError(f"memcached refused the call: {text}") from error
-    except (MemcacheError, ValueError, KeyError) as error:
-        # The last two: so pymemcache shows what it cannot parse.
-        raise StoreError("an answer that is not memcached's: something else listens there") from error
 
 
 def _live(found: Any, now: float) -> Record | None:

@@ -15,7 +15,6 @@ import msgspec
 from server_session._base64url import base64url
 from server_session._cookies import CookieHandler, Header, RequestFacts, cookie_values
 from server_session._durations import seconds_of
-from server_session._tokens import Credential
 from server_session.exceptions import ConfigurationError, RecordError, SerializationError
 from server_session.stores._base import Fields, Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
@@ -39,7 +38,6 @@ elseif redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE'
 return 1"""
 
 _read: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_write: Final = msgspec.json.Encoder().encode
 _is_id = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _PADDING: Final = b"\0\0"
 
@@ -55,6 +53,10 @@ def _id_of(key: str) -> uuid.UUID:
     if not raw.endswith(_PADDING):
         raise _no_place("owners (log_in, sessions_of)")
     return uuid.UUID(bytes=raw[: -len(_PADDING)])
+
+
+def _digest(text: bytes) -> bytes:
+    return b'"' + base64url(hashlib.sha256(text).digest()) + b'"'
 
 
 def _no_place(what: str) -> ConfigurationError:
@@ -174,7 +176,7 @@ class NextServerSessionRedisStore(PackedStore):
         for name in fields.keys() - own:
             if fields[name] != before.get(name):
                 _refuse_foreign(name, fields[name])
-        return _write({name: msgspec.Raw(value) for name, value in fields.items() if name not in own})
+        return msgspec.json.encode({name: msgspec.Raw(value) for name, value in fields.items() if name not in own})
 
 
 def _record_of(number: uuid.UUID, text: bytes, idle: float, expires: float) -> Record:
@@ -186,10 +188,8 @@ def _record_of(number: uuid.UUID, text: bytes, idle: float, expires: float) -> R
         raise RecordError("the key holds no JSON object: another program wrote it") from error
     if any(name.startswith(_OWN) for name in fields):
         raise RecordError("the session has a key that begins with NUL, which is reserved")
-    value = _credential_of(number)
     # What rests on all fields rests on the stamp.
-    stamp = b'"' + base64url(hashlib.sha256(text).digest()) + b'"'
-    own = {_DIGEST: Credential(value[:24], value[24:]).digest(), _CREATED: b"0.000", _STAMP: stamp}
+    own = {_DIGEST: _digest(_credential_of(number).encode()), _CREATED: b"0.000", _STAMP: _digest(text)}
     return Record(idle, math.inf, expires, {**fields, **own})
 
 

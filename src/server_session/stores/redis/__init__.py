@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import math
 import re
+import threading
 from collections.abc import Awaitable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
@@ -19,9 +20,10 @@ from server_session._colour import is_driven
 from server_session._durations import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Colour, Expect, Fields, Lifetime, Outcome, SessionStore
-from server_session.stores._clients import ClientOfEachLoop
+from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._packed import Refusal
 from server_session.stores._parameters import parameters_of, refusal_of
+from server_session.stores._waits import AT_ONCE, begin_call, left
 from server_session.stores.redis._pipeline import Pipeline
 
 __all__ = ["Client", "RedisSessionStore"]
@@ -71,9 +73,6 @@ _ELSEWHERE: Final = (
     "`blocking=True`, or of a blocking client, which is then called in worker threads"
 )
 
-# How many limits a caller that blocks waits for one of them to be free.
-_PATIENCE: Final = 10
-
 
 class RedisSessionStore(SessionStore):
     """Keeps sessions in Redis (5 or newer) or in Valkey: one server, one behind Sentinel, or a Cluster.
@@ -99,9 +98,9 @@ class RedisSessionStore(SessionStore):
             `master_for`; or a URL (`redis://`, `rediss://`, `unix://`) with redis-py's options in its query.
         prefix: What each key begins with.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
-        timeout: Seconds for the server to answer, from the moment that a call is sent, and again to connect where that
-            is needed. For callers that block redis-py counts anew at each piece of an answer, and they wait ten times
-            as long for a free connection. A blocking client that is given has limits of its own: its pool's, its
+        timeout: Seconds for the server to answer, from the moment that a call is sent, or that a connection is begun to
+            be made for it. For callers that block it counts the wait for a free connection too, and redis-py counts
+            anew at each piece of an answer. A blocking client that is given has limits of its own: its pool's, its
             `socket_timeout`, and its `retry` while it connects.
         blocking: With a URL, do without redis-py's asyncio client: calls that await take a worker thread each. trio
             needs this.
@@ -119,7 +118,7 @@ class RedisSessionStore(SessionStore):
         timeout: float = 2.0,
         blocking: bool = False,
     ) -> None:
-        limit = seconds_of("timeout", timeout)
+        self._timeout = limit = seconds_of("timeout", timeout)
         if blocking and not isinstance(client, str):
             raise ConfigurationError("blocking=True belongs to a URL: a client blocks or awaits by its class")
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
@@ -130,21 +129,22 @@ class RedisSessionStore(SessionStore):
         encoding: Any = client
         match client:
             case str():
-                waits = {"max_connections": _CONNECTIONS, "timeout": _PATIENCE * limit}
-                encoding = _pool(redis.BlockingConnectionPool, client, limit, **waits)
-                self._blocking = partial(_ask, encoding)
+                encoding = _pool(redis.ConnectionPool, client, limit, max_connections=_CONNECTIONS)
+                encoding.connection_class = _limited(encoding)
+                places = ClientOfProcess(lambda: threading.BoundedSemaphore(encoding.max_connections), lambda _: None)
+                self._blocking = partial(_ask_in_turn, encoding, places)
                 if not blocking:
                     pool = _pool(redis.asyncio.ConnectionPool, client, limit)
-                    self._awaiting = partial(_ask_pipeline, _pipelines(pool, limit))
+                    self._awaiting = partial(_ask_pipeline, _pipelines(pool, limit), limit)
             case redis.Redis():
                 self._blocking = partial(_ask, client.connection_pool)
             case redis.RedisCluster():
                 self._blocking = partial(_ask_cluster, client)
             case redis.asyncio.Redis():
-                self._awaiting = partial(_ask_pipeline, _pipelines(client.connection_pool, limit))
+                self._awaiting = partial(_ask_pipeline, _pipelines(client.connection_pool, limit), limit)
             case redis.asyncio.RedisCluster():
                 clients = ClientOfEachLoop(lambda: client, None, _ELSEWHERE)
-                self._awaiting = partial(_ask_cluster_awaiting, clients, limit)
+                self._awaiting = partial(_ask_cluster_awaiting, clients)
             case _:
                 raise ConfigurationError(
                     f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
@@ -159,15 +159,15 @@ class RedisSessionStore(SessionStore):
 
     async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
-        call = b"get" if touch else b"look"
+        name, call = self._begin(key), b"get" if touch else b"look"
         try:
-            answer = await self._run(key, call, expect)
+            answer = await self._run(name, call, expect)
         except StoreError as error:
             # A read does no harm twice, and is mostly the first to find that an idle connection has ended. Who found
             # none free has waited long enough.
             if type(error.__cause__) is not redis.ConnectionError or "No connection available" in str(error):
                 raise
-            answer = await self._run(key, call, expect)
+            answer = await self._run(name, call, expect)
         if not isinstance(answer, list):
             return Outcome.CONFLICT if answer else Outcome.MISSING
         try:
@@ -178,7 +178,7 @@ class RedisSessionStore(SessionStore):
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         """Write the whole record anew; see `SessionStore.set`."""
         call = b"create" if expect is None else b"replace"
-        return _OUTCOMES[await self._run(key, call, expect or {}, *_writes(fields, (), lifetime))]
+        return _OUTCOMES[await self._run(self._begin(key), call, expect or {}, *_writes(fields, (), lifetime))]
 
     async def merge(
         self,
@@ -189,17 +189,20 @@ class RedisSessionStore(SessionStore):
         lifetime: Lifetime | None = None,
     ) -> Outcome:
         """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
-        return _OUTCOMES[await self._run(key, b"merge", expect, *_writes(changed, removed, lifetime))]
+        return _OUTCOMES[await self._run(self._begin(key), b"merge", expect, *_writes(changed, removed, lifetime))]
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. See `SessionStore.destroy`."""
-        name = self._prefix + key.encode()
+        name = self._begin(key)
         if not self._is_checked:
             await self._check(name)
         return bool(await self._send(name, b"UNLINK", name))
 
-    async def _run(self, key: str, call: bytes, expect: Expect, *writes: bytes) -> Any:
-        name = self._prefix + key.encode()
+    def _begin(self, key: str) -> bytes:
+        begin_call(self._timeout)
+        return self._prefix + key.encode()
+
+    async def _run(self, name: bytes, call: bytes, expect: Expect, *writes: bytes) -> Any:
         if not self._is_checked:
             await self._check(name)
         expected = [
@@ -246,6 +249,17 @@ class RedisSessionStore(SessionStore):
 # `execute_command` does.
 
 
+async def _ask_in_turn(pool: Any, places: ClientOfProcess[Any], name: bytes, command: tuple[bytes, ...]) -> Any:
+    # redis-py's own pool that blocks has one limit for all.
+    free = places.get()
+    if not free.acquire(timeout=left()):
+        raise redis.ConnectionError("No connection available.")
+    try:
+        return await _ask(pool, name, command)
+    finally:
+        free.release()
+
+
 async def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
     connection = pool.get_connection()
     try:
@@ -276,15 +290,17 @@ async def _settled(answer: Any) -> Any:
     return await answer if isinstance(answer, Awaitable) else answer
 
 
-async def _ask_cluster_awaiting(clients: Any, limit: float, name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask_cluster_awaiting(clients: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
     client = clients.get()
-    async with asyncio.timeout(limit):
+    async with asyncio.timeout(left()):
         return await _ask_cluster(await client.initialize(), name, command)
 
 
-def _ask_pipeline(pipelines: Any, _name: bytes, command: tuple[bytes, ...]) -> Awaitable[Any]:
-    answer: Awaitable[Any] = pipelines.get().call(command)
-    return answer
+async def _ask_pipeline(pipelines: Any, limit: float, _name: bytes, command: tuple[bytes, ...]) -> Any:
+    pipeline, seconds = pipelines.get(), left()
+    # Most calls have their whole limit, which the connection keeps with one timer for many.
+    async with asyncio.timeout(seconds if seconds < limit - AT_ONCE else None):
+        return await pipeline.call(command)
 
 
 def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
@@ -322,6 +338,24 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     for name in ("socket_timeout", "socket_connect_timeout"):
         seconds_of(name, pool.connection_kwargs[name])
     return pool
+
+
+def _limited(pool: Any) -> Any:
+    """Return the pool's class of connections, whose every wait takes no longer than what its call has left."""
+    kind, given = pool.connection_class, pool.connection_kwargs
+
+    class Limited(kind):  # type: ignore[misc, valid-type]
+        def connect(self) -> None:
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                setattr(self, name, min(given[name], left()))
+            super().connect()
+
+        def send_command(self, *words: Any, **options: Any) -> None:
+            # redis-py has no public word for it, once it is connected.
+            self._sock.settimeout(min(given["socket_timeout"], left()))
+            super().send_command(*words, **options)
+
+    return Limited
 
 
 def _made(kind: Any, url: str, **options: Any) -> Any:

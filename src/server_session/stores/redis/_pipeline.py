@@ -28,7 +28,7 @@ class Pipeline:
 
     Args:
         connection: One of redis-py's asynchronous ones, for this pipeline alone.
-        limit: Seconds for an answer, from the sending of its call on, and for the making of a connection.
+        limit: Seconds for an answer, from the sending of its call on, the making of a connection for it included.
     """
 
     def __init__(self, connection: Any, limit: float) -> None:
@@ -67,7 +67,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """End the connection; calls that wait fail."""
-        self._gather()
+        self._gather(self._loop.time())
         self._fail(ConnectionError("the event loop ends"))
         if self._worker is not None:
             self._worker.cancel()
@@ -82,9 +82,10 @@ class Pipeline:
                     if self._trips:
                         await self._read(until)
                     else:
+                        begun = self._loop.time()
                         if self._connection.health_check_interval or await self._has_ended():
                             await self._connect()
-                        self._send()
+                        self._send(begun)
                 except _LOST as error:
                     await self._connection.disconnect(nowait=True)
                     self._fail(error)
@@ -101,7 +102,7 @@ class Pipeline:
         except BaseException as error:
             await self._connection.disconnect(nowait=True)
             if not isinstance(error, asyncio.CancelledError):
-                self._gather()
+                self._gather(self._loop.time())
                 self._fail(error)
             raise
 
@@ -124,20 +125,20 @@ class Pipeline:
     def _send_after(self) -> None:
         # Where no answer is out, who is at work looks at the connection first.
         if self._trips and self._unsent:
-            self._send()
+            self._send(self._loop.time())
 
-    def _send(self) -> None:
+    def _send(self, begun: float) -> None:
         # Without a wait, so that the order of the places is that of the calls; each caller waits for its answer anyway.
         writer = self._writer()
         if writer is not None:
-            writer.write(self._gather())
+            writer.write(self._gather(begun))
 
-    def _gather(self) -> bytes:
-        """Make a trip of the calls that were not sent, and return what is to be sent of them."""
+    def _gather(self, begun: float) -> bytes:
+        """Make a trip, which began then, of the calls that were not sent, and return what is to be sent of them."""
         calls = [call for call in self._unsent if not call[1].done()]
         self._unsent.clear()
         if calls:
-            due = self._loop.time() + self._limit
+            due = begun + self._limit
             self._trips.append((due, deque([answer for _, answer in calls])))
             if self._watcher is None:
                 self._watcher = self._loop.call_at(due, self._watch)

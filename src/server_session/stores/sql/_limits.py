@@ -1,14 +1,14 @@
 """How long a driver may wait for the database, be a pooler between or not."""
 
 import math
-import threading
-import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Engine, event, func
 
-__all__ = ["LIMITS", "LIMITS_THROUGH_POOLER", "call", "keep_to_the_end", "left", "lock_limit"]
+from server_session.stores._waits import is_over, left
+
+__all__ = ["LIMITS", "LIMITS_THROUGH_POOLER", "keep_to_the_end", "lock_limit"]
 
 T = TypeVar("T")
 Limits: TypeAlias = Mapping[str, Callable[[float], dict[str, Any]]]
@@ -61,22 +61,6 @@ def lock_limit(seconds: float) -> ColumnElement[bool]:
     return func.set_config("lock_timeout", str(math.ceil(seconds * 1000)), True).is_not(None)
 
 
-class _Call(threading.local):
-    end = math.inf
-    """The moment of the monotonic clock by which the blocking call of this thread is to be over."""
-
-
-call: Final = _Call()
-
-# No driver takes 0 for a limit.
-_LEAST: Final = 0.001
-
-
-def left() -> float:
-    """Return the seconds that the blocking call of this thread has left."""
-    return max(_LEAST, call.end - time.monotonic())
-
-
 def keep_to_the_end(engine: Engine) -> None:
     """Let each wait of a blocking engine take no longer than what its call has left, where the driver has a way."""
     if engine.driver == "psycopg":
@@ -122,7 +106,7 @@ def _connect_psycopg() -> Callable[..., Any]:
             while True:
                 ready = yield waits_for
                 # Who was kept from looking takes what has come by now; but no more, for pieces may come for ever.
-                was_late, is_late = is_late, left() <= _LEAST
+                was_late, is_late = is_late, is_over()
                 if is_late and (was_late or not ready):
                     gen.close()
                     finish()

@@ -3,7 +3,6 @@
 import asyncio
 import importlib
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
@@ -18,7 +17,8 @@ from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._parameters import parameters_of, refusal_of
-from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, call, keep_to_the_end, left, lock_limit
+from server_session.stores._waits import left
+from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, keep_to_the_end, lock_limit
 from server_session.stores.sql._parameters import check_parameters, connect_clearly, unreadable
 from server_session.stores.sql._table import family_of
 
@@ -50,7 +50,7 @@ class Blocking:
         self.limits = limits
         self.dialect = self._own.get().dialect.name
 
-    async def run(self, step: Callable[[Connection], T], end: float) -> T:  # noqa: ARG002 - the driver has the limits
+    async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
         with self._own.get().connect() as connection:
             return step(connection)
@@ -69,14 +69,13 @@ class BlockingFromURL(Blocking):
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
         self._places = ClientOfProcess(lambda: threading.BoundedSemaphore(places), lambda _: None)
 
-    async def run(self, step: Callable[[Connection], T], end: float) -> T:
-        """Run the step over a connection, by this moment of the monotonic clock."""
-        call.end = end
+    async def run(self, step: Callable[[Connection], T]) -> T:
+        """Run the step over a connection, within what the call has left."""
         places = self._places.get()
         if not places.acquire(timeout=left()):
             raise TimeoutError
         try:
-            return await super().run(step, end)
+            return await super().run(step)
         finally:
             places.release()
 
@@ -102,14 +101,14 @@ class Awaiting:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
         await self._loops.close()
 
-    async def run(self, step: Callable[[Connection], T], end: float) -> T:
-        """Run the step over a connection, by this moment of the monotonic clock."""
+    async def run(self, step: Callable[[Connection], T]) -> T:
+        """Run the step over a connection, within what the call has left."""
         engine = self._loops.get()
         has_begun = False
 
         async def whole() -> T:
             nonlocal has_begun
-            async with asyncio.timeout(end - time.monotonic()), engine.connect() as connection:
+            async with asyncio.timeout(left()), engine.connect() as connection:
                 has_begun = True
                 return await connection.run_sync(step)
 
@@ -119,11 +118,11 @@ class Awaiting:
         # So that asyncio does not report a failure that nobody is left to hear of.
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            done, _ = await asyncio.wait({task}, timeout=end - time.monotonic())
+            done, _ = await asyncio.wait({task}, timeout=left())
         except asyncio.CancelledError:
             if not has_begun:
                 task.cancel()
-            await asyncio.wait({task}, timeout=end - time.monotonic())
+            await asyncio.wait({task}, timeout=left())
             raise
         if not done:
             # The task has the same limit; what its driver then does to close the connection may take longer.

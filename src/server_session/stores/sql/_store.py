@@ -5,7 +5,6 @@ import math
 import random
 import re
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -21,6 +20,7 @@ from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
 from server_session.stores._base import Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
+from server_session.stores._waits import begin_call, is_over
 from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, begin, look, pack, send
@@ -121,6 +121,7 @@ class SQLSessionStore(PackedStore):
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
+        begin_call(self._timeout)
         # Not from `random`: forked processes would draw the same numbers, and take each other's writes for their own.
         fresh = secrets.randbits(63)
 
@@ -135,29 +136,30 @@ class SQLSessionStore(PackedStore):
             decision = change(None, 0.0) if row is None else change(row.record, row.now)
             return (decision,) if self._put(connection, key, row, decision, fresh) else None
 
-        end = time.monotonic() + self._timeout
-        (decision,) = await self._run(work, end)
+        (decision,) = await self._run(work)
         if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
             # The write was made, and that is what the caller asked for.
             with suppress(StoreError):
-                await self._sweep(_ROWS_A_SWEEP, end)
+                await self._sweep(_ROWS_A_SWEEP)
         return decision
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; see `SessionStore.destroy`."""
+        begin_call(self._timeout)
 
         def work(connection: Connection, _: Executable) -> bool:
             return connection.execute(self._statements.drop, {"key": key}).rowcount > 0
 
-        return await self._run(work, time.monotonic() + self._timeout)
+        return await self._run(work)
 
     async def delete_expired(self, limit: int = 1000) -> int:
         """Delete rows that have expired, at most so many (from 1 to 10,000), and return how many there were."""
         if not 0 < limit <= _MOST_ROWS_A_SWEEP:
             raise ConfigurationError(f"limit={limit!r}: give the rows to delete at once, 1 to {_MOST_ROWS_A_SWEEP:,}")
-        return await self._sweep(limit, time.monotonic() + self._timeout)
+        begin_call(self._timeout)
+        return await self._sweep(limit)
 
-    async def _sweep(self, limit: int, end: float) -> int:
+    async def _sweep(self, limit: int) -> int:
         say = self._statements
 
         def work(connection: Connection, _: Executable) -> int:
@@ -165,13 +167,14 @@ class SQLSessionStore(PackedStore):
             keys = sorted(connection.scalars(say.list_expired, {"most": limit}))
             return connection.execute(say.sweep, {"keys": keys}).rowcount if keys else 0
 
-        return await self._run(work, end)
+        return await self._run(work)
 
     async def create_table(self) -> None:
         """Make the table and its index where they are not there yet."""
-        await self._create_table(time.monotonic() + self._timeout)
+        begin_call(self._timeout)
+        await self._create_table()
 
-    async def _create_table(self, end: float) -> None:
+    async def _create_table(self) -> None:
         def work(connection: Connection, _: Executable) -> bool | None:
             try:
                 self._table.create(connection, checkfirst=True)
@@ -184,7 +187,7 @@ class SQLSessionStore(PackedStore):
                 raise
             return True
 
-        await self._run(work, end, in_transaction=False)
+        await self._run(work, in_transaction=False)
 
     async def close(self) -> None:
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
@@ -213,27 +216,27 @@ class SQLSessionStore(PackedStore):
         connection.execute(say.drop_expired, {"key": key})
         return False
 
-    async def _run(self, work: Work[R], end: float, *, in_transaction: bool = True) -> R:
+    async def _run(self, work: Work[R], *, in_transaction: bool = True) -> R:
         try:
-            return await self._try(work, end, may_lock=in_transaction)
+            return await self._try(work, may_lock=in_transaction)
         except (SQLAlchemyError, OSError) as error:
             # What a driver says of a statement shows rows and values, which visitors entrusted to the application.
             cause = None if getattr(error, "statement", None) else error
             raise (StoreDownError if is_down(error) else StoreError)(explain(error)) from cause
 
-    async def _try(self, work: Work[R], end: float, *, may_lock: bool) -> R:
+    async def _try(self, work: Work[R], *, may_lock: bool) -> R:
         may_make_table = self._makes_table
         may_lose = True
         locks = False
         for attempt in itertools.count():
             try:
-                answer = await self._source.run(partial(self._step, work=work, locks=locks), end)
+                answer = await self._source.run(partial(self._step, work=work, locks=locks))
             except DBAPIError as error:
                 if may_make_table and lacks_table(error):
                     may_make_table = False
-                    await self._create_table(end)
+                    await self._create_table()
                     continue
-                if time.monotonic() >= end or not (is_passing(error) or (error.connection_invalidated and may_lose)):
+                if is_over() or not (is_passing(error) or (error.connection_invalidated and may_lose)):
                     raise
                 # With one dead connection the pool drops them all, so the next one is new.
                 may_lose = may_lose and not error.connection_invalidated
@@ -242,7 +245,7 @@ class SQLSessionStore(PackedStore):
                 if answer is not None:
                     return answer
                 locks = may_lock
-                if time.monotonic() >= end:
+                if is_over():
                     break
             # Contention is met with the lock first, and with time after that.
             await step_back(attempt)

@@ -1,0 +1,82 @@
+"""How long a call may wait for its server: of the store's limit, what the calls before it in its request have left."""
+
+import math
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from server_session.exceptions import StoreDownError
+from server_session.stores._base import SessionStore
+from server_session.stores._over import StoreOver
+
+__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+AT_ONCE: Final = 0.05
+"""Seconds within which an answer has come at once: of such a request may have thousands, on a busy machine too."""
+
+# No driver takes 0 for a limit.
+_LEAST: Final = 0.001
+# Who has waited for more than this part of the limit is turned away: what was sent now would hardly be answered.
+_ALL: Final = 0.9
+
+_end: ContextVar[float] = ContextVar("end", default=math.inf)
+_waited: ContextVar[float] = ContextVar("waited", default=0.0)
+
+
+class SpentError(StoreDownError):
+    """The request has waited for as long as it may; of the store it tells nothing."""
+
+
+def begin_call(limit: float) -> None:
+    """Begin a call to a store, which is to be over within these seconds, less those that its request has waited before.
+
+    Raises `SpentError` where that were all of them.
+    """
+    waited = _waited.get()
+    if waited > _ALL * limit:
+        raise SpentError(f"not asked, for calls of the same request have waited {waited:.1f} s for the store")
+    _end.set(monotonic() + limit - waited)
+
+
+def left() -> float:
+    """Return the seconds that the call under way has left, for whatever it waits."""
+    return max(_LEAST, _end.get() - monotonic())
+
+
+def is_over() -> bool:
+    """Tell whether the call under way has none left."""
+    return left() <= _LEAST
+
+
+class OneLimit(StoreOver):
+    """A store as one request asks it: calls that wait, one after the other, have together the limit of one.
+
+    It is given back at the pace of the clock while nothing is waited for: a socket may live for days.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        super().__init__(store)
+        # When the request has its whole limit again.
+        self._whole_at = 0.0
+
+    async def _ask(
+        self,
+        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
+        key: str,
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> R:
+        begun = monotonic()
+        waited = max(0.0, self._whole_at - begun)
+        _waited.set(waited)
+        try:
+            return await call(key, *arguments, **options)
+        finally:
+            _waited.set(0.0)
+            ended = monotonic()
+            if ended - begun > AT_ONCE:
+                self._whole_at = max(self._whole_at, ended + waited + ended - begun)

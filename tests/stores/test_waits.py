@@ -1,0 +1,393 @@
+"""What the calls of one request wait for their store is, all together, the limit of one."""
+
+import asyncio
+import time
+from collections import deque
+from typing import Any, ClassVar
+
+import pymemcache
+import pytest
+import redis
+
+from server_session import MemorySessionStore, Sessions, StoreDownError
+from server_session._colour import Colour, drive
+from server_session.stores import _packed, _waits
+from server_session.stores._base import MISSING, Lifetime
+from server_session.stores._circuit import CircuitStore
+from server_session.stores._files import Files
+from server_session.stores._over import StoreOver
+from server_session.stores._packed import step_back
+from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left
+from server_session.stores.file import FileSessionStore
+from server_session.stores.memcached import MemcachedSessionStore
+from server_session.stores.redis import RedisSessionStore
+from server_session.stores.redis._pipeline import Pipeline
+from server_session.testing import StoreContract, YieldingStore
+from tests.trials.worker import Awaiting, Blocking
+from tests.visitors import Clock
+
+KEY = "k" * 24
+LIMIT = 20.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which it is counted what calls have left."""
+    clock = Clock()
+    monkeypatch.setattr(_waits, "monotonic", clock)
+    return clock
+
+
+class Slow(StoreOver):
+    """A store whose server takes its time: a call is answered after that, or given up where it has less left."""
+
+    colour = Colour.BLOCKS
+
+    def __init__(self, clock: Clock, seconds: float = 0.0) -> None:
+        super().__init__(MemorySessionStore())
+        self.colour = type(self).colour
+        self.clock = clock
+        self.seconds = seconds
+        self.asked = 0
+
+    async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
+        begin_call(LIMIT)
+        self.asked += 1
+        self.clock.advance(min(self.seconds, left()))
+        if left() < AT_ONCE:
+            raise StoreDownError("no answer")
+        return await call(key, *arguments, **options)
+
+
+class SlowAwaiting(Slow):
+    colour = Colour.AWAITS
+
+
+class TestOneLimitContract(StoreContract):
+    clock_steps_back = True
+
+    def make_store(self):
+        self.clock = Clock()
+        return OneLimit(YieldingStore(MemorySessionStore(clock=self.clock)))
+
+    def advance(self, seconds):
+        self.clock.advance(seconds)
+
+
+def read(store: OneLimit) -> object:
+    return drive(store.get(KEY, {}))
+
+
+def test_calls_that_are_slow_and_answered_leave_the_next_one_less(clock):
+    beneath = Slow(clock, LIMIT / 3)
+    store, begun = OneLimit(beneath), clock()
+    assert [read(store), read(store)] == [MISSING] * 2
+    beneath.seconds = LIMIT
+    with pytest.raises(StoreDownError, match="no answer"):
+        read(store)
+    assert clock() - begun <= LIMIT + 0.01
+
+
+def test_who_has_waited_for_it_all_is_turned_away_at_once(clock):
+    beneath = Slow(clock, LIMIT)
+    store = OneLimit(beneath)
+    with pytest.raises(StoreDownError, match="no answer"):
+        read(store)
+    asked, now = beneath.asked, clock()
+    with pytest.raises(StoreDownError, match=r"not asked, for calls of the same request have waited 20\.0 s"):
+        read(store)
+    assert (beneath.asked, clock()) == (asked, now)
+
+
+def test_it_says_nothing_of_the_store_to_others(clock):
+    beneath = Slow(clock, LIMIT)
+    circuit = CircuitStore(beneath, clock)
+    store = OneLimit(circuit)
+    with pytest.raises(StoreDownError, match="no answer"):
+        read(store)
+    failed = circuit.failed
+    with pytest.raises(StoreDownError, match="not asked"):
+        drive(store.get("o" * 24, {}))
+    assert circuit.failed == failed
+
+
+def test_another_request_has_a_limit_of_its_own(clock):
+    beneath = Slow(clock, LIMIT)
+    with pytest.raises(StoreDownError):
+        read(OneLimit(beneath))
+    beneath.seconds = LIMIT / 2
+    assert read(OneLimit(beneath)) is MISSING
+
+
+def test_answers_that_come_at_once_cost_nothing_however_many_they_are(clock):
+    beneath = Slow(clock, AT_ONCE / 2)
+    store = OneLimit(beneath)
+    assert {read(store) for _ in range(1000)} == {MISSING}
+    beneath.seconds = 0.9 * LIMIT
+    assert read(store) is MISSING
+
+
+def test_what_was_waited_is_given_back_with_the_time(clock):
+    beneath = Slow(clock, LIMIT)
+    store = OneLimit(beneath)
+    with pytest.raises(StoreDownError):
+        read(store)
+    clock.advance(LIMIT)
+    beneath.seconds = 0.9 * LIMIT
+    assert read(store) is MISSING
+
+
+async def test_calls_that_wait_side_by_side_wait_once(clock):
+    gate = asyncio.Event()
+
+    class Gated(YieldingStore):
+        async def get(self, key, expect, touch=True):
+            begin_call(LIMIT)
+            if not gate.is_set():
+                await gate.wait()
+            return await super().get(key, expect, touch)
+
+    store = OneLimit(Gated(MemorySessionStore()))
+    calls = [asyncio.ensure_future(store.get(KEY, {})) for _ in range(5)]
+    await asyncio.sleep(0)
+    clock.advance(LIMIT / 2)
+    gate.set()
+    assert await asyncio.gather(*calls) == [MISSING] * 5
+    assert await store.get(KEY, {}) is MISSING
+    assert left() == LIMIT / 2
+
+
+# --- requests
+
+STEPS = {
+    "reads": lambda call, request: [lambda: call.get_session_data(request)] * 4,
+    "renewal": lambda call, request: [
+        lambda: call.is_alive(request),
+        lambda: call.get_session_data(request),
+        lambda: call.renew_session(request),
+    ],
+    "update": lambda call, request: [
+        lambda: call.update_session_data(request, lambda data: data.update(n=1)),
+        lambda: call.get_session_data(request),
+    ],
+    "log-in": lambda call, request: [lambda: call.log_in(request, "anna", {"n": 1})],
+    "log-out everywhere": lambda call, _: [lambda: call.destroy_sessions_of("anna")],
+}
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("kind", [Slow, SlowAwaiting])
+async def test_a_request_of_several_slow_calls_is_a_503_within_the_limit(kind, steps, clock):
+    store = kind(clock)
+    sessions = Sessions(session_store=store, max_sessions=3)
+    front = Awaiting(sessions)
+
+    async def found(request):
+        await sessions.log_in(request, "anna", {"n": 0})
+
+    _, [cookie] = await front.serve(None, found)
+    cookie = cookie.partition(";")[0].partition("=")[2]
+    begun, store.seconds = clock(), 0.45 * LIMIT
+
+    async def body(request):
+        for step in STEPS[steps](sessions, request):
+            await step()
+
+    status, _ = await front.serve(cookie, body)
+    assert status == 503
+    assert clock() - begun <= LIMIT + 0.1
+    store.seconds = 0.0
+    clock.advance(60)
+    assert (await front.serve(cookie, body))[0] == 200
+
+
+def test_so_it_is_for_requests_that_block(clock):
+    store = Slow(clock)
+    sessions = Sessions(session_store=store)
+    front = Blocking(sessions)
+
+    async def found(request):
+        sessions.sync.log_in(request, "anna", {"n": 0})
+
+    async def body(request):
+        for _ in range(4):
+            sessions.sync.get_session_data(request)
+
+    _, [cookie] = drive(front.serve(None, found))
+    cookie = cookie.partition(";")[0].partition("=")[2]
+    begun, store.seconds = clock(), 0.45 * LIMIT
+    assert drive(front.serve(cookie, body))[0] == 503
+    assert clock() - begun <= LIMIT + 0.1
+
+
+def test_a_call_with_a_long_limit_is_tried_for_as_long(monkeypatch):
+    paused = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    monkeypatch.setattr(_packed, "pause", pause)
+    for tries in range(5000):
+        drive(step_back(tries))
+    assert max(paused) <= 0.05
+
+
+# --- stores, whose call is several waits
+
+
+class Connection:
+    """To a server that takes its time to be connected to, and never answers."""
+
+    socket_timeout = None
+    health_check_interval = 0
+    _writer: Any = None
+
+    def __init__(self) -> None:
+        self.connected_at = 0.0
+        self.is_asked = asyncio.Event()
+
+    async def connect(self) -> None:
+        self.connected_at = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.01)
+        self._writer = Writer()
+
+    async def can_read(self) -> bool:
+        return False
+
+    can_read_destructive = can_read
+
+    async def check_health(self) -> None:
+        pass
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        self._writer = None
+
+    async def read_response(self, **_: object) -> object:
+        self.is_asked.set()
+        return await asyncio.get_running_loop().create_future()
+
+
+class Writer:
+    written: ClassVar[deque[bytes]] = deque()
+
+    def write(self, text: bytes) -> None:
+        self.written.append(text)
+
+    def is_closing(self) -> bool:
+        return False
+
+    @property
+    def transport(self) -> "Writer":
+        return self
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_began():
+    connection = Connection()
+    pipeline = Pipeline(connection, LIMIT)
+    call = asyncio.ensure_future(pipeline.call([b"PING"]))
+    await connection.is_asked.wait()
+    due, _ = pipeline._trips[0]
+    assert due <= connection.connected_at + LIMIT
+    call.cancel()
+    await asyncio.wait([call])
+    await pipeline.close()
+
+
+async def test_a_call_to_redis_that_has_less_left_than_others_is_given_up_alone(monkeypatch, redis_server):
+    monkeypatch.setattr(_waits, "_ALL", 1.0)
+    store = RedisSessionStore(redis_server.url, timeout=LIMIT)
+    assert await store.get(KEY, {}) is MISSING
+    store._awaiting.args[0].get()._connection.read_response = Connection().read_response
+    patient = asyncio.ensure_future(store.get(KEY, {}))
+    await asyncio.sleep(0)
+    impatient = OneLimit(store)
+    impatient._whole_at = time.monotonic() + LIMIT - 0.01
+    with pytest.raises(StoreDownError, match="TimeoutError"):
+        await impatient.get(KEY, {})
+    assert not patient.done()
+    patient.cancel()
+    await asyncio.wait([patient])
+
+
+def test_a_blocking_call_to_redis_waits_for_the_answer_what_the_connecting_has_left(clock, monkeypatch, redis_server):
+    waits = []
+    connect, read = redis.Connection._connect, redis.Connection.read_response
+
+    def connect_slowly(connection: Any) -> Any:
+        waits.append(connection.socket_connect_timeout)
+        clock.advance(LIMIT / 2)
+        return connect(connection)
+
+    def note(connection: Any, *arguments: Any, **options: Any) -> Any:
+        waits.append(connection._sock.gettimeout())
+        return read(connection, *arguments, **options)
+
+    monkeypatch.setattr(redis.Connection, "_connect", connect_slowly)
+    monkeypatch.setattr(redis.Connection, "read_response", note)
+    store = RedisSessionStore(redis_server.url, timeout=LIMIT)
+    assert drive(store.get(KEY, {})) is MISSING
+    first, *others = waits
+    assert first == pytest.approx(LIMIT)
+    assert max(others) <= LIMIT / 2
+    store._blocking.args[0].disconnect()
+
+
+def test_a_call_to_memcached_waits_for_each_answer_what_the_waits_before_have_left(
+    clock, monkeypatch, memcached_server
+):
+    waits = []
+    connect, gets = pymemcache.Client._connect, pymemcache.Client.gets
+
+    def connect_slowly(client: Any) -> None:
+        waits.append(client.connect_timeout)
+        connect(client)
+        clock.advance(LIMIT / 4)
+
+    def get_slowly(client: Any, *arguments: Any) -> Any:
+        waits.append(client.sock.gettimeout())
+        clock.advance(LIMIT / 4)
+        return gets(client, *arguments)
+
+    def cas(client: Any, *_: Any, **__: Any) -> bool:
+        waits.append(client.sock.gettimeout())
+        return True
+
+    monkeypatch.setattr(pymemcache.Client, "_connect", connect_slowly)
+    monkeypatch.setattr(pymemcache.Client, "gets", get_slowly)
+    monkeypatch.setattr(pymemcache.Client, "cas", cas)
+    store = MemcachedSessionStore(memcached_server.url, timeout=LIMIT)
+    drive(store.set(KEY, {"a": b"1"}, Lifetime(60)))
+    store.close()
+    waits.clear()
+    drive(store.merge(KEY, {"a": b"2"}, (), {}))
+    assert waits == pytest.approx([LIMIT, 0.75 * LIMIT, 0.5 * LIMIT])
+    drive(store.destroy(KEY))
+    store.close()
+
+
+def test_a_call_to_the_files_waits_for_others_as_long_as_one_may_be_it_to_read_and_then_to_write(
+    clock, monkeypatch, tmp_path
+):
+    waits = []
+    read, held = Files.read, Files.held
+
+    def read_slowly(files: Any, file: str, seconds: float) -> Any:
+        waits.append(seconds)
+        clock.advance(LIMIT / 2)
+        return read(files, file, seconds)
+
+    def hold(files: Any, file: str, seconds: float) -> Any:
+        waits.append(seconds)
+        return held(files, file, seconds)
+
+    now = Clock()
+    store = FileSessionStore(tmp_path, timeout=LIMIT, clock=now)
+    drive(store.set(KEY, {"a": b"1"}, Lifetime(60)))
+    now.advance(30)
+    monkeypatch.setattr(Files, "read", read_slowly)
+    monkeypatch.setattr(Files, "held", hold)
+    assert drive(store.get(KEY, {})) == {"a": b"1"}
+    assert waits == [LIMIT, LIMIT / 2]
