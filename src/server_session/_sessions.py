@@ -95,6 +95,9 @@ class Sessions(Functions, Served):
             raise ConfigurationError(_unknown(keyword))
         self.base = self
         self.store = _store(settings.get("session_store"))
+        if (fit := getattr(self.store, "fit", None)) is not None:
+            # A layout of somebody else's, that cannot hold everything.
+            settings = fit(settings)
         self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
         given = settings.get("cookie_handler")

@@ -47,10 +47,12 @@ class Credential:
 
     @classmethod
     def found(cls, selector: str) -> "Credential":
-        """Return a credential of a fresh verifier (240 random bits) under a selector.
+        """Return a credential of a fresh verifier (240 random bits) under a selector; a whole credential as it is.
 
         Raises `StoreError` for a selector, as its `id()` made it, that is not 24 characters of base64url.
         """
+        if (whole := cls.parse(selector)) is not None:
+            return whole
         if is_selector(selector) is None:
             raise StoreError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
         return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))

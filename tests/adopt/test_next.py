@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from tests.adopt.stage import is_credential, shown, site_of
 from tests.attacks.stage import Browser
 from tests.patience import PATIENCE
 
-MODULES = Path(sys.prefix) / "node_modules"
+MODULES = Path(__file__).parents[2] / "js/node_modules"
 DATA = {"user": {"id": 7, "name": "Ada ☕"}, "cart": [1, 2.5, None], "dark": True}
 
 # Its functions, as a page of Next.js calls them: what the request's cookie is, and the cookie that the response sets.
