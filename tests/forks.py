@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from tests.patience import PATIENCE
 
-__all__ = ["in_all_processes"]
+__all__ = ["fork", "in_all_processes"]
 
 
 def in_all_processes(body: Callable[[], object], parents: Callable[[], object]) -> None:
     """Run it in two children at once, and `parents` here meanwhile; what fails in a child fails here."""
-    children = [_fork(body) for _ in range(2)]
+    children = [fork(body) for _ in range(2)]
     try:
         parents()
     finally:
@@ -20,7 +20,8 @@ def in_all_processes(body: Callable[[], object], parents: Callable[[], object]) 
     assert statuses == [0, 0]
 
 
-def _fork(body: Callable[[], object]) -> int:
+def fork(body: Callable[[], object]) -> int:
+    """Run it in a child, which ends with it; return the child's id."""
     child = os.fork()
     if child == 0:
         status = 1

@@ -1,28 +1,27 @@
 """Processes that write through a FileSessionStore and are killed (SIGKILL) at random moments.
 
-Run as a program this file is the writer: it makes the calls of `calls(seed)`, one after another, and after each that
-returned writes a byte to its standard output: the acknowledgement. The test makes the same calls on a plain dict.
+A writer makes the calls of `calls(seed)`, one after another, and after each that returned writes a byte to a pipe:
+the acknowledgement. The test makes the same calls on a plain dict.
 """
 
 import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
 from server_session._colour import drive
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.file import FileSessionStore
+from tests.forks import fork
+from tests.parts import ALL
 
 # What a server or a signal does is the same on every Python.
 pytestmark = [pytest.mark.once, pytest.mark.long]
 
-EVERYTHING = os.environ.get("SERVER_SESSION_ALL") == "1"
-KILLS = 200 if EVERYTHING else 8
+KILLS = 200 if ALL else 8
 
 # The first two share a shard, and with it a lock.
 KEYS = ["AAAA" + "a" * 20, "AAAA" + "b" * 20, "Bcde" + "c" * 20, "wxyz" + "d" * 20]
@@ -72,11 +71,11 @@ def call_on_dict(records, name, key, fields, removed):
     return APPLIED
 
 
-def write(directory, seed, *, durable):
+def write(directory, seed, acknowledge, *, durable):
     store = FileSessionStore(directory, durable=durable)
     for each in calls(seed):
         call(store, *each)
-        os.write(1, b".")
+        os.write(acknowledge, b".")
 
 
 def read_all(store):
@@ -86,20 +85,17 @@ def read_all(store):
 
 def kill_a_writer(directory, seed, *, durable):
     """Start a writer, kill it at a random moment, and return how many calls it acknowledged."""
-    writer = subprocess.Popen(
-        [sys.executable, __file__, directory, str(seed), "durable" * durable],
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        # What is killed tells nothing of what it has covered.
-        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
-    )
-    with writer:
-        first = writer.stdout.read(1)
+    acknowledged, acknowledge = os.pipe()
+    writer = fork(lambda: write(directory, seed, acknowledge, durable=durable))
+    os.close(acknowledge)
+    with os.fdopen(acknowledged, "rb", buffering=0) as pipe:
+        first = pipe.read(1)
         assert first == b"."
         # Between two calls and within each step of one: a call takes some tenths of a millisecond.
         time.sleep(random.Random(seed).uniform(0, 0.02))
-        writer.kill()
-        return len(first) + len(writer.stdout.read())
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+        return len(first) + len(pipe.read())
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -139,7 +135,3 @@ def test_a_writer_that_is_killed_takes_no_lock_with_it(tmp_path):
     for seed in range(3):
         kill_a_writer(tmp_path, 1000 + seed, durable=False)
         assert drive(survivor.merge("AAAA" + "s" * 20, {f"{seed}": b"x"}, [], {})) is APPLIED
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]), int(sys.argv[2]), durable=sys.argv[3] == "durable")
