@@ -1577,6 +1577,12 @@ def test_they_get_it_or_a_503_where_the_store_fails_and_requests_are_cancelled(k
     try_out(type("Machine", (FailingMachine,), {"kind": kind}), FAILING[kind] * (160 if ALL else 1), 30)
 
 
+def long(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark what `scripts/test --all` alone runs."""
+    skipped = pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+    return pytest.mark.once(pytest.mark.drawn(skipped(test)))
+
+
 class OnSQLite(Machine):
     def make_store(self) -> SessionStore:
         directory = self.ends.enter_context(tempfile.TemporaryDirectory())
@@ -1589,15 +1595,13 @@ class FailingOnSQLite(OnSQLite, FailingMachine):
     pass
 
 
-@pytest.mark.once
-@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@long
 @pytest.mark.parametrize("machine", [OnSQLite, FailingOnSQLite])
 def test_they_get_it_over_sqlite(machine: type[Machine]) -> None:
     try_out(machine, 200, 40)
 
 
-@pytest.mark.once
-@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@long
 def test_they_get_it_over_postgresql(postgresql_server: Server) -> None:
     class OnPostgreSQL(Machine):
         def make_store(self) -> SessionStore:
@@ -1609,8 +1613,7 @@ def test_they_get_it_over_postgresql(postgresql_server: Server) -> None:
     try_out(OnPostgreSQL, 100, 40)
 
 
-@pytest.mark.once
-@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@long
 def test_they_get_it_over_redis_whose_clock_nobody_moves(redis_server: Server) -> None:
     import redis
 
@@ -1626,8 +1629,7 @@ def test_they_get_it_over_redis_whose_clock_nobody_moves(redis_server: Server) -
         try_out(OnRedis, 300, 40)
 
 
-@pytest.mark.once
-@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@long
 def test_they_get_it_or_a_503_over_redis_in_bad_weather(redis_server: Server) -> None:
     class OnRedis(BehindProxy):
         clock_moves = False
@@ -1640,8 +1642,7 @@ def test_they_get_it_or_a_503_over_redis_in_bad_weather(redis_server: Server) ->
         try_out(OnRedis, 100, 30)
 
 
-@pytest.mark.once
-@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@long
 def test_they_get_it_or_a_503_over_postgresql_in_bad_weather(postgresql_server: Server) -> None:
     class OnPostgreSQL(BehindProxy):
         def connect(self, port: int, limit: float) -> SessionStore:
