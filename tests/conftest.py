@@ -13,6 +13,7 @@ import pytest
 from server_session import _tries
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
+from server_session.stores.next_server_session import NextServerSessionRedisStore
 from server_session.stores.redis import RedisSessionStore
 from server_session.stores.sql import SQLSessionStore
 from server_session.testing import AdapterContract, StoreContract
@@ -38,7 +39,14 @@ def be_patient() -> None:
 
     A test of a limit gives its own.
     """
-    for store in (FileSessionStore, MemcachedSessionStore, RedisSessionStore, SQLSessionStore):
+    limited = (
+        FileSessionStore,
+        MemcachedSessionStore,
+        NextServerSessionRedisStore,
+        RedisSessionStore,
+        SQLSessionStore,
+    )
+    for store in limited:
         store.__init__.__kwdefaults__["timeout"] = PATIENCE
     _tries.UPDATE_SECONDS = PATIENCE
     StoreContract.patience = AdapterContract.patience = PATIENCE
