@@ -21,7 +21,7 @@ FRAMEWORKS = {
 ROOMS = (
     {"", "testing"},
     FRAMEWORKS,
-    {"adapters", "asgi", "wsgi", "sync"},
+    {"adapters", "asgi", "wsgi", "sync", "otel"},
     {"_sessions", "_functions"},
     {"exchange"},
     {"_api", "_urls"},
@@ -81,7 +81,7 @@ UNASKED = {
         "redis",
         "sqlalchemy",
     ),
-    *("attrs", "cryptography", "hypothesis", "pydantic", "pytest", "python_multipart"),
+    *("attrs", "cryptography", "hypothesis", "opentelemetry", "pydantic", "pytest", "python_multipart"),
 }
 
 

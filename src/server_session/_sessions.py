@@ -13,7 +13,7 @@ from server_session._durations import count_of, seconds_of
 from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
-from server_session._signals import Signal, Signals
+from server_session._signals import Signal, Signals, Telemetry
 from server_session._urls import open_store
 from server_session.csrf.policy import CSRF
 from server_session.exceptions import ConfigurationError, NotConfiguredError
@@ -49,6 +49,7 @@ class Settings(TypedDict, total=False):
     max_bytes: int
     max_fields: int
     on_signal: Callable[[Signal], None] | None
+    telemetry: Telemetry | None
     clock: Callable[[], float]
 
 
@@ -79,6 +80,7 @@ class Sessions(Functions, Served):
             Many small writes of keys that they never read can exceed it, to the first write that knows the whole.
         max_fields: how many keys a session may have; likewise.
         on_signal: called with each `Signal` of a session's life.
+        telemetry: an `OpenTelemetry()` of `server_session.otel`, for metrics and spans.
         clock: seconds since the epoch, for tests.
 
     Raises:
@@ -117,8 +119,14 @@ class Sessions(Functions, Served):
         for name, call in (("on_signal", on_signal), ("clock", clock)):
             if call is not None and not callable(call):
                 raise ConfigurationError(f"{name} is a function, not {call!r}")
+        telemetry = settings.get("telemetry")
+        if telemetry is not None and not _has(telemetry, _TELEMETRY_METHODS):
+            raise ConfigurationError(f"telemetry is an OpenTelemetry() of server_session.otel, not {telemetry!r}")
+        hearers = (on_signal, None if telemetry is None else telemetry.on_signal)
+        signals, codec, csrf = Signals(*filter(None, hearers)), settings.get("codec"), self.csrf
         store = self.store if self.store.colour is Colour.INSTANT else CircuitStore(self.store)
-        signals, codec, csrf = Signals(on_signal), settings.get("codec"), self.csrf
+        if telemetry is not None:
+            store = telemetry.over(store)
         idle, absolute = settings.get("max_age"), settings.get("absolute_max_age", ABSOLUTE_AGE)
         most = settings.get("max_sessions")
         return Policy(
@@ -255,6 +263,7 @@ def _has(given: object, methods: tuple[str, ...]) -> bool:
 
 
 _STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")
+_TELEMETRY_METHODS: Final = ("over", "on_signal")
 _TRANSPORT_METHODS: Final = ("read", "write", "destroy", "is_present", "expire_elsewhere", "bind")
 _HINTS: Final = {
     "secret_key": "nothing is signed, the cookie's value is random: leave it out",
