@@ -1,12 +1,14 @@
-"""Metrics and spans: what is told of calls to the store and of sessions, through Starlette and Flask, and what is not."""
+"""Metrics and spans: what is told of calls to the store and of sessions, through Starlette and Flask, and what not."""
 
 import asyncio
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, get_args
 
 import pytest
@@ -34,6 +36,7 @@ from server_session import (
     SessionStore,
     Signal,
     StoreDownError,
+    _sessions,
 )
 from server_session._colour import Colour, drive
 from server_session._record import DIGEST
@@ -45,6 +48,7 @@ from server_session.stores._base import CONFLICT, Lifetime
 from server_session.stores._circuit import CircuitStore
 from server_session.stores._over import StoreOver
 from server_session.testing import YieldingStore
+from tests.documents import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUE, OWNER, FIELD = "a-value-that-is-the-visitors", "an-owner-by-name", "a-key-that-tells"
@@ -409,6 +413,19 @@ def test_the_board_asks_for_what_prometheus_is_given_and_for_all_of_it():
             assert {event for value in re.findall(r'event=~?"(.*?)"', matchers) for event in value.split("|")} <= EVENTS
         asked |= found.keys()
     assert asked == given.keys()
+
+
+def test_prometheus_is_told_as_documented(monkeypatch):
+    monkeypatch.setattr(_sessions, "_configured", None)
+    module = ModuleType("watched_application")
+    # FastAPI reads an endpoint's annotations there.
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code_of(ROOT / "docs" / "watching.md", "prometheus"), "docs/watching.md", "exec"), module.__dict__)  # noqa: S102 - our own
+    client = TestClient(module.app)
+    assert [client.get("/").json() for _ in range(2)] == ["visit 1", "visit 2"]
+    page = TestClient(module.app).get("/metrics").text
+    assert re.search(r'server_session_events_total\{.*server_session_event="created"\} 1.0', page)
+    assert re.search(r'_duration_seconds_count\{.*db_operation_name="get",.*_outcome="found".*\} 1.0', page)
 
 
 def test_where_it_is_not_set_nothing_stands_over_the_store_and_nobody_hears():
