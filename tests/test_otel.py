@@ -32,6 +32,7 @@ from server_session import (
     ConfigurationError,
     EncryptedCodec,
     MemorySessionStore,
+    Outcome,
     Sessions,
     SessionStore,
     Signal,
@@ -54,6 +55,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VALUE, OWNER, FIELD = "a-value-that-is-the-visitors", "an-owner-by-name", "a-key-that-tells"
 OWN, CROSS = {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "cross-site"}
 EVENTS = frozenset(get_args(Event))
+DOCUMENT = ROOT / "docs" / "watching.md"
 BOARD = json.loads((ROOT / "examples" / "grafana" / "sessions.json").read_text())
 LIFE = Lifetime(1800, 86400)
 STORES = ("memory", "file", pytest.param("redis", marks=pytest.mark.needs("redis-server")))
@@ -405,14 +407,22 @@ def test_the_board_asks_for_what_prometheus_is_given_and_for_all_of_it():
         if sample.name.startswith("server_session") and not sample.name.endswith("_created"):
             given.setdefault(sample.name, {"job"}).update(sample.labels)
     asked: set[str] = set()
+    events: set[str] = set()
     for expression in [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]:
         found = dict(re.findall(r"(server_session_\w+)\{(.*?)\}", expression))
         grouped = {label for labels in re.findall(r"by \((.*?)\)", expression) for label in labels.split(", ")}
         for name, matchers in found.items():
             assert grouped | set(re.findall(r"(\w+)[=!]", matchers)) <= given[name]
-            assert {event for value in re.findall(r'event=~?"(.*?)"', matchers) for event in value.split("|")} <= EVENTS
+            events.update(event for value in re.findall(r'event=~?"(.*?)"', matchers) for event in value.split("|"))
         asked |= found.keys()
     assert asked == given.keys()
+    assert events == EVENTS
+
+
+def test_the_page_says_what_each_event_is():
+    words = set(re.findall(r"`(\w+)`", DOCUMENT.read_text()))
+    assert words >= EVENTS
+    assert words >= {outcome.value for outcome in Outcome}
 
 
 def test_prometheus_is_told_as_documented(monkeypatch):
@@ -420,7 +430,7 @@ def test_prometheus_is_told_as_documented(monkeypatch):
     module = ModuleType("watched_application")
     # FastAPI reads an endpoint's annotations there.
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(code_of(ROOT / "docs" / "watching.md", "prometheus"), "docs/watching.md", "exec"), module.__dict__)  # noqa: S102 - our own
+    exec(compile(code_of(DOCUMENT, "prometheus"), "docs/watching.md", "exec"), module.__dict__)  # noqa: S102 - our own
     client = TestClient(module.app)
     assert [client.get("/").json() for _ in range(2)] == ["visit 1", "visit 2"]
     page = TestClient(module.app).get("/metrics").text
