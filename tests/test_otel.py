@@ -16,10 +16,6 @@ from flask import Flask
 from flask import session as flask_session
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracerProvider, StatusCode
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -50,6 +46,7 @@ from server_session.stores._circuit import CircuitStore
 from server_session.stores._over import StoreOver
 from server_session.testing import YieldingStore
 from tests.documents import code_of
+from tests.telemetry import Told
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUE, OWNER, FIELD = "a-value-that-is-the-visitors", "an-owner-by-name", "a-key-that-tells"
@@ -66,58 +63,6 @@ class Site(NamedTuple):
 
     ask: Callable[..., str]
     cookies: Callable[[], set[str]]
-
-
-class Told:
-    """What an application has reported."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.exporter = InMemorySpanExporter()
-        self.tracers = TracerProvider()
-        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.telemetry = OpenTelemetry(meter_provider=MeterProvider([self.reader]), tracer_provider=self.tracers)
-        self.tracer = self.tracers.get_tracer("a framework's instrumentation")
-
-    def points(self, name: str) -> list[Any]:
-        data = self.reader.get_metrics_data()
-        metrics = [] if data is None else data.resource_metrics[0].scope_metrics[0].metrics
-        return [point for metric in metrics if metric.name == name for point in metric.data.data_points]
-
-    @property
-    def calls(self) -> Mapping[tuple[str, ...], int]:
-        told: Counter[tuple[str, ...]] = Counter()
-        for point in self.points("server_session.store.call.duration"):
-            names = ("db.operation.name", "server_session.outcome")
-            told[tuple(point.attributes[name] for name in names)] += point.count
-        return dict(told)
-
-    @property
-    def errors(self) -> Mapping[str, int]:
-        found = self.points("server_session.store.call.duration")
-        return {p.attributes["error.type"]: p.count for p in found if "error.type" in p.attributes}
-
-    @property
-    def events(self) -> Mapping[str, int]:
-        found = self.points("server_session.events")
-        told: Counter[str] = Counter()
-        for point in found:
-            names = (point.attributes["server_session.event"], point.attributes.get("server_session.reason"))
-            told[" ".join(filter(None, names))] += point.value
-        return dict(told)
-
-    @property
-    def spans(self) -> list[ReadableSpan]:
-        return [span for span in self.exporter.get_finished_spans() if span.name.startswith("session ")]
-
-    @property
-    def requests(self) -> list[ReadableSpan]:
-        return [span for span in self.exporter.get_finished_spans() if not span.name.startswith("session ")]
-
-    @property
-    def text(self) -> str:
-        data = self.reader.get_metrics_data()
-        return "".join(span.to_json() for span in self.spans) + ("" if data is None else data.to_json())
 
 
 @pytest.fixture
