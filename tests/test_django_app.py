@@ -258,6 +258,31 @@ def test_a_log_in_whose_owner_cannot_be_written_logs_nobody_in(script: Any) -> N
         assert (user, who(client)) == ("AnonymousUser", "AnonymousUser")
 
 
+async def test_an_awaited_log_in_that_is_refused_logs_nobody_in(script: Any) -> None:
+    from asgiref.sync import sync_to_async
+    from django.contrib.auth.signals import user_logged_in
+
+    joan = await sync_to_async(user_named)("joan")
+
+    async def refused(request: Any) -> list[str]:
+        async def auser() -> Any:
+            return joan
+
+        # As the awaited log-in of Django 6.0 does it.
+        request.user, request.auser = joan, auser
+        await request.session.aset("_auth_user_id", str(joan.pk))
+        with pytest.raises(TooManySessionsError):
+            await user_logged_in.asend(sender=type(joan), request=request, user=joan)
+        return [str(request.user), str(await request.auser())]
+
+    with serving(MemorySessionStore(), max_sessions=1, at_max_sessions="refuse"):
+        first, client = AsyncClient(), AsyncClient()
+        await first.aforce_login(joan)
+        script(refused)
+        assert (await client.get("/acall")).json() == ["AnonymousUser"] * 2
+        assert (await client.get("/who")).content == b"AnonymousUser"
+
+
 def test_a_log_in_that_meets_the_end_of_all_logs_nobody_in(script: Any) -> None:
     from django.contrib.auth import login
 

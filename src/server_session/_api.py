@@ -313,7 +313,7 @@ async def update_sessions_of(asked: Asked, owner: str, change: Change) -> int:
     changed = 0
     for one in await OwnerIndex(asked.policy).sessions(name):
         try:
-            changed += await SessionById(asked.policy, one.id).update(change)
+            changed += await SessionById(asked.policy.with_one_limit(), one.id).update(change)
         except (ConflictError, LimitError, RecordError) as error:
             # A role that is taken away must go from the others all the same.
             failed.append(error)

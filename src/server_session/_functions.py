@@ -136,7 +136,8 @@ class Functions(_Holder):
         current, stored = options.get(verb.current or ""), None
         if current is not None and current is not False:
             stored = sessions.exchange(resolve(() if current is True else (current,)).request).stored
-        return verb.body(Asked(sessions.policy.with_one_limit(), stored), *arguments, **options)
+        # No limit for them all: how many sessions an owner has nobody knows.
+        return verb.body(Asked(sessions.policy, stored), *arguments, **options)
 
     def open(self, session_id: str) -> OpenedSession:
         """Return the session of this id, as `sessions_of` tells it, without a request. Asks the store nothing.

@@ -609,6 +609,20 @@ class TestLostAnswers:
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
 
+    def test_a_server_that_hangs_when_its_health_is_checked_and_checked_again_is_a_store_error(self, own_server):
+        store = RedisSessionStore(f"{own_server.url}?health_check_interval=1&retry_on_timeout=true", timeout=0.2)
+        assert drive(store.get(KEY, {})) is MISSING
+        (connection,) = store._blocking.args[0]._available_connections
+        connection.next_health_check = 0
+        os.kill(own_server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreDownError, match="no answer from Redis: TimeoutError"):
+                drive(store.get(KEY, {}))
+        finally:
+            os.kill(own_server.pid, signal.SIGCONT)
+        assert drive(store.get(KEY, {})) is MISSING
+        store._blocking.args[0].disconnect()
+
     async def test_an_awaiting_client_of_any_patience_is_given_up_at_the_timeout(self, own_server):
         async with (
             asyncio.timeout(PATIENCE),

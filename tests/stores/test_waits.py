@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pymemcache
 import pytest
 import redis
+from starlette.responses import Response
 
 from server_session import MemorySessionStore, Sessions, StoreDownError
 from server_session._colour import Colour, drive
@@ -23,6 +24,7 @@ from server_session.stores.memcached import MemcachedSessionStore
 from server_session.stores.redis import RedisSessionStore
 from server_session.stores.redis._pipeline import Pipeline
 from server_session.testing import StoreContract, YieldingStore
+from tests.asgi_client import scope_of
 from tests.trials.worker import Awaiting, Blocking
 from tests.visitors import Clock
 
@@ -171,7 +173,6 @@ STEPS = {
         lambda: call.get_session_data(request),
     ],
     "log-in": lambda call, request: [lambda: call.log_in(request, "anna", {"n": 1})],
-    "log-out everywhere": lambda call, _: [lambda: call.destroy_sessions_of("anna")],
 }
 
 
@@ -217,6 +218,29 @@ def test_so_it_is_for_requests_that_block(clock):
     cookie = cookie.partition(";")[0].partition("=")[2]
     begun, store.seconds = clock(), 0.45 * LIMIT
     assert drive(front.serve(cookie, body))[0] == 503
+    assert clock() - begun <= LIMIT + 0.1
+
+
+OF_AN_OWNER = {
+    "listed": lambda call: call.sessions_of("anna", data=True),
+    "changed": lambda call: call.update_sessions_of("anna", lambda data: data.update(role="guest")),
+    "ended": lambda call: call.destroy_sessions_of("anna"),
+}
+
+
+@pytest.mark.parametrize("what", OF_AN_OWNER)
+@pytest.mark.parametrize("kind", [Slow, SlowAwaiting])
+async def test_of_an_owners_sessions_each_has_its_limit_however_many_there_are(kind, what, clock):
+    store = kind(clock)
+    sessions = Sessions(session_store=store)
+    for _ in range(20):
+        await sessions.log_in(scope_of(), Response(), "anna", {"role": "editor"})
+    store.seconds = 0.2 * LIMIT
+    done = await OF_AN_OWNER[what](sessions)
+    assert (len(done) if what == "listed" else done) == 20
+    store.seconds, begun = LIMIT, clock()
+    with pytest.raises(StoreDownError):
+        await OF_AN_OWNER[what](sessions)
     assert clock() - begun <= LIMIT + 0.1
 
 

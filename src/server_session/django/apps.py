@@ -49,5 +49,11 @@ def _name_owner(*, request: HttpRequest | None, user: Any, **_: object) -> None:
 
             for key in (SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY):
                 held.pop(key, None)
-            if hasattr(request, "user"):
-                request.user = AnonymousUser()  # type: ignore[union-attr]
+
+            async def nobody() -> AnonymousUser:
+                return AnonymousUser()
+
+            # From Django 6.0 on the awaited log-in has said it in both.
+            for name, value in (("user", AnonymousUser()), ("auser", nobody)):
+                if hasattr(request, name):
+                    setattr(request, name, value)

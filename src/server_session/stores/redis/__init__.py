@@ -346,14 +346,19 @@ def _limited(pool: Any) -> Any:
 
     class Limited(kind):  # type: ignore[misc, valid-type]
         def connect(self) -> None:
-            for name in ("socket_timeout", "socket_connect_timeout"):
-                setattr(self, name, min(given[name], left()))
+            self.limit()
             super().connect()
 
         def send_command(self, *words: Any, **options: Any) -> None:
-            # redis-py has no public word for it, once it is connected.
-            self._sock.settimeout(min(given["socket_timeout"], left()))
+            self.limit()
             super().send_command(*words, **options)
+
+        def limit(self) -> None:
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                setattr(self, name, min(given[name], left()))
+            # redis-py has no public word for it, once it is connected; a check of its health may have ended it.
+            if self._sock:
+                self._sock.settimeout(self.socket_timeout)
 
     return Limited
 
