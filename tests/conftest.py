@@ -176,13 +176,20 @@ def _serve(app: Any, settings: dict[str, Any]) -> Served:
             finally:
                 is_up.set()
 
-    start = server.startup
+    start, shut = server.startup, server.shutdown
 
     async def startup(*arguments: Any, **keywords: Any) -> None:
         await start(*arguments, **keywords)
         is_up.set()
 
-    server.startup = startup  # type: ignore[method-assign]
+    async def shutdown(*arguments: Any, **keywords: Any) -> None:
+        await shut(*arguments, **keywords)
+        # A browser that is busy, or gone, does not say good-bye by TLS in time.
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+    server.startup, server.shutdown = startup, shutdown  # type: ignore[method-assign]
     thread = Thread(name=f"uvicorn on port {port}", daemon=True)
     thread.start()
 
