@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import queue
 import random
 import re
 import shutil
@@ -141,7 +142,7 @@ def answers(client: redis.Redis) -> bool:
 
 def close(store: RedisSessionStore) -> None:
     """Close the connections of the blocking callers of a store that was made from a URL."""
-    store._blocking.args[0].disconnect()
+    store._blocking.args[0].get().close()
 
 
 async def let_the_loop_run() -> None:
@@ -832,9 +833,9 @@ class Taken(NamedTuple):
 
     waited: list[float]
 
-    def acquire(self, timeout: float) -> bool:
+    def get(self, timeout: float) -> None:
         self.waited.append(timeout)
-        return False
+        raise queue.Empty
 
 
 class TestManyAtOnce:
@@ -876,16 +877,15 @@ class TestManyAtOnce:
     def test_a_read_waits_no_longer_for_a_connection_than_a_write_and_either_within_the_limit(self, redis_server):
         store = RedisSessionStore(redis_server.url, timeout=LIMIT)
         assert drive(store.get(KEY, {})) is MISSING
-        _, places = store._blocking.args
+        connections = store._blocking.args[0].get()
         waited = []
-        free = places.get()
-        places._client = Taken(waited)
+        free, connections._places = connections._places, Taken(waited)
         for call in (lambda: store.get(KEY, {}), lambda: store.merge(KEY, {"a": b"1"}, [], {})):
             with pytest.raises(StoreError, match="more calls at once than connections"):
                 drive(call())
         assert len(waited) == 2
         assert max(waited) <= LIMIT
-        places._client = free
+        connections._places = free
         assert drive(store.get(KEY, {})) is MISSING
 
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
