@@ -288,13 +288,17 @@ async def _ask_cluster_awaiting(clients: Any, name: bytes, command: tuple[bytes,
         return await _ask_cluster(await client.initialize(), name, command)
 
 
-async def _ask_pipeline(pipelines: Any, limit: float, _name: bytes, command: tuple[bytes, ...]) -> Any:
-    pipeline, seconds = pipelines.get(), left()
-    if seconds >= limit - AT_ONCE:
-        # Most calls have their whole limit, which the connection keeps with one timer for many.
-        return await pipeline.call(command)
+def _ask_pipeline(
+    pipelines: ClientOfEachLoop[Pipeline], limit: float, _name: bytes, command: tuple[bytes, ...]
+) -> Awaitable[Any]:
+    call, seconds = pipelines.get().call(command), left()
+    # Most calls have their whole limit, which the connection keeps with one timer for many.
+    return call if seconds > limit - AT_ONCE else _within(seconds, call)
+
+
+async def _within(seconds: float, call: Awaitable[Any]) -> Any:
     async with asyncio.timeout(seconds):
-        return await pipeline.call(command)
+        return await call
 
 
 def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
