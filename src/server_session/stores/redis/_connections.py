@@ -1,11 +1,12 @@
 """The connections to Redis of callers that block: each call has one for itself."""
 
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004
 
+from server_session.stores._clients import free_places
 from server_session.stores._waits import left
 from server_session.stores.redis._pipeline import packed
 
@@ -24,9 +25,7 @@ class Connections:
     def __init__(self, pool: Any) -> None:
         self._kind = _limited(pool)
         self._settings = pool.connection_kwargs
-        self._places: SimpleQueue[None] = SimpleQueue()
-        for _ in range(pool.max_connections):
-            self._places.put(None)
+        self._places = free_places(pool.max_connections)
         # The last one used is the first one taken, so that the others may rest.
         self._free: list[Any] = []
 
