@@ -28,30 +28,26 @@ class StoreOver(SessionStore):
     def id(self) -> str:
         return self._store.id()
 
-    # None of these is a coroutine function: a layer costs a call one coroutine, that of `_ask`.
-
-    def get(
+    async def get(
         self, key: str, expect: Expect, touch: bool = True
-    ) -> Coroutine[Any, Any, Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]]:
-        return self._ask(self._store.get, key, expect, touch)
+    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+        return await self._ask(self._store.get, key, expect, touch)
 
-    def set(
-        self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None
-    ) -> Coroutine[Any, Any, Outcome]:
-        return self._ask(self._store.set, key, fields, lifetime, expect)
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        return await self._ask(self._store.set, key, fields, lifetime, expect)
 
-    def merge(
+    async def merge(
         self,
         key: str,
         changed: Mapping[str, bytes],
         removed: Collection[str],
         expect: Expect,
         lifetime: Lifetime | None = None,
-    ) -> Coroutine[Any, Any, Outcome]:
-        return self._ask(self._store.merge, key, changed, removed, expect, lifetime)
+    ) -> Outcome:
+        return await self._ask(self._store.merge, key, changed, removed, expect, lifetime)
 
-    def destroy(self, key: str) -> Coroutine[Any, Any, bool]:
-        return self._ask(self._store.destroy, key)
+    async def destroy(self, key: str) -> bool:
+        return await self._ask(self._store.destroy, key)
 
     async def _ask(
         self,
