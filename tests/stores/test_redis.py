@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import queue
 import random
 import re
 import shutil
@@ -141,7 +142,7 @@ def answers(client: redis.Redis) -> bool:
 
 def close(store: RedisSessionStore) -> None:
     """Close the connections of the blocking callers of a store that was made from a URL."""
-    store._blocking.args[0].disconnect()
+    store._blocking.args[0].get().close()
 
 
 async def let_the_loop_run() -> None:
@@ -480,10 +481,10 @@ class TestRefusals:
                 await store.get(KEY, {})
             assert "s3cret" not in "".join(traceback.format_exception(failure.value))
 
-        play(kind, own_server.port, body, username="nobody", password="s3cret")
+        play(kind, own_server.port, body, username="nobody", password="s3cret", retry=None)
         with look_at(own_server) as client:
             client.config_set("requirepass", "other")
-            play(kind, own_server.port, body)
+            play(kind, own_server.port, body, retry=None)
 
     @SINGLE
     def test_a_node_of_a_cluster_is_told_from_a_server(self, kind, cluster):
@@ -612,7 +613,7 @@ class TestLostAnswers:
     def test_a_server_that_hangs_when_its_health_is_checked_and_checked_again_is_a_store_error(self, own_server):
         store = RedisSessionStore(f"{own_server.url}?health_check_interval=1&retry_on_timeout=true", timeout=0.2)
         assert drive(store.get(KEY, {})) is MISSING
-        (connection,) = store._blocking.args[0]._available_connections
+        (connection,) = store._blocking.args[0].get()._free
         connection.next_health_check = 0
         os.kill(own_server.pid, signal.SIGSTOP)
         try:
@@ -621,7 +622,7 @@ class TestLostAnswers:
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
         assert drive(store.get(KEY, {})) is MISSING
-        store._blocking.args[0].disconnect()
+        store._blocking.args[0].get().close()
 
     async def test_an_awaiting_client_of_any_patience_is_given_up_at_the_timeout(self, own_server):
         async with (
@@ -846,9 +847,9 @@ class Taken(NamedTuple):
 
     waited: list[float]
 
-    def acquire(self, timeout: float) -> bool:
+    def get(self, timeout: float) -> None:
         self.waited.append(timeout)
-        return False
+        raise queue.Empty
 
 
 class TestManyAtOnce:
@@ -890,16 +891,15 @@ class TestManyAtOnce:
     def test_a_read_waits_no_longer_for_a_connection_than_a_write_and_either_within_the_limit(self, redis_server):
         store = RedisSessionStore(redis_server.url, timeout=LIMIT)
         assert drive(store.get(KEY, {})) is MISSING
-        _, places = store._blocking.args
+        connections = store._blocking.args[0].get()
         waited = []
-        free = places.get()
-        places._client = Taken(waited)
+        free, connections._places = connections._places, Taken(waited)
         for call in (lambda: store.get(KEY, {}), lambda: store.merge(KEY, {"a": b"1"}, [], {})):
             with pytest.raises(StoreError, match="more calls at once than connections"):
                 drive(call())
         assert len(waited) == 2
         assert max(waited) <= LIMIT
-        places._client = free
+        connections._places = free
         assert drive(store.get(KEY, {})) is MISSING
 
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):

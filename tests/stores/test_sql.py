@@ -518,6 +518,7 @@ def test_forked_processes_take_no_answer_of_each_other(
     if store.colour is not Colour.AWAITS:
         drive(found())
         in_all_processes(lambda: drive(look()), lambda: drive(look()))
+        drive(store.close())
         store._source._own.get().dispose()
         return
     with asyncio.Runner() as runner:
@@ -804,12 +805,12 @@ def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(b
 
 def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path: Path) -> None:
     store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=LIMIT)
-    places = store._source._places.get()
-    while places.acquire(blocking=False):
-        pass
+    places = store._source._places.get().free
+    while not places.empty():
+        places.get()
     with pytest.raises(StoreDownError, match="no connection of the pool came free"):
         drive(store.get(store.id(), {}))
-    places.release()
+    places.put(None)
     assert drive(store.get(store.id(), {})) is MISSING
     drive(store.close())
 

@@ -11,9 +11,9 @@ import os
 import random
 import sys
 import time
-from base64 import urlsafe_b64decode
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext, suppress
+from binascii import a2b_base64
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from re import compile as pattern
 from typing import Final, NamedTuple
@@ -31,6 +31,7 @@ from server_session.stores._waits import begin_call, left
 __all__ = ["FileSessionStore", "FileStats"]
 
 _KEY: Final = pattern(r"[A-Za-z0-9_-]{24}")
+_FROM_URL: Final = str.maketrans("-_", "+/")
 
 # A call that founds a session looks at so many files, and one in sixteen of the others: while a call adds one session
 # at most, what has expired and is not yet removed stays a small part of the whole.
@@ -123,7 +124,7 @@ class FileSessionStore(PackedStore):
             # What fails here fails no call: the files are other sessions'. And it comes first, while no lock is held.
             with suppress(OSError, IndexError):
                 self._sweep()
-        with self._failing_clear():
+        try:
             if likely is Likely.LOOKS:
                 now = self._clock()
                 record, decision = _decide(file, self._files.read(file, left()), change, now)
@@ -146,6 +147,8 @@ class FileSessionStore(PackedStore):
                         self._files.change(held, file, found, decision.pack())
                         return decision
                 likely = Likely.WRITES
+        except OSError as error:
+            raise self._failure(error) from error
 
     async def destroy(self, key: str) -> bool:
         """Drop the record, a damaged one too; return whether there was one."""
@@ -153,10 +156,13 @@ class FileSessionStore(PackedStore):
             return await super().destroy(key)
         except RecordError:
             file = self._file(key)
-            with self._failing_clear(), self._files.held(file, left()) as held:
-                if held is not None:
-                    self._files.drop(file)
-                return held is not None
+            try:
+                with self._files.held(file, left()) as held:
+                    if held is not None:
+                        self._files.drop(file)
+                    return held is not None
+            except OSError as error:
+                raise self._failure(error) from error
 
     def stats(self) -> FileStats:
         """Count what the directory holds. It looks at every file, so its time grows with the number of sessions.
@@ -165,25 +171,23 @@ class FileSessionStore(PackedStore):
             StoreError: A folder or a file cannot be read.
         """
         sizes = []
-        with self._failing_clear():
+        try:
             for file in [file for folder in self._files.folders() for file in self._files.inside(folder)]:
                 found = self._files.read(file, self._timeout) if file.endswith(".session") else None
                 if found is not None and not self._is_over(file, found):
                     sizes.append(found.size)
+        except OSError as error:
+            raise self._failure(error) from error
         return FileStats(len(sizes), sum(sizes))
 
-    @contextmanager
-    def _failing_clear(self) -> Generator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(f"the session directory {self._files.directory}: {error}") from error
+    def _failure(self, error: OSError) -> StoreError:
+        return StoreError(f"the session directory {self._files.directory}: {error}")
 
     def _file(self, key: str) -> str:
         # Only a key that is one reaches the file system; so none leads out of the directory.
         if not _KEY.fullmatch(key):
             raise StoreError(f"a session key is 24 characters of base64url, not {key!r:.60}")
-        name = urlsafe_b64decode(key).hex()
+        name = a2b_base64(key.translate(_FROM_URL)).hex()
         return f"{self._files.directory}/{name[:2]}/{name}.session"
 
     def _sweep(self) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import importlib.resources
 import math
 import re
-import threading
 from collections.abc import Awaitable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
@@ -24,7 +23,8 @@ from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._packed import Refusal
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import AT_ONCE, begin_call, left
-from server_session.stores.redis._pipeline import Pipeline
+from server_session.stores.redis._connections import Connections
+from server_session.stores.redis._pipeline import Pipeline, packed
 
 __all__ = ["Client", "RedisSessionStore"]
 
@@ -130,9 +130,8 @@ class RedisSessionStore(SessionStore):
         match client:
             case str():
                 encoding = _pool(redis.ConnectionPool, client, limit, max_connections=_CONNECTIONS)
-                encoding.connection_class = _limited(encoding)
-                places = ClientOfProcess(lambda: threading.BoundedSemaphore(encoding.max_connections), lambda _: None)
-                self._blocking = partial(_ask_in_turn, encoding, places)
+                connections = ClientOfProcess(lambda: Connections(encoding), lambda _: None)
+                self._blocking = partial(_ask_in_turn, connections)
                 if not blocking:
                     pool = _pool(redis.asyncio.ConnectionPool, client, limit)
                     self._awaiting = partial(_ask_pipeline, _pipelines(pool, limit), limit)
@@ -249,21 +248,14 @@ class RedisSessionStore(SessionStore):
 # `execute_command` does.
 
 
-async def _ask_in_turn(pool: Any, places: ClientOfProcess[Any], name: bytes, command: tuple[bytes, ...]) -> Any:
-    # redis-py's own pool that blocks has one limit for all.
-    free = places.get()
-    if not free.acquire(timeout=left()):
-        raise redis.ConnectionError("No connection available.")
-    try:
-        return await _ask(pool, name, command)
-    finally:
-        free.release()
+async def _ask_in_turn(connections: ClientOfProcess[Connections], _name: bytes, command: tuple[bytes, ...]) -> Any:
+    return connections.get().call(command)
 
 
 async def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
     connection = pool.get_connection()
     try:
-        connection.send_command(*command)
+        connection.send_packed_command([packed(command)])
         return connection.read_response()
     finally:
         pool.release(connection)
@@ -296,11 +288,17 @@ async def _ask_cluster_awaiting(clients: Any, name: bytes, command: tuple[bytes,
         return await _ask_cluster(await client.initialize(), name, command)
 
 
-async def _ask_pipeline(pipelines: Any, limit: float, _name: bytes, command: tuple[bytes, ...]) -> Any:
-    pipeline, seconds = pipelines.get(), left()
+def _ask_pipeline(
+    pipelines: ClientOfEachLoop[Pipeline], limit: float, _name: bytes, command: tuple[bytes, ...]
+) -> Awaitable[Any]:
+    call, seconds = pipelines.get().call(command), left()
     # Most calls have their whole limit, which the connection keeps with one timer for many.
-    async with asyncio.timeout(seconds if seconds < limit - AT_ONCE else None):
-        return await pipeline.call(command)
+    return call if seconds > limit - AT_ONCE else _within(seconds, call)
+
+
+async def _within(seconds: float, call: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(seconds):
+        return await call
 
 
 def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
@@ -338,29 +336,6 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     for name in ("socket_timeout", "socket_connect_timeout"):
         seconds_of(name, pool.connection_kwargs[name])
     return pool
-
-
-def _limited(pool: Any) -> Any:
-    """Return the pool's class of connections, whose every wait takes no longer than what its call has left."""
-    kind, given = pool.connection_class, pool.connection_kwargs
-
-    class Limited(kind):  # type: ignore[misc, valid-type]
-        def connect(self) -> None:
-            self.limit()
-            super().connect()
-
-        def send_command(self, *words: Any, **options: Any) -> None:
-            self.limit()
-            super().send_command(*words, **options)
-
-        def limit(self) -> None:
-            for name in ("socket_timeout", "socket_connect_timeout"):
-                setattr(self, name, min(given[name], left()))
-            # redis-py has no public word for it, once it is connected; a check of its health may have ended it.
-            if self._sock:
-                self._sock.settimeout(self.socket_timeout)
-
-    return Limited
 
 
 def _made(kind: Any, url: str, **options: Any) -> Any:
