@@ -1,0 +1,21 @@
+"""What can be wrong with a directory of sessions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from server_session.cli.doctor._disk import look_at_kind, look_at_rights, look_at_room
+from server_session.cli.doctor._findings import Report
+
+__all__ = ["MENDS", "look"]
+
+MENDS: Final[Mapping[str, str]] = {}
+
+
+async def look(store: Any, report: Report) -> None:
+    """Look at the directory, and at the disk that it is on."""
+    directory = Path(store._files.directory)
+    report.facts["durable"] = store._files._durable
+    look_at_rights(directory, report)
+    look_at_room(directory, report)
+    look_at_kind(directory, report)
