@@ -4,11 +4,11 @@ import asyncio
 import importlib
 import pkgutil
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from server_session import cli
 from server_session.cli._opening import Place, close, open_place
 from server_session.cli._output import Answer, show, show_failure
 from server_session.exceptions import ConfigurationError, StoreError
@@ -57,13 +57,14 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of the public modules beside this one."""
-        return sorted(found.name for found in pkgutil.iter_modules(cli.__path__) if not found.name.startswith("_"))
+        beside = pkgutil.iter_modules([str(Path(__file__).parent)])
+        return sorted(found.name for found in beside if not found.name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return what the module of this name has as its `command`."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"{cli.__name__}.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"{__package__}.{cmd_name}").command
         return command
 
 

@@ -29,11 +29,11 @@ async def each_record(sessions: Sessions) -> AsyncIterator[Listed]:
     Raises `ConfigurationError` for a store that cannot list what it holds.
     """
     store: Any = sessions.policy.store
-    if not hasattr(store, "records"):
+    if not hasattr(store, "list_records"):
         raise ConfigurationError(f"a {type(sessions.store).__name__} cannot list what it holds")
     after: str | None = ""
     while after is not None:
-        batch = await store.records(after, _A_BATCH)
+        batch = await store.list_records(after, _A_BATCH)
         for kept in batch.records:
             size = sum(len(name.encode()) + len(value) for name, value in kept.fields.items())
             try:

@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import time
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from server_session._colour import Colour
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
-from server_session.stores._base import Outcome
+from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._files import Files, Found, look
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
 from server_session.stores._parameters import refuse_parameters
@@ -184,6 +184,32 @@ class FileSessionStore(PackedStore):
             # In any order: a further call must not look first at what this one has left.
             files = (file for folder in _shuffled(self._files.folders()) for file in self._files.inside(folder))
             return sum(1 for _ in islice(filter(self._drop_if_over, files), limit))
+
+    async def list_records(self, after: str = "", most: int = 500) -> Batch:
+        """Return some of the records that live, by the names of their files; see `Listing.list_records`."""
+        begin_call(self._timeout)
+        found: list[Kept] = []
+        unreadable: list[str] = []
+        with self._failing_clear():
+            for folder in sorted(self._files.folders()):
+                if os.path.basename(folder) < after[: len("00")]:  # noqa: PTH119 - paths are text here
+                    continue
+                for file in sorted(self._files.inside(folder)):
+                    name, _, ending = os.path.basename(file).partition(".")  # noqa: PTH119
+                    if ending != "session" or name <= after:
+                        continue
+                    if len(found) + len(unreadable) >= most:
+                        return Batch(found, unreadable, after)
+                    after = name
+                    key = urlsafe_b64encode(bytes.fromhex(name)).decode("ascii")
+                    try:
+                        kept = await self.read_record(key)
+                    except RecordError:
+                        unreadable.append(key)
+                    else:
+                        if isinstance(kept, Kept):
+                            found.append(kept)
+        return Batch(found, unreadable, None)
 
     @contextmanager
     def _failing_clear(self) -> Generator[None]:
