@@ -35,7 +35,7 @@ class Command(click.Command):
         as_json = ctx.params.pop("as_json")
         try:
             answer: Answer = super().invoke(ctx)
-        except ConfigurationError as error:
+        except (ConfigurationError, click.UsageError) as error:
             show_failure("usage", str(error), as_json=as_json)
             ctx.exit(USAGE)
         except StoreError as error:

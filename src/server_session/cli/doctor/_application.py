@@ -12,11 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from server_session._cookies import CookieHandler
 from server_session._sessions import Sessions, configured
+from server_session.cli._opening import close
 from server_session.cli.doctor import _store
 from server_session.cli.doctor._findings import Report, Severity
-from server_session.exceptions import ConfigurationError, NotConfiguredError, SessionError
+from server_session.exceptions import NotConfiguredError, SessionError
 from server_session.stores._base import SessionStore
 from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.memory import MemorySessionStore
@@ -27,7 +30,10 @@ _DAY: Final = 86_400.0
 # Beyond it memcached takes an expiry for a moment by its own clock.
 _MEMCACHED_DAYS: Final = 30
 # What lies within an application, be it a middleware around another or a router with applications.
-_WITHIN: Final = ("app", "wsgi_app", "asgi_app", "application", "middleware_stack", "mounts", "routes", "extensions")
+_WITHIN: Final = (
+    *("app", "wsgi_app", "asgi_app", "application", "middleware_stack"),
+    *("mounts", "routes", "extensions", "plugins", "_plugins"),
+)
 _MOST_WITHIN: Final = 1000
 _PROXIES: Final = ("werkzeug.middleware.proxy_fix.ProxyFix", "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware")
 _OTHER_SESSIONS: Final = "starlette.middleware.sessions.SessionMiddleware"
@@ -40,13 +46,13 @@ _KEY_BYTES: Final = 32
 
 
 async def examine_application(name: str) -> Report:
-    """Return what is wrong with an application, `module:attribute`; raises `ConfigurationError` where there is none."""
+    """Return what is wrong with an application, `module:attribute`; raises `UsageError` where there is none."""
     report = Report(name)
     try:
         given = _imported(name)
         sessions = given if isinstance(given, SessionStore) else _sessions_of(given)
     except NotConfiguredError:
-        raise ConfigurationError(
+        raise click.UsageError(
             f"no sessions were found in {name}: name the Sessions(...) itself, or the application that has them"
         ) from None
     except SessionError as error:
@@ -56,7 +62,9 @@ async def examine_application(name: str) -> Report:
         return report
     if isinstance(sessions, Sessions):
         _look_at(sessions, [*_within(given)], report)
-    await _store.examine(sessions.store if isinstance(sessions, Sessions) else sessions, report)
+    store = sessions.store if isinstance(sessions, Sessions) else sessions
+    await _store.examine(store, report)
+    await close(store)
     return report
 
 
@@ -70,10 +78,10 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if not module.startswith(str(error.name)):
             raise
-        raise ConfigurationError(f"there is no module {module!r}, seen from {Path.cwd()}") from None
+        raise click.UsageError(f"there is no module {module!r}, seen from {Path.cwd()}") from None
     for attribute in attributes.split("."):
         if not hasattr(found, attribute):
-            raise ConfigurationError(f"{module} has no {attribute!r}")
+            raise click.UsageError(f"{module} has no {attribute!r}")
         found = getattr(found, attribute)
     return found
 
@@ -108,7 +116,7 @@ def _within(application: Any) -> Iterator[Any]:
             continue
         seen.add(id(each))
         yield each
-        if isinstance(each, list | tuple | dict):
+        if isinstance(each, list | tuple | dict | frozenset):
             ahead += each.values() if isinstance(each, dict) else each
             continue
         if _is(each, "starlette.applications.Starlette") and each.middleware_stack is None:

@@ -39,10 +39,10 @@ async def look(store: Any, report: Report) -> None:
     report.facts["server"] = said.get("redis_version", "")
     _look_at_memory(said, report)
     _look_at_role(said, report)
-    saves: Any = None
+    schedule = None
     with suppress(StoreError):
-        saves = await _ask(store, b"CONFIG", b"GET", b"save")
-    _look_at_disk(said, saves, report)
+        schedule = _text_of(await _ask(store, b"CONFIG", b"GET", b"save"))
+    _look_at_disk(said, schedule, report)
 
 
 def _look_at_memory(said: dict[str, str], report: Report) -> None:
@@ -66,14 +66,13 @@ def _look_at_role(said: dict[str, str], report: Report) -> None:
         report.find("replica", Severity.ERROR, what, mend)
 
 
-def _look_at_disk(said: dict[str, str], saves: Any, report: Report) -> None:
+def _look_at_disk(said: dict[str, str], schedule: str | None, report: Report) -> None:
     has_log = said.get("aof_enabled") == "1"
     if "err" in (said.get("rdb_last_bgsave_status"), said.get("aof_last_write_status")):
         report.find("cannot_save", Severity.ERROR, "its last attempt to write to its disk failed", MENDS["disk_full"])
-    report.facts["persistence"] = "log" if has_log else "unknown" if saves is None else "snapshots"
-    if has_log or saves is None:
+    report.facts["persistence"] = "log" if has_log else "unknown" if schedule is None else "snapshots"
+    if has_log or schedule is None:
         return
-    schedule = saves["save"] if isinstance(saves, dict) else saves[1].decode()
     mend = "CONFIG SET appendonly yes, then CONFIG REWRITE"
     if schedule:
         report.find(
@@ -95,6 +94,12 @@ def _look_at_disk(said: dict[str, str], saves: Any, report: Report) -> None:
 
 async def _ask(store: Any, *words: bytes) -> Any:
     return await store._send(store._begin("doctor"), *words)
+
+
+def _text_of(setting: Any) -> str:
+    """Return the one value that CONFIG GET says, as a list or, by a newer protocol, as a mapping."""
+    value = next(iter(setting.values())) if isinstance(setting, dict) else setting[1]
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _read(said: Any) -> dict[str, str]:
