@@ -203,7 +203,8 @@ app = ProxyFix(flask)
             "falcon = App()\napp = ServerSession(falcon, renew_on=())\n"
         ),
         (
-            "from pyramid.config import Configurator\nconfig = Configurator(settings={'server_session.renew_on': '[]'})\n"
+            "from pyramid.config import Configurator\n"
+            "config = Configurator(settings={'server_session.renew_on': '[]'})\n"
             "config.include('server_session.pyramid')\napp = config.make_wsgi_app()\n"
         ),
         "from aiohttp.web import Application\nconfigure(renew_on=())\napp = Application()\n",

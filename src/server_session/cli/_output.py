@@ -1,9 +1,9 @@
 """What the commands print: text for people, one JSON object for programs, and nothing that opens a session."""
 
 import json
+import re
 import sys
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -54,16 +54,11 @@ def plain(text: str, style: str = "") -> Text:
 def shown_url(url: str) -> str:
     """Return what may be shown of a URL: no user, no password, no parameter."""
     scheme, _, rest = url.partition(":")
-    # A password that was not written as it must be can stand anywhere before an @.
-    where = rest.partition("?")[0].partition("#")[0].rpartition("@")[2]
-    if "@" not in rest:
-        return f"{scheme}:{where}"
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        host = None
-    return f"{scheme}://{where}" if host and "@" not in rest.partition("?")[2] else f"{scheme}:…"
+    where = re.split("[?#]", rest)[0]
+    if "@" in rest[len(where) :]:
+        # A password was not written as it must be, and nobody can tell where it ends.
+        return f"{scheme}:…"
+    return f"{scheme}://{where.rpartition('@')[2]}" if where.startswith("//") and "@" in where else f"{scheme}:{where}"
 
 
 def progress(what: str) -> Progress:
