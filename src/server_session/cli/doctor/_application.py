@@ -282,7 +282,6 @@ def _look_at_life(sessions: Sessions, report: Report) -> None:
             else "sessions are in the memory of one process: when it starts anew everybody is logged out",
             "session_store='file:DIR' for several processes of one machine; Redis or a database for several machines",
         )
-    longest = max(policy.idle, policy.absolute or 0.0)
     if type(store).__name__ == "MemcachedSessionStore" and policy.idle > _MEMCACHED_DAYS * _DAY:
         report.find(
             "long_for_memcached",
@@ -313,7 +312,6 @@ def _look_at_life(sessions: Sessions, report: Report) -> None:
             "another may have given him (session fixation)",
             "leave renew_on out, or log in by log_in(…)",
         )
-    report.facts["longest_seconds"] = longest
 
 
 def _look_at_keys(store: Any, report: Report) -> None:
