@@ -35,7 +35,7 @@ async def command(sessions: Sessions, owner: str, with_values: bool) -> Answer:
         found.append(told)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("id", "created", "last seen", "address", "user agent", *(["values"] if with_values else [])):
-        table.add_column(column, overflow="fold", min_width=24 if column == "id" else None)
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     for told in found:
         seen = [told["id"], *(told[name][:16].replace("T", " ") for name in ("created", "last_seen"))]
         values = [json.dumps(told["values"])] if with_values else []
