@@ -12,6 +12,7 @@ import server_session
 from server_session import _sessions
 from tests.cli.conftest import Ran, Run
 from tests.cli.test_doctor_stores import assert_found, found
+from tests.parts import ALL
 
 Examine = Callable[[str], Ran]
 
@@ -178,40 +179,59 @@ app = ProxyFix(flask)
     assert "ProxyFix" in found(ran)["no_origin"]["what"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        (
-            "from fastapi import FastAPI\nfrom server_session.fastapi import SessionMiddleware\n"
-            "app = FastAPI()\napp.add_middleware(SessionMiddleware, renew_on=())\n"
-        ),
-        "from server_session.asgi import SessionMiddleware\napp = SessionMiddleware(print, renew_on=())\n",
-        (
-            "from quart import Quart\nfrom server_session.quart import ServerSession\n"
-            "app = Quart('shop')\nServerSession(app, renew_on=())\n"
-        ),
-        (
-            "from sanic import Sanic\nfrom server_session.sanic import ServerSession\n"
-            "Sanic.test_mode = True\napp = Sanic('doctored')\nServerSession(app, renew_on=())\n"
-        ),
-        (
-            "from litestar import Litestar\nfrom server_session.litestar import ServerSession\n"
-            "app = Litestar([], plugins=[ServerSession(renew_on=())])\n"
-        ),
-        (
-            "from falcon import App\nfrom server_session.falcon import ServerSession\n"
-            "falcon = App()\napp = ServerSession(falcon, renew_on=())\n"
-        ),
-        (
-            "from pyramid.config import Configurator\n"
-            "config = Configurator(settings={'server_session.renew_on': '[]'})\n"
-            "config.include('server_session.pyramid')\napp = config.make_wsgi_app()\n"
-        ),
-        "from aiohttp.web import Application\nconfigure(renew_on=())\napp = Application()\n",
-        "class Shop:\n    app = Sessions(renew_on=())\nimport types\napp = Shop().app\n",
-    ],
-    ids=["fastapi", "asgi", "quart", "sanic", "litestar", "falcon", "pyramid", "configured", "sessions"],
-)
+# An application that has sessions without a renewal, by how it comes by them.
+APPLICATIONS = {
+    "fastapi": """
+from fastapi import FastAPI
+from server_session.fastapi import SessionMiddleware
+app = FastAPI()
+app.add_middleware(SessionMiddleware, renew_on=())
+""",
+    "asgi": """
+from server_session.asgi import SessionMiddleware
+app = SessionMiddleware(print, renew_on=())
+""",
+    "falcon": """
+from falcon import App
+from server_session.falcon import ServerSession
+app = ServerSession(App(), renew_on=())
+""",
+    "aiohttp": """
+from aiohttp.web import Application
+configure(renew_on=())
+app = Application()
+""",
+}
+# Their imports take long.
+HEAVY = {
+    "quart": """
+from quart import Quart
+from server_session.quart import ServerSession
+app = Quart("shop")
+ServerSession(app, renew_on=())
+""",
+    "sanic": """
+from sanic import Sanic
+from server_session.sanic import ServerSession
+Sanic.test_mode = True
+app = Sanic("doctored")
+ServerSession(app, renew_on=())
+""",
+    "litestar": """
+from litestar import Litestar
+from server_session.litestar import ServerSession
+app = Litestar([], plugins=[ServerSession(renew_on=())])
+""",
+    "pyramid": """
+from pyramid.config import Configurator
+config = Configurator(settings={"server_session.renew_on": "[]"})
+config.include("server_session.pyramid")
+app = config.make_wsgi_app()
+""",
+}
+
+
+@pytest.mark.parametrize("text", (found_by := APPLICATIONS | (HEAVY if ALL else {})).values(), ids=found_by)
 def test_the_sessions_of_an_application_are_found(examine: Examine, text: str) -> None:
     assert "no_renewal" in found(examine(text))
 
