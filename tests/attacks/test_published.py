@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import quote
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import django
 import flask
 import pytest
 from hypothesis import given, settings
@@ -52,6 +51,7 @@ from tests.attacks.stage import (
     timed_site,
     victim_at,
 )
+from tests.django_site.project import set_up
 from tests.parts import ALL
 from tests.patience import PATIENCE
 from tests.visitors import Watched
@@ -323,10 +323,7 @@ def test_cve_2023_30861_no_cache_keeps_a_response_that_sets_the_cookie(interface
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_SITE_DATABASE", str(tmp_path_factory.mktemp("django") / "site.sqlite3"))
-        patch.setenv("DJANGO_SETTINGS_MODULE", "tests.django_site.settings")
-        django.setup()
+    set_up(tmp_path_factory.mktemp("django"))
 
 
 DJANGO_MIDDLEWARE = [

@@ -246,6 +246,26 @@ app = RedisSessionStore(redis.asyncio.Redis.from_url({url!r}))
     assert_found(examine(text), "not_persistent", "appendonly yes", "warning")
 
 
+def test_a_store_of_another_layout_is_read_and_not_written_to(examine: Examine, redis_server: object) -> None:
+    url = getattr(redis_server, "url", "")
+    ran = examine(f"app = Sessions(session_store='next-server-session+{url}', csrf=None)\n")
+    assert "no_csrf" in found(ran)
+    assert "answer_milliseconds" in ran.data["reports"][0]["facts"]
+
+
+def test_a_store_of_one_s_own_is_asked_and_written_to(examine: Examine) -> None:
+    text = """
+from server_session import MemorySessionStore
+
+class Forgetful(MemorySessionStore):
+    async def merge(self, key, changed, removed, expect, lifetime=None):
+        return APPLIED
+
+app = Forgetful()
+"""
+    assert_found(examine(text), "wrong_answers", "server_session.testing")
+
+
 @pytest.mark.parametrize(
     "name, said",
     [

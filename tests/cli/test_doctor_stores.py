@@ -230,9 +230,7 @@ def test_a_directory_that_cannot_be_written_to(run: Run, tmp_path: Path) -> None
     # For root too, whom no mode keeps out: a file stands where a folder would.
     for first in range(256):
         (tmp_path / "sessions" / f"{first:02x}").touch()
-    ran = run("doctor", f"file:{tmp_path}/sessions", "--json")
-    assert "refused" in found(ran)
-    assert ran.code == 1
+    assert_found(run("doctor", f"file:{tmp_path}/sessions", "--json"), "directory", "may make, read and write")
 
 
 def test_a_directory_that_others_may_look_into(run: Run, tmp_path: Path) -> None:

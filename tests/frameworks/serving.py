@@ -174,7 +174,7 @@ def hypercorn_serves(app: Any) -> Iterator[int]:
 
 @contextmanager
 def waitress_serves(app: Any, *, threads: int = 8) -> Iterator[int]:
-    from waitress import create_server
+    from waitress import create_server, wasyncore
 
     server = create_server(app, host="127.0.0.1", port=0, threads=threads, clear_untrusted_proxy_headers=True)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -182,6 +182,7 @@ def waitress_serves(app: Any, *, threads: int = 8) -> Iterator[int]:
     try:
         yield server.effective_port
     finally:
-        server.task_dispatcher.shutdown()
-        server.close()
+        # In its own thread, which else waits for sockets that are closed.
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
         thread.join(PATIENCE)
+        server.task_dispatcher.shutdown()

@@ -41,7 +41,10 @@ def open_bare(place: Place) -> SessionStore:
     """Return the store at a place, as it holds its records. Raises `ConfigurationError`, `StoreDownError`."""
     kind, _ = kind_of(place.url)
     if kind not in _SETTINGS:
-        raise ConfigurationError(f"a store of {kind} belongs to its process alone, and cannot be looked at from here")
+        raise ConfigurationError(
+            f"a store of {kind} cannot be looked at from here: it belongs to its process alone, or its layout is not ours. "
+            "An application that has it can: server-session doctor module:attribute"
+        )
     settings: dict[str, Any] = {"timeout": place.timeout}
     for name in ("prefix", "table"):
         given = getattr(place, name)
@@ -104,8 +107,8 @@ def _keys(file: str | None) -> list[str]:
 def _require_database(url: str) -> None:
     """Refuse a file of SQLite that is not there; to connect would make it."""
     scheme, _, path = url.partition(":///")
-    if scheme.lower().startswith("sqlite") and not path.startswith("file:"):
-        _require(path.partition("?")[0], "there is no such database")
+    if scheme.lower().startswith("sqlite"):
+        _require(path.partition("?")[0].removeprefix("file:"), "there is no such database")
 
 
 def _require(path: str, otherwise: str) -> None:

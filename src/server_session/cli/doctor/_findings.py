@@ -41,6 +41,8 @@ class Report:
         self.subject = subject
         self.known = known or {}
         """By code, what the store's own errors say of a mend."""
+        self.otherwise = ("refused", "look for the reason in the server's own log")
+        """The code and the mend of an error that is not known."""
         self.facts: dict[str, Any] = {}
         self.findings: list[Finding] = []
         self.is_unreachable = False
@@ -58,8 +60,8 @@ class Report:
         if isinstance(error, StoreDownError):
             self.is_unreachable = True
         if code is None:
-            code = "unreachable" if self.is_unreachable else "refused"
-            what, mend = text, "does it run, there? Look at host and port, and at its log"
+            down = ("unreachable", "does it run, there? Look at host and port, and at its log")
+            what, (code, mend) = text, down if self.is_unreachable else self.otherwise
         self.find(code, Severity.ERROR, what + (f" (it said: {said}" if said else ""), mend)
 
     def compare_clocks(self, there: float, before: float, resolution: float = 0.0) -> None:

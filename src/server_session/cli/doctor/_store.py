@@ -3,19 +3,21 @@
 import importlib
 import ipaddress
 import time
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from server_session._urls import kind_of
 from server_session.cli._opening import Place, close, open_bare
 from server_session.cli._output import shown_url
 from server_session.cli.doctor._findings import Report, Severity
+from server_session.cli.doctor.file import OTHERWISE
 from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, Lifetime, SessionStore
 
 __all__ = ["examine", "examine_place"]
 
 _STORES: Final = "server_session.stores."
+_LOOKED_INTO: Final = ("file", "memcached", "redis", "sql")
 _READS: Final = 5
 _SLOW: Final = 0.25
 _BRIEFLY: Final = Lifetime(10.0, 10.0)
@@ -40,7 +42,8 @@ async def examine_place(place: Place) -> Report:
         if kind != "file":
             raise
         report.is_unreachable = True
-        report.find("directory", Severity.ERROR, str(error), "give a directory that this user may make and write to")
+        code, mend = OTHERWISE
+        report.find(code, Severity.ERROR, str(error), mend)
         return report
     try:
         await examine(store, report)
@@ -51,16 +54,16 @@ async def examine_place(place: Place) -> Report:
 
 async def examine(store: SessionStore, report: Report) -> None:
     """Look at a store."""
-    module = type(store).__module__
-    if not module.startswith(_STORES):
-        report.facts["store"] = type(store).__name__
-        looks: Any = None
-    else:
-        kind = module.removeprefix(_STORES).partition(".")[0]
-        report.facts["store"] = kind
-        looks = None if kind == "memory" else importlib.import_module(f"{__package__}.{kind}")
-        report.known = {} if looks is None else looks.MENDS
-    for step in (_read, *(() if looks is None else (looks.look,)), _write):
+    module, looks = type(store).__module__, None
+    kind = module.removeprefix(_STORES).partition(".")[0] if module.startswith(_STORES) else type(store).__name__
+    report.facts["store"] = kind
+    if kind in _LOOKED_INTO:
+        looks = importlib.import_module(f"{__package__}.{kind}")
+        report.known, report.otherwise = looks.MENDS, getattr(looks, "OTHERWISE", report.otherwise)
+    steps = [_read, *(() if looks is None else (looks.look,))]
+    # A layout that is another's has no place for a record of the doctor's.
+    steps += [] if hasattr(store, "fit") else [_write]
+    for step in steps:
         try:
             await step(store, report)
         except StoreError as error:
