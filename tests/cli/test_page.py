@@ -8,7 +8,7 @@ import pytest
 
 from server_session import cli
 from server_session.cli._commands import Commands
-from server_session.cli.doctor import file, memcached
+from server_session.cli.doctor import file
 from server_session.stores.redis import MENDS as REDIS_MENDS
 from server_session.stores.sql._errors import MENDS as SQL_MENDS
 from tests.cli.page import PAGE
@@ -35,12 +35,6 @@ def test_each_code_of_a_finding_is_in_the_page_and_each_in_the_page_is_one() -> 
     written = {
         code for source in sources.glob("*.py") for code in re.findall(r"find\(\s*\"(\w+)\"", source.read_text())
     }
-    codes = (
-        written
-        | REDIS_MENDS.keys()
-        | SQL_MENDS.keys()
-        | memcached.MENDS.keys()
-        | {"refused", "unreachable", file.OTHERWISE[0]}
-    )
+    codes = written | REDIS_MENDS.keys() | SQL_MENDS.keys() | {"refused", "unreachable", file.OTHERWISE[0]}
     rows = re.findall(r"^\| (`[^|]+) \|", PAGE.read_text().partition("| code | what is wrong |")[2], re.MULTILINE)
     assert {code for row in rows for code in re.findall(r"`(\w+)`", row)} == codes

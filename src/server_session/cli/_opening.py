@@ -42,8 +42,8 @@ def open_bare(place: Place) -> SessionStore:
     kind, _ = kind_of(place.url)
     if kind not in _SETTINGS:
         raise ConfigurationError(
-            f"a store of {kind} cannot be looked at from here: it belongs to its process alone, or its layout is not ours. "
-            "An application that has it can: server-session doctor module:attribute"
+            f"a store of {kind} cannot be looked at from here: it belongs to its process alone, or its layout is not "
+            "ours. An application that has it can: server-session doctor module:attribute"
         )
     settings: dict[str, Any] = {"timeout": place.timeout}
     for name in ("prefix", "table"):

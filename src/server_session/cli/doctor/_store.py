@@ -59,7 +59,7 @@ async def examine(store: SessionStore, report: Report) -> None:
     report.facts["store"] = kind
     if kind in _LOOKED_INTO:
         looks = importlib.import_module(f"{__package__}.{kind}")
-        report.known, report.otherwise = looks.MENDS, getattr(looks, "OTHERWISE", report.otherwise)
+        report.known, report.otherwise = getattr(looks, "MENDS", {}), getattr(looks, "OTHERWISE", report.otherwise)
     steps = [_read, *(() if looks is None else (looks.look,))]
     # A layout that is another's has no place for a record of the doctor's.
     steps += [] if hasattr(store, "fit") else [_write]

@@ -1,15 +1,13 @@
 """What can be wrong with a directory of sessions."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from server_session.cli.doctor._disk import look_at_kind, look_at_rights, look_at_room
 from server_session.cli.doctor._findings import Report
 
-__all__ = ["MENDS", "OTHERWISE", "look"]
+__all__ = ["OTHERWISE", "look"]
 
-MENDS: Final[Mapping[str, str]] = {}
 OTHERWISE: Final = ("directory", "give a directory that this user may make, read and write to")
 """The code and the mend of whatever the system refuses there."""
 

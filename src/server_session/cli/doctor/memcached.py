@@ -1,15 +1,12 @@
 """What can be wrong with a memcached."""
 
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from server_session.cli.doctor._findings import Report, Severity
 from server_session.stores._waits import begin_call
 
-__all__ = ["MENDS", "look"]
-
-MENDS: Final[Mapping[str, str]] = {}
+__all__ = ["look"]
 
 
 async def look(store: Any, report: Report) -> None:
