@@ -38,6 +38,7 @@ from tests.forks import in_all_processes
 from tests.parts import ALL, need
 from tests.patience import LIMIT, PATIENCE, wait_until
 from tests.redis_sets import SERVICE, join, look_at, start_cluster, start_node, start_watched
+from tests.stores.listings import Listings
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -175,7 +176,7 @@ def play(kind: str, port: int, body: Callable[[RedisSessionStore], Coroutine[Any
             drive(body(RedisSessionStore(client)))
 
 
-class OverAServer(StoreContract):
+class OverAServer(Listings, StoreContract):
     second = 0.05
     kind: ClassVar[str]
     options: ClassVar[dict[str, Any]]
@@ -322,6 +323,22 @@ class TestRecords:
             assert drive(one.set(key, {"a": b"1"}, LONG)) is APPLIED
             assert drive(other.get(key, {})) is MISSING
             assert drive(other.get(f"shop:é:{key}", {})) == {"a": b"1"}
+
+    def test_it_lists_the_records_of_its_prefix_alone_and_names_what_it_cannot_read(self, redis_server):
+        with redis.Redis(port=redis_server.port) as client:
+            one, other, longer = (
+                RedisSessionStore(client, prefix=prefix) for prefix in ("s[*]?\\:", "s*", "s[*]?\\:t:")
+            )
+            key, foreign, text = (one.id() for _ in range(3))
+            for store in (one, other, longer):
+                assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
+            client.hset(f"s[*]?\\:{foreign}", "a", "1")
+            client.set(f"s[*]?\\:{text}", "1")
+            batch = drive(one.list_records("", 100_000))
+            assert [kept.key for kept in batch.records] == [key]
+            assert set(batch.unreadable) == {foreign, text}
+            with pytest.raises(RecordError):
+                drive(one.read_record(foreign))
 
     @EACH
     def test_thousands_of_fields_go_in_one_call(self, kind, cluster, redis_server):

@@ -30,6 +30,7 @@ from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
 from tests.parts import ALL
 from tests.patience import LIMIT, PATIENCE, wait_until
+from tests.stores.listings import Listings
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.once
 LIFE = Lifetime(1000.0)
 
 
-class SQLContract(StoreContract):
+class SQLContract(Listings, StoreContract):
     """The contract over a URL, with a clock of the test's own."""
 
     clock_steps_back = True
@@ -1102,6 +1103,7 @@ def test_a_damaged_row_is_an_error_and_no_absent_session(tmp_path: Path) -> None
         for call in (store.get(key, {}), store.merge(key, {}, (), {})):
             with pytest.raises(RecordError):
                 await call
+        assert (await store.list_records()).unreadable == [key]
         assert await store.destroy(key)
 
     run(SQLSessionStore(engine, create_table=True), body)
