@@ -22,7 +22,7 @@ ROOMS = (
     {"", "testing"},
     FRAMEWORKS,
     {"adapters", "asgi", "wsgi", "sync"},
-    {"_sessions", "_functions"},
+    {"_sessions", "_functions", "migration"},
     {"exchange"},
     {"_api", "_urls"},
     {"_verbs", "_convert"},
