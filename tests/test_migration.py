@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import textwrap
 from base64 import urlsafe_b64decode
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+import server_session
 from server_session import migration
 from server_session._colour import Colour, drive
 from server_session._record import ENDED, LONGEST, STAMP
@@ -19,9 +22,11 @@ from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
 from server_session.stores.sql import SQLSessionStore
 from server_session.testing import StoreContract, YieldingStore
+from tests.documents import code_of
 from tests.interleavings import HOUR, Play, Shelf, Stage, explore, stroll
 from tests.visitors import Browser, Clock, Site
 
+PAGE = Path(__file__).parents[1] / "docs" / "moving-stores.md"
 KEY = "k" * 24
 ALL_OF_THEM = os.environ.get("SERVER_SESSION_ALL") == "1"
 TAKES_LONG = pytest.mark.skipif(not ALL_OF_THEM, reason="takes long: SERVER_SESSION_ALL=1 runs it")
@@ -204,7 +209,7 @@ def end(moves):
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("old", "other"),
+    "old, other",
     [
         pytest.param(Shelf(), BEFORE, id="none, before"),
         pytest.param(old_with(LIST), BEFORE, id="one, before"),
@@ -229,7 +234,7 @@ def test_a_list_founded_in_both_stores_at_once_is_one_list(old, other):
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("founder", "ender"),
+    "founder, ender",
     [
         (NOW, NOW),
         (BEFORE, BEFORE),
@@ -364,3 +369,10 @@ def test_an_evicting_store_takes_no_owners_lists_and_what_cannot_be_read_stays(t
 def test_a_store_that_cannot_list_is_no_source():
     with pytest.raises(ConfigurationError, match="cannot list"):
         asyncio.run(migrate("memcached://127.0.0.1:1", "memory:"))
+
+
+def test_the_documented_line_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_session._sessions, "_configured", None)
+    code = textwrap.dedent(code_of(PAGE, "before")).replace("/var/lib/shop", str(tmp_path))
+    exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102 - our own
+    assert server_session._sessions.configured().store.colour is Colour.BLOCKS
