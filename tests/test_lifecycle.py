@@ -962,6 +962,17 @@ async def test_setting_does_not_flush_the_mapping(browser):
     assert await data_of(browser) == {"a": 1, "b": 2, "mine": 1}
 
 
+async def test_a_function_puts_back_into_the_mapping_what_that_had_taken_out(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1, "b": 2}))
+    visit = browser.request()
+    session = await visit.load()
+    del session["a"]
+    await visit.merge({"a": 1})
+    assert session == {"a": 1, "b": 2}
+    await visit.commit()
+    assert await data_of(browser) == {"a": 1, "b": 2}
+
+
 async def test_what_a_function_brings_in_leaves_a_nested_object_in_place(browser):
     await send(browser, lambda visit: visit.merge({"cart": [0]}))
     visit = browser.request()

@@ -13,6 +13,7 @@ import pytest
 from starlette.responses import Response
 
 from server_session import ConfigurationError, CookieHandler, MemorySessionStore, NotFreshError, Sessions
+from server_session._owners import OwnerIndex
 from server_session._record import LIFE, Life
 from server_session._tokens import Credential
 from server_session.asgi import SessionMiddleware
@@ -369,7 +370,7 @@ async def test_a_session_that_was_given_a_later_deadline_does_not_outlive_its_ow
         await send(Browser(site), FOUNDED_ANEW["log_in"])
     site.clock.advance((100 - others) * DAY - 1)
     assert await data_of(browser) == {"user": "ada"}
-    assert await site.policy.owners.destroy("ada") == 1
+    assert await OwnerIndex(site.policy).destroy("ada") == 1
     assert await data_of(browser) == {}
 
 

@@ -11,7 +11,6 @@ import asyncio
 import copy
 import enum
 import itertools
-import os
 import tempfile
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack, suppress
@@ -38,7 +37,7 @@ from server_session import (
 )
 from server_session._codec import decode_fields
 from server_session._colour import Colour, drive
-from server_session._owners import _listed
+from server_session._owners import OwnerIndex, _listed
 from server_session._policy import Policy
 from server_session._record import (
     AS_CONFIGURED,
@@ -52,7 +51,7 @@ from server_session._record import (
     user_fields,
 )
 from server_session._tokens import Credential, TokenState, issue_token, junk_token, read_token
-from server_session.kernel import form_tokens
+from server_session.kernel import stored
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Fields, Outcome, SessionStore
@@ -62,12 +61,10 @@ from server_session.stores.redis import RedisSessionStore
 from server_session.stores.sql import SQLSessionStore
 from server_session.testing import YieldingStore
 from tests.faults.proxy import Proxy, Weather
-from tests.parts import QUICK
+from tests.parts import ALL
 from tests.patience import PATIENCE, wait_until
 from tests.servers import Server
 from tests.visitors import EVERY_STORE, Browser, Clock, Site, make_store
-
-EVERYTHING = os.environ.get("SERVER_SESSION_ALL") == "1"
 
 IDLE, ABSOLUTE, MINUTE = 1000, 4000, 60
 TOKENS_AT_MOST = 3
@@ -699,14 +696,14 @@ class Calls:
 
     async def sessions_of(self, visit: StoredSession, owner: str) -> Any:
         current = await visit.living_selector()
-        listed = await self.policy.owners.sessions(owner, current)
+        listed = await OwnerIndex(self.policy).sessions(owner, current)
         return [(one.id, one.created.timestamp(), one.is_current) for one in listed]
 
     async def destroy_sessions_of(
         self, visit: StoredSession, owner: str, only: str | None, spares_its_own: bool
     ) -> Any:
         kept = await visit.living_selector() if spares_its_own else None
-        return await self.policy.owners.destroy(owner, only=only, but=kept)
+        return await OwnerIndex(self.policy).destroy(owner, only=only, but=kept)
 
 
 DESIGNED = (NotFreshError, ResponseStartedError, TooManySessionsError)
@@ -817,7 +814,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ends = ExitStack()
-        self.ends.enter_context(mock.patch.object(form_tokens, "_OUTSTANDING_AT_MOST", TOKENS_AT_MOST))
+        self.ends.enter_context(mock.patch.object(stored, "_OUTSTANDING_AT_MOST", TOKENS_AT_MOST))
         self.clock = Clock()
         self.schedule: list[int] = []
         self.store = self.make_store()
@@ -1170,14 +1167,14 @@ class Machine(RuleBasedStateMachine):
         assert decode_fields(user_fields(fields)) == session.data
         assert (OWNER in fields) == (session.owner is not None)
         assert (time_of(fields, AUTHENTICATED) if AUTHENTICATED in fields else None) == session.authenticated
-        names = [form_tokens._name(token.nonce) for one in session.outstanding if (token := read_token(one))]
+        names = [stored._name(token.nonce) for one in session.outstanding if (token := read_token(one))]
         assert outstanding_of(fields) == names
 
     @invariant()
     def the_owners_lists_are_the_sessions_that_live(self) -> None:
         for owner in self.owners:
             # Without the tidying that the public call does.
-            owners = self.aside.policy.owners
+            owners = OwnerIndex(self.aside.policy)
             answers = self.run(owners._look(owner, _listed(self.run(owners._index(owner)))))
             living = [selector for selector, answer in answers.items() if isinstance(answer, dict)]
             assert living == [one.id for one in self.world.living_of(owner)]
@@ -1330,7 +1327,7 @@ class FailingMachine(Machine):
             return self.issued[-1]
 
         self.ends.enter_context(mock.patch.object(Credential, "found", noted))
-        self.ends.enter_context(mock.patch.object(form_tokens, "issue_token", noted_token))
+        self.ends.enter_context(mock.patch.object(stored, "issue_token", noted_token))
 
     def stand_before(self, store: SessionStore) -> SessionStore:
         self.failing = Failing(self.reach(store))
@@ -1406,7 +1403,7 @@ class FailingMachine(Machine):
         return {
             key: (owner, since)
             for owner in self.owners
-            for since, key in _listed(await self.aside.policy.owners._index(owner))
+            for since, key in _listed(await OwnerIndex(self.aside.policy)._index(owner))
             if key not in world.sessions and await self.store.get(key, {}, False) is MISSING
         }
 
@@ -1560,26 +1557,24 @@ def try_out(machine: type[Machine], examples: int, steps: int) -> None:
     machine.TestCase().runTest()
 
 
-# What two or three seconds suffice for.
-EXAMPLES = {"memory": 60, "yielding memory": 40, "file": 12, "sealed memory": 40}
+# What a second or two suffice for.
+EXAMPLES = {"memory": 15, "yielding memory": 10, "file": 3, "sealed memory": 10}
 
 
 @pytest.mark.drawn
 @pytest.mark.parametrize("kind", EVERY_STORE)
 def test_visitors_thief_and_administrator_get_what_the_design_promises_over(kind: str) -> None:
     base = YieldingMachine if kind.startswith("yielding") else Machine
-    examples = EXAMPLES[kind] * 40 if EVERYTHING else EXAMPLES[kind] // (4 if QUICK else 1)
-    try_out(type("Machine", (base,), {"kind": kind}), examples, 30)
+    try_out(type("Machine", (base,), {"kind": kind}), EXAMPLES[kind] * (160 if ALL else 1), 30)
 
 
-FAILING = {"memory": 40, "yielding memory": 25, **({"file": 10} if EVERYTHING else {})}
+FAILING = {"memory": 10, "yielding memory": 6, **({"file": 3} if ALL else {})}
 
 
 @pytest.mark.drawn
 @pytest.mark.parametrize("kind", FAILING)
 def test_they_get_it_or_a_503_where_the_store_fails_and_requests_are_cancelled(kind: str) -> None:
-    examples = FAILING[kind] * 40 if EVERYTHING else FAILING[kind] // (4 if QUICK else 1)
-    try_out(type("Machine", (FailingMachine,), {"kind": kind}), examples, 30)
+    try_out(type("Machine", (FailingMachine,), {"kind": kind}), FAILING[kind] * (160 if ALL else 1), 30)
 
 
 class OnSQLite(Machine):
@@ -1595,14 +1590,14 @@ class FailingOnSQLite(OnSQLite, FailingMachine):
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 @pytest.mark.parametrize("machine", [OnSQLite, FailingOnSQLite])
 def test_they_get_it_over_sqlite(machine: type[Machine]) -> None:
     try_out(machine, 200, 40)
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_over_postgresql(postgresql_server: Server) -> None:
     class OnPostgreSQL(Machine):
         def make_store(self) -> SessionStore:
@@ -1615,7 +1610,7 @@ def test_they_get_it_over_postgresql(postgresql_server: Server) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_over_redis_whose_clock_nobody_moves(redis_server: Server) -> None:
     import redis
 
@@ -1632,7 +1627,7 @@ def test_they_get_it_over_redis_whose_clock_nobody_moves(redis_server: Server) -
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_or_a_503_over_redis_in_bad_weather(redis_server: Server) -> None:
     class OnRedis(BehindProxy):
         clock_moves = False
@@ -1646,7 +1641,7 @@ def test_they_get_it_or_a_503_over_redis_in_bad_weather(redis_server: Server) ->
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_or_a_503_over_postgresql_in_bad_weather(postgresql_server: Server) -> None:
     class OnPostgreSQL(BehindProxy):
         def connect(self, port: int, limit: float) -> SessionStore:
@@ -1677,7 +1672,7 @@ def test_a_log_in_by_a_request_whose_cookie_was_swapped_long_ago_lets_no_more_se
     clock.advance(MINUTE + 1)
     # It is not entitled to end the session that it had, so that one counts.
     assert drive(late.replace({}, "ada"))
-    assert len(drive(policy.owners.sessions("ada"))) == 1
+    assert len(drive(OwnerIndex(policy).sessions("ada"))) == 1
 
 
 def test_a_session_that_is_only_asked_for_what_it_has_not_was_seen_all_the_same() -> None:
@@ -1689,5 +1684,5 @@ def test_a_session_that_is_only_asked_for_what_it_has_not_was_seen_all_the_same(
         clock.advance(100)
         # The flash that is not there, on every page.
         assert drive(made_by(policy, first.cookie_value).pluck("flash")) is None
-    (seen,) = drive(policy.owners.sessions("ada"))
+    (seen,) = drive(OwnerIndex(policy).sessions("ada"))
     assert clock() - seen.last_seen.timestamp() <= MINUTE + 1

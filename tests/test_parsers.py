@@ -7,7 +7,6 @@ check of a request over both interfaces.
 import base64
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from server_session import CSRF, MemorySessionStore, NotFreshError, Sessions, St
 from server_session._codec import encode_value
 from server_session._colour import drive
 from server_session._cookies import CookieHandler
-from server_session._owners import _key_of
+from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
 from server_session._record import (
     AUTHENTICATED,
@@ -44,11 +43,11 @@ from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiReques
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
-from tests.parts import QUICK
+from tests.parts import ALL, QUICK
 from tests.visitors import Clock
 
 # The long form draws more, the quick one fewer.
-MANY = 5000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 30 if QUICK else 100
+MANY = 5000 if ALL else 30 if QUICK else 100
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 many = settings(max_examples=MANY, deadline=None)
@@ -425,7 +424,9 @@ async def log_in(scene: Scene) -> object:
 
 async def list_sessions(scene: Scene) -> object:
     own = scene.cookie[:24]
-    return [one for one in await scene.policy.owners.sessions(OWNERS_NAME, own) if one.id == own and not one.is_current]
+    return [
+        one for one in await OwnerIndex(scene.policy).sessions(OWNERS_NAME, own) if one.id == own and not one.is_current
+    ]
 
 
 Call = Callable[[Scene], Coroutine[Any, Any, object]]
@@ -450,7 +451,7 @@ CALLS: dict[str, tuple[Call, tuple[object, ...]]] = {
     "require fresh": (lambda scene: scene.visit().require_fresh(60), (None,)),
     "is alive": (lambda scene: scene.visit().is_alive(), (True, False)),
     "sessions of": (list_sessions, ([],)),
-    "destroy sessions of": (lambda scene: scene.policy.owners.destroy(OWNERS_NAME), (0, 1, 2, 3)),
+    "destroy sessions of": (lambda scene: OwnerIndex(scene.policy).destroy(OWNERS_NAME), (0, 1, 2, 3)),
 }
 
 

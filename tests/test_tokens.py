@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from server_session import StoreError
 from server_session._tokens import (
     Credential,
     issue_token,
@@ -73,7 +74,7 @@ def test_each_session_gets_a_verifier_of_its_own_under_the_selector_that_was_giv
 
 @pytest.mark.parametrize("selector", ["", "s" * 23, "s" * 25, "s" * 23 + "\n", "s" * 23 + "/", "s" * 23 + "é"])
 def test_a_selector_that_is_not_24_characters_of_base64url_is_refused_and_not_repeated(selector):
-    with pytest.raises(ValueError, match="24 characters of base64url") as caught:
+    with pytest.raises(StoreError, match="24 characters of base64url") as caught:
         Credential.found(selector)
     assert not selector or selector not in str(caught.value)
 

@@ -5,20 +5,34 @@ now), `request`, `request, response` (no middleware is needed), or a context obj
 `.request`/`.response`. What is no carrier raises `CarrierError`, which is a `TypeError`. A store that does not answer
 raises `StoreError`; nothing is ever taken for an empty session.
 
-A body is called with the request's session where a caller has the carrier, or with what is `Asked` of an owner's.
+A body is called with the request's session where a caller has the carrier, with the one that was opened where an id
+names it, or with what is `Asked` of an owner's.
 Nobody calls what stands here: `_functions` makes the functions of it, in both colours.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
 
 from server_session._convert import convert
 from server_session._durations import seconds_of
-from server_session._health import Health, probe
-from server_session._owners import OwnedSession
+from server_session._owners import OwnedSession, OwnerIndex
 from server_session._record import Life
-from server_session._verbs import Asked, about_owner, about_store, by_carrier, data_of, flag_of, owner_of, scope_of
+from server_session._verbs import (
+    Asked,
+    Change,
+    by_id,
+    change_of,
+    data_of,
+    flag_of,
+    name_of,
+    owner_of,
+    scope_of,
+    verb,
+)
+from server_session.exceptions import ConflictError, LimitError, RecordError, SessionError, StoreError
+from server_session.kernel.by_id import SessionById
 from server_session.kernel.stored import StoredSession
 
 __all__ = [
@@ -36,21 +50,35 @@ __all__ = [
     "sessions_of",
     "set_session_data",
     "update_session_data",
+    "update_sessions_of",
     "validate_csrf_token",
 ]
 
 T = TypeVar("T")
-Change: TypeAlias = Callable[[dict[str, Any]], None]
 Data: TypeAlias = Mapping[str, object]
 Duration: TypeAlias = float | timedelta
 TokenScope: TypeAlias = tuple[str, str]
+
+
+class Health(NamedTuple):
+    """What `health` found; true where the store answers."""
+
+    answers: bool
+    """Whether the store answers."""
+    seconds: float
+    """How long it took to answer, or to fail."""
+    why: str
+    """What it failed by, in words of ours, that name no host; empty where it answers."""
+
+    def __bool__(self) -> bool:
+        return self.answers
 
 
 @overload
 async def get_session_data(*carrier: object, touch: bool = True) -> dict[str, Any]: ...
 @overload
 async def get_session_data(*carrier: object, as_type: type[T], touch: bool = True) -> T: ...
-@by_carrier()
+@verb()
 async def get_session_data(session: StoredSession, *carrier: object, as_type: Any = None, touch: bool = True) -> Any:
     """Return the session's current data; `{}` without a session.
 
@@ -63,7 +91,7 @@ async def get_session_data(session: StoredSession, *carrier: object, as_type: An
     return data if as_type is None else convert(data, as_type)
 
 
-@by_carrier()
+@verb()
 async def is_alive(session: StoredSession, *carrier: object) -> bool:
     """Tell whether the session lives: there is one, and it was not destroyed, renewed elsewhere or expired.
 
@@ -78,7 +106,7 @@ async def set_session_data(data: Data, /) -> bool: ...
 async def set_session_data(request: object, data: Data, /) -> bool: ...
 @overload
 async def set_session_data(request: object, response: object, data: Data, /) -> bool: ...
-@by_carrier("data")
+@verb("data")
 async def set_session_data(session: StoredSession, *arguments: Any) -> bool:
     """Merge top-level keys into the session, atomically; make a session and its cookie if there is none.
 
@@ -96,7 +124,7 @@ async def update_session_data(change: Change, /) -> bool: ...
 async def update_session_data(request: object, change: Change, /) -> bool: ...
 @overload
 async def update_session_data(request: object, response: object, change: Change, /) -> bool: ...
-@by_carrier("change")
+@verb("change")
 async def update_session_data(session: StoredSession, *arguments: Any) -> bool:
     """Change the data by a function of the data: a cart, a counter.
 
@@ -105,9 +133,7 @@ async def update_session_data(session: StoredSession, *arguments: Any) -> bool:
     So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
     """
     (change,) = arguments
-    if not callable(change):
-        raise TypeError(f"update_session_data takes a function of the data, not {type(change).__name__!r}")
-    return await session.update(change)
+    return await session.update(change_of("update_session_data", change))
 
 
 @overload
@@ -116,7 +142,7 @@ async def replace_session_data(data: Data, /, *, in_place: bool = False) -> bool
 async def replace_session_data(request: object, data: Data, /, *, in_place: bool = False) -> bool: ...
 @overload
 async def replace_session_data(request: object, response: object, data: Data, /, *, in_place: bool = False) -> bool: ...
-@by_carrier("data")
+@verb("data")
 async def replace_session_data(session: StoredSession, *arguments: Any, in_place: bool = False) -> bool:
     """Replace all data, for a log-in: found a session under a new cookie, and end the old one.
 
@@ -132,7 +158,7 @@ async def log_in(owner: str, data: Data = ..., /) -> bool: ...
 async def log_in(request: object, owner: str, data: Data = ..., /) -> bool: ...
 @overload
 async def log_in(request: object, response: object, owner: str, data: Data = ..., /) -> bool: ...
-@by_carrier("owner", "data")
+@verb("owner", "data")
 async def log_in(session: StoredSession, *arguments: Any) -> bool:
     """Replace all data as `replace_session_data` does, and record whose session it is and that they logged in.
 
@@ -157,17 +183,15 @@ async def pluck_session_property(name: str, /, *, as_type: type[T]) -> T | None:
 async def pluck_session_property(request: object, name: str, /, *, as_type: type[T]) -> T | None: ...
 @overload
 async def pluck_session_property(request: object, response: object, name: str, /, *, as_type: type[T]) -> T | None: ...
-@by_carrier("name")
+@verb("name")
 async def pluck_session_property(session: StoredSession, *arguments: Any, as_type: Any = None) -> Any:
     """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
     (name,) = arguments
-    if not isinstance(name, str):
-        raise TypeError(f"pluck_session_property takes the name of a key, not {type(name).__name__!r}")
-    value = await session.pluck(name)
+    value = await session.pluck(name_of("pluck_session_property", name))
     return value if as_type is None or value is None else convert(value, as_type, name)
 
 
-@by_carrier()
+@verb()
 async def destroy_session(session: StoredSession, *carrier: object) -> bool:
     """End the session and expire its cookie: log-out. Return whether there was one to end.
 
@@ -176,7 +200,7 @@ async def destroy_session(session: StoredSession, *carrier: object) -> bool:
     return await session.destroy()
 
 
-@by_carrier()
+@verb()
 async def renew_session(  # noqa: D417 - the session is the carrier's
     session: StoredSession,
     *carrier: object,
@@ -220,7 +244,7 @@ async def require_fresh(max_age: Duration, /) -> None: ...
 async def require_fresh(request: object, max_age: Duration, /) -> None: ...
 @overload
 async def require_fresh(request: object, response: object, max_age: Duration, /) -> None: ...
-@by_carrier("max_age")
+@verb("max_age")
 async def require_fresh(session: StoredSession, *arguments: Any) -> None:
     """Raise `NotFreshError` unless the user logged in within `max_age`, in seconds or as a timedelta.
 
@@ -233,7 +257,7 @@ async def require_fresh(session: StoredSession, *arguments: Any) -> None:
     await session.require_fresh(seconds_of("max_age", *arguments))
 
 
-@by_carrier()
+@verb()
 async def get_csrf_token(session: StoredSession, *carrier: object, scope: TokenScope | None = None) -> str:
     """Return a fresh CSRF token for a form; make a session if there is none.
 
@@ -251,7 +275,7 @@ async def validate_csrf_token(request: object, token: object, /, *, scope: Token
 async def validate_csrf_token(
     request: object, response: object, token: object, /, *, scope: TokenScope | None = None
 ) -> bool: ...
-@by_carrier("token")
+@verb("token")
 async def validate_csrf_token(session: StoredSession, *arguments: Any, scope: TokenScope | None = None) -> bool:
     """Tell whether a CSRF token was issued to this session, for this scope, and the session lives.
 
@@ -261,18 +285,44 @@ async def validate_csrf_token(session: StoredSession, *arguments: Any, scope: To
     return isinstance(token, str) and await session.has_csrf_token(token, scope_of(scope))
 
 
-@about_owner("current")
-async def sessions_of(asked: Asked, owner: str, *, current: object = None) -> list[OwnedSession]:
+@verb(current="current")
+async def sessions_of(asked: Asked, owner: str, *, current: object = None, data: bool = False) -> list[OwnedSession]:
     """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
 
     Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
     a call more), and with `device_details` configured the user agent and the address that logged in.
-    `current` is a request, or True for the one that is being served; its session has `is_current`.
+    `current` is a request, or True for the one that is being served; its session has `is_current`. With `data` each
+    brings its data too. None of this restarts an idle clock.
     """
-    return await asked.policy.owners.sessions(owner_of("sessions_of", owner), await asked.selector())
+    with_data = flag_of("sessions_of", "data", data)
+    return await OwnerIndex(asked.policy).sessions(
+        owner_of("sessions_of", owner), await asked.selector(), data=with_data
+    )
 
 
-@about_owner("except_current")
+@verb(current="")
+async def update_sessions_of(asked: Asked, owner: str, change: Change) -> int:
+    """Change the data of all sessions of an owner that live ("role changed"); return of how many.
+
+    Each is changed as `update_session_data` changes one, by itself: where one cannot be (`ConflictError`, `LimitError`,
+    `RecordError`) that is raised when all the others are. A log-in that is under way is not changed: write first to
+    where log-ins read it from.
+    """
+    name, change = owner_of("update_sessions_of", owner), change_of("update_sessions_of", change)
+    failed: list[SessionError] = []
+    changed = 0
+    for one in await OwnerIndex(asked.policy).sessions(name):
+        try:
+            changed += await SessionById(asked.policy, one.id).update(change)
+        except (ConflictError, LimitError, RecordError) as error:
+            # A role that is taken away must go from the others all the same.
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return changed
+
+
+@verb(current="except_current")
 async def destroy_sessions_of(
     asked: Asked, owner: str, *, except_current: object = None, only: str | None = None
 ) -> int:
@@ -282,10 +332,10 @@ async def destroy_sessions_of(
     `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
     """
     kept = await asked.selector()
-    return await asked.policy.owners.destroy(owner_of("destroy_sessions_of", owner), only=only, but=kept)
+    return await OwnerIndex(asked.policy).destroy(owner_of("destroy_sessions_of", owner), only=only, but=kept)
 
 
-@about_store
+@verb(current="")
 async def health(asked: Asked) -> Health:
     """Return whether the store answers, and in how many seconds, for a load balancer's probe.
 
@@ -294,4 +344,46 @@ async def health(asked: Asked) -> Health:
     been down for a while, this does too, or is the one call that asks it again. Whether the store takes writes it does
     not say: a full one may still be read.
     """
-    return await probe(asked.policy.store)
+    store, start, why = asked.policy.store, time.perf_counter(), ""
+    try:
+        await store.get(store.id(), {}, False)
+    except StoreError as error:
+        # What the server said may name hosts, users and databases: that is for the log.
+        why = str(error).partition(" (it said: ")[0]
+    return Health(not why, time.perf_counter() - start, why)
+
+
+# --- of one session, opened by its id
+
+
+@by_id("get")
+async def get_by_id(session: StoredSession) -> dict[str, Any]:
+    """Return the session's data; `{}` if it has ended. Does not restart the idle clock."""
+    return await session.get()
+
+
+@by_id("set")
+async def set_by_id(session: StoredSession, data: Data, /) -> bool:
+    """Merge top-level keys into the session, atomically, as `set_session_data` does."""
+    return await session.merge(data_of("set", data))
+
+
+@by_id("update")
+async def update_by_id(session: StoredSession, change: Change, /) -> bool:
+    """Change the data by a function of the data, as `update_session_data` does.
+
+    One that changes nothing writes nothing, and so restarts no idle clock.
+    """
+    return await session.update(change_of("update", change))
+
+
+@by_id("pluck")
+async def pluck_by_id(session: StoredSession, name: str, /) -> Any:
+    """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
+    return await session.pluck(name_of("pluck", name))
+
+
+@by_id("destroy")
+async def destroy_by_id(session: StoredSession) -> bool:
+    """End the session; return whether there was one to end. Requests under way cannot bring it back."""
+    return await session.destroy()

@@ -14,19 +14,6 @@ from typing import Any, TypeAlias, TypeVar
 
 from server_session.exceptions import ColourError
 
-__all__ = [
-    "Colour",
-    "Home",
-    "beside",
-    "drive",
-    "home",
-    "is_driven",
-    "pause",
-    "run_awaiting",
-    "run_blocking",
-    "running_library",
-]
-
 T = TypeVar("T")
 
 

@@ -7,8 +7,6 @@ import msgspec
 
 from server_session.exceptions import DataTypeError
 
-__all__ = ["convert"]
-
 T = TypeVar("T")
 
 

@@ -5,8 +5,6 @@ from datetime import timedelta
 
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["count_of", "seconds_of"]
-
 
 def seconds_of(setting: str, given: object) -> float:
     """Return a duration in seconds.

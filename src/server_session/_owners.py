@@ -7,16 +7,15 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from server_session import _record as record
 from server_session._base64url import base64url
-from server_session._codec import encode_value
+from server_session._codec import decode_fields, encode_value
+from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session.exceptions import ConfigurationError, RecordError, TooManySessionsError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome, SessionStore
-
-__all__ = ["OwnedSession", "OwnerIndex"]
 
 _MOST_LISTED: Final = 1000
 """How many sessions an owner's list keeps where no bound is set: so many a log-in at the most has to write again."""
@@ -37,7 +36,7 @@ class OwnedSession(NamedTuple):
     """A live session of an owner."""
 
     id: str
-    """Names the session to `destroy_sessions_of`. It opens nothing: the cookie has a secret besides."""
+    """Names the session to `destroy_sessions_of` and `open_session`. It is no cookie, which has a secret besides."""
     created: datetime
     """When it was founded, in UTC."""
     last_seen: datetime
@@ -48,25 +47,18 @@ class OwnedSession(NamedTuple):
     """What the browser that logged in said that it is, if `device_details` is set; to 256 characters."""
     address: str | None = None
     """The address that logged in, if `device_details` is set: the client's as the server knows it."""
+    data: dict[str, Any] | None = None
+    """What the session holds, where it was asked for and can be read."""
 
 
 class OwnerIndex:
     """The sessions of each owner.
 
-    `longest` is the age in seconds that no session outlives, or `None`; `now` the time in seconds since the epoch.
-    `most` is how many may live at a time, and `refuses` whether a log-in beyond that is refused, or ends the oldest.
-    Without a bound it ends the oldest of a list that is found longer than `_MOST_LISTED`.
+    Where their number has no bound a log-in ends the oldest of a list that is found longer than `_MOST_LISTED`.
     """
 
-    def __init__(
-        self,
-        store: SessionStore,
-        longest: float | None,
-        now: Callable[[], float],
-        most: int | None = None,
-        *,
-        refuses: bool = False,
-    ) -> None:
+    def __init__(self, policy: Policy) -> None:
+        store = policy.store
         if getattr(store, "evicts", False):
             named = getattr(store, "named", type(store).__name__)
             raise ConfigurationError(
@@ -75,10 +67,10 @@ class OwnerIndex:
             )
         self._store = store
         # No touch reaches an index, so it lives for as long as the session listed last can.
-        self._longest = longest or _LONGEST
-        self._now = now
-        self._most = most
-        self._refuses = refuses
+        self._longest = policy.absolute or _LONGEST
+        self._now = policy.now
+        self._most = policy.max_sessions
+        self._refuses = policy.at_max_sessions == "refuse"
 
     async def enter(
         self,
@@ -124,24 +116,28 @@ class OwnerIndex:
             if await self._store.merge(key, changed, (), {STAMP: index.get(STAMP)}, Lifetime(age)) is APPLIED:
                 break
 
-    async def sessions(self, owner: str, current: str | None = None) -> list[OwnedSession]:
-        """Return the owner's sessions that live, the oldest first; `current` is the selector of the asker's."""
+    async def sessions(self, owner: str, current: str | None = None, *, data: bool = False) -> list[OwnedSession]:
+        """Return the owner's sessions that live, the oldest first, and their data if it is asked for.
+
+        `current` is the selector of the asker's.
+        """
         answers = await self._look(owner, _listed(await self._index(owner)))
         await self._unlist(owner, [selector for selector, answer in answers.items() if answer is CONFLICT])
         living: list[OwnedSession] = []
         for selector, fields in answers.items():
             if isinstance(fields, dict):
+                held = None
                 with suppress(RecordError):
-                    living.append(_owned(selector, fields, is_current=selector == current))
+                    held = decode_fields(record.user_fields(fields)) if data else None
+                with suppress(RecordError):
+                    living.append(_owned(selector, fields, is_current=selector == current)._replace(data=held))
         return living
 
     async def destroy(self, owner: str, *, only: str | None = None, but: str | None = None) -> int:
         """End the owner's sessions: one of them, all, or all but one. Return how many were ended."""
         listed = record.user_fields(await self._index(owner))
         selectors = [one for one in listed if one != but and only in (None, one)]
-        ended = 0
-        for selector in selectors:
-            ended += await self._end(owner, selector)
+        ended = sum([await self._end(owner, selector) for selector in selectors])
         await self._unlist(owner, selectors)
         return ended
 

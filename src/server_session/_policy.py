@@ -1,22 +1,26 @@
-"""The settings that a session's life depends on."""
+"""The settings that a session's life depends on, and how large it may be."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from server_session._owners import OwnerIndex
-from server_session._record import AS_CONFIGURED, Life
+from server_session._codec import MAX_NAME_BYTES
+from server_session._readers import Reader
+from server_session._record import AS_CONFIGURED, Life, user_fields
 from server_session._signals import Signals
-from server_session.stores._base import Lifetime, SessionStore
+from server_session.exceptions import LimitError
+from server_session.stores._base import Fields, Lifetime, SessionStore
 from server_session.stores._waits import OneLimit
-
-__all__ = ["MAX_BYTES", "MAX_FIELDS", "AtMaxSessions", "Policy", "Wish"]
 
 AtMaxSessions: TypeAlias = Literal["end_oldest", "refuse"]
 """What becomes of a log-in whose owner has as many sessions as are allowed."""
 
 MAX_BYTES: Final = 1 << 20
 MAX_FIELDS: Final = 1000
+# A write smaller than this part of a bound is not worth a look at what is there.
+_LARGE: Final = 1 / 16
+_NAMED_AT_MOST: Final = 5
+_NAME_LENGTH: Final = 100
 
 
 class Wish(NamedTuple):
@@ -50,17 +54,21 @@ class Policy(NamedTuple):
     token_age: float | None = None
     single_use: bool = False
     wish: Wish | None = None
+    adopt: tuple[Reader, ...] = ()
 
-    def lifetime_of(self, life: Life = AS_CONFIGURED, age: float = 0.0) -> Lifetime:
-        """Return the lifetime of a session of this age, of which renewals have asked this."""
+    def lifetime_of(
+        self, life: Life = AS_CONFIGURED, age: float = 0.0, written: Mapping[str, bytes] | None = None
+    ) -> Lifetime:
+        """Return the lifetime of a session of this age, of which renewals have asked this.
+
+        Where fields are written it is as the application's own data wishes it.
+        """
         absolute = self.absolute if life.absolute is None else life.absolute
         idle = self.idle if life.idle is None else life.idle
-        return Lifetime(idle, None if absolute is None else absolute - age)
-
-    def lifetime_with(self, fields: Mapping[str, bytes], life: Life = AS_CONFIGURED, age: float = 0.0) -> Lifetime:
-        """Return what `lifetime_of` does, as the application's own data wishes it where a write brings these fields."""
-        lifetime = self.lifetime_of(life, age)
-        return lifetime if self.wish is None else self.wish.lifetime(fields.get(self.wish.name), lifetime)
+        lifetime = Lifetime(idle, None if absolute is None else absolute - age)
+        if written is None or self.wish is None:
+            return lifetime
+        return self.wish.lifetime(written.get(self.wish.name), lifetime)
 
     def is_wish(self, changed: Collection[str], removed: Collection[str]) -> bool:
         """Tell whether a write brings a wish for another lifetime, or takes one back."""
@@ -74,8 +82,40 @@ class Policy(NamedTuple):
         """Return these for one request, whose calls to the store have together the limit of one."""
         return self._replace(store=OneLimit(self.store))
 
-    @property
-    def owners(self) -> OwnerIndex:
-        """The sessions of each owner."""
-        refuses = self.at_max_sessions == "refuse"
-        return OwnerIndex(self.store, self.absolute, self.now, self.max_sessions, refuses=refuses)
+    def is_large(self, changed: Mapping[str, bytes]) -> bool:
+        """Tell whether a write is worth a look at what is there."""
+        return len(changed) > self.max_fields * _LARGE or _bytes_of(changed) > self.max_bytes * _LARGE
+
+    def require_bounds(self, before: Fields, changed: Mapping[str, bytes], removed: Collection[str] = ()) -> None:
+        """Raise `LimitError` if these changes would make a session grow beyond its bounds."""
+        if excess := self.excess_of(before, changed, removed):
+            raise LimitError(f"{excess}; nothing was written. Keep it elsewhere and its id here, or raise the bound")
+
+    def excess_of(self, before: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> str | None:
+        """Say by what these changes would make a session grow beyond its bounds; `before` is what is known of it."""
+        # Most are within them even if nothing is removed or written over, all names are long, and the core's own count.
+        count = len(before) + len(changed)
+        size = count * MAX_NAME_BYTES + sum(map(len, before.values())) + sum(map(len, changed.values()))
+        if count <= self.max_fields and size <= self.max_bytes:
+            return None
+        news, was = user_fields(changed), user_fields(before)
+        will_be = {name: value for name, value in was.items() if name not in removed} | news
+        fields, size = len(will_be), _bytes_of(will_be)
+        # To make a session smaller is allowed, however large it is still.
+        if fields > self.max_fields and fields > len(was):
+            fresh = _named(news.keys() - was.keys(), news)
+            return f"{fresh}: the session would have {fields} keys, above max_fields={self.max_fields}"
+        if size > self.max_bytes and size > _bytes_of(was):
+            return f"{_named(news, news)}: the session would take {size} bytes, above max_bytes={self.max_bytes}"
+        return None
+
+
+def _named(names: Collection[str], fields: Mapping[str, bytes]) -> str:
+    sizes = sorted(((_bytes_of({name: fields[name]}), name) for name in names), reverse=True)
+    named = ", ".join(f"{name[:_NAME_LENGTH]!r} ({size} bytes)" for size, name in sizes[:_NAMED_AT_MOST])
+    more = len(sizes) - _NAMED_AT_MOST
+    return f"session key{'s' if len(sizes) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
+
+
+def _bytes_of(fields: Mapping[str, bytes]) -> int:
+    return len("".join(fields).encode()) + sum(map(len, fields.values()))

@@ -12,8 +12,6 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ["RefusedError", "Tag", "read_tag", "tag_of", "type_name", "why_refused"]
-
 
 class RefusedError(Exception):
     """Why a value will not be written. The places it passes on its way up are gathered, innermost first."""

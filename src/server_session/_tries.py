@@ -8,8 +8,6 @@ from typing import Final
 from server_session._colour import pause
 from server_session.exceptions import ConflictError
 
-__all__ = ["UPDATE_SECONDS", "Tries"]
-
 UPDATE_SECONDS: Final = 2.0
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05

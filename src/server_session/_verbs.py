@@ -9,13 +9,12 @@ from server_session.exceptions import CarrierError
 from server_session.http.carrier import Carrier, is_carrier, resolve
 from server_session.kernel.stored import StoredSession
 
-__all__ = ["Asked", "Verb", "about_owner", "about_store", "by_carrier", "data_of", "flag_of", "owner_of", "scope_of"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 Function: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
+Change: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 class Verb(NamedTuple):
@@ -83,21 +82,21 @@ class Asked(NamedTuple):
         return None if self.current is None else await self.current.living_selector()
 
 
-def by_carrier(
-    last: str | None = None, then: str | None = None
-) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
-    """Make a `Verb` of a body that takes a session; a type checker sees the function that it will be."""
-    return lambda body: cast("Any", Verb(cast("Body", body), last, then))
+def verb(
+    last: str | None = None, then: str | None = None, *, current: str | None = None
+) -> Callable[[Function[Concatenate[Any, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body; a type checker sees the function that it will be, without what a `Verb` gives it."""
+    return lambda body: cast("Any", Verb(cast("Body", body), last, then, current))
 
 
-def about_owner(current: str) -> Callable[[Function[Concatenate[Asked, P], R]], Function[P, R]]:
-    """Make a `Verb` of a body that takes what is `Asked`; a type checker sees the function that it will be."""
-    return lambda body: cast("Any", Verb(cast("Body", body), current=current))
+def by_id(name: str) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body that takes a session which was opened by its id: a method, of this name."""
 
+    def verb_of(body: Any) -> Any:
+        body.__name__, body.__qualname__ = name, f"OpenedSession.{name}"
+        return Verb(body, current="")
 
-def about_store(body: Function[Concatenate[Asked, P], R]) -> Function[P, R]:
-    """Make a `Verb` of a body that takes what is `Asked`, and concerns nobody's session."""
-    return about_owner("")(body)
+    return verb_of
 
 
 # --- what is looked for in arguments, for callers without a type checker
@@ -107,6 +106,24 @@ def owner_of(function: str, owner: object) -> str:
     if not isinstance(owner, str) or not owner:
         raise TypeError(f"{function} takes the owner's name or id as text, not {type(owner).__name__!r}")
     return owner
+
+
+def id_of(function: str, session_id: object) -> str:
+    if not isinstance(session_id, str):
+        raise TypeError(f"{function} takes a session's id as sessions_of tells it, not {type(session_id).__name__!r}")
+    return session_id
+
+
+def change_of(function: str, change: Change) -> Change:
+    if not callable(change):
+        raise TypeError(f"{function} takes a function of the data, not {type(change).__name__!r}")
+    return change
+
+
+def name_of(function: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{function} takes the name of a key, not {type(name).__name__!r}")
+    return name
 
 
 def flag_of(function: str, name: str, given: object) -> bool:

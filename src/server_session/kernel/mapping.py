@@ -195,34 +195,20 @@ class Session(ObservedDict):
         if pending.cleared:
             return pending.changed
         own = pending.changed.keys() | pending.removed
-        news = {
-            name: value
-            for name, value in fields.items()
-            if name not in own and not (self._stored.get(name) == value and dict.__contains__(self, name))
-        }
-        gone = [name for name in self._stored if name not in fields]
-        dict.update(self, decode_fields(news))
-        for name in gone:
-            if name not in own:
-                dict.pop(self, name, None)
-            self._removed.discard(name)
+        news = {name: value for name, value in fields.items() if name not in own and self._stored.get(name) != value}
+        gone = self._stored.keys() - fields.keys()
+        self._bring(news, gone - own)
         self._stored = dict(fields)
-        for name in news:
-            self._assigned.pop(name, None)
+        self._removed -= gone
         return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
     def accept(self, changed: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
         """Bring in what a function of this request has just stored; it supersedes what was not yet stored."""
         # A value that has not changed stays the object that it is.
-        news = {name: value for name, value in changed.items() if not self._holds(name, value)}
-        dict.update(self, decode_fields(news))
+        self._bring({name: value for name, value in changed.items() if not self._holds(name, value)}, removed)
         self._stored.update(changed)
-        for name in removed:
-            dict.pop(self, name, None)
-            self._stored.pop(name, None)
-        for name in (*changed, *removed):
+        for name in changed:
             self._assigned.pop(name, None)
-            self._removed.discard(name)
 
     def restart(self, fields: Mapping[str, bytes]) -> None:
         """Become the mapping of a session with just these fields, all stored."""
@@ -233,12 +219,23 @@ class Session(ObservedDict):
         self._removed.clear()
         self._cleared = False
 
+    def _bring(self, news: Mapping[str, bytes], gone: Iterable[str]) -> None:
+        """Hold these fields as they are stored, and no longer those that are gone."""
+        dict.update(self, decode_fields(news))
+        for name in gone:
+            dict.pop(self, name, None)
+            self._stored.pop(name, None)
+        for name in (*news, *gone):
+            self._assigned.pop(name, None)
+            self._removed.discard(name)
+
     def _holds(self, name: str, value: bytes) -> bool:
+        if not dict.__contains__(self, name):
+            return False
         # What was never handed out cannot have changed inside.
-        is_as_stored = self.read_values or name in self.read or name in self._assigned
-        if not is_as_stored and self._stored.get(name) == value:
-            return True
-        return dict.__contains__(self, name) and encode_value(name, dict.__getitem__(self, name)) == value
+        if not self.read_values and name not in self.read:
+            return self._stored.get(name) == value
+        return encode_value(name, dict.__getitem__(self, name)) == value
 
     # --- dict's writes
 

@@ -1,15 +1,13 @@
 """Dicts whose readers are noticed."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import wraps
 from typing import Any, Final, Self, SupportsIndex, TypeVar, cast
 
 __all__ = ["ObservedDict", "ReadTracking"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_ABSENT: Final[Any] = object()
 
 
 def _noticed(read: F, *, shows: bool = False) -> F:
@@ -22,6 +20,9 @@ def _noticed(read: F, *, shows: bool = False) -> F:
         return read(observed, *args)
 
     return cast("F", noticed)
+
+
+_ABSENT: Final[Any] = object()
 
 
 class _Dict(dict[str, Any]):
@@ -95,6 +96,8 @@ class ObservedDict(_Dict):
 
     # Writes that return what they find are reads, and then a simple write.
 
+    setdefault: Any = MutableMapping.setdefault
+
     def pop(self, key: str, default: Any = _ABSENT, /) -> Any:
         """Remove the key and return its value, or `default`; `KeyError` if neither is there."""
         if key not in self and default is not _ABSENT:
@@ -109,12 +112,6 @@ class ObservedDict(_Dict):
             raise KeyError("popitem(): dictionary is empty")
         key = next(reversed(self))
         return key, self.pop(key)
-
-    def setdefault(self, key: str, default: Any = None, /) -> Any:
-        """Return the key's value, after setting it to `default` if it is absent."""
-        if key not in self:
-            self[key] = default
-        return self[key]
 
     def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
         self.update(other)

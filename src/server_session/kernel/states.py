@@ -15,16 +15,11 @@ __all__ = ["AFTER", "LIVE", "NONE", "OVER", "REFUSED", "UNASKED", "Finding", "St
 class State(enum.StrEnum):
     """What one request knows of its session."""
 
-    NONE = "none"
-    """There is no session."""
-    UNASKED = "unasked"
-    """A cookie that was not yet looked up."""
-    LIVE = "live"
-    """The store holds the session, and the cookie's verifier holds."""
-    REFUSED = "refused"
-    """The store holds a record, and the cookie's verifier does not hold."""
-    OVER = "over"
-    """It ended, or its cookie was swapped, within the minute; or it went after this request saw it live."""
+    NONE = "none"  # there is no session
+    UNASKED = "unasked"  # a cookie that was not yet looked up
+    LIVE = "live"  # the store holds the session, and the cookie's verifier holds
+    REFUSED = "refused"  # the store holds a record, and the cookie's verifier does not hold
+    OVER = "over"  # it ended, or its cookie was swapped, within the minute; or it went after this request saw it live
 
 
 NONE: Final = State.NONE
@@ -37,26 +32,17 @@ OVER: Final = State.OVER
 class Finding(enum.StrEnum):
     """What came of a call to the store, or of a request's own deed."""
 
-    HELD = "held"
-    """The record is there, and its digest is the cookie's."""
-    GONE = "gone"
-    """There is no record."""
-    ENDED = "ended"
-    """The mark of an ended session."""
-    SWAPPED = "swapped"
-    """Another digest, and the cookie's was swapped out within the minute."""
-    FOREIGN = "foreign"
-    """Another digest, and nothing is known of the cookie's."""
-    AMBIGUOUS = "ambiguous"
-    """Several cookies of the name, of which not exactly one lives: which of them is meant nobody can say."""
-    FOUNDED = "founded"
-    """This request founded the session."""
-    RENEWED = "renewed"
-    """This request swapped its cookie."""
-    RECOVERED = "recovered"
-    """A call of this request that was cancelled had founded it, or swapped its cookie."""
-    DESTROYED = "destroyed"
-    """This request ended it."""
+    HELD = "held"  # the record is there, and its digest is the cookie's
+    GONE = "gone"  # there is no record
+    ENDED = "ended"  # the mark of an ended session
+    SWAPPED = "swapped"  # another digest, and the cookie's was swapped out within the minute
+    FOREIGN = "foreign"  # another digest, and nothing is known of the cookie's
+    AMBIGUOUS = "ambiguous"  # several cookies, of which not exactly one lives: nobody can say which of them is meant
+    FOUNDED = "founded"  # this request founded the session
+    ADOPTED = "adopted"  # it takes the place of another library's, whose cookie came
+    RENEWED = "renewed"  # this request swapped its cookie
+    RECOVERED = "recovered"  # a call of this request that was cancelled had founded it, or swapped its cookie
+    DESTROYED = "destroyed"  # this request ended it
 
 
 Transition: TypeAlias = tuple[State, Event | None]
@@ -69,6 +55,7 @@ AFTER: Final[Mapping[tuple[State, Finding], Transition]] = {
     (UNASKED, Finding.SWAPPED): (OVER, None),
     (UNASKED, Finding.FOREIGN): (REFUSED, "refused"),
     (UNASKED, Finding.AMBIGUOUS): (NONE, None),
+    (UNASKED, Finding.ADOPTED): (LIVE, None),
     (LIVE, Finding.HELD): (LIVE, None),
     (LIVE, Finding.GONE): (OVER, "expired"),
     (LIVE, Finding.ENDED): (OVER, None),

@@ -1,33 +1,36 @@
-"""The session of one request, as the store has it: what the functions do with it.
+"""The session of one request, as the store has it: its mapping, what the functions do with it, the tokens of its forms.
 
-The uppermost of five layers. Beneath it are what is known (`presence`), how a session is founded, written to and ended
-(`writing`), the mapping (`mapped`) and the tokens of forms (`form_tokens`).
+The uppermost of three layers. Beneath it are how a session is founded, written to and ended (`writing`), and what is
+known of it (`presence`).
 """
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, Final
 
+from server_session import _record as record
+from server_session._base64url import base64url
 from server_session._codec import decode_fields, decode_value, encode_fields, is_key
-from server_session._record import (
-    AS_CONFIGURED,
-    AUTHENTICATED,
-    STAMP,
-    Life,
-    is_same,
-    time_of,
-    user_fields,
-)
-from server_session.exceptions import NotFreshError
-from server_session.kernel.form_tokens import FormTokens
+from server_session._record import AS_CONFIGURED, AUTHENTICATED, OUTSTANDING, STAMP, Life, user_fields
+from server_session._tokens import Token, TokenState, issue_token, junk_token, read_token
+from server_session.exceptions import ColourError, NotFreshError
+from server_session.kernel.mapping import Changes, Session
 from server_session.kernel.observed import ReadTracking
-from server_session.kernel.writing import Draft
+from server_session.kernel.states import LIVE, NONE, OVER, REFUSED, UNASKED
+from server_session.kernel.writing import Draft, Writing
 from server_session.stores._base import Fields
 
 __all__ = ["StoredSession"]
 
+_OUTSTANDING_AT_MOST: Final = 64
+# What names a nonce among 64 of one session; its tag is what proves it.
+_NAME_BYTES: Final = 9
 
-class StoredSession(FormTokens):
+
+class StoredSession(Writing):
     """One request's dealings with its session. What writes returns False if the session ended meanwhile.
+
+    `owes_session` says that the commit has to found a session where there is none, for a token was given of it,
+    `is_left` that the request is over, so that no commit will come, and `token_given` that the response bears a token.
 
     Args:
         policy: the settings that its life depends on.
@@ -38,7 +41,87 @@ class StoredSession(FormTokens):
 
     """
 
+    owes_session = is_left = token_given = False
+    # The token that has let this request pass.
+    _passed: str | None = None
+
+    # --- the mapping
+
+    async def load(self) -> Session:
+        """Load the request's mapping, once."""
+        return self.mapping(await self._look() if self.session is None else None)
+
+    def mapping(self, fields: Fields | None = None) -> Session:
+        """Return the mapping; where none was loaded one of these fields, or an empty one, without asking the store."""
+        if self.session is None:
+            self.session = Session(fields, self)
+        return self.session
+
+    def abandon(self) -> None:
+        """Give up what the mapping has not stored."""
+        self.accessed |= self.session is not None and self.session.accessed
+        self.session = None
+        self.owes_session = False
+
+    async def commit(self, known: Changes | None = None) -> bool:
+        """Store what the mapping has not stored yet, and the session that a token was promised of.
+
+        `known` is what the mapping has just said that it is.
+        """
+        session = self.session
+        changes = known or (None if session is None else session.changes())
+        if self.was_interrupted:
+            await self._recover()
+        applied = True
+        if session is not None and changes is not None:
+            applied = await self._commit(changes)
+            session.settle(changes)
+        if self.owes_session:
+            self.owes_session = False
+            if self.state is NONE or self.state is REFUSED:
+                await self._found({})
+        return applied
+
+    async def _commit(self, changes: Changes) -> bool:
+        changed, assigned = changes.changed, changes.assigned
+        if changes.cleared:
+            if changed:
+                return await self._found_anew(changed, keep_mapping=True)
+            await self.destroy()
+            return True
+        if self._policy.renew_on.isdisjoint(assigned):
+            return await self._merge(changed, changes.removed, assigned)
+        own = {AUTHENTICATED: self._now()} if self._policy.is_log_in(changed, assigned) else {}
+        if self._changes_cookie(changes):
+            return await self._renew(changed, changes.removed, own)
+        return await self._merge({**changed, **own}, changes.removed, assigned)
+
+    def _changes_cookie(self, changes: Changes) -> bool:
+        # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
+        return changes.cleared or (not self._policy.renew_on.isdisjoint(changes.assigned) and not self._is_unheard)
+
+    def _logs_in(self) -> bool:
+        """Tell whether the mapping holds a log-in that is not stored yet, with which the cookie changes."""
+        changes = None if self.session is None else self.session.changes()
+        return changes is not None and self._changes_cookie(changes)
+
+    def _accept(self, changed: Mapping[str, bytes], removed: Collection[str] = ()) -> bool:
+        """Bring what a function has just stored into the mapping."""
+        if self.session is not None:
+            self.session.accept(changed, removed)
+        return True
+
+    def _seen_by_request(self, fields: Fields | None) -> Fields:
+        """Return the user's fields of a record as this request sees them, and bring them into the mapping."""
+        stored = user_fields(fields or {})
+        return stored if self.session is None else self.session.absorb(stored)
+
     # --- reads
+
+    def seen_value(self, name: str) -> Any:
+        """Return a field's value as this request last saw or wrote the record; `None` where it did not."""
+        seen = self._seen
+        return None if seen is None or name not in seen else decode_value(name, seen[name])
 
     async def get(self, *, touch: bool = True) -> dict[str, Any]:
         """Return the session's data as this request sees it; without `touch` the idle clock goes on."""
@@ -55,7 +138,7 @@ class StoredSession(FormTokens):
                 "in, and call log_in (or, where the user has given the password again, "
                 "renew_session with authenticated=True)"
             )
-        age = self._policy.now() - time_of(fields, AUTHENTICATED)
+        age = self._policy.now() - record.time_of(fields, AUTHENTICATED)
         if age > seconds:
             raise NotFreshError(
                 f"the user logged in {age:.0f} seconds ago, and what is asked for allows {seconds:g}: ask for the "
@@ -106,7 +189,7 @@ class StoredSession(FormTokens):
                     "it is given and returns None; what it returns would be lost"
                 )
             after = encode_fields(data.plain())
-            changed = {name: value for name, value in after.items() if not is_same(name, seen.get(name), value)}
+            changed = {name: value for name, value in after.items() if not record.is_same(name, seen.get(name), value)}
             removed = seen.keys() - after.keys()
             # What is removed where there is no session was never stored.
             if not changed and (fields is None or not removed):
@@ -151,6 +234,126 @@ class StoredSession(FormTokens):
         own = {AUTHENTICATED: self._now()} if authenticated else {}
         return await self._renew(changed, (), own, life) and self._accept(changed or {})
 
+    # --- tokens of forms
+
+    def csrf_token_now(self, scope: str) -> str:
+        """Return a fresh token without asking the store; where there is no session, one that the commit founds.
+
+        Raises `ColourError` where the store has to be asked: the session was not looked up yet, a log-in is not yet
+        stored, or tokens pass once and each is noted.
+        """
+        if self.state is UNASKED or self._policy.single_use or self._logs_in():
+            raise ColourError(
+                "this CSRF token cannot be had without asking the store: `await get_csrf_token(request)` where the "
+                "page is made, and give it to the template"
+            )
+        self.accessed = self.token_given = True
+        if self.state is OVER:
+            return junk_token()
+        credential = self._credential if self.state is LIVE else None
+        if credential is None:
+            self.owes_session = True
+            credential = self._to_found()
+        return issue_token(credential, scope, self._policy.now())
+
+    async def csrf_token(self, scope: str) -> str:
+        """Return a fresh token; found a session if there is none."""
+        self.accessed = self.token_given = True
+        # A log-in that the mapping holds kills the tokens of before: it comes first, or the page gets a dead one.
+        if self._logs_in():
+            await self.commit()
+        await self._look()
+        if self.state is NONE or self.state is REFUSED:
+            await self._found({})
+        if (credential := self.credential) is not None:
+            text = issue_token(credential, scope, self._policy.now())
+            if not self._policy.single_use or await self._register(text):
+                return text
+        # No session to bind it to: a token all the same, for the page to render, which will not validate.
+        return junk_token()
+
+    async def has_csrf_token(self, text: str, scope: str) -> bool:
+        """Tell whether this token was issued to the session, and the session lives; one that passes once is used."""
+        return await self._token_state(text, (scope,)) is TokenState.VALID
+
+    async def admit(self, text: str | None, scopes: Collection[str]) -> TokenState:
+        """Say what is known of the token that came with the request; one that passes once is used by this.
+
+        `scopes` are those of which it may be any.
+        """
+        state = TokenState.MISSING if not text else await self._token_state(text, scopes, keep=True)
+        if state is TokenState.VALID:
+            self._passed = text
+        return state
+
+    async def _token_state(self, text: str, scopes: Collection[str], *, keep: bool = False) -> TokenState:
+        self.accessed = True
+        token = read_token(text)
+        if token is None:
+            return TokenState.INVALID
+        if self._is_ambiguous:
+            await self._choose()
+        credential = self.credential
+        # The tag first: what does not verify costs a call to the store only to say why.
+        if credential is None or not any(token.is_of(credential, scope) for scope in scopes):
+            # The session's own, where one form's is asked for, is not made good by a fresh one.
+            if credential is not None and token.is_of(credential, ""):
+                return TokenState.INVALID
+            fields = await self._look(touch=False)
+            is_late = fields is None or token.time <= record.secret_since(fields)
+            return TokenState.STALE if is_late else TokenState.INVALID
+        fields = await self._look()
+        if fields is None or self._credential is not credential:
+            return TokenState.STALE
+        if keep:
+            self.mapping(fields)
+        age = self._policy.token_age
+        if age is not None and self._policy.now() - token.time > age:
+            return TokenState.STALE
+        # What has let this very request pass is good throughout the request.
+        if self._policy.single_use and text != self._passed and not await self._use(token, fields):
+            return TokenState.USED
+        return TokenState.VALID
+
+    # Tokens that pass once are listed in the record when they are given out, and leave the list when they are used.
+
+    async def _register(self, text: str) -> bool:
+        """List a token that passes once; return False if the session ended meanwhile."""
+        token = read_token(text)
+        assert token is not None  # noqa: S101 - it was issued here
+        name = _name(token.nonce)
+
+        def add(fields: Fields | None) -> Draft | None:
+            # The oldest of 64 makes room.
+            known = fields or {}
+            return _draft(known, [*record.outstanding_of(known), name][-_OUTSTANDING_AT_MOST:])
+
+        return await self._write_if_still_so("get_csrf_token", add, names={"csrf token"})
+
+    async def _use(self, token: Token, fields: Fields) -> bool:
+        """Use up a token that passes once; of several requests exactly one can."""
+        name = _name(token.nonce)
+        is_listed = False
+
+        def remove(known: Fields | None) -> Draft | None:
+            nonlocal is_listed
+            names = [] if known is None else record.outstanding_of(known)
+            is_listed = name in names
+            return _draft(known or {}, [one for one in names if one != name]) if is_listed else None
+
+        applied = await self._write_if_still_so("validate_csrf_token", remove, fields=fields, names={"csrf token"})
+        return applied and is_listed
+
 
 def _are_containers(*values: bytes | None) -> bool:
     return all(value is not None and value[:1] in (b"[", b"{") for value in values)
+
+
+def _draft(fields: Fields, names: list[str]) -> Draft:
+    # The names are base64url: nothing in them needs an escape.
+    text = b"[" + b",".join(b'"%s"' % name.encode("ascii") for name in names) + b"]"
+    return Draft({OUTSTANDING: text}, (), {OUTSTANDING: fields.get(OUTSTANDING)})
+
+
+def _name(nonce: bytes) -> str:
+    return base64url(nonce[-_NAME_BYTES:]).decode("ascii")

@@ -64,9 +64,6 @@ class LazySession(MutableMapping[str, Any]):
     def __delitem__(self, key: str) -> None:
         del self.loaded()[key]
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.loaded()
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.loaded())
 
@@ -75,15 +72,6 @@ class LazySession(MutableMapping[str, Any]):
 
     def __reversed__(self) -> Iterator[str]:
         return reversed(self.loaded())
-
-    def __eq__(self, other: object) -> bool:
-        return self.loaded() == (other.loaded() if isinstance(other, LazySession) else other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the key's value, or `default`."""
-        return self.loaded().get(key, default)
 
     def clear(self) -> None:
         """Drop every field, seen or not."""

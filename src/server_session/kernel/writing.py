@@ -1,6 +1,6 @@
 """How a request founds its session, writes to it, swaps its cookie, and ends it.
 
-The second of the five layers of a `StoredSession`. Each is one conditional call; to end is to leave a mark.
+The second of the three layers of a `StoredSession`. Each is one conditional call; to end is to leave a mark.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from server_session import _record as record
-from server_session._bounds import excess_of, is_large, require_bounds
 from server_session._codec import encode_value
+from server_session._owners import OwnerIndex
 from server_session._record import AS_CONFIGURED, AUTHENTICATED, DIGEST, FORMER, OWNER, STAMP, Life
 from server_session._tokens import Credential, short_digest
 from server_session._tries import Tries
@@ -46,7 +46,7 @@ class Writing(Presence):
         """Found a session; return False where another write of this request founded it first."""
         # Chosen before the first wait, so that two first writes of one request found one session.
         credential = self._to_found()
-        require_bounds(self._policy, {}, changed)
+        self._policy.require_bounds({}, changed)
         try:
             fields = await self._set_first(credential, {**changed, **own}, asked)
         except StoreError:
@@ -55,8 +55,7 @@ class Writing(Presence):
         except BaseException:
             self.was_interrupted = True
             raise
-        current = self._credential
-        if fields is None and (current is None or current.selector != credential.selector):
+        if fields is None and self._founding is credential:
             await self._find_own(credential)
         if self._founding is credential:
             self._have(credential, fields, Finding.FOUNDED)
@@ -70,7 +69,7 @@ class Writing(Presence):
         """Return the credential under which this request founds a session, the same one until it is founded."""
         self._require_new_cookie()
         if self._founding is None:
-            self._founding = self._fresh_credential()
+            self._founding = Credential.found(self._store.id())
         return self._founding
 
     async def _found_anew(
@@ -81,11 +80,14 @@ class Writing(Presence):
         Return False where all sessions of the owner were ended meanwhile, this one before it lived.
         """
         self._require_new_cookie()
-        require_bounds(self._policy, {}, changed)
+        self._policy.require_bounds({}, changed)
         if self._is_ambiguous:
             await self._choose()
+        elif self._others and self.state is UNASKED:
+            # Another library's session ends too, where this one's place is taken.
+            await self._look(touch=False)
         before = None if self.state in (NONE, REFUSED) else self._credential
-        credential = self._fresh_credential()
+        credential = Credential.found(self._store.id())
         own: dict[str, bytes] = {}
         if owner is not None or self._policy.is_log_in(changed, changed):
             own[AUTHENTICATED] = self._now()
@@ -95,10 +97,10 @@ class Writing(Presence):
             if before is not None and self._policy.max_sessions is not None:
                 # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
                 with suppress(RecordError):
-                    finding = self._find(before, await self._inspect(before))
+                    finding, _ = await self._find(before)
                     replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
             pause = Tries("log_in", "nobody was logged in").next
-            for ended in await self._policy.owners.enter(owner, credential.selector, pause, replaced):
+            for ended in await OwnerIndex(self._policy).enter(owner, credential.selector, pause, replaced):
                 self._policy.signals.send("destroyed", short_digest(ended))
         fields = await self._set_first(credential, {**changed, **own})
         if fields is None and await self._find_own(credential) is Finding.ENDED:
@@ -113,12 +115,6 @@ class Writing(Presence):
                 self._signal("destroyed", before)
         return True
 
-    def _fresh_credential(self) -> Credential:
-        try:
-            return Credential.found(self._store.id())
-        except ValueError as error:
-            raise StoreError(str(error)) from None
-
     async def _set_first(
         self, credential: Credential, changed: Mapping[str, bytes], asked: Life = AS_CONFIGURED
     ) -> Fields | None:
@@ -132,13 +128,13 @@ class Writing(Presence):
         }
         if asked != AS_CONFIGURED:
             fields[record.LIFE] = asked.field()
-        lifetime = self._policy.lifetime_with(fields, asked)
+        lifetime = self._policy.lifetime_of(asked, written=fields)
         outcome = await self._store.set(credential.selector, fields, lifetime, None)
         return fields if outcome is APPLIED else None
 
     async def _find_own(self, credential: Credential) -> Finding:
         """Find the record that is there already of a credential of this request's own; raise where it is another's."""
-        finding = self._find(credential, await self._inspect(credential))
+        finding, _ = await self._find(credential)
         if finding is not Finding.HELD and finding is not Finding.ENDED:
             raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
         return finding
@@ -182,8 +178,8 @@ class Writing(Presence):
         seen = self._seen
         if policy.wish is not None and lifetime is None and seen is not None and policy.is_wish(changed, removed):
             # The deadline stays.
-            lifetime = policy.lifetime_with(changed, record.life_of(seen), self._age(seen))
-        own = {**expect, DIGEST: credential.digest()}
+            lifetime = policy.lifetime_of(record.life_of(seen), self._age(seen), changed)
+        own = {**expect, **credential.expect()}
         outcome = await self._store.merge(credential.selector, stamped, removed, own, lifetime)
         if outcome is APPLIED:
             if self.state is UNASKED:
@@ -241,12 +237,12 @@ class Writing(Presence):
         """Hold a write to the session's bounds, as far as these are known; a large one looks at what is there."""
         seen, policy = self._seen, self._policy
         if seen is None:
-            may_exceed = self._credential is not None and is_large(policy, changed)
+            may_exceed = self._credential is not None and policy.is_large(changed)
         else:
-            may_exceed = excess_of(policy, seen, changed, removed) is not None
+            may_exceed = policy.excess_of(seen, changed, removed) is not None
         if may_exceed:
             # As it is now: of one that was seen others may have taken out something.
-            require_bounds(policy, await self._look(touch=False) or {}, changed, removed)
+            policy.require_bounds(await self._look(touch=False) or {}, changed, removed)
 
     async def _write_if_still_so(
         self,
@@ -278,7 +274,7 @@ class Writing(Presence):
                 if await self._found(draft.changed):
                     return True
                 continue
-            require_bounds(self._policy, fields, draft.changed, draft.removed)
+            self._policy.require_bounds(fields, draft.changed, draft.removed)
             if await self._write(*draft):
                 return True
             await tries.next(names or draft.changed.keys() | draft.removed)
@@ -294,6 +290,8 @@ class Writing(Presence):
         asked: Life = AS_CONFIGURED,
     ) -> bool:
         """Swap the cookie, and write some fields in the same step; `None` founds nothing where there is no session."""
+        if self._is_ambiguous:
+            await self._choose()
         while True:
             credential, seen = self._credential, self._seen
             # A browser that lost the answer of its first log-in comes with the cookie from before it.
@@ -321,7 +319,7 @@ class Writing(Presence):
                     await self.destroy()
                     return False
             if asked.absolute is not None and OWNER in seen:
-                await self._policy.owners.outlive(record.owner_of(seen), asked.absolute)
+                await OwnerIndex(self._policy).outlive(record.owner_of(seen), asked.absolute)
             if self._credential is not credential:
                 # Another call of this request has gone on meanwhile.
                 continue
@@ -359,7 +357,7 @@ class Writing(Presence):
         if self._is_ambiguous:
             await self._choose()
         while (credential := self.credential) is not None:
-            outcome = await self._mark(credential, {DIGEST: credential.digest()})
+            outcome = await self._mark(credential, credential.expect())
             if outcome is APPLIED:
                 return self._has_ended(credential)
             await self._learn(credential, outcome)
@@ -374,13 +372,13 @@ class Writing(Presence):
         return False
 
     async def _end(self, credential: Credential) -> bool:
-        outcome = await self._mark(credential, {DIGEST: credential.digest()})
+        outcome = await self._mark(credential, credential.expect())
         return outcome is APPLIED or (outcome is CONFLICT and await self._end_successor(credential))
 
     async def _end_successor(self, credential: Credential) -> bool:
         """End the session whose cookie was swapped out from under this one within the minute."""
-        fields = await self._inspect(credential)
-        if fields is None or self._find(credential, fields) is not Finding.SWAPPED:
+        finding, fields = await self._find(credential)
+        if finding is not Finding.SWAPPED:
             return False
         expect = {DIGEST: fields[DIGEST], FORMER: fields[FORMER]}
         return await self._mark(credential, expect) is APPLIED

@@ -15,8 +15,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
+from itertools import islice
 from re import compile as pattern
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from server_session._colour import Colour
@@ -106,13 +107,18 @@ class FileSessionStore(PackedStore):
             raise ConfigurationError(f"the session directory {directory!s} cannot be used: {error}") from error
 
     @classmethod
-    def from_url(cls, url: str) -> "FileSessionStore":
+    def from_url(cls, url: str, **settings: Any) -> "FileSessionStore":
         """Return the store of a URL like `file:/var/lib/shop/sessions`; raises `ConfigurationError`."""
+        return cls(cls.directory_of(url), **settings)
+
+    @staticmethod
+    def directory_of(url: str) -> str:
+        """Return the directory that a URL names; raises `ConfigurationError`."""
         refuse_parameters(url, "a ? in a directory's name is written %3F, and settings go to FileSessionStore(…)")
         directory = unquote(url.partition(":")[2].removeprefix("//"))
         if not directory:
             raise ConfigurationError("the URL file: needs a directory, as in file:/var/lib/shop/sessions")
-        return cls(directory)
+        return directory
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
@@ -172,6 +178,13 @@ class FileSessionStore(PackedStore):
                     sizes.append(found.size)
         return FileStats(len(sizes), sum(sizes))
 
+    async def delete_expired(self, limit: int = 1000) -> int:
+        """Remove what has expired, at most so many, and return how many there were; it may look at every file."""
+        with self._failing_clear():
+            # In any order: a further call must not look first at what this one has left.
+            files = (file for folder in _shuffled(self._files.folders()) for file in self._files.inside(folder))
+            return sum(1 for _ in islice(filter(self._drop_if_over, files), limit))
+
     async def list_records(self, after: str = "", most: int = 500) -> Batch:
         """Return some of the records that live, by the names of their files; see `Listing.list_records`."""
         begin_call(self._timeout)
@@ -219,15 +232,20 @@ class FileSessionStore(PackedStore):
             self._folders = self._folders or _shuffled(self._files.folders())
             self._unseen.extend(_shuffled(self._files.inside(self._folders.pop())) if self._folders else ())
         for _ in range(min(_SWEPT, len(self._unseen))):
-            with suppress(StoreError):
-                file = self._unseen.pop()
-                if not file.endswith(".session"):
-                    self._files.drop_unfinished(file)
-                elif self._is_over(file, self._files.read(file, 0.0)):
-                    # Where another holds it, it waits for the next round; no call waits for the sweep.
-                    with self._files.held(file, 0.0) as held:
-                        if held is not None and self._is_over(file, look(held, file)):
-                            self._files.drop(file)
+            self._drop_if_over(self._unseen.pop())
+
+    def _drop_if_over(self, file: str) -> bool:
+        """Remove a file that has expired, or was left unfinished; return whether a session went."""
+        with suppress(StoreError):
+            if not file.endswith(".session"):
+                self._files.drop_unfinished(file)
+            elif self._is_over(file, self._files.read(file, 0.0)):
+                # Where another holds it, it waits for the next round; no call waits for the sweep.
+                with self._files.held(file, 0.0) as held:
+                    if held is not None and self._is_over(file, look(held, file)):
+                        self._files.drop(file)
+                        return True
+        return False
 
     def _is_over(self, file: str, found: Found | None) -> bool:
         return found is not None and _unpack(file, found).expires <= self._clock()

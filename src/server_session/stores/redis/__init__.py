@@ -54,19 +54,32 @@ _NODES: Final = ""
 """In the place of a key or of a node's name: asks for the names of a Cluster's nodes."""
 _NEEDS: Final = f"its user needs +eval +evalsha +{_RIGHTS.replace(' ', ' +')} on the store's prefix (docs/stores.md)"
 
-# By the name of redis-py's error and what Redis says.
-_MENDS: Final = {
-    r"NoPermissionError|can't run this command": _NEEDS,
-    r"ReadOnlyError": "this is a replica: name the master, or ask a Sentinel for it",
-    r"AuthenticationError|NOAUTH|WRONGPASS|unauthenticated": "look at user and password in the URL",
-    r"MovedError|AskError": "this is a node of a Cluster: give the store a RedisCluster of redis-py",
-    r"OutOfMemoryError": "its memory is full: raise maxmemory",
-    r"MISCONF": "it cannot write to its disk: is that full?",
-    r"(unknown|Invalid) command|non deterministic": "it is older than Redis 5, or the command was renamed",
-    r"CERTIFICATE_VERIFY_FAILED": "name the authority that signed its certificate by ?ssl_ca_certs=/path/of/its.pem",
-    r"No such file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
-    r"ClusterDownError|BusyLoadingError|MasterDownError": "it is starting, or a fail-over is under way",
-    r"MaxConnections|No connection available|max number of clients": "more calls at once than connections",
+# What is wrong, in a word, by the name of redis-py's error and what Redis says; and what mends it.
+_MARKS: Final = {
+    "rights": r"NoPermissionError|can't run this command",
+    "replica": r"ReadOnlyError",
+    "password": r"AuthenticationError|NOAUTH|WRONGPASS|unauthenticated",
+    "cluster": r"MovedError|AskError",
+    "memory_full": r"OutOfMemoryError",
+    "disk_full": r"MISCONF",
+    "old_server": r"(unknown|Invalid) command|non deterministic",
+    "certificate": r"CERTIFICATE_VERIFY_FAILED",
+    "no_file": r"No such file",
+    "starting": r"ClusterDownError|BusyLoadingError|MasterDownError",
+    "connections": r"MaxConnections|No connection available|max number of clients",
+}
+MENDS: Final = {
+    "rights": _NEEDS,
+    "replica": "this is a replica: name the master, or ask a Sentinel for it",
+    "password": "look at user and password in the URL",
+    "cluster": "this is a node of a Cluster: give the store a RedisCluster of redis-py",
+    "memory_full": "its memory is full: raise maxmemory",
+    "disk_full": "it cannot write to its disk: is that full?",
+    "old_server": "it is older than Redis 5, or the command was renamed",
+    "certificate": "name the authority that signed its certificate by ?ssl_ca_certs=/path/of/its.pem",
+    "no_file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
+    "starting": "it is starting, or a fail-over is under way",
+    "connections": "more calls at once than connections",
 }
 
 # redis-py takes these as objects, and looks at them when it connects.
@@ -411,7 +424,7 @@ def _made(kind: Any, url: str, **options: Any) -> Any:
 def _explained(error: Exception) -> str:
     """Say what kind of error it is, what mends it and what was said, without hosts, and without values."""
     kind, said = type(error).__name__, str(error)
-    mend = next((mend for marks, mend in _MENDS.items() if re.search(marks, f"{kind} {said}")), "")
+    mend = next((MENDS[code] for code, marks in _MARKS.items() if re.search(marks, f"{kind} {said}")), "")
     hidden = r"\S+:\d+\S*|, with args.*" if mend and isinstance(error, ResponseError) else r"\S+:\d+\S*|['\"`].*"
     said = re.sub(hidden, "…", said, flags=re.DOTALL)
     return kind + (f": {mend}" if mend else "") + (f" (it said: {said})" if said else "")

@@ -28,13 +28,13 @@ from server_session.stores._base import Fields
 from server_session.stores._packed import Record
 from server_session.stores.sql._errors import explain
 
-__all__ = ["Row", "Statements", "begin", "look", "pack", "row_of", "send"]
+__all__ = ["SERVER_TIME", "Row", "Statements", "begin", "look", "pack", "row_of", "send"]
 
 pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Fields).decode
 
 
-_SERVER_TIME: Final = {
+SERVER_TIME: Final = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "CAST(extract(epoch FROM statement_timestamp()) AS double precision)",
     # UTC, for the local time of a session occurs twice when summer time ends.
@@ -68,7 +68,7 @@ class Statements:
         self, table: Table, family: str, clock: Callable[[], float] | None, limits: Sequence[ColumnElement[bool]]
     ) -> None:
         now: ColumnElement[float] = (
-            literal_column(_SERVER_TIME[family], Double)
+            literal_column(SERVER_TIME[family], Double)
             if clock is None
             else bindparam("now", callable_=clock, type_=Double)
         )

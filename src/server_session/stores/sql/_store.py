@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, MetaData
 from sqlalchemy.engine import URL
@@ -115,9 +115,9 @@ class SQLSessionStore(PackedStore):
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
     @classmethod
-    def from_url(cls, url: str) -> "SQLSessionStore":
+    def from_url(cls, url: str, *, create_table: bool = True, **settings: Any) -> "SQLSessionStore":
         """Return the store of a URL, which makes its table: who gives a URL has asked for a store in one line."""
-        return cls(_SHORT_SCHEME.sub("postgresql", url), create_table=True)
+        return cls(_SHORT_SCHEME.sub("postgresql", url), create_table=create_table, **settings)
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
