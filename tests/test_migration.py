@@ -12,6 +12,7 @@ import pytest
 import server_session
 from server_session import migration
 from server_session._colour import Colour, drive
+from server_session._owners import OwnerIndex
 from server_session._record import ENDED, LONGEST, STAMP
 from server_session._signals import Signals
 from server_session.exceptions import ConfigurationError, StoreError
@@ -346,7 +347,7 @@ def test_sealed_sessions_move_as_they_are_and_owners_with_them():
         browser.receive(visit)
 
     async def look():
-        return await Browser(after, browser.cookie).request().get(), await after.policy.owners.sessions("ada")
+        return await Browser(after, browser.cookie).request().get(), await OwnerIndex(after.policy).sessions("ada")
 
     drive(log_in())
     assert asyncio.run(migrate(old, new)) == Migrated(sessions=1, owners=1)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from server_session._owners import OwnerIndex
 from server_session._tokens import Credential
 from server_session.exceptions import StoreError
 from server_session.migration import MovingStore
@@ -123,7 +124,7 @@ class Worker:
                 case "log out everywhere":
                     owner = self.owner_of(visitor)
                     theirs = [place for place, one in enumerate(mine) if one.owner == owner]
-                    ended = await self.site.policy.owners.destroy(owner)
+                    ended = await OwnerIndex(self.site.policy).destroy(owner)
                     if ended != len(theirs):
                         self.wrong.append(f"{ended} sessions of an owner ended, and there were {len(theirs)}")
                     self.drop(mine, theirs)
@@ -154,7 +155,7 @@ class Worker:
                     assert parsed is not None
                     listed.setdefault(browser.owner, set()).add(parsed.selector)
             for owner, selectors in listed.items():
-                if {one.id for one in await self.site.policy.owners.sessions(owner)} != selectors:
+                if {one.id for one in await OwnerIndex(self.site.policy).sessions(owner)} != selectors:
                     self.wrong.append("lost: an owner's list is another")
 
         await asyncio.gather(*map(some, range(VISITORS)))
