@@ -61,8 +61,17 @@ def crew() -> Iterator[Crew]:
 
 
 def move(old: str, new: str) -> Migrated:
-    # The driver that blocks takes the least of the processor, which all here share.
-    return asyncio.run(migrate(*(store_at(url.replace("+asyncpg", "+psycopg")) for url in (old, new))))
+    async def whole() -> Migrated:
+        # The driver that blocks takes the least of the processor, which all here share.
+        stores: list[Any] = [store_at(url.replace("+asyncpg", "+psycopg")) for url in (old, new)]
+        try:
+            return await migrate(*stores)
+        finally:
+            for store in stores:
+                if hasattr(store, "close"):
+                    await store.close()
+
+    return asyncio.run(whole())
 
 
 async def left_in(url: str) -> int:
