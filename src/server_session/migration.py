@@ -119,7 +119,8 @@ class MovingStore(SessionStore):
 
     async def close(self) -> None:
         """Close the connections of both, if they have any."""
-        for store in (self.old, self.new):
+        stores: tuple[Any, ...] = (self.old, self.new)
+        for store in stores:
             if hasattr(store, "close"):
                 await store.close()
 
