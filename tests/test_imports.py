@@ -24,7 +24,7 @@ ROOMS = (
     {"", "testing", "cli"},
     FRAMEWORKS,
     {"adapters", "adopt", "asgi", "wsgi", "otel", "sync"},
-    {"_sessions", "_functions"},
+    {"_sessions", "_functions", "migration"},
     {"exchange"},
     {"_api", "_urls"},
     {"_verbs", "_convert"},
