@@ -45,7 +45,13 @@ NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers", "deployment")
 # They reach hardly a line that the others do not, and coverage doubles what they take.
 NOT_COVERED: Final = ("trials", "faults", "browsers", "attacks", "deployment")
 DRAWN: Final = "hypothesis or drawn"
-PROGRAMS_IN_SHELL: Final = ("scripts/demo", "scripts/test", "scripts/lib/find-python", "scripts/lib/install-packages")
+PROGRAMS_IN_SHELL: Final = (
+    "scripts/demo",
+    "scripts/docs",
+    "scripts/test",
+    "scripts/lib/find-python",
+    "scripts/lib/install-packages",
+)
 # Counted, so that it can be told how far they are.
 PYTEST: Final = ("-m", "pytest", "-q", "-o", "console_output_style=count")
 QUICKLY: Final = ("env", "-u", "SERVER_SESSION_ALL", "SERVER_SESSION_QUICK=1")
