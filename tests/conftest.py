@@ -15,9 +15,9 @@ from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
 from server_session.stores.redis import RedisSessionStore
 from server_session.stores.sql import SQLSessionStore
-from server_session.testing import StoreContract
+from server_session.testing import AdapterContract, StoreContract
 from tests import servers
-from tests.parts import PARTS, QUICK, need
+from tests.parts import ALL, PARTS, QUICK, need
 from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -34,21 +34,20 @@ def pytest_configure() -> None:
 
 
 def be_patient() -> None:
-    """Let no load of the machine reach a limit: the defaults of stores, of updates and of the contract's races.
+    """Let no load of the machine reach a limit: the defaults of stores, of updates and of the contracts.
 
     A test of a limit gives its own.
     """
     for store in (FileSessionStore, MemcachedSessionStore, RedisSessionStore, SQLSessionStore):
         store.__init__.__kwdefaults__["timeout"] = PATIENCE
     _tries.UPDATE_SECONDS = PATIENCE
-    StoreContract.patience = PATIENCE
+    StoreContract.patience = AdapterContract.patience = PATIENCE
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if QUICK:
-        config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
-        items[:] = [item for item in items if not is_left_out(item)]
+    config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
+    items[:] = [item for item in items if not is_left_out(item)]
     for item in items:
         # What a browser sees, or an attacker sends, does not depend on the Python that serves it.
         if "browser" in getattr(item, "fixturenames", ()) or "attacks" in item.path.parts:
@@ -56,7 +55,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_left_out(item: pytest.Item) -> bool:
-    """Return whether a quick run is to do without a test; what shows only while it runs is skipped by `need`."""
+    """Return whether this run is to do without a test; what shows only while it runs is skipped by `need`."""
+    if not ALL and item.get_closest_marker("again"):
+        return True
+    if not QUICK:
+        return False
     fixtures = getattr(item, "fixturenames", ())
     other_programs = any(name == "browser" or name.endswith("_server") for name in fixtures)
     return other_programs or any(item.get_closest_marker(name) for name in ("needs", "long"))
@@ -193,13 +196,16 @@ def browser() -> Iterator["Browser"]:
     # Not for the whole session: while it is open Playwright's loop counts as this thread's running one,
     # so the tests of a module that uses it cannot call asyncio.run.
     need("chromium")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    milliseconds = PATIENCE * 1000
+    expect.set_options(timeout=milliseconds)
     quiet = ("gpu", "quic", "background-networking", "component-update", "sync")
     arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=str(PARTS["chromium"].find()), headless=True, args=arguments
+            executable_path=str(PARTS["chromium"].find()), headless=True, args=arguments, timeout=milliseconds
         )
+        chromium.on("context", lambda context: context.set_default_timeout(milliseconds))
         yield chromium
         chromium.close()

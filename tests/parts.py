@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["PARTS", "QUICK", "Part", "need"]
+__all__ = ["ALL", "PARTS", "QUICK", "Part", "need"]
 
 QUICK: Final = os.environ.get("SERVER_SESSION_QUICK") == "1"
 """Whether this is a quick run of the tests: it starts no program of these, and tries fewer random examples."""
+
+ALL: Final = os.environ.get("SERVER_SESSION_ALL") == "1"
+"""Whether this is a run of everything: of long forms, and of what holds again what another test holds."""
 
 
 class Part(NamedTuple):

@@ -4,7 +4,6 @@ import asyncio
 import io
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -27,6 +26,7 @@ from werkzeug.wrappers import Request as WerkzeugRequest
 
 from server_session._colour import drive
 from server_session.http.body import AsgiBody, Receive, WsgiBody, can_bear_token, token_in
+from tests.parts import ALL
 
 TOKEN = "aZ09-_" + "k" * 64
 FIELD = "csrf_token"
@@ -34,7 +34,7 @@ LIMIT = 64 * 1024
 PIECE = 64 * 1024
 GIBIBYTE = 1024**3
 # The long form draws more.
-MANY = 5000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 100
+MANY = 5000 if ALL else 100
 
 URLENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"

@@ -403,3 +403,11 @@ def test_what_cannot_be_stored_is_given_up_once_it_was_said(sessions: Sessions, 
         _ = exchange.blocking.commit() if blocks else asyncio.run(exchange.commit())
     assert exchange.blocking.commit() is None
     assert "Set-Cookie" not in answer(exchange)
+
+
+async def test_a_worker_thread_of_an_application_that_is_served_finds_the_way_back_to_its_loop() -> None:
+    sessions = Sessions(session_store=YieldingStore(MemorySessionStore()))
+    exchange = exchange_of(sessions)
+    with exchange.serving():
+        assert await asyncio.to_thread(lambda: sessions.sync.set_session_data({"a": 1}))
+    assert await sessions.get_session_data(exchange.request.slots) == {"a": 1}

@@ -11,7 +11,6 @@ import asyncio
 import copy
 import enum
 import itertools
-import os
 import tempfile
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack, suppress
@@ -62,12 +61,10 @@ from server_session.stores.redis import RedisSessionStore
 from server_session.stores.sql import SQLSessionStore
 from server_session.testing import YieldingStore
 from tests.faults.proxy import Proxy, Weather
-from tests.parts import QUICK
+from tests.parts import ALL
 from tests.patience import PATIENCE, wait_until
 from tests.servers import Server
 from tests.visitors import EVERY_STORE, Browser, Clock, Site, make_store
-
-EVERYTHING = os.environ.get("SERVER_SESSION_ALL") == "1"
 
 IDLE, ABSOLUTE, MINUTE = 1000, 4000, 60
 TOKENS_AT_MOST = 3
@@ -1560,26 +1557,24 @@ def try_out(machine: type[Machine], examples: int, steps: int) -> None:
     machine.TestCase().runTest()
 
 
-# What two or three seconds suffice for.
-EXAMPLES = {"memory": 60, "yielding memory": 40, "file": 12, "sealed memory": 40}
+# What a second or two suffice for.
+EXAMPLES = {"memory": 15, "yielding memory": 10, "file": 3, "sealed memory": 10}
 
 
 @pytest.mark.drawn
 @pytest.mark.parametrize("kind", EVERY_STORE)
 def test_visitors_thief_and_administrator_get_what_the_design_promises_over(kind: str) -> None:
     base = YieldingMachine if kind.startswith("yielding") else Machine
-    examples = EXAMPLES[kind] * 40 if EVERYTHING else EXAMPLES[kind] // (4 if QUICK else 1)
-    try_out(type("Machine", (base,), {"kind": kind}), examples, 30)
+    try_out(type("Machine", (base,), {"kind": kind}), EXAMPLES[kind] * (160 if ALL else 1), 30)
 
 
-FAILING = {"memory": 40, "yielding memory": 25, **({"file": 10} if EVERYTHING else {})}
+FAILING = {"memory": 10, "yielding memory": 6, **({"file": 3} if ALL else {})}
 
 
 @pytest.mark.drawn
 @pytest.mark.parametrize("kind", FAILING)
 def test_they_get_it_or_a_503_where_the_store_fails_and_requests_are_cancelled(kind: str) -> None:
-    examples = FAILING[kind] * 40 if EVERYTHING else FAILING[kind] // (4 if QUICK else 1)
-    try_out(type("Machine", (FailingMachine,), {"kind": kind}), examples, 30)
+    try_out(type("Machine", (FailingMachine,), {"kind": kind}), FAILING[kind] * (160 if ALL else 1), 30)
 
 
 class OnSQLite(Machine):
@@ -1595,14 +1590,14 @@ class FailingOnSQLite(OnSQLite, FailingMachine):
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 @pytest.mark.parametrize("machine", [OnSQLite, FailingOnSQLite])
 def test_they_get_it_over_sqlite(machine: type[Machine]) -> None:
     try_out(machine, 200, 40)
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_over_postgresql(postgresql_server: Server) -> None:
     class OnPostgreSQL(Machine):
         def make_store(self) -> SessionStore:
@@ -1615,7 +1610,7 @@ def test_they_get_it_over_postgresql(postgresql_server: Server) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_over_redis_whose_clock_nobody_moves(redis_server: Server) -> None:
     import redis
 
@@ -1632,7 +1627,7 @@ def test_they_get_it_over_redis_whose_clock_nobody_moves(redis_server: Server) -
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_or_a_503_over_redis_in_bad_weather(redis_server: Server) -> None:
     class OnRedis(BehindProxy):
         clock_moves = False
@@ -1646,7 +1641,7 @@ def test_they_get_it_or_a_503_over_redis_in_bad_weather(redis_server: Server) ->
 
 
 @pytest.mark.once
-@pytest.mark.skipif(not EVERYTHING, reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_they_get_it_or_a_503_over_postgresql_in_bad_weather(postgresql_server: Server) -> None:
     class OnPostgreSQL(BehindProxy):
         def connect(self, port: int, limit: float) -> SessionStore:

@@ -7,7 +7,6 @@ check of a request over both interfaces.
 import base64
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -44,11 +43,11 @@ from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiReques
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
-from tests.parts import QUICK
+from tests.parts import ALL, QUICK
 from tests.visitors import Clock
 
 # The long form draws more, the quick one fewer.
-MANY = 5000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 30 if QUICK else 100
+MANY = 5000 if ALL else 30 if QUICK else 100
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 many = settings(max_examples=MANY, deadline=None)

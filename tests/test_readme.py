@@ -13,6 +13,7 @@ import pytest
 
 from tests.asgi_client import Client
 from tests.documents import code_of
+from tests.patience import PATIENCE
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -113,7 +114,7 @@ assert client.get("/").json() == {"count": 1, "user": ""}
 """
     environment = os.environ | {"DJANGO_SETTINGS_MODULE": "site_settings", "PYTHONPATH": str(tmp_path)}
     ended = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert ended.returncode == 0, ended.stderr
 

@@ -1,5 +1,6 @@
 """The recipes of docs/recipes.md keep what they promise."""
 
+import asyncio
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +70,27 @@ def test_a_view_of_flasks_that_asks_the_functions_alone_does_not_touch_the_sessi
     store.calls.clear()
     assert client.get("/news").json == {"user": "Ada"}
     assert store.calls == ["look"]
+
+
+def test_a_job_writes_to_the_session_that_began_it_and_a_change_of_role_reaches_all() -> None:
+    names = run("without a request")
+    app: FastAPI = names["app"]
+
+    @app.get("/log-in")
+    async def enter() -> bool:
+        return await log_in("ada", {"user": "ada", "cart": ["tea", "milk"]})
+
+    @app.get("/")
+    async def index() -> dict[str, Any]:
+        return await get_session_data()
+
+    clients = [client_of(app) for _ in range(2)]
+    for client in clients:
+        client.get("/log-in")
+    assert clients[0].post("/export", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert [client.get("/").json().get("export") for client in clients] == ["tea, milk", None]
+    assert asyncio.run(names["make_editor"]("ada")) == 2
+    assert [client.get("/").json()["role"] for client in clients] == ["editor"] * 2
 
 
 @pytest.fixture

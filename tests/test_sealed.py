@@ -108,7 +108,7 @@ class TestSealedFileStoreContract(TestSealedMemoryStoreContract):
         return self.second_client(None)
 
     def second_client(self, store):
-        return self.over(FileSessionStore(self.directory, clock=self.clock, timeout=20))
+        return self.over(FileSessionStore(self.directory, clock=self.clock))
 
 
 class FoundedUnderTheOldKey(SealedStore):
@@ -126,7 +126,7 @@ class TestStoreContractMidRotation(TestSealedMemoryStoreContract):
         return FoundedUnderTheOldKey(store, EncryptedCodec([OLD, NEW]), Signals().unreadable)
 
 
-@pytest.mark.once
+@pytest.mark.again
 class TestFileStoreContractMidRotation(TestSealedFileStoreContract):
     def over(self, store):
         return FoundedUnderTheOldKey(store, EncryptedCodec([OLD, NEW]), Signals().unreadable)
@@ -142,7 +142,7 @@ class TestStoreContractAmongProcessesOfWhichHalfHaveRotated(TestSealedMemoryStor
         return seal(self.beneath, NEW, OLD)
 
 
-@pytest.mark.once
+@pytest.mark.again
 class TestAwaitingStoreContractAmongProcessesOfWhichHalfHaveRotated(
     TestStoreContractAmongProcessesOfWhichHalfHaveRotated
 ):

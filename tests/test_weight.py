@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.asking import Kind
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +30,7 @@ def calls() -> Mapping[Kind, int]:
     command = [sys.executable, "-c", script.format([kind.value for kind in LIMITS])]
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     env = {**os.environ, "PYTHONPATH": paths}
-    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=True)
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE, check=True)
     return dict(zip(LIMITS, map(int, run.stdout.split()), strict=True))
 
 

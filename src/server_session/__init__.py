@@ -9,6 +9,7 @@ from server_session import _api, exceptions
 from server_session._api import Health
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
+from server_session._functions import OpenedSession
 from server_session._owners import OwnedSession
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure
@@ -36,6 +37,7 @@ __all__ = [
     "Health",
     "Lifetime",
     "MemorySessionStore",
+    "OpenedSession",
     "Outcome",
     "OwnedSession",
     "PackedStore",
@@ -50,6 +52,7 @@ __all__ = [
     "csrf_meta",
     "csrf_protect",
     "csrf_script",
+    "open_session",
 ]
 __all__ += _api.__all__
 __all__ += exceptions.__all__
@@ -74,6 +77,7 @@ get_session_data = _DEFAULT.get_session_data
 health = _DEFAULT.health
 is_alive = _DEFAULT.is_alive
 log_in = _DEFAULT.log_in
+open_session = _DEFAULT.open
 pluck_session_property = _DEFAULT.pluck_session_property
 renew_session = _DEFAULT.renew_session
 replace_session_data = _DEFAULT.replace_session_data
@@ -81,4 +85,5 @@ require_fresh = _DEFAULT.require_fresh
 sessions_of = _DEFAULT.sessions_of
 set_session_data = _DEFAULT.set_session_data
 update_session_data = _DEFAULT.update_session_data
+update_sessions_of = _DEFAULT.update_sessions_of
 validate_csrf_token = _DEFAULT.validate_csrf_token

@@ -5,12 +5,13 @@ now), `request`, `request, response` (no middleware is needed), or a context obj
 `.request`/`.response`. What is no carrier raises `CarrierError`, which is a `TypeError`. A store that does not answer
 raises `StoreError`; nothing is ever taken for an empty session.
 
-A body is called with the request's session where a caller has the carrier, or with what is `Asked` of an owner's.
+A body is called with the request's session where a caller has the carrier, with the one that was opened where an id
+names it, or with what is `Asked` of an owner's.
 Nobody calls what stands here: `_functions` makes the functions of it, in both colours.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
 
@@ -18,8 +19,20 @@ from server_session._convert import convert
 from server_session._durations import seconds_of
 from server_session._owners import OwnedSession, OwnerIndex
 from server_session._record import Life
-from server_session._verbs import Asked, data_of, flag_of, owner_of, scope_of, verb
-from server_session.exceptions import StoreError
+from server_session._verbs import (
+    Asked,
+    Change,
+    by_id,
+    change_of,
+    data_of,
+    flag_of,
+    name_of,
+    owner_of,
+    scope_of,
+    verb,
+)
+from server_session.exceptions import ConflictError, LimitError, RecordError, SessionError, StoreError
+from server_session.kernel.by_id import SessionById
 from server_session.kernel.stored import StoredSession
 
 __all__ = [
@@ -37,11 +50,11 @@ __all__ = [
     "sessions_of",
     "set_session_data",
     "update_session_data",
+    "update_sessions_of",
     "validate_csrf_token",
 ]
 
 T = TypeVar("T")
-Change: TypeAlias = Callable[[dict[str, Any]], None]
 Data: TypeAlias = Mapping[str, object]
 Duration: TypeAlias = float | timedelta
 TokenScope: TypeAlias = tuple[str, str]
@@ -120,9 +133,7 @@ async def update_session_data(session: StoredSession, *arguments: Any) -> bool:
     So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
     """
     (change,) = arguments
-    if not callable(change):
-        raise TypeError(f"update_session_data takes a function of the data, not {type(change).__name__!r}")
-    return await session.update(change)
+    return await session.update(change_of("update_session_data", change))
 
 
 @overload
@@ -176,9 +187,7 @@ async def pluck_session_property(request: object, response: object, name: str, /
 async def pluck_session_property(session: StoredSession, *arguments: Any, as_type: Any = None) -> Any:
     """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
     (name,) = arguments
-    if not isinstance(name, str):
-        raise TypeError(f"pluck_session_property takes the name of a key, not {type(name).__name__!r}")
-    value = await session.pluck(name)
+    value = await session.pluck(name_of("pluck_session_property", name))
     return value if as_type is None or value is None else convert(value, as_type, name)
 
 
@@ -277,14 +286,40 @@ async def validate_csrf_token(session: StoredSession, *arguments: Any, scope: To
 
 
 @verb(current="current")
-async def sessions_of(asked: Asked, owner: str, *, current: object = None) -> list[OwnedSession]:
+async def sessions_of(asked: Asked, owner: str, *, current: object = None, data: bool = False) -> list[OwnedSession]:
     """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
 
     Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
     a call more), and with `device_details` configured the user agent and the address that logged in.
-    `current` is a request, or True for the one that is being served; its session has `is_current`.
+    `current` is a request, or True for the one that is being served; its session has `is_current`. With `data` each
+    brings its data too. None of this restarts an idle clock.
     """
-    return await OwnerIndex(asked.policy).sessions(owner_of("sessions_of", owner), await asked.selector())
+    with_data = flag_of("sessions_of", "data", data)
+    return await OwnerIndex(asked.policy).sessions(
+        owner_of("sessions_of", owner), await asked.selector(), data=with_data
+    )
+
+
+@verb(current="")
+async def update_sessions_of(asked: Asked, owner: str, change: Change) -> int:
+    """Change the data of all sessions of an owner that live ("role changed"); return of how many.
+
+    Each is changed as `update_session_data` changes one, by itself: where one cannot be (`ConflictError`, `LimitError`,
+    `RecordError`) that is raised when all the others are. A log-in that is under way is not changed: write first to
+    where log-ins read it from.
+    """
+    name, change = owner_of("update_sessions_of", owner), change_of("update_sessions_of", change)
+    failed: list[SessionError] = []
+    changed = 0
+    for one in await OwnerIndex(asked.policy).sessions(name):
+        try:
+            changed += await SessionById(asked.policy, one.id).update(change)
+        except (ConflictError, LimitError, RecordError) as error:
+            # A role that is taken away must go from the others all the same.
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return changed
 
 
 @verb(current="except_current")
@@ -316,3 +351,39 @@ async def health(asked: Asked) -> Health:
         # What the server said may name hosts, users and databases: that is for the log.
         why = str(error).partition(" (it said: ")[0]
     return Health(not why, time.perf_counter() - start, why)
+
+
+# --- of one session, opened by its id
+
+
+@by_id("get")
+async def get_by_id(session: StoredSession) -> dict[str, Any]:
+    """Return the session's data; `{}` if it has ended. Does not restart the idle clock."""
+    return await session.get()
+
+
+@by_id("set")
+async def set_by_id(session: StoredSession, data: Data, /) -> bool:
+    """Merge top-level keys into the session, atomically, as `set_session_data` does."""
+    return await session.merge(data_of("set", data))
+
+
+@by_id("update")
+async def update_by_id(session: StoredSession, change: Change, /) -> bool:
+    """Change the data by a function of the data, as `update_session_data` does.
+
+    One that changes nothing writes nothing, and so restarts no idle clock.
+    """
+    return await session.update(change_of("update", change))
+
+
+@by_id("pluck")
+async def pluck_by_id(session: StoredSession, name: str, /) -> Any:
+    """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
+    return await session.pluck(name_of("pluck", name))
+
+
+@by_id("destroy")
+async def destroy_by_id(session: StoredSession) -> bool:
+    """End the session; return whether there was one to end. Requests under way cannot bring it back."""
+    return await session.destroy()

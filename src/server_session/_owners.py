@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from server_session import _record as record
 from server_session._base64url import base64url
-from server_session._codec import encode_value
+from server_session._codec import decode_fields, encode_value
 from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session.exceptions import ConfigurationError, RecordError, TooManySessionsError
@@ -36,7 +36,7 @@ class OwnedSession(NamedTuple):
     """A live session of an owner."""
 
     id: str
-    """Names the session to `destroy_sessions_of`. It opens nothing: the cookie has a secret besides."""
+    """Names the session to `destroy_sessions_of` and `open_session`. It is no cookie, which has a secret besides."""
     created: datetime
     """When it was founded, in UTC."""
     last_seen: datetime
@@ -47,6 +47,8 @@ class OwnedSession(NamedTuple):
     """What the browser that logged in said that it is, if `device_details` is set; to 256 characters."""
     address: str | None = None
     """The address that logged in, if `device_details` is set: the client's as the server knows it."""
+    data: dict[str, Any] | None = None
+    """What the session holds, where it was asked for and can be read."""
 
 
 class OwnerIndex:
@@ -114,15 +116,21 @@ class OwnerIndex:
             if await self._store.merge(key, changed, (), {STAMP: index.get(STAMP)}, Lifetime(age)) is APPLIED:
                 break
 
-    async def sessions(self, owner: str, current: str | None = None) -> list[OwnedSession]:
-        """Return the owner's sessions that live, the oldest first; `current` is the selector of the asker's."""
+    async def sessions(self, owner: str, current: str | None = None, *, data: bool = False) -> list[OwnedSession]:
+        """Return the owner's sessions that live, the oldest first, and their data if it is asked for.
+
+        `current` is the selector of the asker's.
+        """
         answers = await self._look(owner, _listed(await self._index(owner)))
         await self._unlist(owner, [selector for selector, answer in answers.items() if answer is CONFLICT])
         living: list[OwnedSession] = []
         for selector, fields in answers.items():
             if isinstance(fields, dict):
+                held = None
                 with suppress(RecordError):
-                    living.append(_owned(selector, fields, is_current=selector == current))
+                    held = decode_fields(record.user_fields(fields)) if data else None
+                with suppress(RecordError):
+                    living.append(_owned(selector, fields, is_current=selector == current)._replace(data=held))
         return living
 
     async def destroy(self, owner: str, *, only: str | None = None, but: str | None = None) -> int:

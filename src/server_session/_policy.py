@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from server_session._codec import MAX_NAME_BYTES
+from server_session._readers import Reader
 from server_session._record import AS_CONFIGURED, Life, user_fields
 from server_session._signals import Signals
 from server_session.exceptions import LimitError
@@ -53,6 +54,7 @@ class Policy(NamedTuple):
     token_age: float | None = None
     single_use: bool = False
     wish: Wish | None = None
+    adopt: tuple[Reader, ...] = ()
 
     def lifetime_of(
         self, life: Life = AS_CONFIGURED, age: float = 0.0, written: Mapping[str, bytes] | None = None

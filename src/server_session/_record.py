@@ -42,6 +42,11 @@ STAMP: Final = RESERVED + "stamp"
 ENDED: Final = RESERVED + "ended"
 """When the session was ended, in seconds since the epoch. It stands alone in the mark."""
 
+CLAIM: Final = RESERVED + "claim"
+"""In a claim alone: which session takes the place of another library's, and random text: `["…", "…"]`."""
+TAKEN: Final = RESERVED + "taken"
+"""In a claim alone: when that was done, in seconds since the epoch."""
+
 MARK_SECONDS: Final = 60.0
 """For how long an ended session leaves its mark, and a swapped-out digest is known again."""
 
@@ -57,6 +62,7 @@ _TEXT: Final = msgspec.json.Decoder(str).decode
 _NAMES: Final = msgspec.json.Decoder(list[str]).decode
 _FORMER: Final = msgspec.json.Decoder(tuple[str, float]).decode
 _LIFE: Final = msgspec.json.Decoder(tuple[float | None, float | None, bool | None]).decode
+_CLAIM: Final = msgspec.json.Decoder(tuple[str, str]).decode
 _DEVICE: Final = msgspec.json.Decoder(tuple[str | None, str | None]).decode
 
 _is_stamp = re.compile(rb'"[A-Za-z0-9_-]{12}"').fullmatch
@@ -128,6 +134,16 @@ def owner_of(fields: Mapping[str, bytes]) -> str:
 def device_of(fields: Mapping[str, bytes]) -> tuple[str | None, str | None]:
     """Return the user agent and the address that log-in recorded. Raises `RecordError`."""
     return _read(DEVICE, fields, _DEVICE) if DEVICE in fields else (None, None)
+
+
+def claim(selector: str, nonce: bytes) -> bytes:
+    """Return the field of a claim for the session of this selector."""
+    return encode_value("claim", [selector, base64url(nonce).decode("ascii")])
+
+
+def claim_of(fields: Mapping[str, bytes]) -> tuple[str, str]:
+    """Return the selector and the random text of a claim. Raises `RecordError`."""
+    return _read(CLAIM, fields, _CLAIM)
 
 
 def outstanding_of(fields: Mapping[str, bytes]) -> list[str]:

@@ -13,6 +13,7 @@ from server_session._durations import count_of, seconds_of
 from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
+from server_session._readers import Reader
 from server_session._signals import Signal, Signals
 from server_session._urls import open_store
 from server_session.csrf.policy import CSRF
@@ -48,6 +49,7 @@ class Settings(TypedDict, total=False):
     device_details: bool
     max_bytes: int
     max_fields: int
+    adopt: Collection[Reader]
     on_signal: Callable[[Signal], None] | None
     clock: Callable[[], float]
 
@@ -78,6 +80,8 @@ class Sessions(Functions, Served):
         max_bytes: how many bytes the fields of a session may take, as stored; beyond it a write is a `LimitError`.
             Many small writes of keys that they never read can exceed it, to the first write that knows the whole.
         max_fields: how many keys a session may have; likewise.
+        adopt: readers of the sessions that visitors have of another library (`server_session.adopt`). Whoever comes
+            with such a cookie, and with none of ours that lives, is given a session with that data, once.
         on_signal: called with each `Signal` of a session's life.
         clock: seconds since the epoch, for tests.
 
@@ -91,7 +95,9 @@ class Sessions(Functions, Served):
             raise ConfigurationError(_unknown(keyword))
         self.base = self
         self.store = _store(settings.get("session_store"))
-        # Whether blocking callers in worker threads must find the way back to the application's loop.
+        if (fit := getattr(self.store, "fit", None)) is not None:
+            # A layout of somebody else's, that cannot hold everything.
+            settings = fit(settings)
         self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
         given = settings.get("cookie_handler")
@@ -119,6 +125,17 @@ class Sessions(Functions, Served):
                 raise ConfigurationError(f"{name} is a function, not {call!r}")
         store = self.store if self.store.colour is Colour.INSTANT else CircuitStore(self.store)
         signals, codec, csrf = Signals(on_signal), settings.get("codec"), self.csrf
+        adopt = tuple(settings.get("adopt", ()))
+        for reader in adopt:
+            if not isinstance(reader, Reader):
+                raise ConfigurationError(
+                    f"adopt is a list of readers of server_session.adopt, of which {reader!r} is none"
+                )
+        if adopt and getattr(self.store, "evicts", False):
+            raise ConfigurationError(
+                "adopt needs a store that keeps what it is given: one that evicts would forget which sessions were "
+                "taken over and ended, and give them out again"
+            )
         idle, absolute = settings.get("max_age"), settings.get("absolute_max_age", ABSOLUTE_AGE)
         most = settings.get("max_sessions")
         return Policy(
@@ -135,6 +152,7 @@ class Sessions(Functions, Served):
             max_fields=count_of("max_fields", settings.get("max_fields", MAX_FIELDS)),
             token_age=None if csrf is None else csrf.token_age,
             single_use=csrf is not None and csrf.single_use,
+            adopt=adopt,
         )
 
     def adapted(self, idle: float | None, cookie: Mapping[str, Any]) -> "Sessions":

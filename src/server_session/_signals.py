@@ -8,6 +8,7 @@ from server_session._tokens import short_digest
 
 Event: TypeAlias = Literal[
     "created",
+    "adopted",
     "renewed",
     "destroyed",
     "expired",
@@ -23,6 +24,7 @@ _LOG: Final = logging.getLogger("server_session")
 
 _LEVELS: Final[dict[Event, tuple[int, str]]] = {
     "created": (logging.DEBUG, "session created"),
+    "adopted": (logging.INFO, "a session of another library was taken over"),
     "renewed": (logging.DEBUG, "session renewed: its cookie was replaced"),
     "destroyed": (logging.DEBUG, "session destroyed"),
     "expired": (logging.INFO, "a session that was seen alive is gone: expired, or lost by the store"),

@@ -9,7 +9,9 @@ import re
 from typing import Final, NamedTuple
 
 from server_session._base64url import base64url
+from server_session._record import DIGEST
 from server_session.exceptions import StoreError
+from server_session.stores._base import Expect
 
 _SELECTOR_LENGTH: Final = 24
 _VERIFIER_BYTES: Final = 30
@@ -19,7 +21,7 @@ _TAG_BYTES: Final = hashlib.sha256().digest_size
 _CSRF_KEY: Final = b"server-session csrf token"
 
 _is_credential = re.compile(r"[A-Za-z0-9_-]{64}").fullmatch
-_is_selector = re.compile(r"[A-Za-z0-9_-]{24}").fullmatch
+is_selector = re.compile(r"[A-Za-z0-9_-]{24}").fullmatch
 # Of the sixteen spellings of the same bytes only the one that is issued: four bits of the last character are nobody's.
 _is_token = re.compile(r"[A-Za-z0-9_-]{69}[AQgw]").fullmatch
 
@@ -33,7 +35,7 @@ class Credential:
     def __init__(self, selector: str, verifier: str) -> None:
         self.selector = selector
         self.verifier = verifier
-        self._digest: bytes | None = None
+        self._digest = b""
         self._csrf_secret: bytes | None = None
 
     @classmethod
@@ -45,11 +47,13 @@ class Credential:
 
     @classmethod
     def found(cls, selector: str) -> "Credential":
-        """Return a credential of a fresh verifier (240 random bits) under a selector.
+        """Return a credential of a fresh verifier (240 random bits) under a selector; a whole credential as it is.
 
         Raises `StoreError` for a selector, as its `id()` made it, that is not 24 characters of base64url.
         """
-        if _is_selector(selector) is None:
+        if (whole := cls.parse(selector)) is not None:
+            return whole
+        if is_selector(selector) is None:
             raise StoreError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
         return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
 
@@ -68,11 +72,16 @@ class Credential:
         """The cookie's value."""
         return self.selector + self.verifier
 
+    def expect(self) -> Expect:
+        """Return what must be so in a record of the store for this to open it: it holds its digest."""
+        # A reader of the store holds no credential: the digest does not lead back to the verifier.
+        if not self._digest:
+            self._digest = b'"' + base64url(hashlib.sha256((self.selector + self.verifier).encode()).digest()) + b'"'
+        return {DIGEST: self._digest}
+
     def digest(self) -> bytes:
         """Return what the store keeps of it: SHA-256 of selector and verifier, as JSON text."""
-        # A reader of the store holds no credential: the digest does not lead back to the verifier.
-        if self._digest is None:
-            self._digest = b'"' + base64url(hashlib.sha256((self.selector + self.verifier).encode()).digest()) + b'"'
+        self.expect()
         return self._digest
 
     def csrf_secret(self) -> bytes:

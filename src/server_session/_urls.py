@@ -12,10 +12,11 @@ from server_session.stores._base import SessionStore
 __all__ = ["open_store"]
 
 # Schemes that are not the name of their module: that name, and the extra of this distribution with the driver.
-_NO_SCHEME: Final = {"sql"}
+_NO_SCHEME: Final = {"sql", "next_server_session"}
 _OTHER_SCHEMES: Final = {
     "rediss": ("redis", "redis"),
     "unix": ("redis", "redis"),
+    "next-server-session": ("next_server_session", "redis"),
     "sqlite": ("sql", "sql"),
     "postgresql": ("sql", "postgresql"),
     "postgres": ("sql", "postgresql"),

@@ -14,6 +14,7 @@ R = TypeVar("R")
 
 Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 Function: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
+Change: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 class Verb(NamedTuple):
@@ -88,6 +89,16 @@ def verb(
     return lambda body: cast("Any", Verb(cast("Body", body), last, then, current))
 
 
+def by_id(name: str) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
+    """Make a `Verb` of a body that takes a session which was opened by its id: a method, of this name."""
+
+    def verb_of(body: Any) -> Any:
+        body.__name__, body.__qualname__ = name, f"OpenedSession.{name}"
+        return Verb(body, current="")
+
+    return verb_of
+
+
 # --- what is looked for in arguments, for callers without a type checker
 
 
@@ -95,6 +106,24 @@ def owner_of(function: str, owner: object) -> str:
     if not isinstance(owner, str) or not owner:
         raise TypeError(f"{function} takes the owner's name or id as text, not {type(owner).__name__!r}")
     return owner
+
+
+def id_of(function: str, session_id: object) -> str:
+    if not isinstance(session_id, str):
+        raise TypeError(f"{function} takes a session's id as sessions_of tells it, not {type(session_id).__name__!r}")
+    return session_id
+
+
+def change_of(function: str, change: Change) -> Change:
+    if not callable(change):
+        raise TypeError(f"{function} takes a function of the data, not {type(change).__name__!r}")
+    return change
+
+
+def name_of(function: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{function} takes the name of a key, not {type(name).__name__!r}")
+    return name
 
 
 def flag_of(function: str, name: str, given: object) -> bool:

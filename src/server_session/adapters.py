@@ -5,12 +5,11 @@ point; `exchange.blocking` has them for frameworks that block. The steps are in 
 session's life belongs into an adapter, and whatever refuses a request comes back as a `Refusal`: a whole response.
 """
 
-from server_session._colour import home
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal
 from server_session.csrf.verdict import Rejection
 from server_session.exchange import BlockingExchange, Body, Exchange
-from server_session.exchange.sockets import code_at_end
+from server_session.exchange.sockets import close_at_end
 from server_session.exchange.streams import StreamedBody
 from server_session.exchange.templates import template_functions
 from server_session.http.body import AsgiBody, BytesBody, FileBody, WsgiBody
@@ -48,12 +47,11 @@ __all__ = [
     "WsgiBody",
     "WsgiHeaders",
     "WsgiRequest",
-    "code_at_end",
+    "close_at_end",
     "csrf_exempt",
     "csrf_protect",
     "find_request_by",
     "headers_of",
-    "home",
     "register_request",
     "register_response",
     "template_functions",

@@ -1,9 +1,8 @@
 """Sessions for aiohttp: `setup(app)`, then `session = await get_session(request)`, and the functions."""
 
-import warnings
 from asyncio import current_task, ensure_future
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import Unpack
 
 from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
@@ -11,12 +10,12 @@ from aiohttp.typedefs import Handler
 
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.adapters import Exchange, Refusal, code_at_end, csrf_exempt, csrf_protect, headers_of, home
+from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
 from server_session.http.carrier import current
-from server_session.http.requests import AiohttpRequest
+from server_session.http.frameworks import AiohttpBody, AiohttpRequest
 from server_session.kernel.mapping import Session
 
 __all__ = ["csrf_exempt", "csrf_protect", "get_session", "setup"]
@@ -39,14 +38,13 @@ def setup(
 
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
-        exchange = (serving := own or configured()).exchange(AiohttpRequest.of(request))
-        exchange.request.home = home() if serving.needs_home else None
+        exchange = (own or configured()).exchange(AiohttpRequest.of(request))
         exchange.serve()
         # aiohttp gives each request a task, with a context of its own, which ends when the response was sent.
         current.set(exchange.request)
         current_task().add_done_callback(lambda _: exchange.leave())  # type: ignore[union-attr]
         if exchange.may_be_forged(request.method):
-            body, endpoint = _Body(request), lambda: request.match_info.handler
+            body, endpoint = AiohttpBody(request), lambda: request.match_info.handler
             if refusal := await exchange.check(body, endpoint=endpoint, method=request.method):
                 raise _error(refusal)
         try:
@@ -75,7 +73,10 @@ def setup(
             exchange.answer(headers_of(response), varies=is_streamed)
         exchange.started()
         if seconds is not None and isinstance(response, web.WebSocketResponse):
-            watching = ensure_future(_close_at_end(response, exchange, seconds))
+            close = response.close
+            watching = ensure_future(
+                close_at_end(exchange, seconds, lambda code: close(code=code, message=b"session ended"))
+            )
             current_task().add_done_callback(lambda _: watching.cancel())  # type: ignore[union-attr]
 
     app.middlewares.append(serve)
@@ -89,37 +90,7 @@ async def get_session(request: web.BaseRequest) -> Session:
     return session
 
 
-async def _close_at_end(socket: web.WebSocketResponse, exchange: Exchange, seconds: float) -> None:
-    if code := await code_at_end(exchange, seconds):
-        await socket.close(code=code, message=b"session ended")
-
-
 def _error(refusal: Refusal) -> web.HTTPException:
     kind = web.HTTPForbidden if refusal.rejection else web.HTTPServiceUnavailable
     headers = [(name, value) for name, value in refusal.headers if name != "Content-Length"]
     return kind(headers=headers, text=refusal.body.decode())
-
-
-class _Body:
-    """The body of a request, whose `content` then gives what was read, and after it the server's."""
-
-    def __init__(self, request: Any) -> None:
-        self._request = request
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return so many bytes at most, and whether that is all."""
-        content = self._request.content
-        if limit <= 0:
-            return b"", False
-        if content.at_eof():
-            # A middleware has read it before, and aiohttp keeps it.
-            kept: bytes = await self._request.read()
-            return kept[:limit], len(kept) <= limit
-        body = bytearray()
-        while len(body) <= limit and not content.at_eof():
-            body += await content.readany()
-        with warnings.catch_warnings():
-            # aiohttp's own parser of multipart forms puts back by this what it has read too much.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            content.unread_data(bytes(body))
-        return bytes(body[:limit]), len(body) <= limit

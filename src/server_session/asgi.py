@@ -7,14 +7,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
 
-from server_session._colour import beside, home
+from server_session._colour import beside
 from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange import Exchange
-from server_session.exchange.sockets import CLOSE_CODES, code_at_end
+from server_session.exchange.sockets import CLOSE_CODES, close_at_end
 from server_session.http.body import AsgiBody
 from server_session.http.carrier import current
 from server_session.http.kinds import Kinds
@@ -100,15 +100,13 @@ class SessionMiddleware:
         request = AsgiRequest.of(scope)
         if request.slots is not scope:
             request.see(scope)
-        if sessions.needs_home:
-            request.home = home()
         exchange = sessions.exchange(request)
         exchange.serve()
         connection = _Connection(self, exchange, scope, send)
         token = current.set(request)
         try:
             if self._watch is not None and scope["type"] == "websocket":
-                await beside(connection.serve(receive), connection.watch(self._watch))
+                await beside(connection.serve(receive), close_at_end(exchange, self._watch, connection.close))
             else:
                 await connection.serve(receive)
         finally:
@@ -206,10 +204,9 @@ class _Connection:
         else:
             self._middleware.note_other()
 
-    async def watch(self, seconds: float) -> None:
-        """Close an open WebSocket when its session has been ended or renewed."""
-        code = await code_at_end(self._exchange, seconds)
-        if code is not None and not self._closed:
+    async def close(self, code: int) -> None:
+        """Close an open WebSocket."""
+        if not self._closed:
             self._closed = self._cut_off = True
             # The connection may have gone meanwhile, and then the server says so.
             with suppress(OSError, RuntimeError):

@@ -11,7 +11,7 @@ from bottle import BaseTemplate, Bottle, HTTPError, HTTPResponse, request  # typ
 
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
-from server_session.csrf.refusals import UNVERIFIED, Refusal
+from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.templates import served, template_functions
 from server_session.http.body import FileBody, WsgiBody
@@ -94,6 +94,6 @@ def _page(app: Bottle, refusal: Refusal) -> HTTPResponse:
     """Return the answer to what is refused: the application's own if it has one."""
     if refusal.status not in app.error_handler:
         return HTTPResponse(refusal.body.decode(), refusal.status, refusal.headers)
-    page = HTTPError(refusal.status, UNVERIFIED if refusal.rejection else refusal.body.decode(), refusal.error)
+    page = HTTPError(refusal.status, refusal.said, refusal.error)
     page.rejection = refusal.rejection  # pyright: ignore[reportAttributeAccessIssue]
     return page

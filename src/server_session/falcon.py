@@ -7,18 +7,15 @@ from typing import Any, Unpack
 
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
-from server_session._colour import drive, home
+from server_session import adapters
+from server_session._colour import drive
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session._tokens import TokenState
-from server_session.adapters import AsgiBody, Exchange, LazySession, Refusal, StreamedBody, UnloadedSession, WsgiBody
-from server_session.csrf.decorators import csrf_exempt, csrf_protect
-from server_session.csrf.refusals import UNVERIFIED
+from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
 from server_session.exchange.streams import astreamed
 from server_session.http.carrier import current
-from server_session.http.requests import AsgiRequest, WsgiRequest
-from server_session.http.responses import headers_of
 from server_session.kernel.mapping import Session
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
@@ -70,7 +67,7 @@ class _Middleware:
         return resource, {"WEBSOCKET": serve}, *rest
 
     def _exchange_of(self, req: Any) -> Exchange:
-        request = AsgiRequest.of(req.scope) if self._is_asgi else WsgiRequest.of(req.env)
+        request = adapters.AsgiRequest.of(req.scope) if self._is_asgi else adapters.WsgiRequest.of(req.env)
         return self._extension.sessions.exchange(request)
 
     def _begin(self, req: Any) -> Exchange:
@@ -87,8 +84,6 @@ class _Middleware:
             # An iterator, as Falcon's test client gives one: Falcon has read it to its end.
             req.scope["headers"] = [(name.lower().encode(), one.encode()) for name, one in req.headers.items()]
         exchange = self._begin(req)
-        if self._extension.sessions.needs_home:
-            exchange.request.home = home()
         req.context.session = UnloadedSession(exchange.load)
 
     process_request_ws = process_request_async
@@ -96,7 +91,7 @@ class _Middleware:
     def process_resource(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
         exchange = self._exchange_of(req)
         if exchange.may_be_forged(req.method):
-            body, endpoint = WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
+            body, endpoint = adapters.WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
             refusal = exchange.blocking.check(body, endpoint=endpoint, method=req.method)
             req.stream = req.env["wsgi.input"]
             if refusal:
@@ -111,7 +106,7 @@ class _Middleware:
             async def again() -> Any:
                 return (first.pop() if first else None) or await receive()
 
-            body, endpoint = AsgiBody(again), lambda: exchange.request.slots[_VIEW]
+            body, endpoint = adapters.AsgiBody(again), lambda: exchange.request.slots[_VIEW]
             refusal = await exchange.check(body, endpoint=endpoint, method=req.method)
             req._first_event, req._receive = None, body.receive
             if refusal:
@@ -134,7 +129,7 @@ class _Middleware:
             if refusal := exchange.blocking.commit():
                 self._show(req, resp, refusal, {})
         finally:
-            self._answer(exchange, req, resp, lambda body: StreamedBody(body, exchange.blocking))
+            self._answer(exchange, req, resp, lambda body: adapters.StreamedBody(body, exchange.blocking))
 
     async def process_response_async(self, req: Any, resp: Any, _resource: object, _succeeded: bool) -> None:
         exchange = self._exchange_of(req)
@@ -156,7 +151,7 @@ class _Middleware:
         events = getattr(resp, "sse", None)
         # What encodes media may look past the mapping's methods.
         is_seen = resp.media is not None and isinstance(req.context.session, Session)
-        exchange.answer(headers_of(resp), varies=is_streamed or is_seen or events is not None)
+        exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen or events is not None)
         if events is not None:
             resp.sse = streamed(events)
         elif is_streamed and req.method != "HEAD":
@@ -184,6 +179,6 @@ class _Middleware:
 
 def _error_of(refusal: Refusal) -> HTTPForbidden | HTTPServiceUnavailable:
     if refusal.rejection is None:
-        return HTTPServiceUnavailable(description=refusal.body.decode())
+        return HTTPServiceUnavailable(description=refusal.said)
     code: Any = refusal.rejection.code
-    return HTTPForbidden(description=UNVERIFIED, code=code)
+    return HTTPForbidden(description=refusal.said, code=code)

@@ -8,36 +8,25 @@ ServerSession(app)
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from copy import copy
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Final, TypeVar, Unpack
 
+import flask
 from flask import Flask, Request, Response, current_app, has_request_context
-from flask import globals as flask_globals
-from flask import request as flask_request
-from flask import session as flask_session
 from flask.sessions import SessionInterface, SessionMixin
 from markupsafe import Markup
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
+from server_session import adapters
 from server_session._colour import Colour, drive, running_library
 from server_session._durations import seconds_of
 from server_session._sessions import Extension, Sessions, Settings, chosen
-from server_session.csrf.decorators import csrf_exempt, csrf_protect
-from server_session.csrf.refusals import UNVERIFIED, Refusal
-from server_session.csrf.verdict import Rejection
+from server_session.adapters import BlockingExchange, Exchange, LazySession, WsgiRequest, csrf_exempt, csrf_protect
+from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import ConfigurationError, CookieWithheldError, SessionError, StoreError
-from server_session.exchange import BlockingExchange, Exchange
-from server_session.exchange.streams import StreamedBody
-from server_session.exchange.templates import template_functions
-from server_session.http.body import WsgiBody
-from server_session.http.carrier import find_request_by
-from server_session.http.requests import WsgiRequest
-from server_session.http.responses import headers_of
 from server_session.kernel.mapping import Session
-from server_session.kernel.unloaded import LazySession
 
 __all__ = ["CsrfRejected", "FlaskSession", "ServerSession", "ServerSessionInterface", "csrf_exempt", "csrf_protect"]
 
@@ -58,7 +47,7 @@ _LIFETIME: Final = "PERMANENT_SESSION_LIFETIME"
 # Where an environ keeps its contexts that opened a session, each with its exchange.
 _OPENED: Final = "server_session.flask"
 # From 3.2 on a request's context is the application's.
-_CONTEXTS: Final[Any] = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
+_CONTEXTS: Final[Any] = vars(flask.globals).get("request_ctx", flask.globals.app_ctx)
 _context: Final[Callable[[], object]] = _CONTEXTS._get_current_object  # noqa: SLF001 - by Werkzeug
 # Flask 3.0 has not all of them.
 _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name in Flask.default_config)
@@ -113,7 +102,7 @@ class ServerSession(Extension):
             # Last of all: what is registered after this comes first.
             app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
             app.after_request_funcs.setdefault(None, []).insert(0, _own)
-        for name, function in template_functions(lambda: _Blocking(_session().exchange)).items():
+        for name, function in adapters.template_functions(lambda: _Blocking(_session().exchange)).items():
             app.jinja_env.globals.setdefault(name, function)
 
 
@@ -128,11 +117,11 @@ class CsrfRejected(Forbidden):
     # For whoever shows the description of each error.
     description = UNVERIFIED
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: adapters.Refusal) -> None:
         # The page is in HTML or JSON, as the request's `Accept` would have it.
         super().__init__(response=Response(refusal.body, refusal.status, [*refusal.headers]))
         assert refusal.rejection is not None  # noqa: S101 - what is refused with 403 says why
-        self.rejection: Rejection = refusal.rejection
+        self.rejection: adapters.Rejection = refusal.rejection
 
 
 class FlaskSession(LazySession, SessionMixin):
@@ -216,7 +205,7 @@ class ServerSessionInterface(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession:
         """Return the request's session, without a call to the store."""
-        exchange = self.exchange_of(app, request)
+        exchange = self.sessions_of(app).exchange(WsgiRequest.of(request.environ))
         exchange.serve(found=True)
         request.environ.setdefault(_OPENED, []).append((_context(), exchange))
         return FlaskSession(exchange, request)
@@ -235,21 +224,16 @@ class ServerSessionInterface(SessionInterface):
                 # Given up, or the response to the error would be refused for it as well.
                 exchange.stored.abandon()
                 _become(response, app.make_response(app.handle_user_exception(error)))
-                with suppress(StoreError):
-                    # A write that was not answered may have swapped the cookie all the same.
-                    _Blocking(exchange).commit_late()
+                # A write that was not answered may have swapped the cookie all the same.
+                _Blocking(exchange).commit()
         is_streamed = response.is_streamed and not response.direct_passthrough
         # What a streamed body looks at comes too late for the headers. (Error pages, streams too, have a length.)
         is_late = is_streamed and response.content_length is None
         if is_late or exchange.has_answer:
-            exchange.answer(headers_of(response), varies=is_late)
+            exchange.answer(adapters.headers_of(response), varies=is_late)
         exchange.started()
         if is_streamed:
-            response.response = StreamedBody(response.response, _Blocking(exchange))
-
-    def exchange_of(self, app: Flask, request: Request) -> Exchange:
-        """Return the request's exchange."""
-        return self.sessions_of(app).exchange(WsgiRequest.of(request.environ))
+            response.response = adapters.StreamedBody(response.response, _Blocking(exchange))
 
     def sessions_of(self, app: Flask) -> Sessions:
         """Return the sessions by the application's own settings, which may change between two requests."""
@@ -282,19 +266,20 @@ def _adapted(base: Sessions, values: tuple[Any, ...]) -> Sessions:
 
 def _session() -> FlaskSession:
     """Return the request's session; where the application opened one of another kind, the one that is ours."""
-    session: Any = flask_session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - by Werkzeug
+    session: Any = flask.session._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - by Werkzeug
     if isinstance(session, FlaskSession):
         return session
     extension: ServerSession = current_app.extensions["server_session"]
-    exchange = ServerSessionInterface(extension).exchange_of(current_app, flask_request)
+    sessions = ServerSessionInterface(extension).sessions_of(current_app)
+    exchange = sessions.exchange(WsgiRequest.of(flask.request.environ))
     if not exchange.is_served:
         exchange.serve(found=True)
-    return FlaskSession(exchange, flask_request)
+    return FlaskSession(exchange, flask.request)
 
 
 def _leave(_error: BaseException | None) -> None:
     """Leave the request with the context that opened it, not with a copy: another of its environ is another visit."""
-    opened = flask_request.environ.get(_OPENED)
+    opened = flask.request.environ.get(_OPENED)
     if opened and opened[-1][0] is _context():
         opened.pop()[1].leave()
 
@@ -303,17 +288,16 @@ def _check() -> None:
     """Refuse the request if another site may have forged it."""
     session = _session()
     exchange, request = session.exchange, session.request
-    if not exchange.may_be_forged(request.method):
-        return
-    refusal = _Blocking(exchange).check(WsgiBody(request.environ), endpoint=_endpoint, method=request.method)
-    if refusal is not None:
-        raise refusal.error or CsrfRejected(refusal)
+    if exchange.may_be_forged(request.method):
+        body, endpoint = adapters.WsgiBody(request.environ), lambda: endpoint_of(current_app, request)
+        if refusal := _Blocking(exchange).check(body, endpoint=endpoint, method=request.method):
+            raise refusal.error or CsrfRejected(refusal)
 
 
-def _endpoint() -> object:
-    """Return the view that will serve the request, with the blueprints that it is in; `None` where there is none."""
-    view = current_app.view_functions.get(flask_request.endpoint or "")
-    return (view, *map(current_app.blueprints.get, flask_request.blueprints))
+def endpoint_of(app: Any, request: Any) -> object:
+    """Return the view that will serve a request, with the blueprints that it is in; `None` where there is none."""
+    view = app.view_functions.get(request.endpoint or "")
+    return (view, *map(app.blueprints.get, request.blueprints))
 
 
 def _own(response: Response) -> Response:
@@ -326,7 +310,7 @@ def _own(response: Response) -> Response:
 def _answer_refused(error: StoreError | CookieWithheldError) -> Response:
     """Return the answer where the session cannot be had, as the application makes its pages of 403 and 503."""
     refusal = _session().exchange.refuse(error)
-    page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.body.decode())
+    page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.said)
     return current_app.make_response(current_app.handle_http_exception(page))
 
 
@@ -340,4 +324,4 @@ def _become(response: Response, other: Response) -> None:
     response.response = other.response
 
 
-find_request_by(lambda: WsgiRequest.of(flask_request.environ) if has_request_context() else None)
+adapters.find_request_by(lambda: WsgiRequest.of(flask.request.environ) if has_request_context() else None)

@@ -9,27 +9,22 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from pyramid import events, exceptions, httpexceptions, interfaces  # type: ignore[import-untyped]
+from pyramid import csrf, events, exceptions, httpexceptions, interfaces  # type: ignore[import-untyped]
 from pyramid.request import Request  # type: ignore[import-untyped]
 from pyramid.threadlocal import get_current_request  # type: ignore[import-untyped]
 from zope.interface import implementer  # type: ignore[import-untyped]
 
+from server_session import adapters
 from server_session._sessions import chosen, configured
-from server_session.csrf.decorators import csrf_exempt, csrf_protect
-from server_session.csrf.refusals import UNVERIFIED, Refusal
+from server_session.adapters import Exchange, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
+from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import CookieWithheldError, StoreError
-from server_session.exchange import Exchange
-from server_session.exchange.streams import StreamedBody
-from server_session.exchange.templates import served, template_functions
-from server_session.http.body import FileBody, WsgiBody
+from server_session.exchange.templates import served
 from server_session.http.carrier import find_request_by
-from server_session.http.requests import WsgiRequest
-from server_session.http.responses import headers_of
-from server_session.kernel.unloaded import LazySession
 
 __all__ = ["CsrfRejected", "csrf_exempt", "csrf_protect", "includeme"]
 
-_FUNCTIONS: Final = template_functions(lambda: served().blocking)
+_FUNCTIONS: Final = adapters.template_functions(lambda: served().blocking)
 _EXEMPT: Final = csrf_exempt(lambda: None)
 find_request_by(lambda: WsgiRequest.of(one.environ) if isinstance(one := get_current_request(), Request) else None)
 
@@ -102,17 +97,11 @@ class _Session(LazySession):
         return self.copy()
 
 
-@implementer(interfaces.ICSRFStoragePolicy)  # pyright: ignore[reportUntypedClassDecorator]
-class _CsrfTokens:
-    def get_csrf_token(self, request: Any) -> str:
-        return _exchange_of(request).blocking.csrf_token()
-
-    new_csrf_token = get_csrf_token
-
-    def check_csrf_token(self, request: Any, token: str) -> bool:
+class _CsrfTokens(csrf.LegacySessionCSRFStoragePolicy):  # type: ignore[misc]
+    def check_csrf_token(self, request: Any, supplied_token: str) -> bool:
         validate = request.registry.server_session.sync.validate_csrf_token
         own = (request.method, request.script_name + request.path_info)
-        return any(validate(request, token, scope=scope) for scope in (None, own))
+        return any(validate(request, supplied_token, scope=scope) for scope in (None, own))
 
 
 def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable[[Any], Any]:
@@ -154,7 +143,7 @@ def _checked(view: Callable[[Any, Any], Any], info: Any) -> Callable[[Any, Any],
         # A view of exceptions comes first where no other was found.
         is_asked = info.exception_only and (exchange.asked or exchange.refusal) is not None
         if exchange.may_be_forged(method) and not is_asked:
-            body = FileBody(request.body_file_raw) if request.is_body_seekable else WsgiBody(request.environ)
+            body = adapters.FileBody(request.body_file_raw) if request.is_body_seekable else WsgiBody(request.environ)
             if refusal := exchange.blocking.check(body, endpoint=lambda: endpoint, method=method):
                 raise refusal.error or CsrfRejected(refusal)
         return view(context, request)
@@ -164,7 +153,7 @@ def _checked(view: Callable[[Any, Any], Any], info: Any) -> Callable[[Any, Any],
 
 def _refused(error: StoreError | CookieWithheldError, request: Any) -> Any:
     refusal = _exchange_of(request).refuse(error)
-    page = CsrfRejected(refusal) if refusal.rejection else httpexceptions.HTTPServiceUnavailable(refusal.body.decode())
+    page = CsrfRejected(refusal) if refusal.rejection else httpexceptions.HTTPServiceUnavailable(refusal.said)
     return request.invoke_exception_view((type(page), page, None))
 
 
@@ -185,6 +174,6 @@ def _answer(request: Any, response: Any) -> None:
     if exchange.refusal is None:
         exchange.blocking.commit_late()
     is_streamed = not isinstance(body, list) and response.content_length is None
-    exchange.answer(headers_of(response), varies=is_streamed)
+    exchange.answer(adapters.headers_of(response), varies=is_streamed)
     if is_streamed:
-        response.app_iter = StreamedBody(body, exchange.blocking)
+        response.app_iter = adapters.StreamedBody(body, exchange.blocking)

@@ -6,7 +6,6 @@ ServerSession(app, max_age=timedelta(minutes=30))
 ```
 """
 
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Unpack
 
@@ -139,12 +138,9 @@ def _session() -> QuartSession:
 async def _check() -> None:
     """Refuse a request that another site may have forged."""
     session = _session()
-    app, request = quart.current_app, session.request
-    view = app.view_functions.get(request.endpoint or "")
-    endpoint = (view, *map(app.blueprints.get, request.blueprints))
-    body = _Body() if session.exchange.request.is_http else None
-    refusal = await session.exchange.check(body, endpoint=lambda: endpoint)
-    if refusal is not None:
+    exchange, app = session.exchange, quart.current_app
+    body = _Body() if exchange.request.is_http else None
+    if refusal := await exchange.check(body, endpoint=lambda: flask.endpoint_of(app, session.request)):
         raise refusal.error or CsrfRejected(refusal)
 
 
@@ -159,16 +155,15 @@ async def _store(response: Any) -> Any:
             # Given up, or the response to the error would be refused for it as well.
             exchange.stored.abandon()
             response = await quart.current_app.make_response(await quart.current_app.handle_user_exception(error))
-            with suppress(StoreError):
-                # A write that was not answered may have swapped the cookie all the same.
-                await exchange.commit_late()
+            # A write that was not answered may have swapped the cookie all the same.
+            await exchange.commit()
     return response
 
 
 async def _answer_refused(error: StoreError | CookieWithheldError) -> Any:
     """Return the answer where the session cannot be had, as the application makes its pages of 403 and 503."""
     refusal = _session().exchange.refuse(error)
-    page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.body.decode())
+    page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.said)
     return await quart.current_app.make_response(await quart.current_app.handle_http_exception(page))
 
 

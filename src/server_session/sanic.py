@@ -9,15 +9,12 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import Forbidden, ServiceUnavailable
 from sanic.response import BaseHTTPResponse, JSONResponse
 
-from server_session._colour import home
+from server_session import adapters
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
-from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.sockets import accompany
-from server_session.http.carrier import find_request_by
-from server_session.http.requests import MultiDictRequest
-from server_session.kernel.unloaded import UnloadedSession
+from server_session.http.frameworks import MultiDictRequest
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
@@ -41,9 +38,7 @@ class ServerSession(Extension):
     async def _begin(self, request: Request) -> Any:
         exchange, route = _exchange_of(request), request.route
         exchange.serve(found=True)
-        if self.sessions.needs_home:
-            exchange.request.home = home()
-        request.ctx.session = UnloadedSession(exchange.load)
+        request.ctx.session = adapters.UnloadedSession(exchange.load)
         handler: Any = route.handler if route else None
         if route and route.extra.websocket:
             # Sanic answers the handshake before it calls the handler, and without a header of ours.
@@ -74,7 +69,7 @@ class _Request(Request):
             return answer
         exchange.answer_anew()
         given = self.ctx.session
-        if given is not exchange.stored.session and not isinstance(given, UnloadedSession):
+        if given is not exchange.stored.session and not isinstance(given, adapters.UnloadedSession):
             (await exchange.load()).become(given)
         if stream is not None:
             await exchange.commit_late()
@@ -111,7 +106,7 @@ class _Streamed(HTTPResponse):
 
 async def _page(request: Request, refusal: Refusal) -> Any:
     said = refusal.rejection and {"code": refusal.rejection.code}
-    error = Forbidden(UNVERIFIED, context=said, quiet=True) if said else ServiceUnavailable(quiet=True)
+    error = Forbidden(refusal.said, context=said, quiet=True) if said else ServiceUnavailable(quiet=True)
     pages: Any = request.app.error_handler
     page = pages.response(request, error)
     return await page if isawaitable(page) else page
@@ -122,4 +117,4 @@ def _exchange_of(request: Request) -> Exchange:
     return extension.sessions.exchange(MultiDictRequest.of(request))
 
 
-find_request_by(lambda: MultiDictRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001
+adapters.find_request_by(lambda: MultiDictRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001

@@ -5,9 +5,10 @@ over a store that would, `ColourError` says what to call instead.
 """
 
 from server_session import _api
+from server_session._functions import BlockingOpenedSession as OpenedSession
 from server_session._sessions import BLOCKING_DEFAULT, configure
 
-__all__ = ["configure"]
+__all__ = ["OpenedSession", "configure", "open_session"]
 __all__ += _api.__all__
 
 destroy_session = BLOCKING_DEFAULT.destroy_session
@@ -17,6 +18,7 @@ get_session_data = BLOCKING_DEFAULT.get_session_data
 health = BLOCKING_DEFAULT.health
 is_alive = BLOCKING_DEFAULT.is_alive
 log_in = BLOCKING_DEFAULT.log_in
+open_session = BLOCKING_DEFAULT.open
 pluck_session_property = BLOCKING_DEFAULT.pluck_session_property
 renew_session = BLOCKING_DEFAULT.renew_session
 replace_session_data = BLOCKING_DEFAULT.replace_session_data
@@ -24,4 +26,5 @@ require_fresh = BLOCKING_DEFAULT.require_fresh
 sessions_of = BLOCKING_DEFAULT.sessions_of
 set_session_data = BLOCKING_DEFAULT.set_session_data
 update_session_data = BLOCKING_DEFAULT.update_session_data
+update_sessions_of = BLOCKING_DEFAULT.update_sessions_of
 validate_csrf_token = BLOCKING_DEFAULT.validate_csrf_token

@@ -1,6 +1,5 @@
 """Sessions for Tornado: `self.session` in handlers, the functions, and the check for forged requests."""
 
-import sys
 from asyncio import Future, ensure_future
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -13,19 +12,10 @@ from tornado.websocket import WebSocketHandler
 from server_session._colour import beside
 from server_session._durations import seconds_of
 from server_session._sessions import configured
-from server_session.adapters import (
-    BytesBody,
-    Exchange,
-    Refusal,
-    code_at_end,
-    csrf_exempt,
-    csrf_protect,
-    headers_of,
-    home,
-)
+from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.exchange.templates import template_functions
-from server_session.http.requests import TornadoRequest
+from server_session.http.frameworks import TornadoRequest
 from server_session.kernel.mapping import Session
 
 __all__ = ["SessionHandler", "SessionWebSocketHandler", "csrf_exempt", "csrf_protect"]
@@ -54,8 +44,6 @@ class SessionHandler(RequestHandler):
         super().__init__(application, request, **kwargs)
         sessions = application.settings.get("sessions") or configured()
         self._exchange: Exchange = sessions.exchange(TornadoRequest.of(request))
-        if sessions.needs_home:
-            self._exchange.request.home = home()
         # It is called when the route is known, and before anything of the handler's own.
         self.prepare = partial(self._begin, self.prepare)  # type: ignore[method-assign]
 
@@ -71,7 +59,7 @@ class SessionHandler(RequestHandler):
                     await exchange.commit_late()
         finally:
             exchange.leave()
-            if not self._finished:
+            if not self._finished or (self._finishing is not None and not self._is_stored):
                 self._cut()
 
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
@@ -131,8 +119,8 @@ class SessionHandler(RequestHandler):
         exchange = self._exchange
         try:
             await exchange.commit_late()
-        except SessionError:
-            failure = sys.exc_info()
+        except SessionError as error:
+            failure = (type(error), error, error.__traceback__)
             self.log_exception(*failure)
             exchange.stored.abandon()
             # A write that was not answered may have swapped the cookie all the same.
@@ -187,9 +175,6 @@ class SessionWebSocketHandler(SessionHandler, WebSocketHandler):
             self.send_error(refusal.status)
             return
         watch = self.settings.get("session_watch")
-        opened = super().get(*args, **kwargs)
-        await (opened if watch is None else beside(opened, self._close_at_end(seconds_of("session_watch", watch))))
-
-    async def _close_at_end(self, seconds: float) -> None:
-        if code := await code_at_end(self._exchange, seconds):
-            self.close(code, "session ended")
+        seconds = None if watch is None else seconds_of("session_watch", watch)
+        opened, close = super().get(*args, **kwargs), partial(self.close, reason="session ended")
+        await (opened if seconds is None else beside(opened, close_at_end(self._exchange, seconds, close)))

@@ -14,7 +14,8 @@ PAGE = HERE.parents[1] / "docs" / "attacks.md"
 HEAD = """# Attacks, and the tests that hold them
 
 Each row is a request, or a few, as an attacker would send it, over ASGI and over WSGI unless its test says otherwise,
-and what must follow. The tests are in `tests/attacks/`; they run in every check of the project. Written by
+and what must follow. The tests are in `tests/attacks/`; they run in every check of the project, which takes each case
+over one of the two, and half of them over either; `scripts/test --all` takes each over both. Written by
 `python -m tests.attacks.table`.
 """
 

@@ -320,7 +320,7 @@ def test_a_write_after_the_log_out_does_not_bring_the_session_back(interface, ki
     old = victim.cookie
     with gate.holding(lambda: site.post("/slow", cookie=old)) as late:
         assert victim.post("/log_out").said is True
-    for reply in (late.result(10), site.post("/blind", cookie=old)):
+    for reply in (late.result(PATIENCE), site.post("/blind", cookie=old)):
         # A token of no session is text that will not validate.
         assert reply.said is False or write == "token"
         assert reply.all("set-cookie") == []

@@ -29,6 +29,7 @@ from server_session.flask import ServerSession
 from server_session.starlette import SessionMiddleware
 from tests.asgi_client import call, scope_of
 from tests.attacks.stage import HOST, INTERFACES, Browser, Header, Reply, Request, Site, timed_site, victim_at
+from tests.patience import PATIENCE
 from tests.visitors import STORES, Watched
 
 both = pytest.mark.parametrize("interface", INTERFACES)
@@ -1272,7 +1273,7 @@ def at_once(site: Site, cookie: str, token: str, times: int) -> list[int]:
     if site.interface == "wsgi":
         with ThreadPoolExecutor(times) as threads:
             sent = [threads.submit(site.post, "/count", ("x-csrf-token", token), cookie=cookie) for _ in range(times)]
-            return [one.result(30).status for one in sent]
+            return [one.result(PATIENCE).status for one in sent]
 
     async def send_all() -> list[int]:
         scopes = [scope_of("/count", cookie, method="POST") for _ in range(times)]

@@ -858,6 +858,30 @@ def test_no_path_and_no_command_reaches_a_store_as_an_id(interface):
     assert spy.calls == []
 
 
+@both
+def test_what_is_no_sessions_id_opens_none(interface):
+    """gives an application that opens sessions by their id what he has for one: cookies, the keys of owners' lists, ids
+    that he made up, paths, commands — it is no session: nothing is read, written or founded."""
+    spy = Spy()
+    site = Site(interface, ENDPOINTS, session_store=spy)
+    victim = Browser(site)
+    victim.post("/sign_in", body=b"victim")
+    selector = victim.credential[:24]
+    keys = [key for key in spy.written if key != selector]
+    assert keys
+    spy.written.clear()
+    for given in (victim.credential, selector + "\n", selector.swapcase(), "A" * 24, *keys, *INJECTIONS):
+        if interface == "asgi":
+            opened = site.sessions.open(given)
+            did = [drive(one) for one in (opened.get(), opened.set({"a": 1}), opened.pluck("user"), opened.destroy())]
+        else:
+            blocking = site.sessions.sync.open(given)
+            did = [blocking.get(), blocking.set({"a": 1}), blocking.pluck("user"), blocking.destroy()]
+        assert did == [{}, False, None, False]
+    assert spy.written == []
+    assert victim.get().said == {"user": "victim"}
+
+
 @over_keeping_stores
 def test_an_owner_named_like_a_command_is_a_name(interface, kind, real_site, tmp_path):
     """signs up under the name of a path, or of a command of Redis, SQL or memcached — it is a name like any other: its

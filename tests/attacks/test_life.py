@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,11 +33,12 @@ from tests.attacks.stage import (
     timed_site,
     victim_at,
 )
+from tests.parts import ALL
 from tests.visitors import Watched
 
 both = pytest.mark.parametrize("interface", INTERFACES)
 
-VISITORS = 1_000_000 if os.environ.get("SERVER_SESSION_ALL") == "1" else 2_000
+VISITORS = 1_000_000 if ALL else 2_000
 DAY = 86400.0
 MOMENTS = 20
 

@@ -18,11 +18,11 @@ from examples.demo.devices import device_of
 from examples.demo.settings import place_of
 from examples.demo.shop import create_shop
 from tests import servers
+from tests.parts import ALL
 from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "oolong"
-ALL = bool(os.environ.get("SERVER_SESSION_ALL"))
 
 expect.set_options(timeout=PATIENCE * 1000)
 
@@ -647,7 +647,7 @@ class TestProcesses:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 

@@ -24,7 +24,7 @@ SUBMIT = """([action, token]) => {
 }"""
 
 
-@pytest.fixture(params=[Aiohttp, Litestar, Sanic, Pyramid])
+@pytest.fixture(params=[Aiohttp, Pyramid, *(pytest.param(each, marks=pytest.mark.again) for each in (Litestar, Sanic))])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
     suite: AdapterContract = request.param()
     with suite.serve(suite.make_app(Site.over(MemorySessionStore(), blocks=suite.blocks))) as port:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from tests import servers
 from tests.browser.csrf.certificate import make_certificate
 from tests.browser.csrf.driver import Browser, Visitor, launched
 from tests.browser.csrf.shop import Seen, Town, exempt_write
+from tests.parts import ALL
 
 # Fetch Metadata is sent to https and to loopback, whose names end in localhost; `.test` is neither.
 HOSTS = {
@@ -21,6 +21,8 @@ HOSTS = {
     "loopback": ("shop.example.localhost", "evil.example.localhost", "evil.other.localhost"),
     "plain": ("shop.plain.test", "evil.plain.test", "evil.other.test"),
 }
+again = pytest.mark.again
+
 FORGERS = ["sibling", "foreign"]
 
 
@@ -82,7 +84,7 @@ class Scene(NamedTuple):
 
 
 # Firefox in the long form alone.
-BROWSERS = ("chromium", "firefox-esr") if os.environ.get("SERVER_SESSION_ALL") else ("chromium",)
+BROWSERS = ("chromium", "firefox-esr") if ALL else ("chromium",)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.needs(name)) for name in BROWSERS])
@@ -113,7 +115,7 @@ def stage(browser: Browser, serve: Callable[..., Any], certificate: dict[str, Pa
 
 
 class TestOwnPages:
-    @pytest.mark.parametrize("place, configured", [("https", True), ("loopback", False)])
+    @pytest.mark.parametrize("place, configured", [("https", True), pytest.param("loopback", False, marks=again)])
     def test_forms_and_fetch_pass_without_a_token(self, stage, place, configured):
         scene = stage(place, configured=configured)
         scene.log_in("Ada")
@@ -166,7 +168,7 @@ class TestOwnPages:
 
 class TestForgers:
     @pytest.mark.parametrize("forger", FORGERS)
-    @pytest.mark.parametrize("place", ["https", "loopback"])
+    @pytest.mark.parametrize("place", ["https", pytest.param("loopback", marks=again)])
     def test_nothing_they_send_passes_not_even_with_a_stolen_token(self, stage, place, forger):
         scene = stage(place)
         scene.log_in("Ada")
@@ -238,7 +240,9 @@ class TestForgers:
 class TestServiceWorkers:
     """A worker of the shop's own answers for forms of other sites too: they are navigations to its scope."""
 
-    @pytest.mark.parametrize("place, way", [("https", "through"), ("https", "option"), ("loopback", "through")])
+    @pytest.mark.parametrize(
+        "place, way", [("https", "through"), ("https", "option"), pytest.param("loopback", "through", marks=again)]
+    )
     def test_a_forged_form_fails_and_an_own_one_needs_a_token(self, stage, place, way):
         scene = stage(place, configured=True)
         scene.log_in("Ada")

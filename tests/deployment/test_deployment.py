@@ -1,6 +1,5 @@
 """The servers that applications run on, over Redis and SQL: in a short form; with SERVER_SESSION_ALL each over each."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import pytest
 from tests import servers
 from tests.deployment.front import ROOT, SERVERS, SITE, Front, MultiplexingVisitor, Visitor, served
 from tests.documents import code_of
+from tests.parts import ALL
 from tests.patience import wait_until
 
-ALL = os.environ.get("SERVER_SESSION_ALL") == "1"
 # What a server does is the same on every Python, and one Python has the servers.
 pytestmark = [pytest.mark.once, pytest.mark.long]
 long = pytest.mark.skipif(not ALL, reason="a long form: scripts/test --all")

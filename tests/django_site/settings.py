@@ -16,6 +16,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "server_session.django",
 ]
 MIDDLEWARE = [
     "server_session.django.SessionMiddleware",

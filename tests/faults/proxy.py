@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
+from tests.patience import PATIENCE
+
 __all__ = ["Proxy", "Weather"]
 
 # Closed so, a socket sends a reset.
@@ -66,7 +68,7 @@ class Proxy:
         self._call(self._hang_up)
 
     def _call(self, start: Callable[[], Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(start(), self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(start(), self._loop).result(PATIENCE)
 
     async def _hang_up(self) -> None:
         for writer in self._writers:
@@ -136,7 +138,7 @@ class Proxy:
         self._server.close()
         await self._hang_up()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def __enter__(self) -> Self:
@@ -145,5 +147,5 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._call(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()

@@ -16,6 +16,8 @@ from server_session._urls import open_store
 from server_session.testing import Site
 from server_session.testing._adapters import Client
 from server_session.testing._browser import Browser
+from tests.parts import ALL
+from tests.patience import PATIENCE
 from tests.servers import Server
 
 __all__ = [
@@ -32,7 +34,6 @@ __all__ = [
     "waitress_serves",
 ]
 
-ALL = bool(os.environ.get("SERVER_SESSION_ALL"))
 # Over which stores a suite runs: in the short form over the one in which most can go wrong.
 AWAITED = ("memory", "yielding", "file") if ALL else ("yielding",)
 BLOCKING = ("memory", "file") if ALL else ("memory",)
@@ -109,14 +110,14 @@ def on_a_loop(serve: Callable[[asyncio.Event, Callable[[], None]], Awaitable[Non
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert serving.wait(30), "the server does not serve"
+    assert serving.wait(PATIENCE), "the server does not serve"
     try:
         if not failed:
             yield
     finally:
         if not over.is_set():
             loop.call_soon_threadsafe(end.set)
-        thread.join(30)
+        thread.join(PATIENCE)
         if failed:
             raise failed[0]
     assert not thread.is_alive(), "the server does not end"
@@ -193,7 +194,7 @@ def aiohttp_serves(app: Any) -> Iterator[int]:
 
 @contextmanager
 def waitress_serves(app: Any, *, threads: int = 8) -> Iterator[int]:
-    from waitress import create_server
+    from waitress import create_server, wasyncore
 
     server = create_server(app, host="127.0.0.1", port=0, threads=threads, clear_untrusted_proxy_headers=True)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -201,6 +202,7 @@ def waitress_serves(app: Any, *, threads: int = 8) -> Iterator[int]:
     try:
         yield server.effective_port
     finally:
+        # In its own thread, which else waits for sockets that are closed.
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        thread.join(PATIENCE)
         server.task_dispatcher.shutdown()
-        server.close()
-        thread.join(10)

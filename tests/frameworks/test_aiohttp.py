@@ -367,7 +367,7 @@ def test_a_socket_that_only_sends_is_closed_when_its_session_ends(visit):
     with browser.open_socket("/socket") as opened:
         assert opened.receive() == "tick"
         assert browser.copy().post("/end").text == "True"
-        assert ended.wait(10)
+        assert ended.wait(PATIENCE)
         while (got := opened.receive()) == "tick":
             pass
         assert got == 1008

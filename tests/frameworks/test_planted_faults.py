@@ -116,7 +116,7 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     ),
     "a WebSocket outlives its session": (
         "websocket_is_closed_when_its_session_ends",
-        lambda patch: patch.setattr(asgi._Connection, "watch", nothing),
+        lambda patch: patch.setattr(asgi._Connection, "close", nothing),
     ),
     "a mapping that took the other's place is not seen": (
         "mapping_that_is_replaced_is_what_is_stored",

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import re
-import time
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from server_session.testing._site import FailingStore
 from server_session.testing._yielding import YieldingStore
 from tests.documents import code_of
 from tests.frameworks.serving import AWAITED, OverRedis, listening, on_a_loop, uvicorn_serves
+from tests.patience import wait_until
 
 # Sanic's own test client, of a year before.
 pytestmark = [
@@ -348,9 +348,7 @@ def test_a_websocket_stores_what_it_changed_and_sets_no_cookie():
         with browser.open_socket("/socket") as opened:
             assert opened.receive() == "written"
             assert opened.receive() == 1000
-        end = time.monotonic() + 5
-        while "socket" not in browser.get("/read").text and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: "socket" in browser.get("/read").text)
         assert browser.get("/read").text == "{'a': 1, 'socket': 'was here'}"
 
 

@@ -21,6 +21,7 @@ from server_session.stores import _files
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.file import FileSessionStore, FileStats
 from server_session.testing import StoreContract
+from tests.patience import PATIENCE
 
 HOUR = Lifetime(3600.0)
 
@@ -45,7 +46,7 @@ class TestFileStoreContract(StoreContract):
 
     def make_store(self):
         # The contract's races put many threads to one session on a machine that may be busy.
-        return FileSessionStore(self.directory, clock=self.clock, timeout=20)
+        return FileSessionStore(self.directory, clock=self.clock)
 
     def second_client(self, store):
         return self.make_store()
@@ -872,7 +873,7 @@ def test_a_durable_store_brings_its_own_folders_to_the_disk(directory, clock, mo
 
 
 def test_many_threads_that_merge_different_fields_of_one_record_lose_none(directory):
-    store = FileSessionStore(directory, timeout=30)
+    store = FileSessionStore(directory)
     key = put(store)
 
     def merge(thread):
@@ -891,7 +892,7 @@ from server_session.stores import _files
 from server_session.stores._base import APPLIED, CONFLICT
 from server_session.stores.file import FileSessionStore
 directory, key, process = sys.argv[1:]
-store = FileSessionStore(directory, timeout=30)
+store = FileSessionStore(directory, timeout=120)
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(50):
@@ -906,7 +907,7 @@ for number in range(50):
 
 
 def test_several_processes_that_change_one_record_lose_no_field_and_no_count(directory):
-    store = FileSessionStore(directory, timeout=30)
+    store = FileSessionStore(directory)
     key = put(store, {"count": b"0"})
     processes = [
         subprocess.Popen(
@@ -920,7 +921,7 @@ def test_several_processes_that_change_one_record_lose_no_field_and_no_count(dir
         process.stdin.write(b"go\n")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
     fields = look(store, key)
     assert fields.pop("count") == b"200"
@@ -928,7 +929,7 @@ def test_several_processes_that_change_one_record_lose_no_field_and_no_count(dir
 
 
 def test_readers_without_a_lock_never_meet_half_a_record(directory, clock):
-    store = FileSessionStore(directory, clock=clock, timeout=30)
+    store = FileSessionStore(directory, clock=clock)
     key = put(store, {"a": b"0" * 4000, "b": b"0" * 4000})
     random_lengths = random.Random(3)
     writes = [b"%d" % (number % 10) * random_lengths.randrange(1, 9000) for number in range(150)]

@@ -70,7 +70,7 @@ class OverAServer(StoreContract):
         return self.second_client(None)
 
     def second_client(self, store):
-        return MemcachedSessionStore(self.server.url, clock=self.clock, timeout=20)
+        return MemcachedSessionStore(self.server.url, clock=self.clock)
 
     def close_store(self, store):
         store.close()
@@ -83,9 +83,12 @@ class TestURL(OverAServer):
     pass
 
 
+@pytest.mark.again
 class TestClient(OverAServer):
     def second_client(self, store):
-        client = PooledClient(("127.0.0.1", self.server.port), timeout=20, connect_timeout=20, key_prefix=b"shop:")
+        client = PooledClient(
+            ("127.0.0.1", self.server.port), timeout=PATIENCE, connect_timeout=PATIENCE, key_prefix=b"shop:"
+        )
         return MemcachedSessionStore(client, clock=self.clock)
 
 
@@ -97,6 +100,7 @@ class TestOnALoop(OverAServer):
         store.store.close()
 
 
+@pytest.mark.again
 class TestOnALoopOfTrio(TestOnALoop):
     library = "trio"
 
@@ -109,7 +113,7 @@ class TestOverTheServersOwnExpiry(StoreContract):
         self.server = memcached_server
 
     def make_store(self):
-        return MemcachedSessionStore(self.server.url, timeout=20)
+        return MemcachedSessionStore(self.server.url)
 
     def close_store(self, store):
         store.close()
@@ -137,7 +141,7 @@ def plain(memcached_server) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def looking_at(server: servers.Server) -> Iterator[Client]:
-    client = Client(("127.0.0.1", server.port), timeout=20, connect_timeout=20, default_noreply=False)
+    client = Client(("127.0.0.1", server.port), timeout=PATIENCE, connect_timeout=PATIENCE, default_noreply=False)
     yield client
     client.close()
 
@@ -772,12 +776,12 @@ class TestSettings:
 
 
 def merge_own_keys(url: str, key: str, number: int, keys: int) -> int:
-    with contextlib.closing(MemcachedSessionStore(url, timeout=20)) as store:
+    with contextlib.closing(MemcachedSessionStore(url, timeout=PATIENCE)) as store:
         return sum(drive(store.merge(key, {f"{number} {n}": b"1"}, [], {})) is APPLIED for n in range(keys))
 
 
 def count(url: str, key: str, steps: int) -> int:
-    with contextlib.closing(MemcachedSessionStore(url, timeout=20)) as store:
+    with contextlib.closing(MemcachedSessionStore(url, timeout=PATIENCE)) as store:
         done = 0
         for _ in range(10_000):
             value = drive(store.get(key, {}))["n"]
@@ -788,7 +792,7 @@ def count(url: str, key: str, steps: int) -> int:
 
 
 def pluck(url: str, keys: list[str]) -> list[bool]:
-    with contextlib.closing(MemcachedSessionStore(url, timeout=20)) as store:
+    with contextlib.closing(MemcachedSessionStore(url, timeout=PATIENCE)) as store:
         return [drive(store.merge(key, {}, ["once"], {"once": b"1"})) is APPLIED for key in keys]
 
 
@@ -803,14 +807,14 @@ class TestProcesses:
         key = store.id()
         drive(store.set(key, {"keep": b"k"}, LONG))
         calls = [pool.submit(merge_own_keys, memcached_server.url, key, number, 50) for number in range(4)]
-        assert [call.result(60) for call in calls] == [50] * 4
+        assert [call.result(PATIENCE) for call in calls] == [50] * 4
         assert len(drive(store.get(key, {}))) == 201
 
     def test_no_step_of_a_counter_of_four_is_lost(self, pool, memcached_server, store):
         key = store.id()
         drive(store.set(key, {"n": b"0"}, LONG))
         calls = [pool.submit(count, memcached_server.url, key, 50) for _ in range(4)]
-        assert [call.result(60) for call in calls] == [50] * 4
+        assert [call.result(PATIENCE) for call in calls] == [50] * 4
         assert drive(store.get(key, {})) == {"n": b"200"}
 
     def test_of_four_who_pluck_exactly_one_gets_it(self, pool, memcached_server, store):
@@ -818,5 +822,5 @@ class TestProcesses:
         for key in keys:
             drive(store.set(key, {"once": b"1", "keep": b"k"}, LONG))
         calls = [pool.submit(pluck, memcached_server.url, keys) for _ in range(4)]
-        got = zip(*(call.result(60) for call in calls), strict=True)
+        got = zip(*(call.result(PATIENCE) for call in calls), strict=True)
         assert [sum(one) for one in got] == [1] * 100

@@ -17,7 +17,8 @@ from server_session.stores import memory
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.memory import MemorySessionStore, MemoryStats
 from server_session.testing import StoreContract
-from tests.parts import QUICK
+from tests.parts import ALL
+from tests.patience import PATIENCE
 
 DAY = 86_400.0
 HOUR = Lifetime(3600.0)
@@ -438,7 +439,7 @@ if not child:
 os.waitpid(child, 0)
 print(drive(store.get(key, {})))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout == "{'a': b'parent'}\n"
 
 
@@ -579,4 +580,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestAgainstAModel = Model.TestCase
-TestAgainstAModel.settings = settings(deadline=None, max_examples=15 if QUICK else 60, stateful_step_count=40)
+TestAgainstAModel.settings = settings(deadline=None, max_examples=400 if ALL else 15, stateful_step_count=40)

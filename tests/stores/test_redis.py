@@ -34,8 +34,8 @@ from server_session.stores.redis._pipeline import _LOOK
 from server_session.testing import StoreContract
 from tests import servers
 from tests.forks import in_all_processes
-from tests.parts import need
-from tests.patience import PATIENCE, wait_until
+from tests.parts import ALL, need
+from tests.patience import LIMIT, PATIENCE, wait_until
 from tests.redis_sets import SERVICE, join, look_at, start_cluster, start_node, start_watched
 
 # What a server or a signal does is the same on every Python.
@@ -202,14 +202,17 @@ class OverACluster(OverAServer):
         self.port = cluster[0].port
 
 
+@pytest.mark.again
 class TestBlockingClient(OverAServer):
     kind, options = "blocking", {"protocol": 2}
 
 
+@pytest.mark.again
 class TestBlockingClientByRESP3(OverAServer):
     kind, options = "blocking", {"protocol": 3}
 
 
+@pytest.mark.again
 class TestAwaitingClient(OverAServer):
     kind, options = "awaiting", {"protocol": 2}
 
@@ -218,6 +221,7 @@ class TestAwaitingClientByRESP3(OverAServer):
     kind, options = "awaiting", {"protocol": 3}
 
 
+@pytest.mark.again
 class TestBlockingCluster(OverACluster):
     kind, options = "blocking cluster", {"protocol": 3}
 
@@ -236,6 +240,7 @@ class TestURLForBlockingCallers(OverAServer):
         close(store)
 
 
+@pytest.mark.again
 class TestURLOnALoop(TestURLForBlockingCallers):
     def make_store(self):
         store = super().make_store()
@@ -592,7 +597,7 @@ class TestLostAnswers:
             assert await store.destroy(key)
             assert await store.get(key, {}) is MISSING
 
-        play(kind, own_server.port, body, socket_timeout=1)
+        play(kind, own_server.port, body, socket_timeout=LIMIT)
 
     def test_a_store_made_from_a_url_gives_up_at_its_timeout(self, own_server):
         os.kill(own_server.pid, signal.SIGSTOP)
@@ -837,11 +842,11 @@ class TestManyAtOnce:
     async def test_200_calls_at_once_wait_for_a_connection(self, made, redis_server):
         async with contextlib.AsyncExitStack() as stack:
             if made == "from a URL":
-                store = RedisSessionStore(redis_server.url, timeout=20)
+                store = RedisSessionStore(redis_server.url)
             else:
                 limit = {"max_connections": 3} if "small" in made else {}
                 client = await stack.enter_async_context(redis.asyncio.Redis(port=redis_server.port, **limit))
-                store = RedisSessionStore(client, timeout=20)
+                store = RedisSessionStore(client)
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
             merged = await asyncio.gather(*(store.merge(key, {f"f{n}": b""}, [], {}) for n in range(200)))
@@ -869,7 +874,7 @@ class TestManyAtOnce:
             assert await asyncio.gather(*(store.get(key, {}) for _ in range(9))) == [{"a": b"1"}] * 9
 
     def test_a_read_waits_no_longer_for_a_connection_than_a_write_and_either_within_the_limit(self, redis_server):
-        store = RedisSessionStore(redis_server.url, timeout=0.05)
+        store = RedisSessionStore(redis_server.url, timeout=LIMIT)
         assert drive(store.get(KEY, {})) is MISSING
         _, places = store._blocking.args
         waited = []
@@ -879,12 +884,12 @@ class TestManyAtOnce:
             with pytest.raises(StoreError, match="more calls at once than connections"):
                 drive(call())
         assert len(waited) == 2
-        assert max(waited) <= 0.05
+        assert max(waited) <= LIMIT
         places._client = free
         assert drive(store.get(KEY, {})) is MISSING
 
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
-        store = RedisSessionStore(f"{redis_server.url}?max_connections=2", timeout=20)
+        store = RedisSessionStore(f"{redis_server.url}?max_connections=2")
         key = store.id()
         assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
         answers = []
@@ -914,7 +919,7 @@ class TestCallsThatShareAConnection:
 
     async def storm(self, store: RedisSessionStore, chance: random.Random, disturb: Callable[[], object]) -> int:
         """Call, cancel and disturb at random; return how many calls were answered, and rightly."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             return await self.weather(store, chance, disturb)
 
     async def weather(self, store: RedisSessionStore, chance: random.Random, disturb: Callable[[], object]) -> int:
@@ -960,7 +965,7 @@ class TestCallsThatShareAConnection:
     def test_no_answer_goes_to_another_caller_however_calls_are_cancelled(self, made, seed, redis_server):
         async def body():
             async with redis.asyncio.Redis(port=redis_server.port) as client:
-                store = RedisSessionStore(redis_server.url if made == "from a URL" else client, timeout=20)
+                store = RedisSessionStore(redis_server.url if made == "from a URL" else client)
                 assert await self.storm(store, random.Random(seed), lambda: None) > 50
 
         asyncio.run(body())
@@ -968,7 +973,7 @@ class TestCallsThatShareAConnection:
     @pytest.mark.parametrize("seed", range(3))
     def test_nor_when_the_connection_is_lost_at_any_moment(self, seed, own_server):
         async def body():
-            store = RedisSessionStore(own_server.url, timeout=20)
+            store = RedisSessionStore(own_server.url)
             with look_at(own_server) as client:
 
                 def disturb():
@@ -994,7 +999,7 @@ class TestCallsThatShareAConnection:
 
     def test_a_server_that_hangs_fails_those_who_were_sent_and_nobody_later(self, own_server):
         async def body():
-            store = RedisSessionStore(own_server.url, timeout=0.3)
+            store = RedisSessionStore(own_server.url, timeout=LIMIT)
             records = await self.found(store, 8)
             os.kill(own_server.pid, signal.SIGSTOP)
             try:
@@ -1013,7 +1018,7 @@ class TestCallsThatShareAConnection:
 
     def test_who_calls_again_the_moment_its_call_is_given_up_disturbs_nobody(self, own_server):
         async def body():
-            store = RedisSessionStore(own_server.url, timeout=0.3)
+            store = RedisSessionStore(own_server.url, timeout=LIMIT)
             records = await self.found(store, 8)
 
             async def insist(key: str) -> dict[str, bytes]:
@@ -1024,7 +1029,7 @@ class TestCallsThatShareAConnection:
 
             os.kill(own_server.pid, signal.SIGSTOP)
             visits = [asyncio.create_task(insist(key)) for key in records for _ in range(2)]
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(2.5 * LIMIT)
             os.kill(own_server.pid, signal.SIGCONT)
             assert [record["a"] for record in await asyncio.gather(*visits)] == [
                 value for value in records.values() for _ in range(2)
@@ -1036,7 +1041,7 @@ class TestCallsThatShareAConnection:
 
     def test_a_server_that_takes_no_more_is_given_up_with_all_that_was_not_sent(self, own_server):
         async def body():
-            store = RedisSessionStore(own_server.url, timeout=0.3)
+            store = RedisSessionStore(own_server.url, timeout=LIMIT)
             records = await self.found(store, 2)
             os.kill(own_server.pid, signal.SIGSTOP)
             try:
@@ -1067,11 +1072,11 @@ class TestCallsThatShareAConnection:
 
     def test_a_loop_that_was_kept_from_looking_takes_the_answers_that_came_in_time(self, own_server):
         async def body():
-            store = RedisSessionStore(own_server.url, timeout=0.3)
+            store = RedisSessionStore(own_server.url, timeout=LIMIT)
             records = await self.found(store, 2)
             calls = [asyncio.create_task(store.get(key, {})) for key in records for _ in range(4)]
             await asyncio.sleep(0)
-            time.sleep(0.6)  # noqa: ASYNC251 - as code does that computes long
+            time.sleep(2 * LIMIT)  # noqa: ASYNC251 - as code does that computes long
             assert [record["a"] for record in await asyncio.gather(*calls)] == [
                 value for value in records.values() for _ in range(4)
             ]
@@ -1158,7 +1163,7 @@ class TestColours:
                 wait_until(lambda: len(client.client_list()) == 1)
 
     def test_loops_at_once_have_connections_of_their_own(self, redis_server):
-        store = RedisSessionStore(redis_server.url, timeout=20)
+        store = RedisSessionStore(redis_server.url)
         key = store.id()
         assert asyncio.run(store.set(key, {"a": b"1"}, LONG)) is APPLIED
 
@@ -1338,7 +1343,7 @@ class TestSettings:
             RedisSessionStore(redis.Redis(), blocking=True)
 
 
-@pytest.mark.skipif(os.environ.get("SERVER_SESSION_ALL") != "1", reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 @pytest.mark.parametrize("colour", ["blocking", "awaiting"])
 def test_a_store_behind_sentinel_comes_back_after_a_fail_over(colour):
     with contextlib.ExitStack() as stack:

@@ -28,7 +28,8 @@ from server_session.testing import StoreContract
 from tests import servers
 from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
-from tests.patience import wait_until
+from tests.parts import ALL
+from tests.patience import LIMIT, PATIENCE, wait_until
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -48,7 +49,7 @@ class SQLContract(StoreContract):
         return self.second_client()
 
     def second_client(self, store: object = None) -> SQLSessionStore:
-        return SQLSessionStore(self.engine(), create_table=True, clock=lambda: self.now, timeout=20)
+        return SQLSessionStore(self.engine(), create_table=True, clock=lambda: self.now)
 
     def engine(self) -> Any:
         return self.url
@@ -98,15 +99,17 @@ class TestSQLiteContract(OnSQLite, SQLContract):
     driver = "pysqlite"
 
 
-@pytest.mark.long
+@pytest.mark.again
 class TestAiosqliteContract(OnSQLite, SQLContract):
     driver = "aiosqlite"
 
 
+@pytest.mark.again
 class TestPsycopgContract(OnPostgreSQL, SQLContract):
     driver = "psycopg"
 
 
+@pytest.mark.again
 class TestPsycopgAsyncContract(OnPostgreSQL, SQLContract):
     driver = "psycopg_async"
 
@@ -119,10 +122,12 @@ class TestPsycopgContractThroughPgBouncer(ThroughPgBouncer, SQLContract):
     driver = "psycopg"
 
 
+@pytest.mark.again
 class TestPsycopgAsyncContractThroughPgBouncer(ThroughPgBouncer, SQLContract):
     driver = "psycopg_async"
 
 
+@pytest.mark.again
 class TestPyMySQLContract(OnMariaDB, SQLContract):
     driver = "pymysql"
 
@@ -131,7 +136,7 @@ class TestAsyncmyContract(OnMariaDB, SQLContract):
     driver = "asyncmy"
 
 
-@pytest.mark.long
+@pytest.mark.again
 class TestContractOverAnEngineWhoseListenerBegins(OnSQLite, SQLContract):
     """An `Engine` that is given, with the listener that SQLAlchemy's own documents tell applications to write."""
 
@@ -149,6 +154,7 @@ class TestContractOverAnEngineWhoseListenerBegins(OnSQLite, SQLContract):
         return self.given
 
 
+@pytest.mark.again
 class TestContractOverAnAsyncEngine(OnPostgreSQL, SQLContract):
     driver = "asyncpg"
 
@@ -239,7 +245,7 @@ def test_several_who_make_the_table_at_once_all_find_it(driver: str, request: py
         await asyncio.gather(*(store.create_table() for _ in range(6)))
         assert await store.get(store.id(), {}) is MISSING
 
-    run(SQLSessionStore(url, table=table, timeout=20), body)
+    run(SQLSessionStore(url, table=table), body)
 
 
 def test_the_documented_statements_make_a_table_that_works(blocking_url: str) -> None:
@@ -301,7 +307,7 @@ def test_expired_rows_go_in_batches(blocking_url: str) -> None:
         assert rows(blocking_url, table) == 2
         assert await store.get(keys[6], {}) == {"a": b"1"}
 
-    run(SQLSessionStore(blocking_url, table=table, create_table=True, clock=lambda: now, timeout=20), body)
+    run(SQLSessionStore(blocking_url, table=table, create_table=True, clock=lambda: now), body)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001])
@@ -320,7 +326,7 @@ def test_writes_keep_the_table_from_growing(tmp_path: Path) -> None:
             await store.set(store.id(), {"a": b"1"}, Lifetime(10))
             now += 1
 
-    run(SQLSessionStore(url, create_table=True, clock=lambda: now, timeout=20), body)
+    run(SQLSessionStore(url, create_table=True, clock=lambda: now), body)
     # Ten live ones, and what came since the last sweep.
     assert rows(url, "server_sessions") <= 10 + 50 + 1
 
@@ -398,7 +404,8 @@ from concurrent.futures import ThreadPoolExecutor
 from server_session._colour import Colour, drive, pause
 from server_session.stores._base import APPLIED
 from server_session.stores.sql import SQLSessionStore
-from tests.patience import wait_until
+from tests.parts import ALL
+from tests.patience import LIMIT, PATIENCE, wait_until
 
 url, key, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 store = SQLSessionStore(url, timeout=120)
@@ -427,13 +434,13 @@ print("done", flush=True)
 
 
 # In brief, over each driver too, by processes that are started once: tests/trials.
-@pytest.mark.skipif(os.environ.get("SERVER_SESSION_ALL") != "1", reason="takes long: SERVER_SESSION_ALL=1 runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: SERVER_SESSION_ALL=1 runs it")
 def test_fifty_writers_of_four_processes_lose_nothing(url: str) -> None:
     write_from_four_processes(url)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not os.environ.get("SERVER_SESSION_ALL"), reason="a long form: scripts/test --all")
+@pytest.mark.skipif(not ALL, reason="a long form: scripts/test --all")
 @pytest.mark.parametrize("driver", POOLED)
 def test_nor_do_they_through_pgbouncer(driver: str, pgbouncer_server: servers.Server) -> None:
     write_from_four_processes(pgbouncer_server.url_for(driver) + "?pgbouncer=true")
@@ -465,7 +472,7 @@ def write_from_four_processes(url: str) -> None:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        assert [process.communicate(timeout=120)[0] for process in processes] == ["done\n"] * 4
+        assert [process.communicate(timeout=PATIENCE)[0] for process in processes] == ["done\n"] * 4
     finally:
         for process in processes:
             process.kill()
@@ -549,7 +556,7 @@ def test_a_dead_connection_of_the_pool_is_replaced(driver: str, request: pytest.
             end_sessions(make_url(url))
             assert await call() not in (MISSING, CONFLICT, False)
 
-    run(SQLSessionStore(url, create_table=True, timeout=20), body)
+    run(SQLSessionStore(url, create_table=True), body)
 
 
 def end_sessions(url: Any) -> None:
@@ -603,7 +610,7 @@ def test_a_session_over_mysqls_packet_is_a_clear_error(driver: str, request: pyt
                 await call
         assert await store.get(key, {}) == {"a": b"1"}
 
-    run(SQLSessionStore(doomed(driver, request).url_for(driver), create_table=True, timeout=20), body)
+    run(SQLSessionStore(doomed(driver, request).url_for(driver), create_table=True), body)
 
 
 @pytest.mark.parametrize("driver", NETWORKED)
@@ -612,11 +619,7 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
 
     async def body(store: SQLSessionStore) -> None:
         key = store.id()
-        # A busy machine may take longer than the limit: the connection that it was made over is wanted, not the time.
-        while True:
-            with suppress(StoreError):
-                await store.set(key, {"a": b"1"}, LIFE)
-                break
+        await store.set(key, {"a": b"1"}, LIFE)
         pids = family(server.pid)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -631,7 +634,7 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=1), body)
+    run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=LIMIT), body)
 
 
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg_async", "postgresql+asyncpg"])
@@ -640,18 +643,19 @@ def test_a_server_whose_answer_trickles_in_is_an_error_within_the_limit(
 ) -> None:
     with Proxy(postgresql_server.port) as proxy:
         url = make_url(postgresql_server.url_for(driver)).set(port=proxy.port)
-        store = SQLSessionStore(url, create_table=True, timeout=0.5)
+        store = SQLSessionStore(url, create_table=True, timeout=LIMIT)
 
         async def body(store: SQLSessionStore) -> None:
             key = store.id()
             assert await store.set(key, {"a": b"1"}, LIFE) is APPLIED
-            proxy.weather, proxy.pause = Weather.TRICKLE, 0.02
+            # The whole of it would take longer than any machine is slow.
+            proxy.weather, proxy.pause = Weather.TRICKLE, LIMIT / 2
             # Over the connection that there is, and over one that is to be made.
             for _ in range(2):
                 began = time.monotonic()
                 with pytest.raises(StoreError, match="in time"):
                     await store.get(key, {})
-                assert time.monotonic() - began < 0.5 + 1
+                assert time.monotonic() - began < PATIENCE
             proxy.weather = Weather.FAIR
             assert await store.get(key, {}) == {"a": b"1"}
 
@@ -732,7 +736,7 @@ def test_so_it_is_where_it_lets_settings_pass_and_keeps_no_statements(
     with servers.start_pgbouncer(
         postgresql_server, "ignore_startup_parameters=options,lock_timeout,statement_timeout"
     ) as pooler:
-        run(SQLSessionStore(pooler.url_for(driver), timeout=20), body)
+        run(SQLSessionStore(pooler.url_for(driver)), body)
 
 
 @pytest.mark.parametrize("url", ["postgresql+asyncpg://u@127.0.0.1/s", "mysql+pymysql://u@127.0.0.1/s"])
@@ -763,7 +767,7 @@ def test_a_wait_for_a_row_ends_at_the_server_through_a_pooler_too(
 
     run(
         SQLSessionStore(
-            pgbouncer_server.url_for(driver) + "?pgbouncer=true", table=table, create_table=True, timeout=1
+            pgbouncer_server.url_for(driver) + "?pgbouncer=true", table=table, create_table=True, timeout=LIMIT
         ),
         body,
     )
@@ -773,7 +777,7 @@ def test_a_wait_for_a_row_ends_at_the_server_through_a_pooler_too(
 
 def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(blocking_url: str) -> None:
     given: list[float] = []
-    limit, pause = 20.0, 0.3
+    limit, pause = PATIENCE, 0.3
 
     def look(connection: Any, cursor: object, statement: str, *_: object) -> None:
         driver = connection.connection.driver_connection
@@ -799,7 +803,7 @@ def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(b
 
 
 def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path: Path) -> None:
-    store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=0.1)
+    store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=LIMIT)
     places = store._source._places.get()
     while places.acquire(blocking=False):
         pass
@@ -882,7 +886,7 @@ def test_a_lock_that_is_held_too_long_is_an_error(tmp_path: Path) -> None:
             connection.exec_driver_sql("ROLLBACK")
         assert await store.merge(key, {"a": b"2"}, [], {}) is APPLIED
 
-    run(SQLSessionStore(url, create_table=True, timeout=0.1), body)
+    run(SQLSessionStore(url, create_table=True, timeout=LIMIT), body)
     engine.dispose()
 
 
@@ -1030,7 +1034,8 @@ def test_an_error_says_that_others_hold_a_lock(driver: str, request: pytest.Fixt
             with pytest.raises(StoreError, match=r"held a lock|did not answer in time"):
                 await store.merge(key, {"a": b"2"}, [], {})
 
-    run(SQLSessionStore(url, table=table, timeout=1.5), body)
+    # MariaDB waits for whole seconds: for fewer than the driver does.
+    run(SQLSessionStore(url, table=table, timeout=LIMIT + 0.5), body)
     engine.dispose()
 
 

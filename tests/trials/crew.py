@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.patience import PATIENCE
 from tests.trials.drivers import Driver
 
 __all__ = ["ENDINGS", "PLUCKERS", "Crew", "Tally", "end", "overlap", "pluck"]
@@ -119,14 +120,14 @@ class Crew:
                 self._tell(worker, "end")
             for worker in self._all:
                 with suppress(subprocess.TimeoutExpired):
-                    worker.wait(10)
+                    worker.wait(PATIENCE)
         self._kill()
 
     def _kill(self) -> None:
         for worker in self._all:
             worker.kill()
             with suppress(BrokenPipeError):
-                worker.communicate(timeout=10)
+                worker.communicate(timeout=PATIENCE)
 
     def _tell_all(self, what: Any, answer: str) -> None:
         for worker in self._workers:
@@ -148,7 +149,7 @@ class Crew:
         line = worker.stdout.readline()
         if not line:
             self._is_broken = True
-            raise RuntimeError(f"a worker has ended, with {worker.wait(10)}; what it said is above")
+            raise RuntimeError(f"a worker has ended, with {worker.wait(PATIENCE)}; what it said is above")
         answer = json.loads(line)
         if expected not in (None, answer):
             self._is_broken = True

@@ -1,20 +1,31 @@
 """The trials of the stores, in a short form; with SERVER_SESSION_ALL in the environment, in the full one."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from tests.parts import ALL
 from tests.trials.crew import ENDINGS, PLUCKERS, Crew, Tally, end, overlap, pluck
 from tests.trials.drivers import BROKEN, DRIVERS, STARTS, Driver
 
 pytestmark = pytest.mark.once
 
-ALL = bool(os.environ.get("SERVER_SESSION_ALL"))
 OVERLAPS = 20 if ALL else 1
 PLUCKS = 200 if ALL else 20
 ROUNDS_OF_ENDINGS = 50 if ALL else 2
+
+# Each store by one driver: some in threads, and some on a loop.
+SHORT = (
+    "memory, blocking",
+    "file, awaiting",
+    "Redis, redis-py asyncio, RESP3",
+    "Redis Cluster, redis-py",
+    "SQLite, sqlite3",
+    "PostgreSQL, asyncpg",
+    "MariaDB, asyncmy",
+    "memcached, pymemcache",
+)
 
 SERVED = {name: f"{name}_server" for name in ("redis", "memcached", "postgresql", "mariadb")}
 
@@ -41,7 +52,7 @@ def find_place(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]
         yield find
 
 
-@pytest.fixture(params=list(DRIVERS))
+@pytest.fixture(params=DRIVERS if ALL else SHORT)
 def driver(request: pytest.FixtureRequest) -> Driver:
     return DRIVERS[request.param]
 

@@ -16,6 +16,7 @@ from server_session import (
     FileSessionStore,
     Health,
     MemorySessionStore,
+    OpenedSession,
     OwnedSession,
     Session,
     Sessions,
@@ -29,6 +30,7 @@ from server_session import (
     health,
     is_alive,
     log_in,
+    open_session,
     pluck_session_property,
     renew_session,
     replace_session_data,
@@ -36,6 +38,7 @@ from server_session import (
     sessions_of,
     set_session_data,
     update_session_data,
+    update_sessions_of,
     validate_csrf_token,
 )
 from server_session.asgi import SessionMiddleware
@@ -169,6 +172,23 @@ async def owners(request: Request) -> None:
     assert_type(await destroy_sessions_of("ada"), int)
     assert_type(await destroy_sessions_of("ada", except_current=True), int)
     assert_type(await destroy_sessions_of("ada", except_current=request, only=sessions[0].id), int)
+    assert_type((await sessions_of("ada", data=True))[0].data, dict[str, Any] | None)
+    assert_type(await update_sessions_of("ada", add), int)
+    assert_type(await update_sessions_of("ada", lambda data: data.update(role="editor")), int)
+
+
+async def sessions_without_a_request(session_id: str) -> None:
+    opened = open_session(session_id)
+    assert_type(opened, OpenedSession)
+    assert_type(Sessions().open(session_id), OpenedSession)
+    assert_type(await opened.get(), dict[str, Any])
+    assert_type(await opened.set({"a": 1}), bool)
+    assert_type(await opened.update(add), bool)
+    assert_type(await opened.pluck("flash"), Any)
+    assert_type(await opened.destroy(), bool)
+    await opened.set([1])  # type: ignore[arg-type]
+    await opened.get("user")  # type: ignore[call-arg]
+    open_session(7)  # type: ignore[arg-type]
 
 
 async def sessions_of_one_s_own(request: Request, response: Response) -> None:

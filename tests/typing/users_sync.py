@@ -12,6 +12,7 @@ from flask import Request, Response
 
 from server_session import Health, MemorySessionStore, OwnedSession, Sessions
 from server_session.sync import (
+    OpenedSession,
     configure,
     destroy_session,
     destroy_sessions_of,
@@ -20,6 +21,7 @@ from server_session.sync import (
     health,
     is_alive,
     log_in,
+    open_session,
     pluck_session_property,
     renew_session,
     replace_session_data,
@@ -27,6 +29,7 @@ from server_session.sync import (
     sessions_of,
     set_session_data,
     update_session_data,
+    update_sessions_of,
     validate_csrf_token,
 )
 from server_session.wsgi import SessionMiddleware
@@ -135,6 +138,23 @@ def owners(request: Request) -> None:
     assert_type(destroy_sessions_of("ada"), int)
     assert_type(destroy_sessions_of("ada", except_current=True), int)
     assert_type(destroy_sessions_of("ada", except_current=request, only=sessions[0].id), int)
+    assert_type((sessions_of("ada", data=True))[0].data, dict[str, Any] | None)
+    assert_type(update_sessions_of("ada", add), int)
+    assert_type(update_sessions_of("ada", lambda data: data.update(role="editor")), int)
+
+
+def sessions_without_a_request(session_id: str) -> None:
+    opened = open_session(session_id)
+    assert_type(opened, OpenedSession)
+    assert_type(Sessions().sync.open(session_id), OpenedSession)
+    assert_type(opened.get(), dict[str, Any])
+    assert_type(opened.set({"a": 1}), bool)
+    assert_type(opened.update(add), bool)
+    assert_type(opened.pluck("flash"), Any)
+    assert_type(opened.destroy(), bool)
+    opened.set([1])  # type: ignore[arg-type]
+    opened.get("user")  # type: ignore[call-arg]
+    open_session(7)  # type: ignore[arg-type]
 
 
 def settings_and_middlewares() -> None:

@@ -41,6 +41,11 @@ class Refusal(NamedTuple):
     error: SessionError | None = None
     """What the session could not be had for."""
 
+    @property
+    def said(self) -> str:
+        """What a framework's own page may say of it."""
+        return UNVERIFIED if self.rejection else self.body.decode()
+
 
 def unavailable(error: StoreError) -> Refusal:
     """Return the answer of an application whose store fails."""

@@ -1,51 +1,36 @@
 """The headers of Django's responses, whose cookies stand apart in the form of Python's own `http.cookies`."""
 
-from collections.abc import Collection
 from http.cookies import Morsel
 from typing import Any
 
-from server_session.http.responses import ResponseHeaders
+from server_session.http.responses import HeadersApart
 
 __all__ = ["DjangoHeaders"]
 
 
-class DjangoHeaders(ResponseHeaders):
+class DjangoHeaders(HeadersApart):
     """The headers and the cookies of a response of Django's."""
 
     def __init__(self, response: Any) -> None:
-        self._headers = response.headers
+        super().__init__(response.headers)
         self._cookies = response.cookies
 
-    def names(self) -> Collection[str]:
-        """Return the names of the headers that are there."""
-        names = [name.lower() for name in self._headers]
-        return [*names, "set-cookie"] if self._cookies else names
+    def cookies(self) -> list[str]:
+        """Return the cookies as they are sent."""
+        return [morsel.OutputString() for morsel in self._cookies.values()]
 
-    def all(self, name: str) -> list[str]:
-        """Return the values of a header."""
-        if name == "set-cookie":
-            return [morsel.OutputString() for morsel in self._cookies.values()]
-        value = self._headers.get(name)
-        return [] if value is None else [str(value)]
-
-    def add(self, name: str, value: str) -> None:
-        """Add a header."""
-        if name != "set-cookie":
-            self._headers[name] = value
-            return
-        morsel = _WrittenMorsel(value)
+    def add_cookie(self, header: str) -> None:
+        """Add a cookie."""
+        morsel = _WrittenMorsel(header)
         # Several cookies of one name, on other domains and paths, need keys of their own.
         key = morsel.key
         while key in self._cookies:
             key += ";"
         dict.__setitem__(self._cookies, key, morsel)
 
-    def drop(self, name: str) -> None:
-        """Remove every header of this name."""
-        if name == "set-cookie":
-            self._cookies.clear()
-        elif name in self._headers:
-            del self._headers[name]
+    def drop_cookies(self) -> None:
+        """Remove all cookies."""
+        self._cookies.clear()
 
 
 class _WrittenMorsel(Morsel[str]):

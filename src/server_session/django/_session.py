@@ -69,12 +69,12 @@ class SessionStore(SessionBase):
     def __init__(self, session_key: str | None = None) -> None:
         # Not Django's own, which would look for a serializer at each request.
         self._sessions = PROJECT.sessions()
+        self._home = home() if self._sessions.needs_home else None
         self._key = session_key
 
     def bind(self, request: Request) -> None:
         """Be the session of this request, that of the functions too."""
-        if self._sessions.needs_home and request.home is None:
-            request.home = home()
+        request.home = request.home or self._home
         self.exchange = self._sessions.exchange(request)
         self.exchange.serve()
 
@@ -90,6 +90,9 @@ class SessionStore(SessionBase):
 
     def _get_session_key(self) -> str | None:
         """Return the cookie's value, or `None` where there is no session."""
+        if self.stored.state is State.UNASKED and self.stored.credential is None:
+            # Another engine's cookie came: an application that finds no key would found a session, and lose that one.
+            self._get_session()
         credential = self.stored.credential
         return None if credential is None else credential.value
 
@@ -227,7 +230,7 @@ class SessionStore(SessionBase):
         """Run a coroutine of the core to its end."""
         request = current.get() if self.exchange is None else self.exchange.request
         try:
-            return run_blocking(self._sessions.store.colour, None if request is None else request.home, start)
+            return run_blocking(self._sessions.store.colour, self._home if request is None else request.home, start)
         except (StoreError, CookieWithheldError) as error:
             self.failure = error
             raise

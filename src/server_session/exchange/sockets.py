@@ -8,7 +8,7 @@ from server_session._colour import beside, pause
 from server_session.exchange import Exchange
 from server_session.kernel.states import State
 
-__all__ = ["CLOSE_CODES", "accompany", "code_at_end"]
+__all__ = ["CLOSE_CODES", "accompany", "close_at_end"]
 
 _LOG: Final = logging.getLogger("server_session")
 
@@ -17,11 +17,11 @@ CLOSE_CODES: Final = {403: 1008, 503: 1013}
 _FAILURES: Final = 2
 
 
-async def code_at_end(exchange: Exchange, seconds: float) -> int | None:
-    """Wait until an open WebSocket's session has been ended or renewed (OWASP ASVS 5.0, 7.4.1).
+async def close_at_end(exchange: Exchange, seconds: float, close: Callable[[int], Awaitable[Any] | None]) -> None:
+    """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1).
 
-    Return the code with which the socket is then to be closed, `None` where the visitor has no session that could end.
-    So often, in seconds, the store is asked; twice in a row without an answer is an end too.
+    So often, in seconds, the store is asked; twice in a row without an answer is an end too. A visitor without a
+    session that could end is left alone. `close` gets the code.
     """
     failures = 0
     was_live = False
@@ -38,10 +38,12 @@ async def code_at_end(exchange: Exchange, seconds: float) -> int | None:
                 alive = failures < _FAILURES
             was_live |= alive and not failures
             if not was_live:
-                return None
+                return
             if not alive:
-                return CLOSE_CODES[503 if failures else 403]
+                break
         await pause(seconds)
+    if (closing := close(CLOSE_CODES[503 if failures else 403])) is not None:
+        await closing
 
 
 async def accompany(
@@ -54,15 +56,9 @@ async def accompany(
 
     With `seconds`, so often the store is asked whether the session lives; one that has ended closes the socket.
     """
-
-    async def watch(seconds: float) -> None:
-        code = await code_at_end(exchange, seconds)
-        if code is not None:
-            await close(code)
-
     exchange.started()
     try:
-        await (main if seconds is None else beside(main, watch(seconds)))
+        await (main if seconds is None else beside(main, close_at_end(exchange, seconds, close)))
     finally:
         try:
             await exchange.commit_late()

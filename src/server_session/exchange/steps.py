@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
-from server_session._colour import Colour
+from server_session._colour import Colour, home
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
 from server_session._tokens import Credential, TokenState, junk_token, short_digest
@@ -57,6 +57,8 @@ class Configured:
     cookie: CookieTransport
     origins: tuple[str, ...]
     csrf: CSRF | None
+    needs_home: bool
+    """Whether blocking callers in worker threads must find the way back to the application's loop."""
     # What was said once.
     _proxy_noted = _rival_noted = False
 
@@ -164,6 +166,8 @@ class Steps:
             if self._stored is not None:
                 self._stored.response = ResponseState.OPEN
         self._serving += 1
+        if self.sessions.needs_home:
+            self.request.home = home() or self.request.home
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
 
@@ -251,6 +255,9 @@ class Steps:
         """
         request, sessions = self.request, self.sessions
         has_cookie = sessions.cookie.is_present(request)
+        if sessions.policy.adopt and not has_cookie:
+            # With another library's a request can do what it can do with ours.
+            has_cookie = any(reader.cookie.is_present(request) for reader in sessions.policy.adopt)
         verdict = partial(check, request, method, policy, sessions.origins, asked, has_cookie=has_cookie)
         rejection = verdict()
         if rejection is None or not rejection.needs_token:
@@ -342,6 +349,8 @@ class Steps:
             value, seconds = stored.cookie_value, stored.cookie_seconds
             new = cookie.destroy(request) if value is None else cookie.write(request, value, seconds)
             cookies = [*cookie.expire_elsewhere(request), *new]
+            if stored.adopted is not None and stored.adopted.cookie.name != cookie.name:
+                cookies = [*stored.adopted.cookie.destroy(request), *cookies]
         if refusal is not None and refusal.rejection is not None:
             headers.drop(REJECTION_HEADER.lower())
             headers.add(REJECTION_HEADER.lower(), refusal.rejection.code)

@@ -1,6 +1,7 @@
 """How the objects of frameworks are read: by their type, for a guess by attributes took one kind for another."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TypeVar
 
 __all__ = ["Kinds"]
@@ -14,9 +15,9 @@ class Kinds(dict[type, T | None]):
     `known` are those known by the name of their class, with its module, so that no framework is imported for it.
     """
 
-    def __init__(self, known: Mapping[type | str, T]) -> None:
+    def __init__(self, known: Mapping[type | str, T] | None = None) -> None:
         super().__init__()
-        self._known = {**known}
+        self.known = {**(known or {})}
 
     def register(self, kind: type, read: T) -> None:
         """Say how a framework's objects of this type, and of its subclasses, are read.
@@ -28,11 +29,13 @@ class Kinds(dict[type, T | None]):
                 response its `ResponseHeaders`, for which mostly `MultiDictHeaders` will do.
 
         """
-        self._known[kind] = read
+        self.known[kind] = read
         # Of its subclasses another's may have been found.
         self.clear()
 
     def __missing__(self, kind: type) -> T | None:
+        # What each framework has is not loaded before an object is met that could be one's.
+        import_module("server_session.http.frameworks")
         names = (one for base in kind.__mro__ for one in (base, f"{base.__module__}.{base.__qualname__}"))
-        read = self[kind] = next((self._known[one] for one in names if one in self._known), None)
+        read = self[kind] = next((self.known[one] for one in names if one in self.known), None)
         return read

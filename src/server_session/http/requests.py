@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Self, TypeAlias
-from urllib.parse import unquote
 
 from server_session._colour import Home
 from server_session._cookies import RequestFacts
@@ -12,12 +11,11 @@ from server_session.exceptions import CarrierError
 from server_session.http.kinds import Kinds
 
 __all__ = [
-    "AiohttpRequest",
+    "REQUESTS",
+    "SLOT",
     "AsgiRequest",
     "HeadersRequest",
-    "MultiDictRequest",
     "Request",
-    "TornadoRequest",
     "WsgiRequest",
     "reader_of",
     "register_request",
@@ -27,7 +25,7 @@ __all__ = [
 Reader: TypeAlias = Callable[[Any], "Request"]
 
 # With a dot: what a WSGI environ holds under a name without one must be text (PEP 3333).
-_SLOT: Final = "server_session.request"
+SLOT: Final = "server_session.request"
 # A dict is asked for by itself: any other mapping costs a look through the abstract classes.
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -52,12 +50,12 @@ class Request(RequestFacts):
         self.exchanges: dict[Any, Any] = {}
         self.served: list[Any] = []
         self.wire_method = self.method
-        slots[_SLOT] = self
+        slots[SLOT] = self
 
     @classmethod
     def of(cls, slots: MutableMapping[Any, Any], /) -> Self:
         """Return the request of this scope or environ, the same one at each call."""
-        return slots[_SLOT] if _SLOT in slots else cls(slots)
+        return slots[SLOT] if SLOT in slots else cls(slots)
 
     @property
     def method(self) -> str:
@@ -108,7 +106,7 @@ class AsgiRequest(Request):
         self.is_http = scope["type"] != "websocket"
         is_handshake = is_upgrade and self.wire_method == "GET"
         self.is_websocket = is_handshake or not self.is_http  # pyright: ignore[reportIncompatibleMethodOverride]
-        scope[_SLOT] = self
+        scope[SLOT] = self
 
     def see(self, scope: MutableMapping[str, Any]) -> None:
         """Read on from this scope, which a layer between two middlewares of ours has put in the other's place."""
@@ -214,7 +212,7 @@ class HeadersRequest(Request):
                 ) from None
             # Kept for as long as the request, it must not keep the request.
             request = weakref.proxy(request)
-        return slots[_SLOT] if _SLOT in slots else cls(request, slots)
+        return slots[SLOT] if SLOT in slots else cls(request, slots)
 
     def _text(self, *names: str) -> str:
         """Return the text that is in the first of these attributes that has any."""
@@ -252,96 +250,12 @@ class HeadersRequest(Request):
         return [one if isinstance(one, bytes) else one.encode("utf-8", "surrogatepass") for one in values]
 
 
-class MultiDictRequest(HeadersRequest):
-    """A request of Sanic or aiohttp, whose headers are a multidict of text that was bytes."""
-
-    @property
-    def method(self) -> str:
-        return str(self._request.method)
-
-    def header_values(self, name: bytes) -> Sequence[bytes]:
-        return [
-            one.encode("utf-8", "surrogateescape") for one in self._request.headers.getall(name.decode("ascii"), ())
-        ]
-
-
-class AiohttpRequest(MultiDictRequest):
-    """A request of aiohttp, or a clone of one."""
-
-    @classmethod
-    def of(cls, request: Any, /) -> Self:
-        # Its mapping warns of keys that are not of aiohttp's own kind. What is beneath goes along to each clone.
-        slots: Any = request._state  # noqa: SLF001 - nothing else goes along
-        return slots[_SLOT] if _SLOT in slots else cls(request, slots)
-
-    @property
-    def path(self) -> str:
-        return str(self._request.rel_url.raw_path)
-
-    @property
-    def decoded_path(self) -> str:
-        return str(self._request.path)
-
-
-class TornadoRequest(HeadersRequest):
-    """A request of Tornado, whose path is as the browser spelt it."""
-
-    @classmethod
-    def of(cls, request: Any, /) -> Self:
-        slots = vars(request)
-        return slots[_SLOT] if _SLOT in slots else cls(request, slots)
-
-    @property
-    def method(self) -> str:
-        return str(self._request.method)
-
-    @property
-    def decoded_path(self) -> str:
-        return unquote(self.path)
-
-    def header_values(self, name: bytes) -> Sequence[bytes]:
-        return [one.encode("latin-1", "replace") for one in self._request.headers.get_list(name.decode("ascii"))]
-
-
 _APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
 # --- which objects are requests
 
-
-def _scope(given: Any) -> Request:
-    return AsgiRequest.of(given.scope)
-
-
-def _environ(given: Any) -> Request:
-    return WsgiRequest.of(given.environ)
-
-
-# By name, for none of these is imported before its framework is.
-REQUESTS: Final = Kinds[Reader](
-    {
-        "starlette.requests.HTTPConnection": _scope,
-        "litestar.connection.base.ASGIConnection": _scope,
-        "quart.wrappers.base.BaseRequestWebsocket": _scope,
-        "falcon.asgi.request.Request": _scope,
-        "blacksheep.messages.Request": _scope,
-        "gradio.route_utils.Request": lambda given: _scope(given.request),
-        "django.core.handlers.asgi.ASGIRequest": _scope,
-        "django.http.request.HttpRequest": lambda given: WsgiRequest.of(given.META),
-        "werkzeug.wrappers.request.Request": _environ,
-        "webob.request.BaseRequest": _environ,
-        "bottle.BaseRequest": _environ,
-        "falcon.request.Request": lambda given: WsgiRequest.of(given.env),
-        "cherrypy._ThreadLocalProxy": lambda given: WsgiRequest.of(given.wsgi_environ),
-        "aiohttp.web_request.BaseRequest": AiohttpRequest.of,
-        "sanic.request.types.Request": MultiDictRequest.of,
-        "tornado.httputil.HTTPServerRequest": TornadoRequest.of,
-        "tornado.web.RequestHandler": lambda given: TornadoRequest.of(given.request),
-        "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
-    }
-)
-
-
+REQUESTS: Final = Kinds[Reader]()
 register_request: Final = REQUESTS.register
 
 

@@ -1,9 +1,8 @@
 """What a session asks of a response's headers: its cookie, beside others', and that no cache mixes visitors up."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, MutableMapping
 from functools import lru_cache
-from importlib import import_module
 from typing import Any, Final, Protocol, TypeAlias
 
 from server_session._cookies import Header
@@ -13,6 +12,7 @@ from server_session.http.kinds import Kinds
 __all__ = [
     "RESPONSES",
     "AsgiHeaders",
+    "HeadersApart",
     "MultiDictHeaders",
     "ResponseHeaders",
     "WsgiHeaders",
@@ -131,112 +131,47 @@ class MultiDictHeaders(ResponseHeaders):
             del self._headers[name]
 
 
-class FalconHeaders(ResponseHeaders):
-    """The headers of a response of Falcon's, which keeps cookies apart and shows none."""
+class HeadersApart(ResponseHeaders, Protocol):
+    """The headers of a response that keeps its cookies apart from them, and each of the others once.
 
-    def __init__(self, response: Any) -> None:
-        self._response = response
+    A subclass defines `cookies`, which returns each as its header has it, `add_cookie` and `drop_cookies`.
+    """
+
+    _headers: MutableMapping[str, Any]
+
+    def __init__(self, headers: MutableMapping[str, Any]) -> None:
+        self._headers = headers
+
+    def cookies(self) -> list[str]: ...
+    def add_cookie(self, header: str) -> None: ...
+    def drop_cookies(self) -> None: ...
 
     def names(self) -> Collection[str]:
-        return [*self._response.headers, *(["set-cookie"] if self.all("set-cookie") else ())]
+        names = [name.lower() for name in self._headers]
+        return [*names, "set-cookie"] if self.cookies() else names
 
     def all(self, name: str) -> list[str]:
-        response = self._response
         if name == "set-cookie":
-            apart = [value for key, value in response._extra_headers or () if key == name]  # noqa: SLF001 - by nothing else
-            return [*apart, *(cookie.OutputString() for cookie in (response._cookies or {}).values())]  # noqa: SLF001
-        value = response.get_header(name)
-        return [] if value is None else [value]
+            return self.cookies()
+        return [str(value) for key, value in self._headers.items() if key.lower() == name]
 
     def add(self, name: str, value: str) -> None:
-        self._response.append_header(name, value)
-
-    def drop(self, name: str) -> None:
-        response = self._response
         if name == "set-cookie":
-            others = [header for header in response._extra_headers or () if header[0] != name]  # noqa: SLF001
-            response._extra_headers, response._cookies = others, None  # noqa: SLF001
+            self.add_cookie(value)
         else:
-            response.delete_header(name)
-
-
-class BytesHeaders(ResponseHeaders):
-    """The headers of a response of BlackSheep's, whose names and values are bytes."""
-
-    def __init__(self, response: Any) -> None:
-        self._headers = response.headers
-
-    def names(self) -> Collection[str]:
-        return [_name_of(name) for name in self._headers.keys()]  # noqa: SIM118 - it is no mapping
-
-    def all(self, name: str) -> list[str]:
-        return [value.decode("latin-1") for value in self._headers.get(name.encode("latin-1"))]
-
-    def add(self, name: str, value: str) -> None:
-        self._headers.add(name.encode("latin-1"), value.encode("latin-1"))
+            self._headers[name] = value
 
     def drop(self, name: str) -> None:
-        if name in self.names():
-            self._headers.remove(name.encode("latin-1"))
-
-
-class TornadoHeaders(MultiDictHeaders):
-    """The headers of a response of Tornado, which its handler holds; cookies become headers when they are sent."""
-
-    def __init__(self, handler: Any) -> None:
-        super().__init__(handler._headers, "get_list", "add")  # noqa: SLF001 - nothing else tells them
-        self._new: dict[str, Any] = getattr(handler, "_new_cookie", {})
-
-    def names(self) -> Collection[str]:
-        return [*super().names(), "set-cookie"] if self._new else super().names()
-
-    def all(self, name: str) -> list[str]:
-        more = self._new.values() if name == "set-cookie" else ()
-        return [*super().all(name), *(cookie.OutputString() for cookie in more)]
-
-    def drop(self, name: str) -> None:
-        super().drop(name)
         if name == "set-cookie":
-            self._new.clear()
+            self.drop_cookies()
+        for key in [key for key in self._headers if key.lower() == name]:
+            del self._headers[key]
 
 
 # --- which objects are responses
 
 Maker: TypeAlias = Callable[[Any], ResponseHeaders]
-
-
-def _multi_dict(several: str, add: str) -> Maker:
-    return lambda response: MultiDictHeaders(response.headers, several, add)
-
-
-def _django(response: Any) -> ResponseHeaders:
-    headers: ResponseHeaders = import_module("server_session.django._headers").DjangoHeaders(response)
-    return headers
-
-
-def _litestar(response: Any) -> ResponseHeaders:
-    headers: ResponseHeaders = import_module("server_session.litestar._objects").LitestarHeaders(response)
-    return headers
-
-
-# By name, for none of these is imported before its framework is.
-RESPONSES: Final = Kinds[Maker](
-    {
-        "starlette.responses.Response": _multi_dict("getlist", "append"),
-        "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
-        "django.http.response.HttpResponseBase": _django,
-        "litestar.response.base.Response": _litestar,
-        "blacksheep.messages.Response": BytesHeaders,
-        "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
-        "tornado.web.RequestHandler": TornadoHeaders,
-        "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
-        "falcon.response.Response": FalconHeaders,
-        "webob.response.Response": _multi_dict("getall", "add"),
-        "bottle.BaseResponse": _multi_dict("getall", "append"),
-    }
-)
-
-
+RESPONSES: Final = Kinds[Maker]()
 register_response: Final = RESPONSES.register
 
 

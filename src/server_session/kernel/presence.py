@@ -10,10 +10,12 @@ from typing import Final
 from server_session import _record as record
 from server_session._cookies import RequestFacts
 from server_session._policy import Policy
+from server_session._readers import Reader
 from server_session._record import DIGEST, ENDED, OWNER, STAMP
 from server_session._signals import Event
 from server_session._tokens import Credential, short_digest
 from server_session.exceptions import NoResponseError, ResponseStartedError, StoreError
+from server_session.kernel.adoption import find_offer, take
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import AFTER, LIVE, NONE, UNASKED, Finding, State
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
@@ -21,6 +23,7 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outc
 __all__ = ["Presence", "ResponseState"]
 
 _SEEN_SECONDS: Final = 60.0
+_NO_SESSION: Final = (Finding.GONE, Finding.FOREIGN)
 
 
 class ResponseState(enum.Enum):
@@ -42,6 +45,8 @@ class Presence:
     state: State = NONE
     session: Session | None = None
     accessed = changes_cookie = created = was_interrupted = False
+    adopted: Reader | None = None
+    """Whose session this request's has taken the place of."""
     _credential: Credential | None = None
     # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
     _seen: Fields | None = None
@@ -50,6 +55,8 @@ class Presence:
     # stand in `_swapping`, by their digest.
     _founding: Credential | None = None
     _cookie_seconds: float | None = None
+    # Whose cookies came beside ours.
+    _others: Sequence[Reader] = ()
 
     def __init__(
         self,
@@ -67,12 +74,16 @@ class Presence:
         self._swapping: dict[bytes, Credential] = {}
         self.response = response
         self.has_cookie = bool(presented)
-        """Whether the request brought a well-formed cookie."""
-        # Several different cookies of the name: one has to be chosen before anything is asked.
+        """Whether the request brought a well-formed cookie, or another library's."""
+        # Several different cookies of the name, or another library's alone: one is chosen before anything is asked.
         self._is_ambiguous = bool(presented[1:])
         if presented:
             self._credential = presented[0]
             self.state = UNASKED
+        if policy.adopt and request is not None:
+            self._others = [reader for reader in policy.adopt if reader.cookie.is_present(request)]
+            if self._others and not presented:
+                self.state, self.has_cookie, self._is_ambiguous = UNASKED, True, True
 
     @property
     def credential(self) -> Credential | None:
@@ -110,6 +121,9 @@ class Presence:
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
         self.accessed = True
+        if self._is_ambiguous and not self._presented and self.response is not ResponseState.OPEN:
+            # Another library's session, where it cannot be taken over: it is none here yet.
+            return False
         return await self._look(touch=False) is not None
 
     async def living_selector(self) -> str | None:
@@ -123,7 +137,7 @@ class Presence:
         if self._is_ambiguous:
             await self._choose()
         while (credential := self._credential) is not None and (self.state is LIVE or self.state is UNASKED):
-            answer = await self._store.get(credential.selector, {DIGEST: credential.digest()}, touch)
+            answer = await self._store.get(credential.selector, credential.expect(), touch)
             if answer is MISSING or answer is CONFLICT:
                 await self._learn(credential, answer)
                 continue
@@ -140,7 +154,7 @@ class Presence:
         if seen is not None and abs(now - seen) <= _SEEN_SECONDS:
             return fields
         stamp = {STAMP: record.fresh_stamp(now)}
-        expect = {STAMP: fields.get(STAMP), DIGEST: credential.digest()}
+        expect = {STAMP: fields.get(STAMP), **credential.expect()}
         try:
             outcome = await self._store.merge(credential.selector, stamp, (), expect)
         except StoreError:
@@ -164,6 +178,8 @@ class Presence:
             # A renewal of this very request, applied and not yet heard of.
             self._have(swapped, fields, Finding.RECOVERED)
             return
+        if self._others and self.state is UNASKED and finding in _NO_SESSION and await self._adopt():
+            return
         event = self._move(finding)
         self._seen = None
         self._signal(event, credential)
@@ -175,7 +191,7 @@ class Presence:
             return Finding.GONE, {}
         if ENDED in fields:
             return Finding.ENDED, fields
-        if fields.get(DIGEST) == credential.digest():
+        if all(fields.get(name) == value for name, value in credential.expect().items()):
             return Finding.HELD, fields
         was_swapped = DIGEST in fields and record.was_former(fields, credential.digest(), self._policy.now())
         return Finding.SWAPPED if was_swapped else Finding.FOREIGN, fields
@@ -208,19 +224,43 @@ class Presence:
 
     async def _choose(self) -> None:
         """Choose among several cookies the one that lives, if one does."""
-        self._signal("several_cookies", self._presented[0])
+        if self._presented:
+            self._signal("several_cookies", self._presented[0])
         found = [((await self._find(one))[0], one) for one in self._presented]
         if not self._is_ambiguous:
             # Another call of this request has chosen, or gone on, meanwhile.
             return
-        self._is_ambiguous = False
         living = [pair for pair in found if pair[0] is Finding.HELD]
         over = [pair for pair in found if pair[0] in (Finding.ENDED, Finding.SWAPPED)]
+        if self._others and not living and not over and await self._adopt():
+            return
+        self._is_ambiguous = False
         if len(living) == 1 or (over and not living):
             finding, self._credential = (living or over)[-1]
             self._move(finding)
         else:
             self._move(Finding.AMBIGUOUS)
+
+    async def _adopt(self) -> bool:
+        """Go on with the session that takes the place of another library's; return whether this request has gone on."""
+        assert self._request is not None  # noqa: S101 - there its cookie was
+        offer = await find_offer(self._policy, self._others, self._request)
+        # Where the browser may have withheld the cookie of a session here, that one stays.
+        if offer is None or (self._is_withheld is not None and self._is_withheld()):
+            return self.state is not UNASKED
+        self._require_response()
+        if (credential := await take(self._policy, offer)) is not None:
+            finding, fields = await self._find(credential)
+            if self.state is UNASKED:
+                # As if the browser had brought it: others have it too, so a log-in renews it.
+                self._presented = (*self._presented, credential)
+                self._credential, self._is_ambiguous = credential, False
+                if finding is Finding.HELD:
+                    self.adopted = offer.reader
+                    self._have(credential, fields, Finding.ADOPTED)
+                else:
+                    self._move(finding)
+        return self.state is not UNASKED
 
     async def _recover(self) -> None:
         """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""

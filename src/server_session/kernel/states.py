@@ -39,6 +39,7 @@ class Finding(enum.StrEnum):
     FOREIGN = "foreign"  # another digest, and nothing is known of the cookie's
     AMBIGUOUS = "ambiguous"  # several cookies, of which not exactly one lives: nobody can say which of them is meant
     FOUNDED = "founded"  # this request founded the session
+    ADOPTED = "adopted"  # it takes the place of another library's, whose cookie came
     RENEWED = "renewed"  # this request swapped its cookie
     RECOVERED = "recovered"  # a call of this request that was cancelled had founded it, or swapped its cookie
     DESTROYED = "destroyed"  # this request ended it
@@ -54,6 +55,7 @@ AFTER: Final[Mapping[tuple[State, Finding], Transition]] = {
     (UNASKED, Finding.SWAPPED): (OVER, None),
     (UNASKED, Finding.FOREIGN): (REFUSED, "refused"),
     (UNASKED, Finding.AMBIGUOUS): (NONE, None),
+    (UNASKED, Finding.ADOPTED): (LIVE, None),
     (LIVE, Finding.HELD): (LIVE, None),
     (LIVE, Finding.GONE): (OVER, "expired"),
     (LIVE, Finding.ENDED): (OVER, None),

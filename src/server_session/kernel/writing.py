@@ -83,6 +83,9 @@ class Writing(Presence):
         self._policy.require_bounds({}, changed)
         if self._is_ambiguous:
             await self._choose()
+        elif self._others and self.state is UNASKED:
+            # Another library's session ends too, where this one's place is taken.
+            await self._look(touch=False)
         before = None if self.state in (NONE, REFUSED) else self._credential
         credential = Credential.found(self._store.id())
         own: dict[str, bytes] = {}
@@ -176,7 +179,7 @@ class Writing(Presence):
         if policy.wish is not None and lifetime is None and seen is not None and policy.is_wish(changed, removed):
             # The deadline stays.
             lifetime = policy.lifetime_of(record.life_of(seen), self._age(seen), changed)
-        own = {**expect, DIGEST: credential.digest()}
+        own = {**expect, **credential.expect()}
         outcome = await self._store.merge(credential.selector, stamped, removed, own, lifetime)
         if outcome is APPLIED:
             if self.state is UNASKED:
@@ -287,6 +290,8 @@ class Writing(Presence):
         asked: Life = AS_CONFIGURED,
     ) -> bool:
         """Swap the cookie, and write some fields in the same step; `None` founds nothing where there is no session."""
+        if self._is_ambiguous:
+            await self._choose()
         while True:
             credential, seen = self._credential, self._seen
             # A browser that lost the answer of its first log-in comes with the cookie from before it.
@@ -352,7 +357,7 @@ class Writing(Presence):
         if self._is_ambiguous:
             await self._choose()
         while (credential := self.credential) is not None:
-            outcome = await self._mark(credential, {DIGEST: credential.digest()})
+            outcome = await self._mark(credential, credential.expect())
             if outcome is APPLIED:
                 return self._has_ended(credential)
             await self._learn(credential, outcome)
@@ -367,7 +372,7 @@ class Writing(Presence):
         return False
 
     async def _end(self, credential: Credential) -> bool:
-        outcome = await self._mark(credential, {DIGEST: credential.digest()})
+        outcome = await self._mark(credential, credential.expect())
         return outcome is APPLIED or (outcome is CONFLICT and await self._end_successor(credential))
 
     async def _end_successor(self, credential: Credential) -> bool:

@@ -1,6 +1,5 @@
 """Requests and responses of Litestar, as a session needs them."""
 
-from collections.abc import Collection
 from typing import Any
 
 from litestar import Request, Response
@@ -8,7 +7,7 @@ from litestar.datastructures import Cookie
 from litestar.serialization import decode_json, encode_json
 from litestar.types import Empty
 
-from server_session.http.responses import ResponseHeaders
+from server_session.http.responses import HeadersApart
 from server_session.kernel.mapping import Session
 
 __all__ = ["LitestarHeaders", "telling"]
@@ -42,32 +41,21 @@ class _WrittenCookie(Cookie):
         return b"set-cookie", self.key.encode("latin-1")
 
 
-class LitestarHeaders(ResponseHeaders):
-    """The headers of a response, which keeps cookies apart from them and each of the others once."""
+class LitestarHeaders(HeadersApart):
+    """The headers of a response of Litestar's."""
 
     def __init__(self, response: Response[Any]) -> None:
-        self._response = response
+        super().__init__(response.headers)
+        self._cookies = response.cookies
 
-    def names(self) -> Collection[str]:
-        """Return the names of the headers that are there."""
-        names = [name.lower() for name in self._response.headers]
-        return [*names, "set-cookie"] if self._response.cookies else names
+    def cookies(self) -> list[str]:
+        """Return the cookies as they are sent."""
+        return [cookie.to_encoded_header()[1].decode("latin-1") for cookie in self._cookies]
 
-    def all(self, name: str) -> list[str]:
-        """Return the values of a header."""
-        if name == "set-cookie":
-            return [cookie.to_encoded_header()[1].decode("latin-1") for cookie in self._response.cookies]
-        return [value for key, value in self._response.headers.items() if key.lower() == name]
+    def add_cookie(self, header: str) -> None:
+        """Add a cookie."""
+        self._cookies.append(_WrittenCookie(header))
 
-    def add(self, name: str, value: str) -> None:
-        """Add a value."""
-        if name == "set-cookie":
-            self._response.cookies.append(_WrittenCookie(value))
-        else:
-            self._response.headers[name] = value
-
-    def drop(self, name: str) -> None:
-        """Remove a header."""
-        if name == "set-cookie":
-            self._response.cookies.clear()
-        self._response.headers = {key: value for key, value in self._response.headers.items() if key.lower() != name}
+    def drop_cookies(self) -> None:
+        """Remove all cookies."""
+        self._cookies.clear()

@@ -7,7 +7,7 @@ from litestar.exceptions import HTTPException, PermissionDeniedException, Servic
 from litestar.exceptions.responses import create_exception_response
 
 from server_session.asgi import Application, Scope, SessionMiddleware
-from server_session.csrf.refusals import UNVERIFIED, Refusal
+from server_session.csrf.refusals import Refusal
 
 __all__ = ["CsrfRejected", "Middleware", "pass_on"]
 
@@ -30,9 +30,9 @@ class Middleware(SessionMiddleware):
 
     def page(self, refusal: Refusal) -> Application:
         """Return the application's page for 403 or 503."""
-        error: HTTPException = ServiceUnavailableException(detail=refusal.body.decode())
+        error: HTTPException = ServiceUnavailableException(detail=refusal.said)
         if refusal.rejection:
-            error = CsrfRejected(detail=UNVERIFIED, extra={"code": refusal.rejection.code})
+            error = CsrfRejected(detail=refusal.said, extra={"code": refusal.rejection.code})
 
         async def page(scope: Any, receive: Any, send: Any) -> None:
             handlers = scope["route_handler"].resolve_exception_handlers()

@@ -49,7 +49,7 @@ class Browser:
 
     port: int
     cookies: dict[str, str] = field(default_factory=dict)
-    patience: float = 30.0
+    patience: float = _ANSWER_SECONDS
     """Seconds for which its sockets wait for a message."""
 
     @property

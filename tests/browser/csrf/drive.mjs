@@ -13,7 +13,7 @@ const calls = {
   async enter(name) {
     const context = await browser.createBrowserContext();
     const page = await context.newPage();
-    page.setDefaultTimeout(15_000);
+    page.setDefaultTimeout(120_000);
     visitors.set(name, { context, page });
     return null;
   },

@@ -131,7 +131,9 @@ def launched(name: str) -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    options = {**_OPTIONS[name], "executablePath": str(PARTS[name].find()), "headless": True, "protocolTimeout": 20_000}
+    program = {"executablePath": str(PARTS[name].find()), "headless": True}
+    patience = dict.fromkeys(("timeout", "protocolTimeout"), PATIENCE * 1000)
+    options = {**_OPTIONS[name], **program, **patience}
     process = subprocess.Popen(
         [node, Path(__file__).with_name("drive.mjs"), PUPPETEER, json.dumps(options)],
         stdin=subprocess.PIPE,

@@ -1,0 +1,202 @@
+"""The requests and responses of frameworks that are no scope, no environ and no plain headers, and whose are which."""
+
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from importlib import import_module
+from typing import Any, Self
+from urllib.parse import unquote
+
+from server_session.http.requests import REQUESTS, SLOT, AsgiRequest, HeadersRequest, Request, WsgiRequest
+from server_session.http.responses import RESPONSES, HeadersApart, MultiDictHeaders, ResponseHeaders
+
+__all__ = ["AiohttpBody", "AiohttpRequest", "MultiDictRequest", "TornadoRequest"]
+
+
+class MultiDictRequest(HeadersRequest):
+    """A request of Sanic or aiohttp, whose headers are a multidict of text that was bytes."""
+
+    @property
+    def method(self) -> str:
+        return str(self._request.method)
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return [
+            one.encode("utf-8", "surrogateescape") for one in self._request.headers.getall(name.decode("ascii"), ())
+        ]
+
+
+class AiohttpRequest(MultiDictRequest):
+    """A request of aiohttp, or a clone of one."""
+
+    @classmethod
+    def of(cls, request: Any, /) -> Self:
+        # Its mapping warns of keys that are not of aiohttp's own kind. What is beneath goes along to each clone.
+        slots: Any = request._state  # noqa: SLF001 - nothing else goes along
+        return slots[SLOT] if SLOT in slots else cls(request, slots)
+
+    @property
+    def path(self) -> str:
+        return str(self._request.rel_url.raw_path)
+
+    @property
+    def decoded_path(self) -> str:
+        return str(self._request.path)
+
+
+class TornadoRequest(HeadersRequest):
+    """A request of Tornado, whose path is as the browser spelt it."""
+
+    @classmethod
+    def of(cls, request: Any, /) -> Self:
+        slots = vars(request)
+        return slots[SLOT] if SLOT in slots else cls(request, slots)
+
+    @property
+    def method(self) -> str:
+        return str(self._request.method)
+
+    @property
+    def decoded_path(self) -> str:
+        return unquote(self.path)
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return [one.encode("latin-1", "replace") for one in self._request.headers.get_list(name.decode("ascii"))]
+
+
+class AiohttpBody:
+    """The body of a request of aiohttp. Its `content` then gives what was read, and after it the server's."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        """Return so many bytes at most, and whether that is all."""
+        content = self._request.content
+        if limit <= 0:
+            return b"", False
+        if content.at_eof():
+            # A middleware has read it before, and aiohttp keeps it.
+            kept: bytes = await self._request.read()
+            return kept[:limit], len(kept) <= limit
+        body = bytearray()
+        while len(body) <= limit and not content.at_eof():
+            body += await content.readany()
+        with warnings.catch_warnings():
+            # aiohttp's own parser of multipart forms puts back by this what it has read too much.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            content.unread_data(bytes(body))
+        return bytes(body[:limit]), len(body) <= limit
+
+
+class FalconHeaders(HeadersApart):
+    """The headers of a response of Falcon's, which shows no cookies."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(response._headers)  # noqa: SLF001 - nothing else can be changed
+        self._response = response
+
+    def cookies(self) -> list[str]:
+        response = self._response
+        apart = [value for name, value in response._extra_headers or () if name == "set-cookie"]  # noqa: SLF001
+        return [*apart, *(cookie.OutputString() for cookie in (response._cookies or {}).values())]  # noqa: SLF001
+
+    def add_cookie(self, header: str) -> None:
+        self._response.append_header("set-cookie", header)
+
+    def drop_cookies(self) -> None:
+        response = self._response
+        others = [header for header in response._extra_headers or () if header[0] != "set-cookie"]  # noqa: SLF001
+        response._extra_headers, response._cookies = others, None  # noqa: SLF001
+
+
+class BytesHeaders(ResponseHeaders):
+    """The headers of a response of BlackSheep's, whose names and values are bytes."""
+
+    def __init__(self, response: Any) -> None:
+        self._headers = response.headers
+
+    def names(self) -> Collection[str]:
+        return [name.decode("latin-1").lower() for name in self._headers.keys()]  # noqa: SIM118 - it is no mapping
+
+    def all(self, name: str) -> list[str]:
+        return [value.decode("latin-1") for value in self._headers.get(name.encode("latin-1"))]
+
+    def add(self, name: str, value: str) -> None:
+        self._headers.add(name.encode("latin-1"), value.encode("latin-1"))
+
+    def drop(self, name: str) -> None:
+        if name in self.names():
+            self._headers.remove(name.encode("latin-1"))
+
+
+class TornadoHeaders(MultiDictHeaders):
+    """The headers of a response of Tornado, which its handler holds; cookies become headers when they are sent."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__(handler._headers, "get_list", "add")  # noqa: SLF001 - nothing else tells them
+        self._new: dict[str, Any] = getattr(handler, "_new_cookie", {})
+
+    def names(self) -> Collection[str]:
+        return [*super().names(), "set-cookie"] if self._new else super().names()
+
+    def all(self, name: str) -> list[str]:
+        more = self._new.values() if name == "set-cookie" else ()
+        return [*super().all(name), *(cookie.OutputString() for cookie in more)]
+
+    def drop(self, name: str) -> None:
+        super().drop(name)
+        if name == "set-cookie":
+            self._new.clear()
+
+
+def _scope(given: Any) -> Request:
+    return AsgiRequest.of(given.scope)
+
+
+def _environ(given: Any) -> Request:
+    return WsgiRequest.of(given.environ)
+
+
+def _multi_dict(several: str, add: str) -> Callable[[Any], ResponseHeaders]:
+    return lambda response: MultiDictHeaders(response.headers, several, add)
+
+
+def _late(module: str, name: str) -> Callable[[Any], ResponseHeaders]:
+    """Return those of a module that imports its framework."""
+    return lambda response: getattr(import_module(f"server_session.{module}"), name)(response)  # noqa: PLW0108 - not before there is one
+
+
+# By name, for none of these is imported before its framework is.
+REQUESTS.known |= {
+    "starlette.requests.HTTPConnection": _scope,
+    "litestar.connection.base.ASGIConnection": _scope,
+    "quart.wrappers.base.BaseRequestWebsocket": _scope,
+    "falcon.asgi.request.Request": _scope,
+    "blacksheep.messages.Request": _scope,
+    "gradio.route_utils.Request": lambda given: _scope(given.request),
+    "django.core.handlers.asgi.ASGIRequest": _scope,
+    "django.http.request.HttpRequest": lambda given: WsgiRequest.of(given.META),
+    "werkzeug.wrappers.request.Request": _environ,
+    "webob.request.BaseRequest": _environ,
+    "bottle.BaseRequest": _environ,
+    "falcon.request.Request": lambda given: WsgiRequest.of(given.env),
+    "cherrypy._ThreadLocalProxy": lambda given: WsgiRequest.of(given.wsgi_environ),
+    "aiohttp.web_request.BaseRequest": AiohttpRequest.of,
+    "sanic.request.types.Request": MultiDictRequest.of,
+    "tornado.httputil.HTTPServerRequest": TornadoRequest.of,
+    "tornado.web.RequestHandler": lambda given: TornadoRequest.of(given.request),
+    "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
+}
+RESPONSES.known |= {
+    "starlette.responses.Response": _multi_dict("getlist", "append"),
+    "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
+    "django.http.response.HttpResponseBase": _late("django._headers", "DjangoHeaders"),
+    "litestar.response.base.Response": _late("litestar._objects", "LitestarHeaders"),
+    "blacksheep.messages.Response": BytesHeaders,
+    "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
+    "tornado.web.RequestHandler": TornadoHeaders,
+    "sanic.response.types.BaseHTTPResponse": _multi_dict("getall", "add"),
+    "falcon.response.Response": FalconHeaders,
+    "webob.response.Response": _multi_dict("getall", "add"),
+    "bottle.BaseResponse": _multi_dict("getall", "append"),
+}
