@@ -132,6 +132,7 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
     if is_long and not for_pytest:
         # Of its plugin's hooks pytest warns.
         commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, "-p", "no:dash", GUESTS)
+        commands["docs"] = ("scripts/docs",)
     if (ROOT / "bench/__main__.py").exists():
         commands["bench"] = (python, "-m", "bench", "--smoke")
     run.together({**commands, **static_checks(python)}, **environment)
