@@ -1,6 +1,5 @@
 """The pages of docs/how-to keep what they promise."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from starlette.testclient import TestClient
 
 from server_session import MemorySessionStore, _sessions, configure
 from tests.documents import DOCS, code_of, hidden_in, run, write_files
-from tests.patience import PATIENCE
 from tests.visitors import Clock
 
 HOW_TO = DOCS / "how-to"
@@ -166,11 +164,21 @@ def test_a_page_with_the_script_has_a_token_for_what_it_sends() -> None:
     assert client.get("/alive").json() is True
 
 
-def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
+def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(DOCS / "tutorial" / "fastapi.md", tmp_path)
     (tmp_path / "test_shop.py").write_text(code_of(HOW_TO / "testing.md", "tests"))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert ended.returncode == 0, ended.stdout
-    assert "3 passed" in ended.stdout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    counted = Counted()
+    # Within this process, where the framework is loaded already.
+    ended = pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", str(tmp_path)], [counted])
+    del sys.modules["shop"], sys.modules["test_shop"]
+    assert (ended, counted.passed) == (pytest.ExitCode.OK, 3)
+
+
+class Counted:
+    passed = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.passed += report.when == "call" and report.passed

@@ -18,6 +18,8 @@ from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.once
 
+long = pytest.mark.skipif(not os.environ.get("SERVER_SESSION_ALL"), reason="a long form: scripts/test --all")
+
 SOURCE = ROOT / "src"
 # What needs no framework and no driver, and the two files that are no Python: the script, and the mark of types.
 IMPORTS = """
@@ -54,6 +56,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: Path) -> None
     assert {"server_session/py.typed", "server_session/csrf.js"} <= held.keys()
 
 
+@long
 def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     shutil.unpack_archive(build_sdist(tmp_path), tmp_path, filter="data")
     (tree,) = (folder for folder in tmp_path.iterdir() if folder.is_dir())
@@ -90,7 +93,7 @@ def test_it_is_imported_from_where_there_is_nothing_else(wheel: Path, tmp_path: 
     assert printed.stdout.startswith(str(tmp_path))
 
 
-@pytest.mark.skipif("not os.environ.get('SERVER_SESSION_ALL')", reason="a long form: it installs from the index")
+@long
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_each_python_installs_and_imports_it_in_an_empty_environment(
     wheel: Path, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -169,7 +169,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.once
-@pytest.mark.skipif("not os.environ.get('SERVER_SESSION_ALL')", reason="a long form: it installs from the index")
+@pytest.mark.skipif(not os.environ.get("SERVER_SESSION_ALL"), reason="a long form: scripts/test --all")
 @pytest.mark.parametrize("page", PAGES)
 def test_a_new_user_who_types_what_the_page_says_has_a_shop(tmp_path: Path, page: str, wheel: Path) -> None:
     text = (TUTORIAL / f"{page}.md").read_text()
