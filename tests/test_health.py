@@ -1,13 +1,24 @@
 """`health` tells a load balancer whether the store answers."""
 
 import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from django.test import Client, override_settings
+from starlette.testclient import TestClient
 
 import server_session
 from server_session import ConfigurationError, MemorySessionStore, Sessions, StoreDownError, StoreError, _sessions, sync
+from server_session._colour import Colour
 from server_session.stores._over import StoreOver
 from server_session.testing import YieldingStore
+from tests.django_site.project import set_up
+from tests.documents import code_of
+
+WATCHING = Path(__file__).resolve().parents[1] / "docs" / "watching.md"
 
 
 class Down(StoreOver):
@@ -20,6 +31,12 @@ class Down(StoreOver):
         if self.error is not None:
             raise self.error
         return await super().get(key, expect, touch)
+
+
+class BlocksAndIsDown(Down):
+    def __init__(self) -> None:
+        super().__init__()
+        self.colour = Colour.BLOCKS
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +92,35 @@ async def test_the_module_has_it_in_both_colours():
     assert await server_session.health()
     assert sync.health()
     assert isinstance(sync.health(), server_session.Health)
+
+
+def documented(framework: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the code that the documents show for a framework, as a module."""
+    module = ModuleType(f"health_in_{framework}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    code = compile(code_of(WATCHING, f"health in {framework}"), f"docs/watching.md ({framework})", "exec")
+    exec(code, module.__dict__)  # noqa: S102 - our own
+    return module
+
+
+def test_a_load_balancer_asks_fastapi_as_documented(monkeypatch):
+    client = TestClient(documented("FastAPI", monkeypatch).app)
+    assert client.get("/health").status_code == 200
+    server_session.configure(session_store=Down())
+    assert client.get("/health").status_code == 503
+
+
+def test_a_load_balancer_asks_flask_as_documented(monkeypatch):
+    client = documented("Flask", monkeypatch).app.test_client()
+    assert client.get("/health").status_code == 200
+    server_session.configure(session_store=BlocksAndIsDown())
+    assert client.get("/health").status_code == 503
+
+
+def test_a_load_balancer_asks_django_as_documented(monkeypatch, tmp_path_factory):
+    set_up(tmp_path_factory.mktemp("django"))
+    urls = documented("Django", monkeypatch).__name__
+    with override_settings(ROOT_URLCONF=urls, SERVER_SESSION={"session_store": "memory:"}):
+        assert Client().get("/health").status_code == 200
+    with override_settings(ROOT_URLCONF=urls, SERVER_SESSION={"session_store": BlocksAndIsDown()}):
+        assert Client().get("/health").status_code == 503

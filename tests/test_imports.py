@@ -23,7 +23,7 @@ FRAMEWORKS = {
 ROOMS = (
     {"", "testing"},
     FRAMEWORKS,
-    {"adapters", "adopt", "asgi", "wsgi", "sync"},
+    {"adapters", "adopt", "asgi", "wsgi", "otel", "sync"},
     {"_sessions", "_functions"},
     {"exchange"},
     {"_api", "_urls"},
@@ -88,7 +88,7 @@ UNASKED = {
         "redis",
         "sqlalchemy",
     ),
-    *("attrs", "cryptography", "hypothesis", "pydantic", "pytest", "python_multipart"),
+    *("attrs", "cryptography", "hypothesis", "opentelemetry", "pydantic", "pytest", "python_multipart"),
 }
 
 

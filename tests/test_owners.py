@@ -26,7 +26,7 @@ from server_session._colour import Colour
 from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
-from server_session._tokens import Credential
+from server_session._tokens import Credential, short_digest
 from server_session.adapters import HeadersRequest, register_request
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.stored import StoredSession
@@ -222,6 +222,16 @@ async def test_by_an_owner_nobody_ends_a_session_of_someone_else(site):
         assert await OwnerIndex(site.policy).destroy("ada", only=foreign) == 0
     assert await data_of(bob) == {"user": "bob"}
     assert await data_of(visitor) == {"a": 1}
+
+
+async def test_each_session_that_is_ended_everywhere_is_told_of_once(site):
+    browsers = [await logged_in(site) for _ in range(3)]
+    await OwnerIndex(site.policy).destroy("ada", only=id_of(browsers[0]))
+    assert site.signals[-1] == ("destroyed", short_digest(id_of(browsers[0])), "")
+    await OwnerIndex(site.policy).destroy("ada")
+    await OwnerIndex(site.policy).destroy("ada")
+    ended = [signal.session for signal in site.signals if signal.event == "destroyed"]
+    assert sorted(ended) == sorted(short_digest(id_of(browser)) for browser in browsers)
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -763,7 +773,8 @@ async def test_what_has_expired_does_not_count_and_leaves_the_list(limited, at_m
 async def test_one_that_is_about_to_live_counts_for_a_minute(limited, at_most):
     limited.most, limited.at_most = 1, at_most
 
-    assert await OwnerIndex(limited.policy).enter("ada", "n" * 24, refuse_to_wait) == []
+    await OwnerIndex(limited.policy).enter("ada", "n" * 24, refuse_to_wait)
+    assert "destroyed" not in limited.events
     limited.clock.advance(MARK_SECONDS - 1)
     if at_most == "refuse":
         with pytest.raises(TooManySessionsError):

@@ -14,6 +14,7 @@ from server_session._base64url import base64url
 from server_session._codec import decode_fields, encode_value
 from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
+from server_session._tokens import short_digest
 from server_session.exceptions import ConfigurationError, RecordError, TooManySessionsError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome, SessionStore
 
@@ -66,6 +67,7 @@ class OwnerIndex:
                 "log_in and destroy_sessions_of need a store that keeps what it is given"
             )
         self._store = store
+        self._signals = policy.signals
         # No touch reaches an index, so it lives for as long as the session listed last can.
         self._longest = policy.absolute or _LONGEST
         self._now = policy.now
@@ -78,18 +80,17 @@ class OwnerIndex:
         selector: str,
         pause: Callable[[Collection[str]], Awaitable[None]],
         replaced: str | None = None,
-    ) -> list[str]:
+    ) -> None:
         """List a session that is about to live: whoever ends all sessions of the owner now ends this one too.
 
         `replaced` is the selector of the session that ends for it, and so does not count; `pause` waits before another
-        try. Return the selectors of those that were ended to make room. Raises `TooManySessionsError`.
+        try. Sessions that must make room are ended. Raises `TooManySessionsError`.
         """
         outcome = CONFLICT
         if self._most is None and selector[-1] not in _LOOKS:
             # Without a look, as if it were what lists mostly are.
             outcome = await self._list(owner, selector, {LONGEST: record.number(self._longest)}, ())
         answers: dict[str, _Answer] = {}
-        ended: list[str] = []
         while outcome is not APPLIED:
             index = {} if outcome is MISSING else await self._index(owner)
             listed = _listed(index)
@@ -101,12 +102,10 @@ class OwnerIndex:
             for one in self._excess(taken):
                 await self._end(owner, one)
                 answers[one] = CONFLICT
-                ended.append(one)
             gone = [one for _, one in listed if answers.get(one) is CONFLICT]
             outcome = await self._list(owner, selector, index, gone)
             if outcome is not APPLIED:
                 await pause({"the owner's sessions"})
-        return ended
 
     async def outlive(self, owner: str, age: float) -> None:
         """Keep the owner's list for as long as a session in it that may reach this age, in seconds."""
@@ -188,6 +187,13 @@ class OwnerIndex:
         return answers
 
     async def _end(self, owner: str, selector: str) -> bool:
+        """End a session of the owner's, and say so; return whether there was one."""
+        is_ended = await self._mark(owner, selector)
+        if is_ended:
+            self._signals.send("destroyed", short_digest(selector))
+        return is_ended
+
+    async def _mark(self, owner: str, selector: str) -> bool:
         own, mark = {OWNER: encode_value("owner", owner)}, record.mark_of(self._now())
         try:
             while await self._store.set(selector, mark, record.MARK_LIFETIME, own) is not APPLIED:

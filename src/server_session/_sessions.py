@@ -14,7 +14,7 @@ from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
 from server_session._readers import Reader
-from server_session._signals import Signal, Signals
+from server_session._signals import Signal, Signals, Telemetry
 from server_session._urls import open_store
 from server_session.csrf.policy import CSRF
 from server_session.exceptions import ConfigurationError, NotConfiguredError
@@ -51,6 +51,7 @@ class Settings(TypedDict, total=False):
     max_fields: int
     adopt: Collection[Reader]
     on_signal: Callable[[Signal], None] | None
+    telemetry: Telemetry | None
     clock: Callable[[], float]
 
 
@@ -83,6 +84,7 @@ class Sessions(Functions, Served):
         adopt: readers of the sessions that visitors have of another library (`server_session.adopt`). Whoever comes
             with such a cookie, and with none of ours that lives, is given a session with that data, once.
         on_signal: called with each `Signal` of a session's life.
+        telemetry: an `OpenTelemetry()` of `server_session.otel`, for metrics and spans.
         clock: seconds since the epoch, for tests.
 
     Raises:
@@ -123,8 +125,14 @@ class Sessions(Functions, Served):
         for name, call in (("on_signal", on_signal), ("clock", clock)):
             if call is not None and not callable(call):
                 raise ConfigurationError(f"{name} is a function, not {call!r}")
+        telemetry = settings.get("telemetry")
+        if telemetry is not None and not _has(telemetry, _TELEMETRY_METHODS):
+            raise ConfigurationError(f"telemetry is an OpenTelemetry() of server_session.otel, not {telemetry!r}")
+        hearers = (on_signal, None if telemetry is None else telemetry.on_signal)
+        signals, codec, csrf = Signals(*filter(None, hearers)), settings.get("codec"), self.csrf
         store = self.store if self.store.colour is Colour.INSTANT else CircuitStore(self.store)
-        signals, codec, csrf = Signals(on_signal), settings.get("codec"), self.csrf
+        if telemetry is not None:
+            store = telemetry.over(store)
         adopt = tuple(settings.get("adopt", ()))
         for reader in adopt:
             if not isinstance(reader, Reader):
@@ -273,6 +281,7 @@ def _has(given: object, methods: tuple[str, ...]) -> bool:
 
 
 _STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")
+_TELEMETRY_METHODS: Final = ("over", "on_signal")
 _TRANSPORT_METHODS: Final = ("read", "write", "destroy", "is_present", "expire_elsewhere", "bind")
 _HINTS: Final = {
     "secret_key": "nothing is signed, the cookie's value is random: leave it out",

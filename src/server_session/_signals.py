@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from server_session._tokens import short_digest
+from server_session.stores._base import SessionStore
 
 Event: TypeAlias = Literal[
     "created",
@@ -47,15 +48,27 @@ class Signal(NamedTuple):
     """Why, where the event has several reasons: the code of a rejection."""
 
 
-class Signals:
-    """Sends each event to the logger `server_session` and to the application's callback, if it has one."""
+class Telemetry(Protocol):
+    """What measures: it stands between the core and the store, and hears each event."""
 
-    def __init__(self, callback: Callable[[Signal], None] | None = None) -> None:
-        self._callback = callback
+    def over(self, store: SessionStore) -> SessionStore:
+        """Return a store over the store."""
+        ...
+
+    def on_signal(self, signal: Signal) -> None:
+        """Hear of an event."""
+        ...
+
+
+class Signals:
+    """Sends each event to the logger `server_session` and to the callbacks."""
+
+    def __init__(self, *callbacks: Callable[[Signal], None]) -> None:
+        self._callbacks = callbacks
 
     def wants(self, event: Event) -> bool:
         """Tell whether anybody would hear of this event."""
-        return self._callback is not None or _LOG.isEnabledFor(_LEVELS[event][0])
+        return bool(self._callbacks) or _LOG.isEnabledFor(_LEVELS[event][0])
 
     def unreadable(self, selector: str, reason: str, detail: str) -> None:
         """Tell of a record that does not open; `reason` is a code."""
@@ -68,9 +81,9 @@ class Signals:
             named = ": ".join(filter(None, (message, detail)))
             more = ", ".join(filter(None, (reason, session)))
             _LOG.log(level, "%s (%s)", named, more, extra={"event": event, "session": session, "reason": reason})
-        if self._callback is not None:
+        for callback in self._callbacks:
             try:
-                self._callback(Signal(event, session, reason))
+                callback(Signal(event, session, reason))
             except Exception:  # noqa: BLE001 - an application's own function may raise anything
                 # What an observer does wrong undoes nothing, and stops no watch.
                 _LOG.exception("on_signal failed for %r", event)

@@ -29,6 +29,7 @@ from server_session.kernel.unloaded import LazySession
 from server_session.starlette import SessionMiddleware
 from tests.asgi_client import WebSocket, call, scope_of
 from tests.attacks.stage import HOST, INTERFACES, Browser, Endpoint, Header, Reply, Request, Site, timed_site, victim_at
+from tests.telemetry import Told
 from tests.visitors import Watched
 
 both = pytest.mark.parametrize("interface", INTERFACES)
@@ -520,6 +521,21 @@ def test_what_is_refused_leaves_no_token_and_no_cookie_in_the_log(interface, cas
     assert any(record.name == "server_session" for record in caplog.records)
     said = logged(caplog) + repr(site.signals)
     assert_hidden(said, victim.credential, token, other, attacker.credential)
+
+
+@both
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_is_refused_leaves_no_token_and_no_cookie_in_metrics_and_traces(interface, case):
+    """reads the metrics and the traces after forged requests that bore cookies and tokens in each place — no eight characters of a cookie, selector, verifier or token are in any name, attribute or event."""  # noqa: E501
+    told = Told()
+    site = Site(interface, telemetry=told.telemetry)
+    victim = victim_at(site)
+    attacker = Browser(site)
+    token, other = victim.get("/token").said, attacker.get("/token").said
+    assert refused_one(victim, case, token, other).status == 403
+    assert any(event.startswith("csrf_rejected csrf_") for event in told.events)
+    assert told.spans
+    assert_hidden(told.text, victim.credential, token, other, attacker.credential)
 
 
 @both

@@ -11,7 +11,7 @@ from server_session import _record as record
 from server_session._codec import encode_value
 from server_session._owners import OwnerIndex
 from server_session._record import AS_CONFIGURED, AUTHENTICATED, DIGEST, FORMER, OWNER, STAMP, Life
-from server_session._tokens import Credential, short_digest
+from server_session._tokens import Credential
 from server_session._tries import Tries
 from server_session.exceptions import CookieWithheldError, RecordError, StoreError
 from server_session.kernel.presence import Presence, ResponseState
@@ -100,8 +100,7 @@ class Writing(Presence):
                     finding, _ = await self._find(before)
                     replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
             pause = Tries("log_in", "nobody was logged in").next
-            for ended in await OwnerIndex(self._policy).enter(owner, credential.selector, pause, replaced):
-                self._policy.signals.send("destroyed", short_digest(ended))
+            await OwnerIndex(self._policy).enter(owner, credential.selector, pause, replaced)
         fields = await self._set_first(credential, {**changed, **own})
         if fields is None and await self._find_own(credential) is Finding.ENDED:
             return self._drop()

@@ -9,7 +9,7 @@ from server_session.stores._base import SessionStore
 from server_session.stores._over import StoreOver
 from server_session.stores._waits import SpentError
 
-__all__ = ["CircuitStore"]
+__all__ = ["CircuitOpenError", "CircuitStore"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,6 +20,10 @@ _DOWN_AFTER: Final = 1.0
 _APART: Final = 10.0
 # From one probe to the next, whether that one has been answered or not.
 _BETWEEN_PROBES: Final = 0.5
+
+
+class CircuitOpenError(StoreDownError):
+    """The store was not asked: it has not answered anybody for a while."""
 
 
 class CircuitStore(StoreOver):
@@ -63,7 +67,7 @@ class CircuitStore(StoreOver):
         return answer
 
     def _admit(self) -> None:
-        """Let a call through that is a probe, or meets no store that is down; else raise `StoreDownError`."""
+        """Let a call through that is a probe, or meets no store that is down; else raise `CircuitOpenError`."""
         failed, now = self.failed, self._clock()
         if failed is None:
             return
@@ -71,7 +75,7 @@ class CircuitStore(StoreOver):
         if only is not None or last - first < _DOWN_AFTER:
             return
         if now < self._next_probe:
-            raise StoreDownError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}")
+            raise CircuitOpenError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}")
         self._next_probe = now + _BETWEEN_PROBES
 
     def _note(self, key: str, why: str) -> None:
