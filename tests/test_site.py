@@ -9,7 +9,7 @@ from tests.test_public_names import MODULES
 
 # The rooms' own modules, which nobody imports.
 ROOMS = re.compile(r"server_session\.(csrf|exchange|http|kernel)\b")
-# The first has the functions of `server_session`, name for name; two are there by their stores, and a command has a page.
+# The first has the functions of `server_session`, name for name; two are told with their stores, the command on a page.
 TOLD_ELSEWHERE = tuple(f"server_session.{name}" for name in ("sync", "stores.memory", "stores.file", "cli"))
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "```{include}" not in page.read_text())
 
