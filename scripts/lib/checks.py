@@ -45,7 +45,13 @@ NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers", "deployment")
 # They reach hardly a line that the others do not, and coverage doubles what they take.
 NOT_COVERED: Final = ("trials", "faults", "browsers", "attacks", "deployment")
 DRAWN: Final = "hypothesis or drawn"
-PROGRAMS_IN_SHELL: Final = ("scripts/demo", "scripts/test", "scripts/lib/find-python", "scripts/lib/install-packages")
+PROGRAMS_IN_SHELL: Final = (
+    "scripts/demo",
+    "scripts/docs",
+    "scripts/test",
+    "scripts/lib/find-python",
+    "scripts/lib/install-packages",
+)
 # Counted, so that it can be told how far they are.
 PYTEST: Final = ("-m", "pytest", "-q", "-o", "console_output_style=count")
 QUICKLY: Final = ("env", "-u", "SERVER_SESSION_ALL", "SERVER_SESSION_QUICK=1")
@@ -126,6 +132,7 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
     if is_long and not for_pytest:
         # Of its plugin's hooks pytest warns.
         commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, "-p", "no:dash", GUESTS)
+        commands["docs"] = ("scripts/docs",)
     if (ROOT / "bench/__main__.py").exists():
         commands["bench"] = (python, "-m", "bench", "--smoke")
     run.together({**commands, **static_checks(python)}, **environment)

@@ -80,7 +80,7 @@ class Policy(NamedTuple):
 
     def with_one_limit(self) -> "Policy":
         """Return these for one request, whose calls to the store have together the limit of one."""
-        return self._replace(store=OneLimit(self.store))
+        return Policy(OneLimit(self.store), *self[1:])
 
     def is_large(self, changed: Mapping[str, bytes]) -> bool:
         """Tell whether a write is worth a look at what is there."""

@@ -9,7 +9,7 @@ from server_session import stores
 from server_session.exceptions import ConfigurationError
 from server_session.stores._base import SessionStore
 
-__all__ = ["open_store"]
+__all__ = ["kind_of", "open_store"]
 
 # Schemes that are not the name of their module: that name, and the extra of this distribution with the driver.
 _NO_SCHEME: Final = {"sql", "next_server_session"}
@@ -28,10 +28,10 @@ _OTHER_SCHEMES: Final = {
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
-def open_store(url: str) -> SessionStore:
-    """Return the store that a URL names: `memory:`, `file:DIR`, `redis://…`, `postgresql+asyncpg://…` and so on.
+def kind_of(url: str) -> tuple[str, str]:
+    """Return the name of the module of a URL's store, and of the extra of this distribution with its driver.
 
-    Raises `ConfigurationError` for a URL that names none, or whose driver is not installed.
+    Raises `ConfigurationError` for a URL that names none.
     """
     scheme, colon, _ = url.partition(":")
     kind = scheme.partition("+")[0].lower()
@@ -45,18 +45,27 @@ def open_store(url: str) -> SessionStore:
             f"no store is known for the URL scheme {shown[1] if shown else '(none)'!r}: "
             f"use one of {', '.join(schemes)}, or give a store object"
         )
-    name, extra = _OTHER_SCHEMES.get(kind, (kind, kind))
+    return _OTHER_SCHEMES.get(kind, (kind, kind))
+
+
+def open_store(url: str, **settings: Any) -> SessionStore:
+    """Return the store that a URL names: `memory:`, `file:DIR`, `redis://…`, `postgresql+asyncpg://…` and so on.
+
+    `settings` are keywords of its class. Raises `ConfigurationError` for a URL that names none, or whose driver is not
+    installed.
+    """
+    name, extra = kind_of(url)
     try:
         module = importlib.import_module(f"{stores.__name__}.{name}")
         named = [getattr(module, public) for public in module.__all__]
         (kept,) = (each for each in named if isinstance(each, type) and issubclass(each, SessionStore))
         # Made by its class's `from_url`, or by the class of the URL itself.
         make: Any = getattr(kept, "from_url", kept)
-        store: SessionStore = make(url)
+        store: SessionStore = make(url, **settings)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the store for {scheme}: needs {error.name!r}, which is not installed: it comes with the extra "
-            f"[{extra}] of server-session"
+            f"the store for {url.partition(':')[0]}: needs {error.name!r}, which is not installed: it comes with the "
+            f"extra [{extra}] of server-session"
         ) from error
     return store
 

@@ -1,5 +1,6 @@
 """Everything that server-session raises, as one tree.
 
+```text
 SessionError
 ├── ConfigurationError (ValueError)      a setting that cannot work
 │   └── NotConfiguredError               a function was called before configure()
@@ -19,6 +20,7 @@ SessionError
     ├── StoreDownError                   it could not be asked, or did not answer in time
     ├── StoreFullError                   the store refuses a new session until others expire
     └── RecordError                      a record that cannot be read
+```
 """
 
 from typing import Final

@@ -24,6 +24,7 @@ __all__ = [
     "AWAITED",
     "BLOCKING",
     "OverRedis",
+    "aiohttp_serves",
     "asked_by",
     "asked_by_webtest",
     "hypercorn_serves",
@@ -167,6 +168,25 @@ def hypercorn_serves(app: Any) -> Iterator[int]:
             # It listens already: who comes now waits.
             serving()
             await hypercorn_serve(app, config, shutdown_trigger=end.wait)
+
+        with on_a_loop(serve):
+            yield listener.getsockname()[1]
+
+
+@contextmanager
+def aiohttp_serves(app: Any) -> Iterator[int]:
+    """Serve by aiohttp's own server."""
+    from aiohttp import web
+
+    with listening() as listener:
+
+        async def serve(end: asyncio.Event, serving: Callable[[], None]) -> None:
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+            await runner.setup()
+            await web.SockSite(runner, listener).start()
+            serving()
+            await end.wait()
+            await runner.cleanup()
 
         with on_a_loop(serve):
             yield listener.getsockname()[1]

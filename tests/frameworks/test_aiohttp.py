@@ -23,7 +23,7 @@ from server_session.testing import AdapterContract, Encoded, Failed, Headed, Her
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
-from tests.frameworks.serving import AWAITED, OverRedis, listening, on_a_loop
+from tests.frameworks.serving import AWAITED, OverRedis, aiohttp_serves
 from tests.patience import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "docs/frameworks/aiohttp.md"
@@ -75,23 +75,6 @@ async def own_pages(request: web.Request, handler: Any) -> web.StreamResponse:
         return await handler(request)
     except (web.HTTPForbidden, web.HTTPServiceUnavailable) as error:
         return web.Response(text=f"own page of {error.status}", status=error.status)
-
-
-@contextmanager
-def aiohttp_serves(app: web.Application) -> Iterator[int]:
-    """Serve the application by aiohttp's own server."""
-    with listening() as listener:
-
-        async def serve(end: asyncio.Event, serving: Callable[[], None]) -> None:
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-            await runner.setup()
-            await web.SockSite(runner, listener).start()
-            serving()
-            await end.wait()
-            await runner.cleanup()
-
-        with on_a_loop(serve):
-            yield listener.getsockname()[1]
 
 
 class TestAiohttp(OverRedis, AdapterContract):

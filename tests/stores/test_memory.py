@@ -19,6 +19,7 @@ from server_session.stores.memory import MemorySessionStore, MemoryStats
 from server_session.testing import StoreContract
 from tests.parts import ALL
 from tests.patience import PATIENCE
+from tests.stores.listings import Listings
 
 DAY = 86_400.0
 HOUR = Lifetime(3600.0)
@@ -55,7 +56,7 @@ def fields_of(store, key):
     return drive(store.get(key, {}, touch=False))
 
 
-class TestMemoryStoreContract(StoreContract):
+class TestMemoryStoreContract(Listings, StoreContract):
     clock_steps_back = True
 
     def make_store(self):

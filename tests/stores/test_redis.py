@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import queue
 import random
 import re
 import shutil
@@ -37,6 +38,7 @@ from tests.forks import in_all_processes
 from tests.parts import ALL, need
 from tests.patience import LIMIT, PATIENCE, wait_until
 from tests.redis_sets import SERVICE, join, look_at, start_cluster, start_node, start_watched
+from tests.stores.listings import Listings
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -141,7 +143,7 @@ def answers(client: redis.Redis) -> bool:
 
 def close(store: RedisSessionStore) -> None:
     """Close the connections of the blocking callers of a store that was made from a URL."""
-    store._blocking.args[0].disconnect()
+    store._blocking.args[0].get().close()
 
 
 async def let_the_loop_run() -> None:
@@ -174,7 +176,7 @@ def play(kind: str, port: int, body: Callable[[RedisSessionStore], Coroutine[Any
             drive(body(RedisSessionStore(client)))
 
 
-class OverAServer(StoreContract):
+class OverAServer(Listings, StoreContract):
     second = 0.05
     kind: ClassVar[str]
     options: ClassVar[dict[str, Any]]
@@ -321,6 +323,22 @@ class TestRecords:
             assert drive(one.set(key, {"a": b"1"}, LONG)) is APPLIED
             assert drive(other.get(key, {})) is MISSING
             assert drive(other.get(f"shop:é:{key}", {})) == {"a": b"1"}
+
+    def test_it_lists_the_records_of_its_prefix_alone_and_names_what_it_cannot_read(self, redis_server):
+        with redis.Redis(port=redis_server.port) as client:
+            one, other, longer = (
+                RedisSessionStore(client, prefix=prefix) for prefix in ("s[*]?\\:", "s*", "s[*]?\\:t:")
+            )
+            key, foreign, text = (one.id() for _ in range(3))
+            for store in (one, other, longer):
+                assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
+            client.hset(f"s[*]?\\:{foreign}", "a", "1")
+            client.set(f"s[*]?\\:{text}", "1")
+            batch = drive(one.list_records("", 100_000))
+            assert [kept.key for kept in batch.records] == [key]
+            assert set(batch.unreadable) == {foreign, text}
+            with pytest.raises(RecordError):
+                drive(one.read_record(foreign))
 
     @EACH
     def test_thousands_of_fields_go_in_one_call(self, kind, cluster, redis_server):
@@ -480,10 +498,10 @@ class TestRefusals:
                 await store.get(KEY, {})
             assert "s3cret" not in "".join(traceback.format_exception(failure.value))
 
-        play(kind, own_server.port, body, username="nobody", password="s3cret")
+        play(kind, own_server.port, body, username="nobody", password="s3cret", retry=None)
         with look_at(own_server) as client:
             client.config_set("requirepass", "other")
-            play(kind, own_server.port, body)
+            play(kind, own_server.port, body, retry=None)
 
     @SINGLE
     def test_a_node_of_a_cluster_is_told_from_a_server(self, kind, cluster):
@@ -612,7 +630,7 @@ class TestLostAnswers:
     def test_a_server_that_hangs_when_its_health_is_checked_and_checked_again_is_a_store_error(self, own_server):
         store = RedisSessionStore(f"{own_server.url}?health_check_interval=1&retry_on_timeout=true", timeout=0.2)
         assert drive(store.get(KEY, {})) is MISSING
-        (connection,) = store._blocking.args[0]._available_connections
+        (connection,) = store._blocking.args[0].get()._free
         connection.next_health_check = 0
         os.kill(own_server.pid, signal.SIGSTOP)
         try:
@@ -621,7 +639,7 @@ class TestLostAnswers:
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
         assert drive(store.get(KEY, {})) is MISSING
-        store._blocking.args[0].disconnect()
+        store._blocking.args[0].get().close()
 
     async def test_an_awaiting_client_of_any_patience_is_given_up_at_the_timeout(self, own_server):
         async with (
@@ -846,9 +864,9 @@ class Taken(NamedTuple):
 
     waited: list[float]
 
-    def acquire(self, timeout: float) -> bool:
+    def get(self, timeout: float) -> None:
         self.waited.append(timeout)
-        return False
+        raise queue.Empty
 
 
 class TestManyAtOnce:
@@ -890,16 +908,15 @@ class TestManyAtOnce:
     def test_a_read_waits_no_longer_for_a_connection_than_a_write_and_either_within_the_limit(self, redis_server):
         store = RedisSessionStore(redis_server.url, timeout=LIMIT)
         assert drive(store.get(KEY, {})) is MISSING
-        _, places = store._blocking.args
+        connections = store._blocking.args[0].get()
         waited = []
-        free = places.get()
-        places._client = Taken(waited)
+        free, connections._places = connections._places, Taken(waited)
         for call in (lambda: store.get(KEY, {}), lambda: store.merge(KEY, {"a": b"1"}, [], {})):
             with pytest.raises(StoreError, match="more calls at once than connections"):
                 drive(call())
         assert len(waited) == 2
         assert max(waited) <= LIMIT
-        places._client = free
+        connections._places = free
         assert drive(store.get(KEY, {})) is MISSING
 
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):

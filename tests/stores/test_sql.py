@@ -30,6 +30,7 @@ from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
 from tests.parts import ALL
 from tests.patience import LIMIT, PATIENCE, wait_until
+from tests.stores.listings import Listings
 
 # What a server or a signal does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.once
 LIFE = Lifetime(1000.0)
 
 
-class SQLContract(StoreContract):
+class SQLContract(Listings, StoreContract):
     """The contract over a URL, with a clock of the test's own."""
 
     clock_steps_back = True
@@ -518,6 +519,7 @@ def test_forked_processes_take_no_answer_of_each_other(
     if store.colour is not Colour.AWAITS:
         drive(found())
         in_all_processes(lambda: drive(look()), lambda: drive(look()))
+        drive(store.close())
         store._source._own.get().dispose()
         return
     with asyncio.Runner() as runner:
@@ -804,12 +806,12 @@ def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(b
 
 def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path: Path) -> None:
     store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=LIMIT)
-    places = store._source._places.get()
-    while places.acquire(blocking=False):
-        pass
+    places = store._source._places.get().free
+    while not places.empty():
+        places.get()
     with pytest.raises(StoreDownError, match="no connection of the pool came free"):
         drive(store.get(store.id(), {}))
-    places.release()
+    places.put(None)
     assert drive(store.get(store.id(), {})) is MISSING
     drive(store.close())
 
@@ -1101,6 +1103,7 @@ def test_a_damaged_row_is_an_error_and_no_absent_session(tmp_path: Path) -> None
         for call in (store.get(key, {}), store.merge(key, {}, (), {})):
             with pytest.raises(RecordError):
                 await call
+        assert (await store.list_records()).unreadable == [key]
         assert await store.destroy(key)
 
     run(SQLSessionStore(engine, create_table=True), body)

@@ -7,12 +7,25 @@ Every rule of sessions (renewal, log-out, single use, read-modify-write) follows
 import enum
 import os
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Final, Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from server_session._base64url import base64url
 from server_session._colour import Colour
 
-__all__ = ["APPLIED", "CONFLICT", "MISSING", "Colour", "Expect", "Fields", "Lifetime", "Outcome", "SessionStore"]
+__all__ = [
+    "APPLIED",
+    "CONFLICT",
+    "MISSING",
+    "Batch",
+    "Colour",
+    "Expect",
+    "Fields",
+    "Kept",
+    "Lifetime",
+    "Listing",
+    "Outcome",
+    "SessionStore",
+]
 
 
 class Outcome(enum.Enum):
@@ -119,3 +132,43 @@ class SessionStore:
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. To drop what is not there is no error."""
         raise NotImplementedError
+
+
+class Kept(NamedTuple):
+    """A record as a store keeps it, for who copies or counts records."""
+
+    key: str
+    fields: Fields
+    lifetime: Lifetime
+    """Its idle time, and what is left to its deadline, in seconds."""
+    left: float
+    """Seconds until it expires, if nobody touches it."""
+
+
+class Batch(NamedTuple):
+    """Some of a store's records, and where the next ones begin."""
+
+    records: list[Kept]
+    unreadable: list[str]
+    """The keys of those that cannot be read."""
+    after: str | None
+    """For the next call of `list_records`; `None` where there are no more."""
+
+
+class Listing(Protocol):
+    """What a store may have beyond the contract, so that its sessions can be counted, and moved to another store.
+
+    Neither touches a record. Look for them with `hasattr`: a store over another passes them on.
+    """
+
+    async def read_record(self, key: str) -> Kept | Literal[Outcome.MISSING]:
+        """Return a record with its lifetime, `MISSING` if there is none."""
+        ...
+
+    async def list_records(self, after: str = "", most: int = 500) -> Batch:
+        """Return about so many of the records that live, from the first, or from where the batch before ended.
+
+        All batches together have each record that was there from the first call to the last, once or more often, and
+        any of those that came or went meanwhile.
+        """
+        ...

@@ -4,12 +4,13 @@ import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from server_session._colour import drive
 from server_session.exceptions import ColourError
 
-__all__ = ["ClientOfEachLoop", "ClientOfProcess"]
+__all__ = ["ClientOfEachLoop", "ClientOfProcess", "free_places"]
 
 C = TypeVar("C")
 
@@ -85,3 +86,11 @@ class ClientOfEachLoop(Generic[C]):
             self._kept.pop(loop, None)
             if self._close is not None:
                 await self._close(client)
+
+
+def free_places(number: int) -> SimpleQueue[None]:
+    """Return so many places, each to be taken by `get` and put back: a semaphore whose every step is one in C."""
+    places: SimpleQueue[None] = SimpleQueue()
+    for _ in range(number):
+        places.put(None)
+    return places

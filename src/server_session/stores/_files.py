@@ -30,7 +30,9 @@ _UNFINISHED: Final = ".new"
 _UNFINISHED_SECONDS: Final = 60.0
 
 _MAGIC: Final = b"session\x03"
-_HEAD: Final = Struct("!8s18sIII")
+_NAME_BYTES: Final = 18
+_NAME_END: Final = len(".session")
+_HEAD: Final = Struct(f"!8s{_NAME_BYTES}sIII")
 _HEAD_BYTES: Final = _HEAD.size + 4
 # Most files are read in one call.
 _MOST_AT_ONCE: Final = 16_384
@@ -227,7 +229,7 @@ def _head(file: str, content: bytes, begin: int) -> bytes:
 
 
 def _name(file: str) -> bytes:
-    return bytes.fromhex(file[file.rindex("/") + 1 : file.rindex(".")])
+    return bytes.fromhex(file[-_NAME_END - 2 * _NAME_BYTES : -_NAME_END])
 
 
 def _lock(opened: int) -> bool:

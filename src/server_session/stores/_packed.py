@@ -16,6 +16,7 @@ from server_session.stores._base import (
     MISSING,
     Expect,
     Fields,
+    Kept,
     Lifetime,
     Outcome,
     SessionStore,
@@ -72,6 +73,11 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
         if not gain > 0 or gain < self.idle * part:
             return self
         return Record(self.idle, self.deadline, expires, self.fields)
+
+    def kept(self, key: str, now: float) -> Kept:
+        """Return the record as others than its store may know it."""
+        remaining = None if self.deadline == math.inf else self.deadline - now
+        return Kept(key, self.fields, Lifetime(self.idle, remaining), self.expires - now)
 
     def pack(self) -> bytes:
         """Return the record as bytes, for `unpack`."""
@@ -207,3 +213,15 @@ class PackedStore(SessionStore):
             return MISSING if record is None else None
 
         return await self.swap(key, drop, Likely.WRITES) is None
+
+    async def read_record(self, key: str) -> Kept | Literal[Outcome.MISSING]:
+        """Return the record with its lifetime, without a touch; see `Listing.read_record`."""
+        moment = 0.0
+
+        def look(record: _Found, now: float) -> Record | Literal[Outcome.MISSING]:
+            nonlocal moment
+            moment = now
+            return MISSING if record is None else record
+
+        found = await self.swap(key, look, Likely.LOOKS)
+        return found.kept(key, moment) if isinstance(found, Record) else found

@@ -23,7 +23,7 @@ from server_session.stores._packed import Refusal, holds
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-__all__ = ["HEAD", "EncryptedCodec", "SealedStore", "Unreadable"]
+__all__ = ["HEAD", "VERSION", "EncryptedCodec", "SealedStore", "Unreadable"]
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ _encode_head: Final = msgspec.msgpack.Encoder().encode
 _decode_head: Final = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None]).decode
 
 _KEY_BYTES: Final = 32
-_VERSION: Final = b"\x01"
+VERSION: Final = b"\x01"
 _PREFIX_BYTES: Final = 5
 # OpenSSL before 3.5 seals no empty data.
 _FILLER: Final = b"\0"
@@ -81,7 +81,7 @@ class EncryptedCodec:
         self._ciphers: dict[bytes, Callable[[str], AESSIV]] = {}
         for place, given in enumerate(keys):
             secret = _secret(place, given)
-            self._newest = (_VERSION + hmac.digest(secret, _KEY_ID, "sha256"))[:_PREFIX_BYTES]
+            self._newest = (VERSION + hmac.digest(secret, _KEY_ID, "sha256"))[:_PREFIX_BYTES]
             if self._newest in self._ciphers:
                 raise ConfigurationError(f"keys[{place}] of EncryptedCodec is there twice: leave one out")
             self._ciphers[self._newest] = _ciphers_of(secret, cipher)
@@ -112,7 +112,7 @@ class EncryptedCodec:
     def open(self, selector: str, name: str, stored: bytes) -> bytes:
         """Return the value of a stored field; raises `SealError` unless it was sealed for this field of this record."""
         prefix = stored[:_PREFIX_BYTES]
-        if not prefix.startswith(_VERSION):
+        if not prefix.startswith(VERSION):
             raise SealError(
                 "not_sealed", f"its field {name!r} was written without EncryptedCodec, or by something else"
             )
@@ -131,7 +131,7 @@ class SealError(Exception):
 
 
 def _id_in(prefix: bytes) -> str:
-    return prefix.removeprefix(_VERSION).hex()
+    return prefix.removeprefix(VERSION).hex()
 
 
 def _ciphers_of(secret: bytes, cipher: "type[AESSIV]") -> Callable[[str], "AESSIV"]:

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 AT_ONCE: Final = 0.05
-"""Seconds within which an answer has come at once: of such a request may have thousands, on a busy machine too."""
+"""Seconds within which an answer has come at once: they count for nothing, and a request may have thousands of such."""
 
 # No driver takes 0 for a limit.
 _LEAST: Final = 0.001
@@ -79,4 +79,4 @@ class OneLimit(StoreOver):
             _waited.set(0.0)
             ended = monotonic()
             if ended - begun > AT_ONCE:
-                self._whole_at = max(self._whole_at, ended + waited + ended - begun)
+                self._whole_at = max(self._whole_at, ended + waited + ended - begun - AT_ONCE)

@@ -11,18 +11,20 @@ import os
 import random
 import sys
 import time
-from base64 import urlsafe_b64decode
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext, suppress
+from binascii import a2b_base64
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import timedelta
+from itertools import islice
 from re import compile as pattern
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from server_session._base64url import base64url
 from server_session._colour import Colour
 from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
-from server_session.stores._base import Outcome
+from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._files import Files, Found, look
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
 from server_session.stores._parameters import refuse_parameters
@@ -31,6 +33,7 @@ from server_session.stores._waits import begin_call, left
 __all__ = ["FileSessionStore", "FileStats"]
 
 _KEY: Final = pattern(r"[A-Za-z0-9_-]{24}")
+_FROM_URL: Final = str.maketrans("-_", "+/")
 
 # A call that founds a session looks at so many files, and one in sixteen of the others: while a call adds one session
 # at most, what has expired and is not yet removed stays a small part of the whole.
@@ -106,13 +109,18 @@ class FileSessionStore(PackedStore):
             raise ConfigurationError(f"the session directory {directory!s} cannot be used: {error}") from error
 
     @classmethod
-    def from_url(cls, url: str) -> "FileSessionStore":
+    def from_url(cls, url: str, **settings: Any) -> "FileSessionStore":
         """Return the store of a URL like `file:/var/lib/shop/sessions`; raises `ConfigurationError`."""
+        return cls(cls.directory_of(url), **settings)
+
+    @staticmethod
+    def directory_of(url: str) -> str:
+        """Return the directory that a URL names; raises `ConfigurationError`."""
         refuse_parameters(url, "a ? in a directory's name is written %3F, and settings go to FileSessionStore(…)")
         directory = unquote(url.partition(":")[2].removeprefix("//"))
         if not directory:
             raise ConfigurationError("the URL file: needs a directory, as in file:/var/lib/shop/sessions")
-        return cls(directory)
+        return directory
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
@@ -123,7 +131,7 @@ class FileSessionStore(PackedStore):
             # What fails here fails no call: the files are other sessions'. And it comes first, while no lock is held.
             with suppress(OSError, IndexError):
                 self._sweep()
-        with self._failing_clear():
+        try:
             if likely is Likely.LOOKS:
                 now = self._clock()
                 record, decision = _decide(file, self._files.read(file, left()), change, now)
@@ -146,6 +154,8 @@ class FileSessionStore(PackedStore):
                         self._files.change(held, file, found, decision.pack())
                         return decision
                 likely = Likely.WRITES
+        except OSError as error:
+            raise self._failure(error) from error
 
     async def destroy(self, key: str) -> bool:
         """Drop the record, a damaged one too; return whether there was one."""
@@ -153,10 +163,13 @@ class FileSessionStore(PackedStore):
             return await super().destroy(key)
         except RecordError:
             file = self._file(key)
-            with self._failing_clear(), self._files.held(file, left()) as held:
-                if held is not None:
-                    self._files.drop(file)
-                return held is not None
+            try:
+                with self._files.held(file, left()) as held:
+                    if held is not None:
+                        self._files.drop(file)
+                    return held is not None
+            except OSError as error:
+                raise self._failure(error) from error
 
     def stats(self) -> FileStats:
         """Count what the directory holds. It looks at every file, so its time grows with the number of sessions.
@@ -165,25 +178,60 @@ class FileSessionStore(PackedStore):
             StoreError: A folder or a file cannot be read.
         """
         sizes = []
-        with self._failing_clear():
+        try:
             for file in [file for folder in self._files.folders() for file in self._files.inside(folder)]:
                 found = self._files.read(file, self._timeout) if file.endswith(".session") else None
                 if found is not None and not self._is_over(file, found):
                     sizes.append(found.size)
+        except OSError as error:
+            raise self._failure(error) from error
         return FileStats(len(sizes), sum(sizes))
 
-    @contextmanager
-    def _failing_clear(self) -> Generator[None]:
+    async def delete_expired(self, limit: int = 1000) -> int:
+        """Remove what has expired, at most so many, and return how many there were; it may look at every file."""
         try:
-            yield
+            # In any order: a further call must not look first at what this one has left.
+            files = (file for folder in _shuffled(self._files.folders()) for file in self._files.inside(folder))
+            return sum(1 for _ in islice(filter(self._drop_if_over, files), limit))
         except OSError as error:
-            raise StoreError(f"the session directory {self._files.directory}: {error}") from error
+            raise self._failure(error) from error
+
+    async def list_records(self, after: str = "", most: int = 500) -> Batch:
+        """Return some of the records that live, by the names of their files; see `Listing.list_records`."""
+        begin_call(self._timeout)
+        found: list[Kept] = []
+        unreadable: list[str] = []
+        try:
+            for folder in sorted(self._files.folders()):
+                if os.path.basename(folder) < after[: len("00")]:  # noqa: PTH119 - paths are text here
+                    continue
+                for file in sorted(self._files.inside(folder)):
+                    name, _, ending = os.path.basename(file).partition(".")  # noqa: PTH119
+                    if ending != "session" or name <= after:
+                        continue
+                    if len(found) + len(unreadable) >= most:
+                        return Batch(found, unreadable, after)
+                    after = name
+                    key = base64url(bytes.fromhex(name)).decode("ascii")
+                    try:
+                        kept = await self.read_record(key)
+                    except RecordError:
+                        unreadable.append(key)
+                    else:
+                        if isinstance(kept, Kept):
+                            found.append(kept)
+        except OSError as error:
+            raise self._failure(error) from error
+        return Batch(found, unreadable, None)
+
+    def _failure(self, error: OSError) -> StoreError:
+        return StoreError(f"the session directory {self._files.directory}: {error}")
 
     def _file(self, key: str) -> str:
         # Only a key that is one reaches the file system; so none leads out of the directory.
         if not _KEY.fullmatch(key):
             raise StoreError(f"a session key is 24 characters of base64url, not {key!r:.60}")
-        name = urlsafe_b64decode(key).hex()
+        name = a2b_base64(key.translate(_FROM_URL)).hex()
         return f"{self._files.directory}/{name[:2]}/{name}.session"
 
     def _sweep(self) -> None:
@@ -193,15 +241,20 @@ class FileSessionStore(PackedStore):
             self._folders = self._folders or _shuffled(self._files.folders())
             self._unseen.extend(_shuffled(self._files.inside(self._folders.pop())) if self._folders else ())
         for _ in range(min(_SWEPT, len(self._unseen))):
-            with suppress(StoreError):
-                file = self._unseen.pop()
-                if not file.endswith(".session"):
-                    self._files.drop_unfinished(file)
-                elif self._is_over(file, self._files.read(file, 0.0)):
-                    # Where another holds it, it waits for the next round; no call waits for the sweep.
-                    with self._files.held(file, 0.0) as held:
-                        if held is not None and self._is_over(file, look(held, file)):
-                            self._files.drop(file)
+            self._drop_if_over(self._unseen.pop())
+
+    def _drop_if_over(self, file: str) -> bool:
+        """Remove a file that has expired, or was left unfinished; return whether a session went."""
+        with suppress(StoreError):
+            if not file.endswith(".session"):
+                self._files.drop_unfinished(file)
+            elif self._is_over(file, self._files.read(file, 0.0)):
+                # Where another holds it, it waits for the next round; no call waits for the sweep.
+                with self._files.held(file, 0.0) as held:
+                    if held is not None and self._is_over(file, look(held, file)):
+                        self._files.drop(file)
+                        return True
+        return False
 
     def _is_over(self, file: str, found: Found | None) -> bool:
         return found is not None and _unpack(file, found).expires <= self._clock()

@@ -17,7 +17,7 @@ import msgspec
 
 from server_session._durations import count_of, seconds_of
 from server_session.exceptions import ConfigurationError, StoreFullError
-from server_session.stores._base import Colour, Outcome
+from server_session.stores._base import Batch, Colour, Kept, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
 from server_session.stores._parameters import refuse_parameters
 
@@ -119,6 +119,22 @@ class MemorySessionStore(PackedStore):
         with self._lock:
             return MemoryStats(self._sessions, self._bytes)
 
+    async def list_records(self, after: str = "", most: int = 500) -> Batch:
+        """Return some of the records that live; see `Listing.list_records`."""
+        found: list[Kept] = []
+        with self._lock:
+            now = self._clock()
+            for prefix in sorted(prefix for prefix in self._shards if prefix >= after[:_PREFIX]):
+                shard = self._shards[prefix]
+                found += [
+                    record.kept(key, now)
+                    for key in sorted(shard)
+                    if key > after and (record := self._unpacked(shard[key])).expires > now
+                ]
+                if len(found) >= most:
+                    return Batch(found, [], found[-1].key)
+        return Batch(found, [], None)
+
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:  # noqa: ARG002
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
         with self._lock:
@@ -146,6 +162,12 @@ class MemorySessionStore(PackedStore):
             else:
                 self._write(key, packed, changed, now)
             return decision
+
+    def _unpacked(self, packed: bytes) -> Record:
+        # As `swap` has it, which saves the call.
+        expires, idle, deadline, number, values = _unpack(packed)
+        names = self._names[number] if type(number) is int else number
+        return Record(idle, deadline, expires, dict(zip(names, values, strict=True)))
 
     def _write(self, key: str, former: bytes | None, record: Record, now: float) -> None:
         names = (*record.fields,)

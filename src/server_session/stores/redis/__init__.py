@@ -5,11 +5,10 @@ import hashlib
 import importlib.resources
 import math
 import re
-import threading
 from collections.abc import Awaitable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 import redis
@@ -19,12 +18,13 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 from server_session._colour import is_driven
 from server_session._durations import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import Colour, Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, SessionStore
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._packed import Refusal
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import AT_ONCE, begin_call, left
-from server_session.stores.redis._pipeline import Pipeline
+from server_session.stores.redis._connections import Connections
+from server_session.stores.redis._pipeline import Pipeline, packed
 
 __all__ = ["Client", "RedisSessionStore"]
 
@@ -42,24 +42,44 @@ _SCRIPT_NAME: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().e
 # What the script answers to writes, and to a hash that is no record.
 _OUTCOMES: Final = (Outcome.MISSING, Outcome.APPLIED, Outcome.CONFLICT)
 _FOREIGN: Final = 3
+_FOREIGN_HASH: Final = "the key holds a hash that is no session: another program wrote it"
+
+# What a record has under the empty name: its idle time and its deadline.
+_TIMES: Final = re.compile(rb"(\d+) ?(\d*)")
 
 # What an access control list is to allow.
 _RIGHTS: Final = "time hget hgetall hset hdel hexists exists del unlink pttl pexpireat"
+_KEY: Final = re.compile(rb"[A-Za-z0-9_-]{24}")
+_NODES: Final = ""
+"""In the place of a key or of a node's name: asks for the names of a Cluster's nodes."""
 _NEEDS: Final = f"its user needs +eval +evalsha +{_RIGHTS.replace(' ', ' +')} on the store's prefix (docs/stores.md)"
 
-# By the name of redis-py's error and what Redis says.
-_MENDS: Final = {
-    r"NoPermissionError|can't run this command": _NEEDS,
-    r"ReadOnlyError": "this is a replica: name the master, or ask a Sentinel for it",
-    r"AuthenticationError|NOAUTH|WRONGPASS|unauthenticated": "look at user and password in the URL",
-    r"MovedError|AskError": "this is a node of a Cluster: give the store a RedisCluster of redis-py",
-    r"OutOfMemoryError": "its memory is full: raise maxmemory",
-    r"MISCONF": "it cannot write to its disk: is that full?",
-    r"(unknown|Invalid) command|non deterministic": "it is older than Redis 5, or the command was renamed",
-    r"CERTIFICATE_VERIFY_FAILED": "name the authority that signed its certificate by ?ssl_ca_certs=/path/of/its.pem",
-    r"No such file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
-    r"ClusterDownError|BusyLoadingError|MasterDownError": "it is starting, or a fail-over is under way",
-    r"MaxConnections|No connection available|max number of clients": "more calls at once than connections",
+# What is wrong, in a word, by the name of redis-py's error and what Redis says; and what mends it.
+_MARKS: Final = {
+    "rights": r"NoPermissionError|can't run this command",
+    "replica": r"ReadOnlyError",
+    "password": r"AuthenticationError|NOAUTH|WRONGPASS|unauthenticated",
+    "cluster": r"MovedError|AskError",
+    "memory_full": r"OutOfMemoryError",
+    "disk_full": r"MISCONF",
+    "old_server": r"(unknown|Invalid) command|non deterministic",
+    "certificate": r"CERTIFICATE_VERIFY_FAILED",
+    "no_file": r"No such file",
+    "starting": r"ClusterDownError|BusyLoadingError|MasterDownError",
+    "connections": r"MaxConnections|No connection available|max number of clients",
+}
+MENDS: Final = {
+    "rights": _NEEDS,
+    "replica": "this is a replica: name the master, or ask a Sentinel for it",
+    "password": "look at user and password in the URL",
+    "cluster": "this is a node of a Cluster: give the store a RedisCluster of redis-py",
+    "memory_full": "its memory is full: raise maxmemory",
+    "disk_full": "it cannot write to its disk: is that full?",
+    "old_server": "it is older than Redis 5, or the command was renamed",
+    "certificate": "name the authority that signed its certificate by ?ssl_ca_certs=/path/of/its.pem",
+    "no_file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
+    "starting": "it is starting, or a fail-over is under way",
+    "connections": "more calls at once than connections",
 }
 
 # redis-py takes these as objects, and looks at them when it connects.
@@ -124,15 +144,15 @@ class RedisSessionStore(SessionStore):
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = prefix.encode()
         self._is_checked = False
+        self._is_cluster = isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster)
         self._blocking: Any = None
         self._awaiting: Any = None
         encoding: Any = client
         match client:
             case str():
                 encoding = _pool(redis.ConnectionPool, client, limit, max_connections=_CONNECTIONS)
-                encoding.connection_class = _limited(encoding)
-                places = ClientOfProcess(lambda: threading.BoundedSemaphore(encoding.max_connections), lambda _: None)
-                self._blocking = partial(_ask_in_turn, encoding, places)
+                connections = ClientOfProcess(lambda: Connections(encoding), lambda _: None)
+                self._blocking = partial(_ask_in_turn, connections)
                 if not blocking:
                     pool = _pool(redis.asyncio.ConnectionPool, client, limit)
                     self._awaiting = partial(_ask_pipeline, _pipelines(pool, limit), limit)
@@ -170,10 +190,7 @@ class RedisSessionStore(SessionStore):
             answer = await self._run(name, call, expect)
         if not isinstance(answer, list):
             return Outcome.CONFLICT if answer else Outcome.MISSING
-        try:
-            return {name.decode(): value for name, value in zip(answer[::2], answer[1::2], strict=True) if name}
-        except UnicodeDecodeError as error:
-            raise RecordError("the record has a field whose name is not UTF-8: another program wrote it") from error
+        return _fields(answer)
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         """Write the whole record anew; see `SessionStore.set`."""
@@ -198,6 +215,42 @@ class RedisSessionStore(SessionStore):
             await self._check(name)
         return bool(await self._send(name, b"UNLINK", name))
 
+    async def read_record(self, key: str) -> Kept | Literal[Outcome.MISSING]:
+        """Return the record with its lifetime, without a touch; see `Listing.read_record`."""
+        answer = await self._run(self._begin(key), b"record", {})
+        if not isinstance(answer, list):
+            return Outcome.MISSING
+        now, (_, left_for, fields) = answer
+        return _kept(key, fields, left_for, now)
+
+    async def list_records(self, after: str = "", most: int = 500) -> Batch:
+        """Return some of the records, of one node of a Cluster after the other; see `Listing.list_records`.
+
+        It looks through all keys of the database, and needs the command `+scan` too. While slots move between the nodes
+        of a Cluster it may miss records.
+        """
+        begin_call(self._timeout)
+        node, _, cursor = after.rpartition(" ")
+        nodes = sorted(await self._send(_NODES, b"")) if self._is_cluster else [_NODES]
+        node = next((name for name in nodes if name >= node), "")
+        pattern = re.sub(rb"([][*?\\])", rb"\\\1", self._prefix) + b"?" * 24
+        cursor, now, *found = await self._send(
+            node, b"EVALSHA", _SCRIPT_NAME, b"0", b"records", cursor.encode() or b"0", pattern, b"%d" % most
+        )
+        batch = Batch([], [], None)
+        for name, left_for, fields in found:
+            key = name.removeprefix(self._prefix)
+            if not _KEY.fullmatch(key):
+                continue
+            try:
+                batch.records.append(_kept(key.decode(), fields, left_for, now))
+            except RecordError:
+                batch.unreadable.append(key.decode())
+        if cursor != b"0":
+            return batch._replace(after=f"{node} {cursor.decode()}")
+        beyond = next((name for name in nodes if name > node), None)
+        return batch._replace(after=None if beyond is None else f"{beyond} 0")
+
     def _begin(self, key: str) -> bytes:
         begin_call(self._timeout)
         return self._prefix + key.encode()
@@ -212,7 +265,7 @@ class RedisSessionStore(SessionStore):
             name, b"EVALSHA", _SCRIPT_NAME, b"1", name, call, b"%d" % len(expected), *expected, *writes
         )
         if answer == _FOREIGN:
-            raise RecordError("the key holds a hash that is no session: another program wrote it")
+            raise RecordError(_FOREIGN_HASH)
         return answer
 
     async def _check(self, name: bytes) -> None:
@@ -221,7 +274,7 @@ class RedisSessionStore(SessionStore):
             raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {_NEEDS}")
         self._is_checked = True
 
-    async def _send(self, name: bytes, *command: bytes) -> Any:
+    async def _send(self, name: bytes | str, *command: bytes) -> Any:
         try:
             way = self._blocking if not self._awaiting or (self._blocking and is_driven()) else self._awaiting
             return await way(name, command)
@@ -245,33 +298,30 @@ class RedisSessionStore(SessionStore):
             ) from error
 
 
-# Ways to a server, by the name of a key. None of them sends a command twice whose answer was lost, as the clients' own
-# `execute_command` does.
+# Ways to a server, by the name of a key, or by that of a Cluster's node, which is text. None of them sends a command
+# twice whose answer was lost, as the clients' own `execute_command` does.
 
 
-async def _ask_in_turn(pool: Any, places: ClientOfProcess[Any], name: bytes, command: tuple[bytes, ...]) -> Any:
-    # redis-py's own pool that blocks has one limit for all.
-    free = places.get()
-    if not free.acquire(timeout=left()):
-        raise redis.ConnectionError("No connection available.")
-    try:
-        return await _ask(pool, name, command)
-    finally:
-        free.release()
+async def _ask_in_turn(
+    connections: ClientOfProcess[Connections], _name: bytes | str, command: tuple[bytes, ...]
+) -> Any:
+    return connections.get().call(command)
 
 
-async def _ask(pool: Any, _name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask(pool: Any, _name: bytes | str, command: tuple[bytes, ...]) -> Any:
     connection = pool.get_connection()
     try:
-        connection.send_command(*command)
+        connection.send_packed_command([packed(command)])
         return connection.read_response()
     finally:
         pool.release(connection)
 
 
-async def _ask_cluster(client: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
+    if name == _NODES:
+        return [node.name for node in client.get_primaries()]
     try:
-        node = client.get_node_from_key(name)
+        node = client.get_node(node_name=name) if isinstance(name, str) else client.get_node_from_key(name)
     except SlotNotCoveredError:
         # The client itself looks anew only when a node has answered, and here there is none to ask.
         await _settled(client.nodes_manager.initialize())
@@ -290,17 +340,23 @@ async def _settled(answer: Any) -> Any:
     return await answer if isinstance(answer, Awaitable) else answer
 
 
-async def _ask_cluster_awaiting(clients: Any, name: bytes, command: tuple[bytes, ...]) -> Any:
+async def _ask_cluster_awaiting(clients: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
     client = clients.get()
     async with asyncio.timeout(left()):
         return await _ask_cluster(await client.initialize(), name, command)
 
 
-async def _ask_pipeline(pipelines: Any, limit: float, _name: bytes, command: tuple[bytes, ...]) -> Any:
-    pipeline, seconds = pipelines.get(), left()
+def _ask_pipeline(
+    pipelines: ClientOfEachLoop[Pipeline], limit: float, _name: bytes | str, command: tuple[bytes, ...]
+) -> Awaitable[Any]:
+    call, seconds = pipelines.get().call(command), left()
     # Most calls have their whole limit, which the connection keeps with one timer for many.
-    async with asyncio.timeout(seconds if seconds < limit - AT_ONCE else None):
-        return await pipeline.call(command)
+    return call if seconds > limit - AT_ONCE else _within(seconds, call)
+
+
+async def _within(seconds: float, call: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(seconds):
+        return await call
 
 
 def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
@@ -340,29 +396,6 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     return pool
 
 
-def _limited(pool: Any) -> Any:
-    """Return the pool's class of connections, whose every wait takes no longer than what its call has left."""
-    kind, given = pool.connection_class, pool.connection_kwargs
-
-    class Limited(kind):  # type: ignore[misc, valid-type]
-        def connect(self) -> None:
-            self.limit()
-            super().connect()
-
-        def send_command(self, *words: Any, **options: Any) -> None:
-            self.limit()
-            super().send_command(*words, **options)
-
-        def limit(self) -> None:
-            for name in ("socket_timeout", "socket_connect_timeout"):
-                setattr(self, name, min(given[name], left()))
-            # redis-py has no public word for it, once it is connected; a check of its health may have ended it.
-            if self._sock:
-                self._sock.settimeout(self.socket_timeout)
-
-    return Limited
-
-
 def _made(kind: Any, url: str, **options: Any) -> Any:
     pool = kind.from_url(url, **options)
     # Made, but not connected: what else the URL asks for is only looked at here.
@@ -373,10 +406,27 @@ def _made(kind: Any, url: str, **options: Any) -> Any:
 def _explained(error: Exception) -> str:
     """Say what kind of error it is, what mends it and what was said, without hosts, and without values."""
     kind, said = type(error).__name__, str(error)
-    mend = next((mend for marks, mend in _MENDS.items() if re.search(marks, f"{kind} {said}")), "")
+    mend = next((MENDS[code] for code, marks in _MARKS.items() if re.search(marks, f"{kind} {said}")), "")
     hidden = r"\S+:\d+\S*|, with args.*" if mend and isinstance(error, ResponseError) else r"\S+:\d+\S*|['\"`].*"
     said = re.sub(hidden, "…", said, flags=re.DOTALL)
     return kind + (f": {mend}" if mend else "") + (f" (it said: {said})" if said else "")
+
+
+def _fields(answer: list[bytes]) -> Fields:
+    try:
+        return {name.decode(): value for name, value in zip(answer[::2], answer[1::2], strict=True) if name}
+    except UnicodeDecodeError as error:
+        raise RecordError("the record has a field whose name is not UTF-8: another program wrote it") from error
+
+
+def _kept(key: str, answer: list[bytes], left_for: int, now: list[bytes]) -> Kept:
+    """Return a record as the script describes it: its hash, its time to live in milliseconds, the server's time."""
+    times = _TIMES.fullmatch(dict(zip(answer[::2], answer[1::2], strict=True)).get(b"", b""))
+    if not times:
+        raise RecordError(_FOREIGN_HASH)
+    moment = int(now[0]) + int(now[1]) / 1e6
+    remaining = int(times[2]) / 1000 - moment if times[2] else None
+    return Kept(key, _fields(answer), Lifetime(int(times[1]) / 1000, remaining), left_for / 1000)
 
 
 def _writes(changed: Mapping[str, bytes], removed: Collection[str], lifetime: Lifetime | None) -> list[bytes]:

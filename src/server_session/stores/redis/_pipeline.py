@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 import redis.asyncio
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "packed"]
 
 _Answer: TypeAlias = asyncio.Future[Any]
 
@@ -16,6 +16,11 @@ _LOST: Final = (RedisError, OSError, RuntimeError)
 
 # Tells that a connection has ended, or that something came which nobody asked for.
 _LOOK: Final = "can_read" if hasattr(redis.asyncio.Connection, "can_read") else "can_read_destructive"
+
+
+def packed(words: Sequence[bytes]) -> bytes:
+    """Return a command as it is sent."""
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 class Pipeline:
@@ -51,9 +56,8 @@ class Pipeline:
             ResponseError: It is the answer.
             RedisError, OSError: The answer is lost, or the call was not sent.
         """
-        command = b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
         answer = self._loop.create_future()
-        self._unsent.append((command, answer))
+        self._unsent.append((packed(words), answer))
         # A task that was cancelled before it began has not said so itself. (One whose answer is given up still reads.)
         if self._worker is None or self._worker.cancelled():
             self._worker = answer

@@ -4,7 +4,8 @@
 -- milliseconds ("1800000 1790000000000", or "1800000" for no deadline). The key expires when the record does.
 -- The arguments: the call, and what it expects (a name, and "=" and its value, or "" where there may be none); and of a
 -- write idle time and time to the deadline (or ""), what it writes (a name and its value), and the names that it drops.
--- Before the first two lists stands how long they are.
+-- Before the first two lists stands how long they are. To list records is a call of its own: a cursor of SCAN, a
+-- pattern of keys, and how many to look at.
 
 local MISSING, APPLIED, CONFLICT, FOREIGN = 0, 1, 2, 3
 
@@ -20,6 +21,21 @@ if ARGV[1] == "rights" then
     end
   end
   return denied
+end
+
+local function kept(key)
+  -- What is no hash is no record.
+  local fields = redis.pcall("HGETALL", key)
+  return {key, redis.call("PTTL", key), fields.err and {} or fields}
+end
+
+if ARGV[1] == "records" then
+  local found = redis.call("SCAN", ARGV[2], "MATCH", ARGV[3], "COUNT", ARGV[4])
+  local answer = {found[1], redis.call("TIME")}
+  for place, name in ipairs(found[2]) do
+    answer[place + 2] = kept(name)
+  end
+  return answer
 end
 
 local call, expected = ARGV[1], 3
@@ -72,6 +88,10 @@ local calls = {}
 
 function calls.look()
   return redis.call("HGETALL", key)
+end
+
+function calls.record()
+  return {redis.call("TIME"), kept(key)}
 end
 
 function calls.get(lifetime)

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-__all__ = ["explain", "is_down", "is_passing", "lacks_table"]
+__all__ = ["MENDS", "explain", "is_down", "is_passing", "lacks_table"]
 
 # A deadlock, a serialization failure, a lock that cannot be waited for: nothing was written, and it may be tried again.
 # PostgreSQL's and MySQL's, and SQLite's BUSY and LOCKED.
@@ -16,36 +16,52 @@ _NO_TABLE: Final = r"42P01|1146|no such table.*"
 # SQLite's for anything, and the one by which PgBouncer says all that it says.
 _VAGUE: Final = frozenset({"1", "08P01"})
 
-# By the code (PostgreSQL's, MySQL's, SQLite's primary one) or, where there is none, by what is said. What these say of
-# a statement names tables, columns and rights, and no values.
-_KNOWN: Final = {
-    _NO_TABLE: "there is no table of sessions: call `await store.create_table()` once, run what "
+# What is wrong, in a word, by its code (PostgreSQL's, MySQL's, SQLite's primary one) or, where there is none, by words.
+_MARKS: Final = {
+    "no_table": _NO_TABLE,
+    "table_version": r"42703|42804|42883|42P10|22001|23502|1054|1364|1406|19|.*(no such|has no) column.*|ON CONFL.*",
+    "pooler": r"42P05|26000|.*(unsupported startup parameter|prepared statement).*",
+    "replica": r"25006|1290|1792|1836|8",
+    "locked": r"55P03|57014|1205|5|6",
+    "disk_full": r"53100|1021|1114|13",
+    "connections": r"53300|1040|1203|1226|.*(too many|connection slots|no more connections).*",
+    "pool": r"QueuePool limit .*",
+    "rights": r"42501|1044|1142",
+    "password": r"28P01|28000|1045|1698|.*(authentication|password|pg_hba|no such user|role .* does not exist).*",
+    "no_database": r"3D000|1049|.*(no such database|database .* does not exist).*",
+    "starting": r"57P0[1-3]|.*(starting up|shutting down|login has been failing).*",
+    "unreachable": r"2003|.*(refused|Connect call failed|resolve|not known).*",
+    "certificate": r".*(certificate|No such file).*",
+    "no_file": r"14",
+    "too_large": r"1153|2006|2013",
+    "late": r"TimeoutError|.*(did not answer|timeout expired).*",
+}
+# What these say of a statement names tables, columns and rights, and no values.
+MENDS: Final = {
+    "no_table": "there is no table of sessions: call `await store.create_table()` once, run what "
     "`server_session.stores.sql.ddl` returns, or say create_table=True",
-    r"42703|42804|42883|42P10|22001|23502|1054|1364|1406|19|.*(no such|has no) column.*|ON CONFLICT .*": "the table is "
-    "of another version, or another program's: compare it with what `server_session.stores.sql.ddl` returns",
-    r"42P05|26000|.*(unsupported startup parameter|prepared statement).*": "a pooler stands before the database: end "
-    "the URL with ?pgbouncer=true and take psycopg (postgresql+psycopg, or postgresql+psycopg_async to await), not "
-    "asyncpg",
-    r"25006|1290|1792|1836|8": "the database is read-only, a replica perhaps: name the one that takes writes",
-    r"55P03|57014|1205|5|6": "others held a lock to the end of the time: look for a transaction that was left open",
-    r"53100|1021|1114|13": "the database's disk is full: make room there",
-    r"53300|1040|1203|1226|.*(too many|connection slots|no more connections).*": "the database takes no more "
-    "connections: let it take more, run fewer processes, or give the store an engine with a smaller pool_size",
-    r"QueuePool limit .*": "no connection of the pool came free: give an engine with a larger pool_size, or more time",
-    r"42501|1044|1142": "the user lacks a right: grant SELECT, INSERT, UPDATE and DELETE on the table, and CREATE to "
-    "who makes it",
-    r"28P01|28000|1045|1698|.*(authentication|password|pg_hba|no such user|role .* does not exist).*": "the database "
-    "does not let this user in: look at user and password",
-    r"3D000|1049|.*(no such database|database .* does not exist).*": "there is no such database: create it, or name it",
-    r"57P0[1-3]|.*(starting up|shutting down|login has been failing).*": "the database is starting, stopping or down",
-    r"2003|.*(refused|Connect call failed|resolve|not known).*": "the database cannot be reached: does it run, there?",
-    r".*(certificate|No such file).*": "a file that the URL names (a socket, an authority) is not there, or the "
-    "database's certificate is by another authority",
-    r"14": "the file cannot be opened: is its directory there, and may this process write to it?",
-    r"1153|2006|2013": "the connection was lost, or the session is larger than the server's max_allowed_packet: raise "
-    "that, or keep less in the session",
-    r"TimeoutError|.*(did not answer|timeout expired).*": "the database did not answer in time, or no connection "
-    "of the pool came free",
+    "table_version": "the table is of another version, or another program's: compare it with what "
+    "`server_session.stores.sql.ddl` returns",
+    "pooler": "a pooler stands before the database: end the URL with ?pgbouncer=true and take psycopg "
+    "(postgresql+psycopg, or postgresql+psycopg_async to await), not asyncpg",
+    "replica": "the database is read-only, a replica perhaps: name the one that takes writes",
+    "locked": "others held a lock to the end of the time: look for a transaction that was left open",
+    "disk_full": "the database's disk is full: make room there",
+    "connections": "the database takes no more connections: let it take more, run fewer processes, or give the store "
+    "an engine with a smaller pool_size",
+    "pool": "no connection of the pool came free: give an engine with a larger pool_size, or more time",
+    "rights": "the user lacks a right: grant SELECT, INSERT, UPDATE and DELETE on the table, and CREATE to who makes "
+    "it",
+    "password": "the database does not let this user in: look at user and password",
+    "no_database": "there is no such database: create it, or name it",
+    "starting": "the database is starting, stopping or down",
+    "unreachable": "the database cannot be reached: does it run, there?",
+    "certificate": "a file that the URL names (a socket, an authority) is not there, or the database's certificate is "
+    "by another authority",
+    "no_file": "the file cannot be opened: is its directory there, and may this process write to it?",
+    "too_large": "the connection was lost, or the session is larger than the server's max_allowed_packet: raise that, "
+    "or keep less in the session",
+    "late": "the database did not answer in time, or no connection of the pool came free",
 }
 _LONGEST: Final = 300
 
@@ -53,7 +69,7 @@ _LONGEST: Final = 300
 def explain(error: SQLAlchemyError | OSError) -> str:
     """Say what went wrong, what mends it, and what the server said, and nothing of what the session holds."""
     code, said = _told(error)
-    known = next((reason for marks, reason in _KNOWN.items() if re.fullmatch(marks, code or said, re.DOTALL)), None)
+    known = next((MENDS[name] for name, marks in _MARKS.items() if re.fullmatch(marks, code or said, re.DOTALL)), None)
     if getattr(error, "statement", None) and not (known and code):
         # What else is said of a statement may quote its values.
         said = re.sub(r"['\"`].*", "…", said, flags=re.DOTALL)

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Engine, event, func
 
-from server_session.stores._waits import is_over, left
+from server_session.stores._waits import AT_ONCE, is_over, left
 
 __all__ = ["LIMITS", "LIMITS_THROUGH_POOLER", "keep_to_the_end", "lock_limit"]
 
@@ -83,7 +83,11 @@ def _limit_pymysql(connection: Any, *_: object) -> None:
 
 
 def _limit_sqlite(connection: Any, *_: object) -> None:
-    connection.connection.driver_connection.execute(f"PRAGMA busy_timeout = {math.ceil(left() * 1000)}")
+    driver, seconds = connection.connection, left()
+    # To say it costs as much as to read a row, and most calls have their whole limit.
+    if abs(seconds - driver.info.get("limit", math.inf)) > AT_ONCE:
+        driver.driver_connection.execute(f"PRAGMA busy_timeout = {math.ceil(seconds * 1000)}")
+        driver.info["limit"] = seconds
 
 
 def _connect_psycopg() -> Callable[..., Any]:

@@ -2,9 +2,9 @@
 
 import asyncio
 import importlib
-import threading
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -15,7 +15,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
-from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
+from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, free_places
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import left
 from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, keep_to_the_end, lock_limit
@@ -62,22 +62,63 @@ class Blocking:
 
 
 class BlockingFromURL(Blocking):
-    """Connections of an engine of the store's own, whose every wait ends with the call that waits."""
+    """Connections of an engine of the store's own, whose every wait ends with the call that waits.
+
+    They are kept from call to call: to take one from SQLAlchemy's pool and to give it back costs as much as a read.
+    """
 
     def __init__(self, make: Callable[[], Engine], places: int, limits: Conditions) -> None:
         super().__init__(make, limits=limits)
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
-        self._places = ClientOfProcess(lambda: threading.BoundedSemaphore(places), lambda _: None)
+        self._places = ClientOfProcess(lambda: _Places(free_places(places), []), _of_parents.append)
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
         places = self._places.get()
-        if not places.acquire(timeout=left()):
-            raise TimeoutError
         try:
-            return await super().run(step)
+            places.free.get(timeout=left())
+        except Empty:
+            raise TimeoutError from None
+        try:
+            connection = places.take() or self._own.get().connect()
+            try:
+                answer = step(connection)
+                # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
+                connection.rollback()
+            except BaseException:
+                # What has ended one connection has mostly ended all, and the pool makes those anew.
+                connection.close()
+                places.give_back()
+                raise
+            places.kept.append(connection)
+            return answer
         finally:
-            places.release()
+            places.free.put(None)
+
+    async def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._places.get().give_back()
+        await super().close()
+
+
+class _Places(NamedTuple):
+    free: SimpleQueue[None]
+    kept: list[Connection]
+
+    def take(self) -> Connection | None:
+        # In one step, for other threads take one too.
+        try:
+            return self.kept.pop()
+        except IndexError:
+            return None
+
+    def give_back(self) -> None:
+        while connection := self.take():
+            connection.close()
+
+
+# Of processes that forked. They are kept, for one that is dropped goes back to its pool, which may speak over it.
+_of_parents: list[_Places] = []
 
 
 class Awaiting:

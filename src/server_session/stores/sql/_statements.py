@@ -28,13 +28,13 @@ from server_session.stores._base import Fields
 from server_session.stores._packed import Record
 from server_session.stores.sql._errors import explain
 
-__all__ = ["Row", "Statements", "begin", "look", "pack", "send"]
+__all__ = ["SERVER_TIME", "Row", "Statements", "begin", "look", "pack", "row_of", "send"]
 
 pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Fields).decode
 
 
-_SERVER_TIME: Final = {
+SERVER_TIME: Final = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "CAST(extract(epoch FROM statement_timestamp()) AS double precision)",
     # UTC, for the local time of a session occurs twice when summer time ends.
@@ -68,7 +68,7 @@ class Statements:
         self, table: Table, family: str, clock: Callable[[], float] | None, limits: Sequence[ColumnElement[bool]]
     ) -> None:
         now: ColumnElement[float] = (
-            literal_column(_SERVER_TIME[family], Double)
+            literal_column(SERVER_TIME[family], Double)
             if clock is None
             else bindparam("now", callable_=clock, type_=Double)
         )
@@ -93,6 +93,12 @@ class Statements:
         has_expired = column.expires <= now
         self.drop = delete(table).where(is_mine, column.expires > now)
         self.drop_expired = delete(table).where(is_mine, has_expired)
+        self.list = (
+            select(column.id, *self.read.selected_columns)
+            .where(column.id > bindparam("after"), column.expires > now)
+            .order_by(column.id)
+            .limit(bindparam("most"))
+        )
         self.list_expired = select(column.id).where(has_expired).order_by(column.expires).limit(bindparam("most"))
         self.sweep = delete(table).where(column.id.in_(bindparam("keys", expanding=True)), has_expired, *limits)
 
@@ -112,10 +118,13 @@ def _insert_unless_there(table: Table, family: str) -> Insert:
 
 
 def look(connection: Connection, read: Executable, key: str) -> Row | None:
-    """Read a row that has not expired. Raises `RecordError` if it cannot be read."""
+    """Read a row that has not expired. Raises `RecordError` if it cannot be."""
     row = connection.execute(read, {"key": key}).one_or_none()
-    if row is None or row.expires <= row.now:
-        return None
+    return None if row is None or row.expires <= row.now else row_of(row)
+
+
+def row_of(row: Sequence[Any]) -> Row:
+    """Return a row as the statement gave it, read. Raises `RecordError` if it cannot be."""
     stamp, idle, deadline, expires, now, data = row
     try:
         fields = _unpack(data)

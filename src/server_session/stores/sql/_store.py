@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, MetaData
 from sqlalchemy.engine import URL
@@ -17,13 +17,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server_session._durations import seconds_of
-from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
-from server_session.stores._base import Outcome
+from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
+from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores._waits import begin_call, is_over
 from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
-from server_session.stores.sql._statements import Row, Statements, begin, look, pack, send
+from server_session.stores.sql._statements import Row, Statements, begin, look, pack, row_of, send
 from server_session.stores.sql._table import TABLE, family_of, session_table
 
 __all__ = ["SQLSessionStore"]
@@ -115,9 +115,9 @@ class SQLSessionStore(PackedStore):
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
     @classmethod
-    def from_url(cls, url: str) -> "SQLSessionStore":
+    def from_url(cls, url: str, *, create_table: bool = True, **settings: Any) -> "SQLSessionStore":
         """Return the store of a URL, which makes its table: who gives a URL has asked for a store in one line."""
-        return cls(_SHORT_SCHEME.sub("postgresql", url), create_table=True)
+        return cls(_SHORT_SCHEME.sub("postgresql", url), create_table=create_table, **settings)
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
@@ -166,6 +166,25 @@ class SQLSessionStore(PackedStore):
             # By their keys, so no lock is wider; in one order, so two who sweep do not wait for each other crosswise.
             keys = sorted(connection.scalars(say.list_expired, {"most": limit}))
             return connection.execute(say.sweep, {"keys": keys}).rowcount if keys else 0
+
+        return await self._run(work)
+
+    async def list_records(self, after: str = "", most: int = 500) -> Batch:
+        """Return some of the records that live, in the order of their keys; see `Listing.list_records`."""
+        begin_call(self._timeout)
+
+        def work(connection: Connection, _: Executable) -> Batch:
+            found: list[Kept] = []
+            unreadable: list[str] = []
+            key = None
+            for key, *rest in connection.execute(self._statements.list, {"after": after, "most": most}):
+                try:
+                    row = row_of(rest)
+                except RecordError:
+                    unreadable.append(key)
+                else:
+                    found.append(row.record.kept(key, row.now))
+            return Batch(found, unreadable, key)
 
         return await self._run(work)
 

@@ -1,0 +1,116 @@
+"""Stores by URL, as who looks at them opens them: nothing is made that is not there."""
+
+import os
+from collections.abc import Collection
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from server_session._sessions import Sessions
+from server_session._urls import kind_of, open_store
+from server_session.exceptions import ConfigurationError, StoreDownError
+from server_session.stores._base import Expect, Fields, SessionStore
+from server_session.stores._over import StoreOver
+from server_session.stores._packed import Refusal
+from server_session.stores._sealed import HEAD, VERSION, EncryptedCodec, SealedStore
+
+__all__ = ["KEYS", "Place", "close", "open_bare", "open_place", "opened"]
+
+KEYS: Final = "SERVER_SESSION_KEYS"
+"""The environment variable with the keys of encrypted sessions."""
+
+_SETTINGS: Final[dict[str, Collection[str]]] = {
+    "file": ("timeout",),
+    "memcached": ("prefix", "timeout"),
+    "redis": ("prefix", "timeout"),
+    "sql": ("table", "timeout"),
+}
+
+
+class Place(NamedTuple):
+    """Where sessions are: a URL, and what it does not say."""
+
+    url: str
+    prefix: str | None = None
+    table: str | None = None
+    timeout: float = 10.0
+    key_file: str | None = None
+
+
+def open_bare(place: Place) -> SessionStore:
+    """Return the store at a place, as it holds its records. Raises `ConfigurationError`, `StoreDownError`."""
+    kind, _ = kind_of(place.url)
+    if kind not in _SETTINGS:
+        raise ConfigurationError(
+            f"a store of {kind} cannot be looked at from here: it belongs to its process alone, or its layout is not "
+            "ours. An application that has it can: server-session doctor module:attribute"
+        )
+    settings: dict[str, Any] = {"timeout": place.timeout}
+    for name in ("prefix", "table"):
+        given = getattr(place, name)
+        if given is not None:
+            if name not in _SETTINGS[kind]:
+                raise ConfigurationError(f"--{name} is nothing that a store of {kind} has")
+            settings[name] = given
+    if kind == "file":
+        from server_session.stores.file import FileSessionStore
+
+        _require(f"{FileSessionStore.directory_of(place.url)}/store", "no sessions are kept in that directory")
+    elif kind == "sql":
+        settings["create_table"] = False
+        _require_database(place.url)
+    return open_store(place.url, **settings)
+
+
+def open_place(place: Place) -> Sessions:
+    """Return the sessions at a place, opened by the keys that there are."""
+    store, keys = open_bare(place), _keys(place.key_file)
+    return Sessions(session_store=store if keys else _Plain(store), codec=EncryptedCodec(keys) if keys else None)
+
+
+def opened(store: SessionStore, key: str, fields: Fields) -> Fields:
+    """Return the fields of a record that was listed, as the core wrote them; `RecordError` where they do not open."""
+    if isinstance(store, SealedStore):
+        return store._open(key, fields)
+    _refuse_sealed(fields)
+    return fields
+
+
+class _Plain(StoreOver):
+    """A store whose records nobody has given a key for."""
+
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
+        answer = await super().get(key, expect, touch)
+        if isinstance(answer, dict):
+            _refuse_sealed(answer)
+        return answer
+
+
+def _refuse_sealed(fields: Fields) -> None:
+    # What is not encrypted there is JSON text.
+    if fields.get(HEAD, b"").startswith(VERSION):
+        raise ConfigurationError(f"these sessions are encrypted: give --key-file FILE, or their keys in {KEYS}")
+
+
+async def close(store: Any) -> None:
+    """Close the connections of a store that has any."""
+    closed = store.close() if hasattr(store, "close") else None
+    if isawaitable(closed):
+        await closed
+
+
+def _keys(file: str | None) -> list[str]:
+    # Never from the command line, which every user of the machine can read.
+    return (Path(file).read_text(encoding="utf-8") if file else os.environ.get(KEYS, "")).split()
+
+
+def _require_database(url: str) -> None:
+    """Refuse a file of SQLite that is not there; to connect would make it."""
+    scheme, _, path = url.partition(":///")
+    if scheme.lower().startswith("sqlite"):
+        _require(path.partition("?")[0].removeprefix("file:"), "there is no such database")
+
+
+def _require(path: str, otherwise: str) -> None:
+    if not Path(path).exists():
+        raise StoreDownError(f"{otherwise}: {path} is not there. Look at the URL; or is its disk not mounted?")

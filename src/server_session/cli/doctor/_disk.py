@@ -1,0 +1,55 @@
+"""What can be wrong with a disk, where files hold sessions."""
+
+import shutil
+import stat
+from pathlib import Path
+from typing import Final
+
+from server_session.cli._output import size_of
+from server_session.cli.doctor._findings import Report, Severity
+
+__all__ = ["look_at_kind", "look_at_rights", "look_at_room"]
+
+_LEAST_ROOM: Final = 64 << 20
+_OVER_A_NETWORK: Final = frozenset({"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3"})
+_MOUNTS: Final = Path("/proc/self/mounts")
+
+
+def look_at_room(path: Path, report: Report) -> None:
+    """Look at how much may still be written."""
+    free = shutil.disk_usage(path).free
+    report.facts["free_bytes"] = free
+    if free < _LEAST_ROOM:
+        report.find(
+            "disk_low", Severity.ERROR, f"the disk of {path} has {size_of(free)} left", "make room there, or move it"
+        )
+
+
+def look_at_rights(path: Path, report: Report) -> None:
+    """Look at who may read sessions."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        report.find(
+            "open_to_others",
+            Severity.WARNING,
+            f"others of this machine may look into {path} (mode {mode:o})",
+            f"chmod 700 {path}",
+        )
+
+
+def look_at_kind(path: Path, report: Report, mounts: Path = _MOUNTS) -> None:
+    """Look at whether locks hold there."""
+    try:
+        lines = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return
+    resolved = path.resolve()
+    # The deepest that it lies beneath, and of two in one place the later.
+    above = [(len(where), kind) for _, where, kind, *_ in lines if resolved.is_relative_to(where)]
+    if above and max(above, key=lambda one: one[0])[1] in _OVER_A_NETWORK:
+        report.find(
+            "network_disk",
+            Severity.ERROR,
+            f"{path} lies on a network file system, which does not keep locks dependably: writes can be lost",
+            "keep it on a local disk, or take Redis or a database for several machines",
+        )

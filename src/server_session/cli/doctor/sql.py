@@ -1,0 +1,102 @@
+"""What can be wrong with a database, and with the table of sessions in it."""
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Double, Executable, func, inspect, literal_column, select, text
+
+from server_session.cli.doctor._disk import look_at_room
+from server_session.cli.doctor._findings import Report, Severity
+from server_session.stores._waits import begin_call
+from server_session.stores.sql._errors import MENDS
+from server_session.stores.sql._statements import SERVER_TIME
+from server_session.stores.sql._table import family_of
+
+__all__ = ["MENDS", "look"]
+
+_MANY: Final = 10_000
+
+
+async def look(store: Any, report: Report) -> None:
+    """Ask the database about its clock, its table and its disk."""
+    begin_call(store._timeout)
+    table = store._table
+
+    def work(connection: Connection, _: Executable) -> bool:
+        family = family_of(connection.dialect.name)
+        report.facts |= {"server": f"{family} {_version(connection)}", "table": table.name}
+        before = time.time()
+        there = connection.scalar(select(literal_column(SERVER_TIME[family], Double)))
+        report.compare_clocks(float(there or 0.0), before)
+        if table.name not in inspect(connection).get_table_names():
+            return True
+        _look_at_table(connection, table, report)
+        if family == "postgresql":
+            _look_at_postgresql(connection, table, report)
+        elif family == "sqlite":
+            _look_at_sqlite(connection, report)
+        return True
+
+    await store._run(work, in_transaction=False)
+
+
+def _look_at_table(connection: Connection, table: Any, report: Report) -> None:
+    looked_at = inspect(connection)
+    there = {column["name"] for column in looked_at.get_columns(table.name)}
+    if missing := {column.name for column in table.columns} - there:
+        what, _, mend = MENDS["table_version"].partition(": ")
+        report.find("table_version", Severity.ERROR, f"{what}: it has no {', '.join(sorted(missing))}", mend)
+        return
+    if not any(index["column_names"][:1] == ["expires"] for index in looked_at.get_indexes(table.name)):
+        report.find(
+            "no_index",
+            Severity.WARNING,
+            "the table has no index on expires: each look for expired rows reads all of it",
+            f"CREATE INDEX {table.name}_expires ON {table.name} (expires)",
+        )
+    now = literal_column(SERVER_TIME[family_of(connection.dialect.name)], Double)
+    expired = select(table.c.id).where(table.c.expires <= now).limit(_MANY).subquery()
+    if (connection.scalar(select(func.count()).select_from(expired)) or 0) >= _MANY:
+        report.find(
+            "unswept",
+            Severity.NOTE,
+            f"{_MANY:,} rows or more have expired and are still there, for almost nobody writes",
+            "run server-session sweep now and then",
+        )
+
+
+def _look_at_postgresql(connection: Connection, table: Any, report: Report) -> None:
+    if connection.scalar(text("SHOW fsync")) == "off":
+        report.find(
+            "not_durable",
+            Severity.WARNING,
+            "fsync is off: a loss of power can damage the whole database",
+            "set fsync = on in postgresql.conf",
+        )
+    asked = text("SELECT relpersistence FROM pg_class WHERE oid = CAST(:name AS regclass)")
+    if connection.scalar(asked, {"name": connection.dialect.identifier_preparer.quote(table.name)}) in ("u", b"u"):
+        report.find(
+            "unlogged",
+            Severity.WARNING,
+            "the table is UNLOGGED: after a crash it is empty, and everybody is logged out",
+            f"ALTER TABLE {table.name} SET LOGGED",
+        )
+
+
+def _look_at_sqlite(connection: Connection, report: Report) -> None:
+    mode = connection.scalar(text("PRAGMA journal_mode"))
+    report.facts["journal"] = mode
+    if mode != "wal":
+        report.find(
+            "journal",
+            Severity.WARNING,
+            f"journal_mode is {mode}: who reads waits for who writes",
+            "PRAGMA journal_mode=WAL, once; it stays with the file",
+        )
+    if file := connection.engine.url.database:
+        look_at_room(Path(file), report)
+
+
+def _version(connection: Connection) -> str:
+    return ".".join(map(str, connection.dialect.server_version_info or ()))

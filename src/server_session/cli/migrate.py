@@ -1,0 +1,75 @@
+"""`server-session migrate`: move all sessions from one store to another."""
+
+import asyncio
+from typing import Any
+
+import click
+
+from server_session.cli._commands import FINDINGS, Command, place_options
+from server_session.cli._opening import Place, close, open_bare
+from server_session.cli._output import Answer, plain, progress, shown_url
+from server_session.migration import Migrated, migrate
+
+__all__ = ["command"]
+
+
+@click.command(cls=Command)
+@click.argument("source")
+@click.argument("target")
+@click.option("--dry-run", is_flag=True, help="Count, say what cannot move, and write nothing.")
+@click.option("--at-once", type=click.IntRange(min=1), default=16, show_default=True, help="Records at a time.")
+@place_options
+def command(
+    source: str,
+    target: str,
+    dry_run: bool,
+    at_once: int,
+    prefix: str | None,
+    table: str | None,
+    timeout: float,
+) -> Answer:
+    """Move all sessions from the store at SOURCE to the one at TARGET, while applications use both.
+
+    They do so by a MovingStore: deploy that first (docs/moving-stores.md). It may be stopped and run again. --prefix
+    and --table are those of whichever of the two has them.
+    """
+    places = [Place(url, **_settings_of(url, prefix, table), timeout=timeout) for url in (source, target)]
+
+    async def whole() -> tuple[Migrated, Migrated]:
+        old, new = map(open_bare, places)
+        try:
+            found = await migrate(old, new, dry_run=True)
+            if dry_run:
+                return found, Migrated()
+            with progress("moving") as bar:
+                task = bar.add_task("moving", total=_movable(found))
+                moved = await migrate(
+                    old, new, at_once=at_once, tell=lambda counts: bar.update(task, completed=_movable(counts))
+                )
+            return found, moved
+        finally:
+            for store in (old, new):
+                await close(store)
+
+    found, moved = asyncio.run(whole())
+    counts = found if dry_run else moved
+    data: dict[str, Any] = {"source": shown_url(source), "target": shown_url(target), "dry_run": dry_run}
+    said = "would move" if dry_run else "moved"
+    shown = [f"{counts.sessions:,} sessions, {counts.owners:,} owners' lists and {counts.marks:,} marks {said}"]
+    if counts.refused:
+        shown.append(f"{counts.refused:,} stay: an owner's list in a store that evicts, or too large for the target")
+    if counts.unreadable:
+        shown.append(f"{counts.unreadable:,} stay: they cannot be read")
+    stays = counts.refused or counts.unreadable
+    return Answer({**data, **counts._asdict()}, plain("\n".join(shown)), FINDINGS if stays else 0)
+
+
+def _movable(counts: Migrated) -> int:
+    return counts.sessions + counts.owners + counts.marks
+
+
+def _settings_of(url: str, prefix: str | None, table: str | None) -> dict[str, str | None]:
+    """Return of these settings the one that a store of this URL has."""
+    scheme = url.partition(":")[0].partition("+")[0].lower()
+    has_prefix = scheme in ("redis", "rediss", "unix", "memcached")
+    return {"prefix": prefix} if has_prefix else {"table": table} if scheme != "file" else {}

@@ -1,0 +1,404 @@
+"""Moving sessions from one store to another, while both are in use.
+
+```python
+configure(session_store=MovingStore("redis://127.0.0.1/0", "postgresql+asyncpg://shop@db/shop"))
+```
+
+The application runs over both: what a request asks for and the old store has is moved before it goes on. `migrate`,
+which `server-session migrate` calls, moves the rest meanwhile. docs/moving-stores.md has the steps.
+
+How one record moves, whoever moves it, and however many at once; each step is one conditional call:
+
+1. To the new store, where there is nothing: a copy, with a fresh token in it that hides it.
+2. To the old store, where the record is what was copied: the token alone. Nothing else is left of it.
+3. To the new store, where that token is: the copy without it. It is the session now.
+4. To the old store, where that token is: nothing.
+
+Before 2 the old store's record is the session, whatever was copied; who finds another copy than what is there copies
+anew. After 2 whoever comes by does the rest. No copy is shown whose token was not written to the old store, and none
+can be that was read before another was: so a mover that was stopped, and goes on when the session has long ended,
+brings nothing back.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
+
+from server_session._base64url import base64url
+from server_session._codec import RESERVED
+from server_session._colour import Colour, run_awaiting
+from server_session._record import ENDED, LONGEST, STAMP
+from server_session._urls import open_store
+from server_session.exceptions import ConfigurationError, LimitError, RecordError, StoreError
+from server_session.stores._base import (
+    APPLIED,
+    CONFLICT,
+    MISSING,
+    Expect,
+    Fields,
+    Kept,
+    Lifetime,
+    Listing,
+    Outcome,
+    SessionStore,
+)
+from server_session.stores._packed import holds, step_back
+
+__all__ = ["Migrated", "MovingStore", "migrate"]
+
+A = TypeVar("A", bound=Fields | Outcome)
+
+_Call: TypeAlias = Callable[[SessionStore, Expect], Awaitable[A]]
+
+_ARRIVING: Final = RESERVED + "arriving"
+"""In the new store: hides a copy that is not the session yet."""
+_LEAVING: Final = RESERVED + "leaving"
+"""In the old store: names the copy that is the session now. It stands alone, or, briefly, bars a record to writers."""
+_HERE: Final[Expect] = {_ARRIVING: None}
+
+_TOKEN_BYTES: Final = 12
+_GOES_NOW: Final = Lifetime(0.001, 0.001)
+
+# Each try that fails is a step of somebody else that was made.
+_TRIES: Final = 100
+
+
+class MovingStore(SessionStore):
+    """Two stores as one, of which the sessions move from the old one to the new one as they are asked for.
+
+    Processes that use the old store alone may not write to it while others move: they would not see what has gone. So
+    deploy `moves=False` first, and when no process is left that knows the old store alone, deploy `moves=True`.
+
+    Args:
+        old: The store that the sessions are in, or its URL.
+        new: The store that they are to be in, or its URL.
+        moves: Whether to move, and to found in the new store. If not, the old store is used as ever, but for what is in
+            the new one already.
+
+    Raises:
+        ConfigurationError: One of them awaits and the other blocks, or cannot show a record with its lifetime.
+
+    """
+
+    def __init__(self, old: SessionStore | str, new: SessionStore | str, *, moves: bool = True) -> None:
+        self.old, self.new = _opened(old), _opened(new)
+        self._moves = moves
+        self.colour = _colour_of(self.old.colour, self.new.colour)
+        founds = self.new if moves else self.old
+        self.max_age, self.evicts = founds.max_age, getattr(founds, "evicts", False)
+
+    async def get(
+        self, key: str, expect: Expect, touch: bool = True
+    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+        """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
+        answer: Any = await self._ask(key, expect, lambda store, expect: store.get(key, expect, touch))
+        return cast("Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]", answer)
+
+    async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
+        """Write the whole record anew; see `SessionStore.set`."""
+        if expect is None:
+            return await (self._found if self._moves else self._found_in_old)(key, fields, lifetime)
+        return await self._ask(key, expect, lambda store, expect: store.set(key, fields, lifetime, expect))
+
+    async def merge(
+        self,
+        key: str,
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        expect: Expect,
+        lifetime: Lifetime | None = None,
+    ) -> Outcome:
+        """Write some fields and drop others, and touch the record; see `SessionStore.merge`."""
+        return await self._ask(key, expect, lambda store, expect: store.merge(key, changed, removed, expect, lifetime))
+
+    async def destroy(self, key: str) -> bool:
+        """Drop the record; return whether there was one. See `SessionStore.destroy`."""
+        # In this order: who moves it meanwhile finds no place for it.
+        return await self.old.destroy(key) | await self.new.destroy(key)
+
+    async def close(self) -> None:
+        """Close the connections of both, if they have any."""
+        stores: tuple[Any, ...] = (self.old, self.new)
+        for store in stores:
+            if hasattr(store, "close"):
+                await store.close()
+
+    async def move(self, key: str) -> bool:
+        """Move a record, or do what others have left to do of it; return whether there was one to move."""
+        for tries in range(_TRIES):
+            there = await _listing(self.old).read_record(key)
+            if there is MISSING:
+                return False
+            if there.fields.keys() == {_LEAVING}:
+                return await self._show(key, there.fields[_LEAVING])
+            if await self._move(there):
+                return True
+            await step_back(tries)
+        raise _contended()
+
+    async def _move(self, there: Kept) -> bool:
+        """Try to move a record as it was read; return `False` where one of the stores has something else by now."""
+        key, token = there.key, _fresh_token()
+        if await self.new.set(key, _hidden(there, token), there.lifetime, None) is not APPLIED:
+            # In this order: what is in the old store is then no older than any copy of it here.
+            here = await _listing(self.new).read_record(key)
+            again = await _listing(self.old).read_record(key)
+            if here is MISSING or again is MISSING or again.fields.keys() == {_LEAVING}:
+                return False
+            there = again
+            if _ARRIVING not in here.fields:
+                return await self._join(there, here)
+            theirs = here.fields[_ARRIVING]
+            if _hidden(there, theirs) == here.fields:
+                token = theirs
+            elif await self.new.set(key, _hidden(there, token), there.lifetime, {_ARRIVING: theirs}) is not APPLIED:
+                return False
+        if await self.old.set(key, {_LEAVING: token}, there.lifetime, there.fields) is not APPLIED:
+            return False
+        await self._show(key, token)
+        return True
+
+    async def _show(self, key: str, token: bytes) -> bool:
+        """Make a copy the session, if it is there and hidden by this token."""
+        was_hidden = await self._uncover(key, token)
+        await self.old.set(key, {_LEAVING: token}, _GOES_NOW, {_LEAVING: token})
+        return was_hidden
+
+    async def _uncover(self, key: str, token: bytes) -> bool:
+        return await self.new.merge(key, {}, (_ARRIVING,), {_ARRIVING: token}) is APPLIED
+
+    async def _join(self, there: Kept, here: Kept) -> bool:
+        """Try to bring a record of the old store to another one that the new store has under its key."""
+        key, token = there.key, _fresh_token()
+        if await self.old.merge(key, {_LEAVING: token}, (), {_LEAVING: None, **there.fields}) is not APPLIED:
+            return False
+        if await _has(self.new, key, _LEAVING):
+            await self.old.merge(key, {}, (_LEAVING,), {_LEAVING: token})
+            raise ConfigurationError("the old store and the new one are the same: nothing was moved")
+        theirs = dict(there.fields)
+        theirs.pop(_LEAVING, None)
+        outcome = APPLIED
+        if LONGEST in theirs and LONGEST in here.fields:
+            # Two lists of one owner, founded in both at once. A name too many is that of a session that is gone.
+            longer = max(here, there, key=lambda kept: kept.lifetime.idle)
+            entries = {name: value for name, value in theirs.items() if name not in here.fields}
+            own = {LONGEST: longer.fields[LONGEST], STAMP: theirs.get(STAMP, b"")}
+            outcome = await self.new.merge(key, {**entries, **own}, (), here.fields, longer.lifetime)
+        elif ENDED in theirs and ENDED not in here.fields:
+            outcome = await self.new.set(key, theirs, there.lifetime, here.fields)
+        if outcome is not APPLIED:
+            return False
+        await self.old.set(key, {_LEAVING: token}, _GOES_NOW, {_LEAVING: token})
+        return True
+
+    async def _ask(self, key: str, expect: Expect, call: _Call[A]) -> A | Outcome:
+        """Make a call to the store that the record is in: the new one where it is there, or can move there."""
+        is_gone = False
+        for tries in range(_TRIES):
+            answer = await _ask_one(self.new, key, expect, _ARRIVING, call)
+            if answer is not None and (answer is not MISSING or is_gone):
+                return answer
+            if answer is None and is_gone:
+                return MISSING
+            there: A | Outcome | None = None
+            if not self._moves:
+                there = await _ask_one(self.old, key, expect, _LEAVING, call)
+                if there is not None and there is not MISSING:
+                    return there
+            # What the old store has no longer may have come to the new one since that was asked.
+            is_gone = (there is MISSING and answer is MISSING) or not await self.move(key)
+            await step_back(tries)
+        raise _contended()
+
+    async def _found(self, key: str, fields: Fields, lifetime: Lifetime) -> Outcome:
+        """Found a record in the new store: hidden, until it is known that the old store has none."""
+        expect: Expect | None = None
+        for tries in range(_TRIES):
+            token = _fresh_token()
+            outcome = await self.new.set(key, {**fields, _ARRIVING: token}, lifetime, expect)
+            if outcome is APPLIED:
+                if not await self.move(key) and await self._uncover(key, token):
+                    return APPLIED
+            else:
+                here = await self.new.get(key, {}, False)
+                if isinstance(here, dict) and _ARRIVING not in here:
+                    return CONFLICT
+                # Of what is hidden, and of which the old store then has nothing, nothing comes but what is founded now.
+                expect = None
+                if isinstance(here, dict) and not await self.move(key):
+                    expect = {_ARRIVING: here[_ARRIVING]}
+            await step_back(tries)
+        raise _contended()
+
+    async def _found_in_old(self, key: str, fields: Fields, lifetime: Lifetime) -> Outcome:
+        """Found a record in the old store."""
+        for tries in range(_TRIES):
+            if not isinstance(await self.new.get(key, _HERE, False), Outcome):
+                return CONFLICT
+            outcome = await self.old.set(key, fields, lifetime, None)
+            if outcome is APPLIED:
+                # Others may have founded it in the new store meanwhile. They look here after that, as this looks there.
+                if await self.new.get(key, {}, False) is MISSING:
+                    return APPLIED
+                await self.move(key)
+                return await self._outcome_of(key, fields)
+            if not await _has(self.old, key, _LEAVING):
+                return CONFLICT
+            await self.move(key)
+            await step_back(tries)
+        raise _contended()
+
+    async def _outcome_of(self, key: str, fields: Fields) -> Outcome:
+        """Return what became of a record that others founded in the other store: a mark stands, whoever wrote it."""
+        return CONFLICT if ENDED not in fields and await _has(self.new, key, ENDED) else APPLIED
+
+
+class Migrated(NamedTuple):
+    """What `migrate` found, and did."""
+
+    sessions: int = 0
+    """Sessions that were moved, or are to be."""
+    owners: int = 0
+    """Owners' lists of sessions, likewise."""
+    marks: int = 0
+    """The marks of sessions that ended within the minute, likewise."""
+    unreadable: int = 0
+    """Records that cannot be read, and stay where they are."""
+    refused: int = 0
+    """Records that the new store does not take: an owner's list where it evicts, or what is too large for it."""
+
+
+async def migrate(
+    old: SessionStore | str,
+    new: SessionStore | str,
+    *,
+    dry_run: bool = False,
+    at_once: int = 16,
+    tell: Callable[[Migrated], None] | None = None,
+) -> Migrated:
+    """Move all sessions from one store to another, while applications use both by a `MovingStore`.
+
+    It may be stopped at any moment, run again, and run several times at once. It ends when there is nothing left in the
+    old store that could move. A session's idle clock starts anew as it moves; its deadline stays.
+
+    Args:
+        old: The store that the sessions are in, or its URL.
+        new: The store that they are to be in, or its URL.
+        dry_run: Only count. Nothing is written.
+        at_once: How many records to move at a time.
+        tell: Called with the counts so far, after each batch.
+
+    Returns:
+        The counts.
+
+    Raises:
+        ConfigurationError: The old store cannot list what it holds, the two cannot be used together, or are one.
+        StoreError: One of them did not answer. What was moved until then is moved.
+
+    """
+    moving = MovingStore(old, new)
+    if not callable(getattr(moving.old, "list_records", None)):
+        raise ConfigurationError(f"a {type(moving.old).__name__} cannot list what it holds, so nothing can be moved")
+    counts = Migrated()
+    has_moved = True
+    while has_moved:
+        has_moved = False
+        stays = counts._replace(unreadable=0, refused=0)
+        counts = stays
+        after: str | None = ""
+        while after is not None:
+            batch = await run_awaiting(moving.old.colour, _listing(moving.old).list_records(after))
+            done = [name for name in await _moved(moving, batch.records, at_once, dry_run=dry_run) if name]
+            has_moved |= bool(done) and not dry_run and not set(done) <= {"unreadable", "refused"}
+            for name in (*done, *["unreadable"] * len(batch.unreadable)):
+                counts = counts._replace(**{name: getattr(counts, name) + 1})
+            if tell is not None:
+                tell(counts)
+            after = batch.after
+    return counts
+
+
+async def _moved(moving: MovingStore, records: list[Kept], at_once: int, *, dry_run: bool) -> list[str | None]:
+    """Move some records, and return as what each counts; `None` for one that had gone already."""
+    free = asyncio.Semaphore(at_once)
+
+    async def move(kept: Kept) -> str | None:
+        kind = "marks" if ENDED in kept.fields else "owners" if LONGEST in kept.fields else "sessions"
+        if kind == "owners" and moving.evicts:
+            return "refused"
+        if dry_run:
+            return kind
+        async with free:
+            try:
+                return kind if await run_awaiting(moving.colour, moving.move(kept.key)) else None
+            except RecordError:
+                return "unreadable"
+            except LimitError:
+                return "refused"
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(move(kept)) for kept in records]
+    return [task.result() for task in tasks]
+
+
+def _opened(store: SessionStore | str) -> SessionStore:
+    opened = open_store(store) if isinstance(store, str) else store
+    if not callable(getattr(opened, "read_record", None)):
+        raise ConfigurationError(
+            f"a {type(opened).__name__} cannot show a record with its lifetime (read_record), so none can be moved"
+        )
+    return opened
+
+
+def _listing(store: SessionStore) -> Listing:
+    return cast("Listing", store)
+
+
+def _colour_of(*colours: Colour) -> Colour:
+    """Return the colour of a coroutine that calls stores of these colours."""
+    if Colour.BLOCKS in colours and Colour.AWAITS in colours:
+        raise ConfigurationError(
+            "of the old store and the new one the one awaits and the other blocks: take drivers of one kind "
+            "(a URL of Redis serves both)"
+        )
+    for colour in (Colour.BLOCKS, Colour.AWAITS, Colour.EITHER):
+        if colour in colours:
+            return colour
+    return Colour.INSTANT
+
+
+async def _ask_one(store: SessionStore, key: str, expect: Expect, barred: str, call: _Call[A]) -> A | Outcome | None:
+    """Make a call to a record that this field does not bar; return `None` where it does."""
+    for _ in range(_TRIES):
+        answer = await call(store, {**expect, barred: None})
+        if answer is not CONFLICT:
+            return answer
+        found = await store.get(key, {}, False)
+        if isinstance(found, dict):
+            if barred in found:
+                return None
+            if not holds(found, expect):
+                return CONFLICT
+        # It was barred when it was asked, and is not any more.
+    raise _contended()
+
+
+async def _has(store: SessionStore, key: str, name: str) -> bool:
+    answer: Any = await store.get(key, {}, False)
+    return isinstance(answer, dict) and name in answer
+
+
+def _fresh_token() -> bytes:
+    return base64url(os.urandom(_TOKEN_BYTES))
+
+
+def _hidden(there: Kept, token: bytes) -> Fields:
+    """Return the fields of a copy that is hidden by a token."""
+    copy = {**there.fields, _ARRIVING: token}
+    copy.pop(_LEAVING, None)
+    return copy
+
+
+def _contended() -> StoreError:
+    return StoreError(f"a record was changed by others {_TRIES} times while it was being moved: nothing was lost")

@@ -1,0 +1,90 @@
+"""The connections to Redis of callers that block: each call has one for itself."""
+
+from collections.abc import Sequence
+from queue import Empty
+from typing import Any
+
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004
+
+from server_session.stores._clients import free_places
+from server_session.stores._waits import left
+from server_session.stores.redis._pipeline import packed
+
+__all__ = ["Connections"]
+
+
+class Connections:
+    """As many connections as callers were at work at once, and no more than may be.
+
+    redis-py's own pool costs more than a call over it, and its one that blocks has one limit for all.
+
+    Args:
+        pool: One of redis-py's: what it would make is made here.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._kind = _limited(pool)
+        self._settings = pool.connection_kwargs
+        self._places = free_places(pool.max_connections)
+        # The last one used is the first one taken, so that the others may rest.
+        self._free: list[Any] = []
+
+    def call(self, words: Sequence[bytes]) -> Any:
+        """Send a command, once, and return its answer, within what the call under way has left.
+
+        Raises:
+            RedisError, OSError: There was no place, the answer is lost, or it is an error.
+        """
+        try:
+            self._places.get(timeout=left())
+        except Empty:
+            raise ConnectionError("No connection available.") from None
+        connection = None
+        try:
+            try:
+                connection = self._free.pop()
+            except IndexError:
+                connection = self._kind(**self._settings)
+            return connection.call([packed(words)])
+        finally:
+            if connection is not None:
+                self._free.append(connection)
+            self._places.put(None)
+
+    def close(self) -> None:
+        """End the connections that nobody uses."""
+        for connection in list(self._free):
+            connection.disconnect()
+
+
+def _limited(pool: Any) -> Any:
+    """Return the pool's class of connections, whose every wait takes no longer than what its call has left."""
+    kind, given = pool.connection_class, pool.connection_kwargs
+
+    class Limited(kind):  # type: ignore[misc, valid-type]
+        def call(self, command: list[bytes]) -> Any:
+            # redis-py has no public word for its socket.
+            if self._sock is None or self._has_ended():
+                self.disconnect()
+                self.connect()
+            self.send_packed_command(command)
+            return self.read_response()
+
+        def _has_ended(self) -> bool:
+            try:
+                return bool(self.can_read())
+            except (RedisError, OSError):
+                return True
+
+        def connect(self) -> None:
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                setattr(self, name, min(given[name], left()))
+            super().connect()
+
+        def send_packed_command(self, *command: Any, **options: Any) -> None:
+            # A check of its health may have ended it.
+            if self._sock is not None:
+                self._sock.settimeout(min(given["socket_timeout"], left()))
+            super().send_packed_command(*command, **options)
+
+    return Limited
