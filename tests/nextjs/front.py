@@ -17,7 +17,10 @@ def one_address(port: int, servers: Mapping[str, int]) -> Iterator[None]:
     Each request has a connection of its own.
     """
 
+    begun = set[asyncio.Task[None] | None]()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.add(asyncio.current_task())
         with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
             line, _, headers = (await reader.readuntil(_HEAD)).partition(b"\r\n")
             path = line.split(b" ")[1].decode()
@@ -31,6 +34,7 @@ def one_address(port: int, servers: Mapping[str, int]) -> Iterator[None]:
                 sending.cancel()
 
     async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        begun.add(asyncio.current_task())
         while piece := await source.read(65536):
             target.write(piece)
             await target.drain()
@@ -41,11 +45,14 @@ def one_address(port: int, servers: Mapping[str, int]) -> Iterator[None]:
     server = asyncio.run_coroutine_threadsafe(asyncio.start_server(answer, "127.0.0.1", port), loop).result()
 
     async def end() -> None:
+        # A server that is closed drops what it has accepted and not yet begun.
+        for listener in server.sockets:
+            loop.remove_reader(listener)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others & begun:
+                task.cancel()
+            await asyncio.sleep(0)
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
 
     try:
         yield
