@@ -18,6 +18,7 @@ from server_session._durations import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, SerializationError
 from server_session.stores._base import Fields, Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
+from server_session.stores._waits import begin_call
 from server_session.stores.redis import Client, RedisSessionStore
 
 __all__ = ["NextServerSessionCookie", "NextServerSessionRedisStore"]
@@ -120,7 +121,7 @@ class NextServerSessionRedisStore(PackedStore):
         redis = RedisSessionStore(client, timeout=timeout)
         self.colour = redis.colour
         self.max_age = self._idle = seconds_of("max_age", max_age)
-        self._send = redis._send  # noqa: SLF001 - of the same room
+        self._send, self._timeout = redis._send, redis._timeout  # noqa: SLF001 - of the same room
 
     @classmethod
     def from_url(cls, url: str) -> "NextServerSessionRedisStore":
@@ -146,6 +147,7 @@ class NextServerSessionRedisStore(PackedStore):
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Read the record, write what `change` makes of it if nobody wrote meanwhile, else read it again."""
+        begin_call(self._timeout)
         number = _id_of(key)
         name = b"sess_" + str(number).encode()
         text, left = b"", -1
