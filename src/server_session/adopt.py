@@ -199,7 +199,9 @@ class RedisReader(_Decoding):
 
     async def _call(self, command: bytes, key: str) -> Any:
         name = (self._prefix + key).encode()
-        call = self._store._send(name, command, name)  # noqa: SLF001 - in either colour, with its limits and errors
+        # In either colour, with its limits and errors.
+        self._store._begin(key)  # noqa: SLF001
+        call = self._store._send(name, command, name)  # noqa: SLF001
         return await (call if is_driven() else run_awaiting(self._store.colour, call))
 
 
