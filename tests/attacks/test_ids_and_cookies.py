@@ -820,7 +820,9 @@ def real_store(kind: str, directory: Path, request: pytest.FixtureRequest) -> An
     server = request.getfixturevalue(f"{kind}_server")
     if kind == "postgresql":
         return SQLSessionStore(server.url_for("postgresql+psycopg"), create_table=True)
-    return RedisSessionStore(server.url) if kind == "redis" else MemcachedSessionStore(server.url)
+    if kind == "redis":
+        return RedisSessionStore(server.url, prefix=f"{directory.name}:")
+    return MemcachedSessionStore(server.url)
 
 
 def at_a_server(kind: str) -> Any:
