@@ -367,6 +367,13 @@ def test_an_evicting_store_takes_no_owners_lists_and_what_cannot_be_read_stays(t
     assert drive(old.get(keys[1], {})) == LIST
 
 
+def test_both_are_closed_be_it_awaited_or_not(tmp_path):
+    # Neither has been asked for anything, and memcached's is closed at once.
+    blocking = MovingStore("memcached://127.0.0.1:1", f"sqlite:///{tmp_path}/sessions.db")
+    assert drive(blocking.close()) is None
+    assert drive(MovingStore("memory:", FileSessionStore(tmp_path)).close()) is None
+
+
 def test_a_store_that_cannot_list_is_no_source():
     with pytest.raises(ConfigurationError, match="cannot list"):
         asyncio.run(migrate("memcached://127.0.0.1:1", "memory:"))

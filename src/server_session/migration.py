@@ -42,6 +42,7 @@ from server_session.stores._base import (
     Listing,
     Outcome,
     SessionStore,
+    close_store,
 )
 from server_session.stores._packed import holds, step_back
 
@@ -119,10 +120,8 @@ class MovingStore(SessionStore):
 
     async def close(self) -> None:
         """Close the connections of both, if they have any."""
-        stores: tuple[Any, ...] = (self.old, self.new)
-        for store in stores:
-            if hasattr(store, "close"):
-                await store.close()
+        for store in (self.old, self.new):
+            await close_store(store)
 
     async def move(self, key: str) -> bool:
         """Move a record, or do what others have left to do of it; return whether there was one to move."""
@@ -304,8 +303,7 @@ async def migrate(
     has_moved = True
     while has_moved:
         has_moved = False
-        stays = counts._replace(unreadable=0, refused=0)
-        counts = stays
+        counts = counts._replace(unreadable=0, refused=0)
         after: str | None = ""
         while after is not None:
             batch = await run_awaiting(moving.old.colour, _listing(moving.old).list_records(after))

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import click
 
-from server_session.cli._opening import Place, close, open_place
+from server_session.cli._opening import Place, open_place
 from server_session.cli._output import Answer, show, show_failure
 from server_session.exceptions import ConfigurationError, StoreError
+from server_session.stores._base import close_store
 
 __all__ = ["FINDINGS", "UNREACHABLE", "USAGE", "Command", "Commands", "on_store", "place_options"]
 
@@ -104,7 +105,7 @@ def on_store(function: Callable[..., Coroutine[Any, Any, Answer]]) -> Callable[.
             try:
                 return await function(sessions, **rest)
             finally:
-                await close(sessions.store)
+                await close_store(sessions.store)
 
         return asyncio.run(whole())
 

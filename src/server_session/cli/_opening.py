@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection
-from inspect import isawaitable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +13,7 @@ from server_session.stores._over import StoreOver
 from server_session.stores._packed import Refusal
 from server_session.stores._sealed import HEAD, VERSION, EncryptedCodec, SealedStore
 
-__all__ = ["KEYS", "Place", "close", "open_bare", "open_place", "opened"]
+__all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "settings_of"]
 
 KEYS: Final = "SERVER_SESSION_KEYS"
 """The environment variable with the keys of encrypted sessions."""
@@ -35,6 +34,12 @@ class Place(NamedTuple):
     table: str | None = None
     timeout: float = 10.0
     key_file: str | None = None
+
+
+def settings_of(url: str) -> Collection[str]:
+    """Return what the store of a URL can be told beside it. Raises `ConfigurationError` for a URL that names none."""
+    kind, _ = kind_of(url)
+    return _SETTINGS.get(kind, ())
 
 
 def open_bare(place: Place) -> SessionStore:
@@ -90,13 +95,6 @@ def _refuse_sealed(fields: Fields) -> None:
     # What is not encrypted there is JSON text.
     if fields.get(HEAD, b"").startswith(VERSION):
         raise ConfigurationError(f"these sessions are encrypted: give --key-file FILE, or their keys in {KEYS}")
-
-
-async def close(store: Any) -> None:
-    """Close the connections of a store that has any."""
-    closed = store.close() if hasattr(store, "close") else None
-    if isawaitable(closed):
-        await closed
 
 
 def _keys(file: str | None) -> list[str]:

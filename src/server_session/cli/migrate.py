@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from server_session.cli._commands import FINDINGS, Command, place_options
-from server_session.cli._opening import Place, close, open_bare
+from server_session.cli._opening import Place, open_bare, settings_of
 from server_session.cli._output import Answer, plain, progress, shown_url
 from server_session.migration import Migrated, migrate
+from server_session.stores._base import close_store
 
 __all__ = ["command"]
 
@@ -33,7 +34,11 @@ def command(
     They do so by a MovingStore: deploy that first (docs/moving-stores.md). It may be stopped and run again. --prefix
     and --table are those of whichever of the two has them.
     """
-    places = [Place(url, **_settings_of(url, prefix, table), timeout=timeout) for url in (source, target)]
+    places: list[Place] = []
+    for url in (source, target):
+        taken = settings_of(url)
+        own = (prefix if "prefix" in taken else None, table if "table" in taken else None)
+        places.append(Place(url, *own, timeout))
 
     async def whole() -> tuple[Migrated, Migrated]:
         old, new = map(open_bare, places)
@@ -49,7 +54,7 @@ def command(
             return found, moved
         finally:
             for store in (old, new):
-                await close(store)
+                await close_store(store)
 
     found, moved = asyncio.run(whole())
     counts = found if dry_run else moved
@@ -66,10 +71,3 @@ def command(
 
 def _movable(counts: Migrated) -> int:
     return counts.sessions + counts.owners + counts.marks
-
-
-def _settings_of(url: str, prefix: str | None, table: str | None) -> dict[str, str | None]:
-    """Return of these settings the one that a store of this URL has."""
-    scheme = url.partition(":")[0].partition("+")[0].lower()
-    has_prefix = scheme in ("redis", "rediss", "unix", "memcached")
-    return {"prefix": prefix} if has_prefix else {"table": table} if scheme != "file" else {}

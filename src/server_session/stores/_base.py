@@ -6,8 +6,8 @@ Every rule of sessions (renewal, log-out, single use, read-modify-write) follows
 
 import enum
 import os
-from collections.abc import Collection, Mapping
-from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
+from collections.abc import Awaitable, Collection, Mapping
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from server_session._base64url import base64url
 from server_session._colour import Colour
@@ -25,6 +25,7 @@ __all__ = [
     "Listing",
     "Outcome",
     "SessionStore",
+    "close_store",
 ]
 
 
@@ -172,3 +173,10 @@ class Listing(Protocol):
         any of those that came or went meanwhile.
         """
         ...
+
+
+async def close_store(store: Any) -> None:
+    """Close the connections of a store that has any; its `close` may be a coroutine, or done at once."""
+    closed = store.close() if hasattr(store, "close") else None
+    if isinstance(closed, Awaitable):
+        await closed

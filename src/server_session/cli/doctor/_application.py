@@ -16,11 +16,10 @@ import click
 
 from server_session._cookies import CookieHandler
 from server_session._sessions import Sessions, configured
-from server_session.cli._opening import close
 from server_session.cli.doctor import _store
 from server_session.cli.doctor._findings import Report, Severity
 from server_session.exceptions import NotConfiguredError, SessionError
-from server_session.stores._base import SessionStore
+from server_session.stores._base import SessionStore, close_store
 from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.memory import MemorySessionStore
 
@@ -64,7 +63,7 @@ async def examine_application(name: str) -> Report:
         _look_at(sessions, [*_within(given)], report)
     store = sessions.store if isinstance(sessions, Sessions) else sessions
     await _store.examine(store, report)
-    await close(store)
+    await close_store(store)
     return report
 
 
@@ -290,7 +289,7 @@ def _look_at_life(sessions: Sessions, report: Report) -> None:
             "moment by its own clock of the day",
             "keep its clock in step, or take a shorter max_age",
         )
-    if store.evicts and policy.max_sessions is not None:
+    if getattr(store, "evicts", False) and policy.max_sessions is not None:
         report.find(
             "no_owners",
             Severity.ERROR,

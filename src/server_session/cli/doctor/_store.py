@@ -7,12 +7,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from server_session._urls import kind_of
-from server_session.cli._opening import Place, close, open_bare
+from server_session.cli._opening import Place, open_bare
 from server_session.cli._output import shown_url
 from server_session.cli.doctor._findings import Report, Severity
 from server_session.cli.doctor.file import OTHERWISE
 from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
-from server_session.stores._base import APPLIED, Lifetime, SessionStore
+from server_session.stores._base import APPLIED, Lifetime, SessionStore, close_store
 
 __all__ = ["examine", "examine_place"]
 
@@ -48,7 +48,7 @@ async def examine_place(place: Place) -> Report:
     try:
         await examine(store, report)
     finally:
-        await close(store)
+        await close_store(store)
     return report
 
 
