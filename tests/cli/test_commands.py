@@ -68,6 +68,7 @@ def test_the_sessions_of_an_owner_are_listed_and_one_is_ended(run: Run, shop: Sh
     ran = run("sessions", "ada", "--store", shop.url, "--json")
     assert ran.code == 0
     one, other = ran.data["sessions"]
+    assert list(one) == ["id", "created", "last_seen", "user_agent", "address"]
     assert one["user_agent"] == "Mozilla/5.0"
     ended = run("end", "ada", "--only", one["id"], "--store", shop.url, "--json")
     assert (ended.code, ended.data["ended"]) == (0, 1)

@@ -28,8 +28,13 @@ async def command(sessions: Sessions, owner: str, with_values: bool) -> Answer:
     """
     found: list[dict[str, Any]] = []
     for one in await sessions.sessions_of(owner):
-        told = {**one._asdict(), "created": one.created.isoformat(), "last_seen": one.last_seen.isoformat()}
-        del told["is_current"]
+        told: dict[str, Any] = {
+            "id": one.id,
+            "created": one.created.isoformat(),
+            "last_seen": one.last_seen.isoformat(),
+            "user_agent": one.user_agent,
+            "address": one.address,
+        }
         if with_values:
             told["values"] = await _values_of(sessions, one)
         found.append(told)
