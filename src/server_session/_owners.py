@@ -3,20 +3,18 @@
 It rests on the store's contract alone, so every store has it, and one key a call keeps it fit for a cluster.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from server_session import _record as record
-from server_session._base64url import base64url
 from server_session._codec import decode_fields, encode_value
 from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session._tokens import short_digest
 from server_session.exceptions import ConfigurationError, RecordError, TooManySessionsError
-from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome
 
 _MOST_LISTED: Final = 1000
 """How many sessions an owner's list keeps where no bound is set: so many a log-in at the most has to write again."""
@@ -246,5 +244,4 @@ def _number_in(index: Fields, name: str) -> float:
 
 
 def _key_of(owner: str) -> str:
-    digest = hashlib.sha256(b"server-session owner\0" + owner.encode("utf-8", "surrogatepass")).digest()
-    return base64url(digest[: SessionStore.key_bytes]).decode("ascii")
+    return record.key_of(b"server-session owner\0", owner)

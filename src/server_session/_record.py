@@ -4,6 +4,7 @@ They share the mapping with the user's fields, under a prefix that the codec ref
 """
 
 import base64
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ import msgspec
 from server_session._base64url import base64url
 from server_session._codec import RESERVED, decode_value, encode_value
 from server_session.exceptions import RecordError
-from server_session.stores._base import Lifetime
+from server_session.stores._base import Lifetime, SessionStore
 
 T = TypeVar("T")
 
@@ -87,6 +88,12 @@ class Life(NamedTuple):
 
 
 AS_CONFIGURED: Final = Life()
+
+
+def key_of(label: bytes, name: str) -> str:
+    """Return the key of a record that is found by a name; the label tells records of its kind from others."""
+    digest = hashlib.sha256(label + name.encode("utf-8", "surrogatepass")).digest()
+    return base64url(digest[: SessionStore.key_bytes]).decode("ascii")
 
 
 def mark_of(now: float) -> dict[str, bytes]:

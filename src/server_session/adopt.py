@@ -177,8 +177,9 @@ class RedisReader(_Decoding):
 
     def __init__(self, client: "Client | str", prefix: str, cookie: Cookie, max_age: Duration) -> None:
         super().__init__(cookie, max_age)
-        self._store: Any = _module("server_session.stores.redis", "a reader of Redis").RedisSessionStore(client)
-        self._prefix = prefix
+        self._store: Any = _module("server_session.stores.redis", "a reader of Redis").RedisSessionStore(
+            client, prefix=prefix
+        )
 
     def key(self, value: str) -> str | None:
         """Return the id, if the cookie looks like one."""
@@ -198,9 +199,8 @@ class RedisReader(_Decoding):
         await self._call(b"DEL", key)
 
     async def _call(self, command: bytes, key: str) -> Any:
-        name = (self._prefix + key).encode()
         # In either colour, with its limits and errors.
-        self._store._begin(key)  # noqa: SLF001
+        name = self._store._begin(key)  # noqa: SLF001
         call = self._store._send(name, command, name)  # noqa: SLF001
         return await (call if is_driven() else run_awaiting(self._store.colour, call))
 

@@ -211,7 +211,7 @@ def test_a_signature_that_is_too_old_is_as_if_absent(signed: Old, monkeypatch: p
 @pytest.mark.parametrize("reader", [FlaskSessionRedis, StarsessionsRedis, NextServerSessionRedis])
 def test_what_cannot_be_read_is_as_if_absent(redis_server: Any, reader: Any, raw: bytes) -> None:
     made = reader(redis_server.url)
-    redis.Redis.from_url(redis_server.url).set(f"{made._prefix}{'u' * 32}", raw)
+    redis.Redis.from_url(redis_server.url).set(made._store._begin("u" * 32), raw)
     site = site_of(made)
     reply = site.send(cookie=f"{made.cookie.name}={'u' * 32}")
     assert (reply.status, reply.said, reply.all("set-cookie")) == (200, {}, [])

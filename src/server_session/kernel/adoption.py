@@ -33,7 +33,6 @@ __all__ = ["Offer", "find_offer", "take"]
 
 _LOG: Final = logging.getLogger("server_session")
 _LABEL: Final = b"server-session adoption\0"
-_NAME_BYTES: Final = 18
 _VERIFIER_BYTES: Final = 30
 
 
@@ -129,7 +128,7 @@ def _is_spent(policy: Policy, claim: Fields) -> bool:
 
 
 def _name(key: str) -> str:
-    return base64url(hashlib.sha256(_LABEL + key.encode()).digest()[:_NAME_BYTES]).decode("ascii")
+    return record.key_of(_LABEL, key)
 
 
 def _credential(key: str, claim: Fields) -> Credential:
