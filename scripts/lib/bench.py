@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from environments import ROOT, SetUpError, prepare, prepare_packages
+from environments import ROOT, SetUpError, pinned, prepare, prepare_packages
 
 sys.path.insert(0, str(ROOT))
 
@@ -13,7 +13,7 @@ from tests.parts import PARTS
 NAME = ".venv-bench"
 SERVERS = ("redis-server", "postgresql")
 # next-server-session needs uuid, and does not say so.
-PACKAGES = ("express@5.3.0", "express-session@1.19.0", "next-server-session@1.2.5", "uuid@8.3.2")
+PACKAGES = ("express@5.3.0", "express-session@1.19.0", *pinned("next-server-session", "uuid"))
 
 
 def main() -> None:

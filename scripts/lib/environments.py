@@ -4,13 +4,23 @@ What is installed already is left alone: a stamp in the environment tells what i
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "SetUpError", "prepare", "prepare_js", "prepare_next", "prepare_packages", "prepare_puppeteer"]
+__all__ = [
+    "ROOT",
+    "SetUpError",
+    "pinned",
+    "prepare",
+    "prepare_js",
+    "prepare_next",
+    "prepare_packages",
+    "prepare_puppeteer",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 # Groups of pyproject.toml, each of which holds those before it.
@@ -18,9 +28,8 @@ GROUPS = ("demo", "test", "dev")
 # Versions for some groups alone stand in constraints-GROUP.txt.
 # What drives the browsers of tests/browser/csrf. Firefox as Debian has it is driven by no Python package.
 PUPPETEER = "puppeteer-core@25.16.0"
-# What the application of tests/nextjs is made of; next-server-session needs uuid, and does not say so.
-NEXT = ("next@16.4.6", "react@19.3.1", "react-dom@19.3.1", "redis@6.3.1")
-NEXT_BEFORE = ("next-server-session@1.2.5", "ioredis@4.19.4", "uuid@8.3.2")
+# What the application of tests/nextjs is made of, beside what js/package.json names.
+NEXT = ("next@16.4.6", "react@19.3.1", "react-dom@19.3.1")
 
 
 class SetUpError(Exception):
@@ -73,8 +82,16 @@ def prepare_next() -> Path:
     """Install Next.js, and what its application in the tests needs; return the folder."""
     folder = ROOT / ".venv-next"
     folder.mkdir(exist_ok=True)
-    _install_packages(".venv", folder, _stamp(folder, "packages"), " ".join(NEXT + NEXT_BEFORE), *NEXT, *NEXT_BEFORE)
+    # next-server-session needs uuid, and does not say so.
+    packages = (*NEXT, *pinned("redis", "next-server-session", "ioredis", "uuid"))
+    _install_packages(".venv", folder, _stamp(folder, "packages"), " ".join(packages), *packages)
     return folder
+
+
+def pinned(*names: str) -> tuple[str, ...]:
+    """Return packages of npm in the versions that js/package.json names."""
+    versions = json.loads((ROOT / "js/package.json").read_text(encoding="utf-8"))["devDependencies"]
+    return tuple(f"{name}@{versions[name]}" for name in names)
 
 
 def _install_packages(name: str, folder: Path, stamp: Path, wanted: str, *packages: str) -> None:
