@@ -52,15 +52,9 @@ def place_the_rest(app: Any, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("(the rest)", "\n".join(rest))
 
 
-def link_to_overview(_app: Any, _page: str, source: list[str]) -> None:
-    """Let links to the README, which is outside of `docs/`, lead to the page that includes it."""
-    source[0] = re.sub(r"\]\(((?:\.\./)*)\.\./README\.md", r"](\1overview.md", source[0])
-
-
 def setup(app: Any) -> None:
     """Tell Sphinx what it does not know."""
     connect: Callable[..., Any] = app.connect
     connect("autodoc-process-docstring", read_docstring)
     connect("source-read", place_the_rest)
-    connect("source-read", link_to_overview)
     app.add_lexer("mermaid", TextLexer)

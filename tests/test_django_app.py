@@ -2,8 +2,10 @@
 
 import importlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from server_session._tokens import short_digest
 from server_session.stores._over import StoreOver
 from server_session.testing import YieldingStore
 from tests.django_site.project import set_up
+from tests.documents import DOCS, run
 
 PASSWORD = "correct horse"
 PAGE = "/admin/server_session/session/"
@@ -238,6 +241,31 @@ def test_a_log_in_beyond_the_sessions_that_are_allowed_logs_nobody_in(script: An
         client, user = refused_log_in(script, TooManySessionsError)
         assert (user, who(client), who(first)) == ("AnonymousUser", "AnonymousUser", "joan")
         assert client.get("/data").json() == {"color": "green", "cart": [1]}
+
+
+def test_a_form_for_log_in_says_that_it_is_refused_where_djangos_own_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.contrib import admin
+    from django.urls import path
+
+    with serving(MemorySessionStore(), max_sessions=1, at_max_sessions="refuse"):
+        first = logged_in()
+        client = Client(raise_request_exception=False)
+        credentials = {"username": "joan", "password": PASSWORD}
+        assert client.post("/log-in", credentials).status_code == 500
+        view = run(DOCS / "recipes.md", "django refuses")["BoundedLoginView"]
+        bounded = ModuleType("urls_of_a_bounded_log_in")
+        bounded.urlpatterns = [  # type: ignore[attr-defined]
+            path("bounded", view.as_view(template_name="admin/login.html", next_page="/")),
+            path("admin/", admin.site.urls),
+        ]
+        monkeypatch.setitem(sys.modules, bounded.__name__, bounded)
+        with override_settings(ROOT_URLCONF=bounded.__name__):
+            assert "Log out on one of them" in client.post("/bounded", credentials).content.decode()
+        assert (who(client), who(first)) == ("AnonymousUser", "joan")
+        sync.destroy_sessions_of(owner())
+        with override_settings(ROOT_URLCONF=bounded.__name__):
+            assert client.post("/bounded", credentials).status_code == 302
+        assert who(client) == "joan"
 
 
 def test_a_log_in_whose_owner_cannot_be_written_logs_nobody_in(script: Any) -> None:

@@ -60,7 +60,7 @@ def test_several_workers_serve_the_sessions_of_one_store(tmp_path: Path, monkeyp
 def test_who_is_remembered_is_so_for_sixty_idle_days_and_ninety_in_all(remember: bool) -> None:
     app = app_of("remember-me", "remember me")
     clock = Clock()
-    configure(session_store=MemorySessionStore(clock=clock), clock=clock, absolute_max_age=90 * 86400)
+    configure(session_store=MemorySessionStore(clock=clock), clock=clock)
     client = client_of(app)
     cookie = client.post(f"/log-in?remember={remember}").headers["set-cookie"]
     assert (f"Max-Age={90 * 86400}" in attributes_in(cookie)) == remember
@@ -152,6 +152,22 @@ def test_a_credential_in_a_header_is_a_session_that_no_cookie_opens() -> None:
     bearer = {"Authorization": f"Bearer {renewed}"}
     assert client.post("/log-out", headers=bearer).headers["session"] == ""
     assert client.get("/me", headers=bearer).json() is None
+
+
+def test_a_page_on_another_origin_logs_in_if_it_is_trusted_and_a_sibling_does_not() -> None:
+    page, sibling = (
+        {"Origin": f"https://{name}.shop.example", "Sec-Fetch-Site": "same-site"} for name in ("app", "blog")
+    )
+    client = TestClient(app_of("htmx", "another origin"), base_url="https://api.shop.example")
+    asked = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-CSRF-Token"}
+    assert client.options("/api/log-in", headers=asked).headers["access-control-allow-credentials"] == "true"
+    assert client.post("/api/log-in?user=ada", headers=sibling).status_code == 403
+    assert client.post("/api/log-in?user=ada", headers=page).status_code == 200
+    assert client.get("/api/me", headers=page).json() == "ada"
+    token = client.get("/api/token", headers=page).json()["token"]
+    bare = client.post("/api/log-in?user=eve")
+    assert (bare.status_code, bare.headers["CSRF-Rejection"]) == (403, "csrf_token_missing")
+    assert client.post("/api/log-in?user=eve", headers={"X-CSRF-Token": token}).status_code == 200
 
 
 def test_a_page_with_the_script_has_a_token_for_what_it_sends() -> None:

@@ -73,16 +73,13 @@ def test_the_flask_example_counts_and_refuses_what_is_forged():
 
 
 def test_the_django_settings_serve_sessions_and_log_in(tmp_path):
-    (tmp_path / "site_settings.py").write_text(
-        code_of(README, "django")
-        + f"""
-SECRET_KEY = "a test's own"
+    subprocess.run([sys.executable, "-m", "django", "startproject", "shop", tmp_path], timeout=PATIENCE, check=True)
+    with (tmp_path / "shop" / "settings.py").open("a") as settings:
+        settings.write(f"""
+{code_of(README, "django")}
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "site_urls"
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
-DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {str(tmp_path / "db")!r}}}}}
-"""
-    )
+""")
     (tmp_path / "site_urls.py").write_text(
         """
 from django.http import JsonResponse
@@ -112,7 +109,7 @@ assert client.get("/").json() == {"count": 3, "user": "ada"}
 client.logout()
 assert client.get("/").json() == {"count": 1, "user": ""}
 """
-    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "site_settings", "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "shop.settings", "PYTHONPATH": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
