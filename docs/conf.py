@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pygments.lexers.special import TextLexer
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 ROOT = Path(__file__).parents[1]
@@ -57,4 +56,3 @@ def setup(app: Any) -> None:
     connect: Callable[..., Any] = app.connect
     connect("autodoc-process-docstring", read_docstring)
     connect("source-read", place_the_rest)
-    app.add_lexer("mermaid", TextLexer)
