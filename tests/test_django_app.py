@@ -254,7 +254,7 @@ def test_a_form_for_log_in_says_that_it_is_refused_where_djangos_own_is_a_500(mo
         assert client.post("/log-in", credentials).status_code == 500
         view = run(DOCS / "recipes.md", "django refuses")["BoundedLoginView"]
         bounded = ModuleType("urls_of_a_bounded_log_in")
-        bounded.urlpatterns = [  # type: ignore[attr-defined]
+        bounded.urlpatterns = [
             path("bounded", view.as_view(template_name="admin/login.html", next_page="/")),
             path("admin/", admin.site.urls),
         ]

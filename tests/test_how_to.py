@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from server_session import MemorySessionStore, _sessions, configure
-from tests.documents import DOCS, code_of, hidden_in, run, write_files
+from tests.documents import DOCS, application_of, code_of, hidden_in, run, write_files
 from tests.visitors import Clock
 
 HOW_TO = DOCS / "how-to"
@@ -43,6 +43,24 @@ def test_behind_a_proxy_the_cookie_is_secure_and_the_own_origin_passes() -> None
     assert "Secure" in attributes_in(cookie)
     for foreign in ("http://shop.example", "https://evil.example", "http://10.0.0.7:8000"):
         assert client.post("/log-in", headers={"Origin": foreign}).status_code == 403
+
+
+@pytest.mark.parametrize("scheme, remembered", [("http", None), ("https", "ada")])
+def test_a_test_client_keeps_the_cookie_of_an_https_origin_only_on_https(scheme: str, remembered: str | None) -> None:
+    app = app_of("htmx", "another origin")
+    client = client_of(app, f"{scheme}://api.shop.example")
+    client.post("/api/log-in?user=ada")
+    assert client.get("/api/me").json() == remembered
+
+
+def test_litestars_client_is_a_page_of_the_applications_own_by_a_header_of_its_own() -> None:
+    from litestar.testing import TestClient
+
+    with TestClient(application_of("litestar")) as client:
+        assert "nobody: 0" in client.get("/").text
+        assert client.post("/add").status_code == 403
+        client.headers["Sec-Fetch-Site"] = "same-origin"
+        assert "nobody: 1" in client.post("/add").text
 
 
 def test_several_workers_serve_the_sessions_of_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
