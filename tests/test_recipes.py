@@ -38,6 +38,13 @@ def client_of(app: FastAPI) -> TestClient:
     return TestClient(app, base_url="https://shop.example", follow_redirects=False)
 
 
+def test_a_page_for_those_who_are_logged_in_is_for_nobody_else() -> None:
+    client = client_of(run("logged in")["app"])
+    assert client.get("/orders").status_code == 401
+    client.post("/log-in", headers={"Sec-Fetch-Site": "same-origin"})
+    assert client.get("/orders").json() == "orders of ada"
+
+
 def test_a_page_that_asks_by_itself_keeps_no_session_alive() -> None:
     app: FastAPI = run("polling")["app"]
 
