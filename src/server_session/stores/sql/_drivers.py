@@ -123,8 +123,8 @@ def limits_of(spoken: type[DefaultDialect], url: URL, seconds: float, has_pooler
     return limits
 
 
-def connect_clearly(names: Collection[str]) -> Callable[..., Any]:
-    """Return how to connect so that a value which the driver only then looks at is a fault of the URL."""
+def connect_clearly(engine: Engine, names: Collection[str]) -> None:
+    """Let a value of the URL at which the driver only looks when it connects be a fault of the URL then."""
 
     def connect(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
         try:
@@ -137,7 +137,7 @@ def connect_clearly(names: Collection[str]) -> Callable[..., Any]:
                 f"the driver cannot connect with what the URL asks for ({', '.join(names)}): {error}"
             ) from error
 
-    return connect
+    event.listen(engine, "do_connect", connect)
 
 
 def keep_to_the_end(engine: Engine) -> None:

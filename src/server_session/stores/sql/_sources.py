@@ -4,10 +4,10 @@ import asyncio
 import importlib
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from queue import Empty
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 Source: TypeAlias = "Given | Blocking | Awaiting"
 
+# Of processes that forked. They are kept, for a connection that is dropped may speak over what its process still uses.
+_of_parents: list[Source] = []
+
 # Of an engine made from a URL: those of a process, or of a loop. Other calls wait for one of them.
 _CONNECTIONS: Final = 10
 # SQLite lets one write at a time, and whoever waits looks again now and then: few get through more than many.
@@ -46,64 +49,46 @@ class Given:
     is_given = True
 
     def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.dialect = engine.dialect.name
-        self._engine = ClientOfProcess(lambda: engine, lambda parents: parents.dispose(close=False))
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
-        with self._engine.get().connect() as connection:
+        with self.engine.connect() as connection:
             return step(connection)
 
     async def close(self) -> None:
         """Leave the connections to the engine's owner."""
 
 
-class Own(NamedTuple):
-    """A blocking engine of the store's own, and its connections.
+class Blocking:
+    """Connections of an engine of the store's own that blocks, whose every wait ends with the call that waits.
 
     They are kept from call to call: to take one from SQLAlchemy's pool and to give it back costs as much as a read.
     """
 
-    engine: Engine
-    # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait for a place.
-    free: SimpleQueue[None]
-    kept: list[Connection]
-
-    def give_back(self) -> None:
-        """Give those that nobody uses back to the pool."""
-        # Other threads take one too.
-        with suppress(IndexError):
-            while True:
-                self.kept.pop().close()
-
-
-# Of processes that forked. They are kept, for a connection that is dropped may speak over what its process still uses.
-_of_parents: list[Own] = []
-
-
-class Blocking:
-    """Connections of an engine of the store's own that blocks, whose every wait ends with the call that waits."""
-
     colour = Colour.BLOCKS
     is_given = False
 
-    def __init__(self, dialect: str, make: Callable[[], Engine], places: int) -> None:
-        self.dialect = dialect
-        self._own = ClientOfProcess(lambda: Own(make(), free_places(places), []), _of_parents.append)
+    def __init__(self, engine: Engine, places: int) -> None:
+        self.engine = engine
+        self.dialect = engine.dialect.name
+        # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
+        self.free = free_places(places)
+        self._kept: list[Connection] = []
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
-        own = self._own.get()
         try:
-            own.free.get(timeout=left())
+            self.free.get(timeout=left())
         except Empty:
             raise TimeoutError from None
         try:
             # In one step, for other threads take one too.
             try:
-                connection = own.kept.pop()
+                connection = self._kept.pop()
             except IndexError:
-                connection = own.engine.connect()
+                connection = self.engine.connect()
             try:
                 answer = step(connection)
                 # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
@@ -111,18 +96,22 @@ class Blocking:
             except BaseException:
                 # What has ended one connection has mostly ended all, and the pool makes those anew.
                 connection.close()
-                own.give_back()
+                self._give_back()
                 raise
-            own.kept.append(connection)
+            self._kept.append(connection)
             return answer
         finally:
-            own.free.put(None)
+            self.free.put(None)
 
     async def close(self) -> None:
         """Close the connections that nobody uses."""
-        own = self._own.get()
-        own.give_back()
-        own.engine.dispose()
+        self._give_back()
+        self.engine.dispose()
+
+    def _give_back(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._kept.pop().close()
 
 
 class Awaiting:
@@ -176,15 +165,17 @@ _UNREADABLE: Final = (
 )
 
 
-def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Source:
+def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> ClientOfProcess[Source]:
     """Return the source for what a store was given."""
     if isinstance(engine, Engine | AsyncEngine):
         _refuse_memory(type(engine.pool))
         given = engine.execution_options(isolation_level="AUTOCOMMIT")
         if isinstance(given, Engine):
-            return Given(given)
-        own = ClientOfProcess(lambda: given, lambda parents: parents.sync_engine.dispose(close=False))
-        return Awaiting(given.dialect.name, own.get, is_given=True)
+            return ClientOfProcess(lambda: Given(given), lambda _: given.dispose(close=False))
+        return ClientOfProcess(
+            lambda: Awaiting(given.dialect.name, lambda: given, is_given=True),
+            lambda _: given.sync_engine.dispose(close=False),
+        )
     if isinstance(engine, str):
         parameters_of(engine)
     try:
@@ -200,7 +191,7 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Sourc
         ) from error
 
 
-def _source_of_url(url: URL, timeout: float) -> Source:
+def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
     spoken = cast("type[DefaultDialect]", url.get_dialect())
     family_of(spoken.name)
     if "@" in (url.host or "") or (url.port or 0) >= 1 << 16:
@@ -227,24 +218,23 @@ def _source_of_url(url: URL, timeout: float) -> Source:
         "pool_timeout": timeout,
         "connect_args": limits,
     }
-    clearly = connect_clearly(url.query)
 
     def make() -> Engine:
         made = create_engine(**settings)
         keep_to_the_end(made)
-        event.listen(made, "do_connect", clearly)
+        connect_clearly(made, url.query)
         return made
 
     def make_awaiting() -> AsyncEngine:
         made = create_async_engine(**settings)
-        event.listen(made.sync_engine, "do_connect", clearly)
+        connect_clearly(made.sync_engine, url.query)
         return made
 
     if not spoken.is_async:
-        return Blocking(spoken.name, make, places)
+        return ClientOfProcess(lambda: Blocking(make(), places), _of_parents.append)
     # SQLAlchemy itself misses it at the first call alone.
     importlib.import_module("greenlet")
-    return Awaiting(spoken.name, make_awaiting)
+    return ClientOfProcess(lambda: Awaiting(spoken.name, make_awaiting), _of_parents.append)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

@@ -61,7 +61,7 @@ class Row(NamedTuple):
 class Statements:
     """The statements of a store: made once, and compiled once by SQLAlchemy.
 
-    With a `lock_limit` PostgreSQL is told, by those that may wait for a row, how many seconds: no pooler takes it.
+    Those that may wait for a row tell PostgreSQL for how many seconds, the `lock_limit`: poolers pass no settings on.
     """
 
     def __init__(self, table: Table, family: str, clock: Callable[[], float] | None, lock_limit: float | None) -> None:
@@ -72,13 +72,13 @@ class Statements:
         )
         column = table.c
         is_key = column.id == bindparam("key")
-        # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
         limits = []
         if lock_limit is not None and family == "postgresql":
             # A condition that is always true, and holds for the present transaction.
             limits = [text(f"set_config('lock_timeout', '{math.ceil(lock_limit * 1000)}', true) IS NOT NULL")]
         is_mine = and_(is_key, *limits)
         has_expired, is_live = column.expires <= now, column.expires > now
+        # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
         as_seen = (is_mine, column.stamp == bindparam("seen"), is_live)
         self.begin, self.commit = _BEGIN[family], text("COMMIT")
         self.read = select(

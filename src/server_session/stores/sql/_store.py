@@ -106,9 +106,10 @@ class SQLSessionStore(PackedStore):
         self._makes_table = create_table
         self._table = session_table(MetaData(), table)
         self._source = source_of(engine, self._timeout)
-        self.colour = self._source.colour
-        lock_limit = None if self._source.is_given else self._timeout
-        self._statements = Statements(self._table, family_of(self._source.dialect), clock, lock_limit)
+        source = self._source.get()
+        self.colour, self._is_given = source.colour, source.is_given
+        lock_limit = None if source.is_given else self._timeout
+        self._statements = Statements(self._table, family_of(source.dialect), clock, lock_limit)
         # Its start is left to chance, so that hosts do not sweep at once.
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
@@ -198,7 +199,7 @@ class SQLSessionStore(PackedStore):
 
     async def close(self) -> None:
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
-        await self._source.close()
+        await self._source.get().close()
 
     def _put(
         self, connection: Connection, key: str, row: Row | None, changed: Record | Outcome | None, fresh: int
@@ -228,7 +229,7 @@ class SQLSessionStore(PackedStore):
         may_make_table, may_lose, locks = self._makes_table, True, False
         for attempt in itertools.count():
             try:
-                answer = await self._source.run(partial(self._step, work=work, locks=locks))
+                answer = await self._source.get().run(partial(self._step, work=work, locks=locks))
             except (SQLAlchemyError, OSError) as error:
                 if may_make_table and lacks_table(error):
                     may_make_table = False
@@ -256,7 +257,7 @@ class SQLSessionStore(PackedStore):
         say = self._statements
         if not locks:
             answer = work(connection, say.read)
-            if self._source.is_given:
+            if self._is_given:
                 # A listener of the application's may have begun a transaction, autocommit notwithstanding. Elsewhere
                 # nothing is open, and MySQL's drivers would ask the server all the same.
                 connection.commit()
