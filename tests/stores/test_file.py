@@ -19,7 +19,7 @@ from server_session._colour import Colour, drive
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores import _files
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
-from server_session.stores.file import FileSessionStore, FileStats
+from server_session.stores.file import FileSessionStore
 from server_session.testing import StoreContract
 from tests.patience import PATIENCE
 from tests.stores.listings import Listings
@@ -479,18 +479,6 @@ def test_a_sweep_that_is_refused_fails_no_call(store, directory, clock, monkeypa
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert look(store, key) == {"a": b"1"}
-
-
-def test_stats_count_what_lives(store, directory, clock):
-    assert store.stats() == FileStats(0, 0)
-    put(store, {"a": b"x" * 1000})
-    put(store, {"a": b"x" * 500})
-    put(store, lifetime=Lifetime(10.0))
-    size = sum(path.stat().st_size for path in session_files(directory))
-    assert store.stats() == FileStats(3, size)
-    clock.now += 10
-    assert store.stats().sessions == 2
-    assert 1500 < store.stats().bytes < size
 
 
 # ------------------------------------------------------------------------------------------------- failures

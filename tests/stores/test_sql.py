@@ -488,11 +488,11 @@ def write_from_four_processes(url: str) -> None:
 
 def test_a_forked_process_makes_connections_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(store: SQLSessionStore) -> None:
-        parents = store._source._own.get()
-        assert store._source._own.get() is parents
+        parents = store._source.get()
+        assert store._source.get() is parents
         monkeypatch.setattr(os, "getpid", lambda: 0)
-        assert store._source._own.get() is not parents
-        parents.dispose()
+        assert store._source.get() is not parents
+        parents.engine.dispose()
 
     run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db"), body)
 
@@ -520,7 +520,8 @@ def test_forked_processes_take_no_answer_of_each_other(
         drive(found())
         in_all_processes(lambda: drive(look()), lambda: drive(look()))
         drive(store.close())
-        store._source._own.get().dispose()
+        if isinstance(engine, Engine):
+            engine.dispose()
         return
     with asyncio.Runner() as runner:
         runner.run(found())
@@ -536,7 +537,7 @@ def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Se
 
     for _ in range(2):
         assert asyncio.run(ask()) is MISSING
-        assert store._source._loops._kept == {}
+        assert store._source.get()._loops._kept == {}
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
@@ -792,7 +793,7 @@ def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(b
     async def body(store: SQLSessionStore) -> None:
         key = store.id()
         await store.set(key, {"a": b"1"}, LIFE)
-        event.listen(store._source._own.get(), "before_cursor_execute", look)
+        event.listen(store._source.get().engine, "before_cursor_execute", look)
 
         def change(record: Any, now: float) -> Any:
             time.sleep(pause)
@@ -806,7 +807,7 @@ def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(b
 
 def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path: Path) -> None:
     store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=LIMIT)
-    places = store._source._places.get().free
+    places = store._source.get().free
     while not places.empty():
         places.get()
     with pytest.raises(StoreDownError, match="no connection of the pool came free"):
@@ -1194,9 +1195,9 @@ def test_parameters_of_a_url_reach_the_driver(tmp_path: Path, postgresql_server:
     run(SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True), found)
     run(SQLSessionStore(f"sqlite:///file:{tmp_path}/sessions.db?uri=true&mode=ro"), refused)
     store = SQLSessionStore(postgresql_server.url_for("postgresql+psycopg") + "?application_name=shop")
-    with store._source._own.get().connect() as connection:
+    with store._source.get().engine.connect() as connection:
         assert connection.execute(text("SHOW application_name")).scalar() == "shop"
-    store._source._own.get().dispose()
+    drive(store.close())
 
 
 @pytest.mark.parametrize("settings", [{"timeout": 0}, {"timeout": float("nan")}, {"max_age": 0}, {"max_age": -1}])

@@ -17,7 +17,7 @@ from contextlib import nullcontext, suppress
 from datetime import timedelta
 from itertools import islice
 from re import compile as pattern
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote
 
 from server_session._base64url import base64url
@@ -30,7 +30,7 @@ from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Re
 from server_session.stores._parameters import refuse_parameters
 from server_session.stores._waits import begin_call, left
 
-__all__ = ["FileSessionStore", "FileStats"]
+__all__ = ["FileSessionStore"]
 
 _KEY: Final = pattern(r"[A-Za-z0-9_-]{24}")
 _FROM_URL: Final = str.maketrans("-_", "+/")
@@ -39,15 +39,6 @@ _FROM_URL: Final = str.maketrans("-_", "+/")
 # at most, what has expired and is not yet removed stays a small part of the whole.
 _SWEPT: Final = 4
 _CALLS_A_SWEEP: Final = 16
-
-
-class FileStats(NamedTuple):
-    """What a directory holds at the moment."""
-
-    sessions: int
-    """Live records."""
-    bytes: int
-    """The length of their files, in bytes."""
 
 
 class FileSessionStore(PackedStore):
@@ -171,22 +162,6 @@ class FileSessionStore(PackedStore):
             except OSError as error:
                 raise self._failure(error) from error
 
-    def stats(self) -> FileStats:
-        """Count what the directory holds. It looks at every file, so its time grows with the number of sessions.
-
-        Raises:
-            StoreError: A folder or a file cannot be read.
-        """
-        sizes = []
-        try:
-            for file in [file for folder in self._files.folders() for file in self._files.inside(folder)]:
-                found = self._files.read(file, self._timeout) if file.endswith(".session") else None
-                if found is not None and not self._is_over(file, found):
-                    sizes.append(found.size)
-        except OSError as error:
-            raise self._failure(error) from error
-        return FileStats(len(sizes), sum(sizes))
-
     async def delete_expired(self, limit: int = 1000) -> int:
         """Remove what has expired, at most so many, and return how many there were; it may look at every file."""
         try:
@@ -202,11 +177,10 @@ class FileSessionStore(PackedStore):
         found: list[Kept] = []
         unreadable: list[str] = []
         try:
-            for folder in sorted(self._files.folders()):
-                if os.path.basename(folder) < after[: len("00")]:  # noqa: PTH119 - paths are text here
-                    continue
+            begin = f"{self._files.directory}/{after[: len('00')]}"
+            for folder in sorted(folder for folder in self._files.folders() if folder >= begin):
                 for file in sorted(self._files.inside(folder)):
-                    name, _, ending = os.path.basename(file).partition(".")  # noqa: PTH119
+                    name, _, ending = os.path.basename(file).partition(".")  # noqa: PTH119 - paths are text here
                     if ending != "session" or name <= after:
                         continue
                     if len(found) + len(unreadable) >= most:

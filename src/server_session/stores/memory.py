@@ -123,16 +123,13 @@ class MemorySessionStore(PackedStore):
         """Return some of the records that live; see `Listing.list_records`."""
         found: list[Kept] = []
         with self._lock:
-            now = self._clock()
-            for prefix in sorted(prefix for prefix in self._shards if prefix >= after[:_PREFIX]):
-                shard = self._shards[prefix]
-                found += [
-                    record.kept(key, now)
-                    for key in sorted(shard)
-                    if key > after and (record := self._unpacked(shard[key])).expires > now
-                ]
-                if len(found) >= most:
-                    return Batch(found, [], found[-1].key)
+            prefixes = sorted(prefix for prefix in self._shards if prefix >= after[:_PREFIX])
+        for prefix in prefixes:
+            with self._lock:
+                keys = sorted(key for key in self._shards.get(prefix, ()) if key > after)
+            found += [kept for key in keys if isinstance(kept := await self.read_record(key), Kept)]
+            if len(found) >= most:
+                return Batch(found, [], found[-1].key)
         return Batch(found, [], None)
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:  # noqa: ARG002
@@ -162,12 +159,6 @@ class MemorySessionStore(PackedStore):
             else:
                 self._write(key, packed, changed, now)
             return decision
-
-    def _unpacked(self, packed: bytes) -> Record:
-        # As `swap` has it, which saves the call.
-        expires, idle, deadline, number, values = _unpack(packed)
-        names = self._names[number] if type(number) is int else number
-        return Record(idle, deadline, expires, dict(zip(names, values, strict=True)))
 
     def _write(self, key: str, former: bytes | None, record: Record, now: float) -> None:
         names = (*record.fields,)

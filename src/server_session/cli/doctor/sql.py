@@ -38,7 +38,7 @@ async def look(store: Any, report: Report) -> None:
             _look_at_sqlite(connection, report)
         return True
 
-    await store._run(work, in_transaction=False)
+    await store._run(work)
 
 
 def _look_at_table(connection: Connection, table: Any, report: Report) -> None:

@@ -96,12 +96,12 @@ def is_down(error: SQLAlchemyError | OSError) -> bool:
     return isinstance(error, PoolTimeoutError | OSError)
 
 
-def is_passing(error: DBAPIError) -> bool:
+def is_passing(error: SQLAlchemyError | OSError) -> bool:
     """Whether nothing was written, and the same may be tried again."""
     return _told(error)[0] in _PASSING
 
 
-def lacks_table(error: DBAPIError) -> bool:
+def lacks_table(error: SQLAlchemyError | OSError) -> bool:
     """Whether the table is not there."""
     code, said = _told(error)
     return re.fullmatch(_NO_TABLE, code or said) is not None

@@ -3,10 +3,11 @@
 import asyncio
 import importlib
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
+from contextlib import suppress
+from queue import Empty
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
@@ -18,15 +19,17 @@ from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, free_places
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import left
-from server_session.stores.sql._limits import LIMITS, LIMITS_THROUGH_POOLER, keep_to_the_end, lock_limit
-from server_session.stores.sql._parameters import check_parameters, connect_clearly, unreadable
+from server_session.stores.sql._drivers import connect_clearly, keep_to_the_end, limits_of
 from server_session.stores.sql._table import family_of
 
 __all__ = ["source_of"]
 
 T = TypeVar("T")
 
-Conditions: TypeAlias = tuple[ColumnElement[bool], ...]
+Source: TypeAlias = "Given | Blocking | Awaiting"
+
+# Of processes that forked. They are kept, for a connection that is dropped may speak over what its process still uses.
+_of_parents: list[Source] = []
 
 # Of an engine made from a URL: those of a process, or of a loop. Other calls wait for one of them.
 _CONNECTIONS: Final = 10
@@ -39,48 +42,53 @@ _ELSEWHERE: Final = (
 )
 
 
-class Blocking:
-    """Connections of an engine that blocks."""
+class Given:
+    """Connections of an engine that was given, and that blocks."""
 
     colour = Colour.BLOCKS
+    is_given = True
 
-    def __init__(self, make: Callable[[], Engine], is_given: bool = False, limits: Conditions = ()) -> None:
-        self._own = ClientOfProcess(make, lambda parents: parents.dispose(close=False))
-        self.is_given = is_given
-        self.limits = limits
-        self.dialect = self._own.get().dialect.name
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.dialect = engine.dialect.name
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
-        with self._own.get().connect() as connection:
+        with self.engine.connect() as connection:
             return step(connection)
 
     async def close(self) -> None:
-        """Close the connections; an engine that was given is its owner's to close."""
-        if not self.is_given:
-            self._own.get().dispose()
+        """Leave the connections to the engine's owner."""
 
 
-class BlockingFromURL(Blocking):
-    """Connections of an engine of the store's own, whose every wait ends with the call that waits.
+class Blocking:
+    """Connections of an engine of the store's own that blocks, whose every wait ends with the call that waits.
 
     They are kept from call to call: to take one from SQLAlchemy's pool and to give it back costs as much as a read.
     """
 
-    def __init__(self, make: Callable[[], Engine], places: int, limits: Conditions) -> None:
-        super().__init__(make, limits=limits)
+    colour = Colour.BLOCKS
+    is_given = False
+
+    def __init__(self, engine: Engine, places: int) -> None:
+        self.engine = engine
+        self.dialect = engine.dialect.name
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
-        self._places = ClientOfProcess(lambda: _Places(free_places(places), []), _of_parents.append)
+        self.free = free_places(places)
+        self._kept: list[Connection] = []
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
-        places = self._places.get()
         try:
-            places.free.get(timeout=left())
+            self.free.get(timeout=left())
         except Empty:
             raise TimeoutError from None
         try:
-            connection = places.take() or self._own.get().connect()
+            # In one step, for other threads take one too.
+            try:
+                connection = self._kept.pop()
+            except IndexError:
+                connection = self.engine.connect()
             try:
                 answer = step(connection)
                 # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
@@ -88,37 +96,22 @@ class BlockingFromURL(Blocking):
             except BaseException:
                 # What has ended one connection has mostly ended all, and the pool makes those anew.
                 connection.close()
-                places.give_back()
+                self._give_back()
                 raise
-            places.kept.append(connection)
+            self._kept.append(connection)
             return answer
         finally:
-            places.free.put(None)
+            self.free.put(None)
 
     async def close(self) -> None:
         """Close the connections that nobody uses."""
-        self._places.get().give_back()
-        await super().close()
+        self._give_back()
+        self.engine.dispose()
 
-
-class _Places(NamedTuple):
-    free: SimpleQueue[None]
-    kept: list[Connection]
-
-    def take(self) -> Connection | None:
-        # In one step, for other threads take one too.
-        try:
-            return self.kept.pop()
-        except IndexError:
-            return None
-
-    def give_back(self) -> None:
-        while connection := self.take():
-            connection.close()
-
-
-# Of processes that forked. They are kept, for one that is dropped goes back to its pool, which may speak over it.
-_of_parents: list[_Places] = []
+    def _give_back(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._kept.pop().close()
 
 
 class Awaiting:
@@ -126,17 +119,10 @@ class Awaiting:
 
     colour = Colour.AWAITS
 
-    def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False, limits: Conditions = ()) -> None:
-        # Made for the loops' sake too, so that a driver that is not there is missed now; greenlet SQLAlchemy itself
-        # misses at the first call alone.
-        self._made = ClientOfProcess(make, lambda parents: parents.sync_engine.dispose(close=False))
-        importlib.import_module("greenlet")
+    def __init__(self, dialect: str, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
+        self.dialect = dialect
         self.is_given = is_given
-        self.limits = limits
-        self.dialect = self._made.get().dialect.name
-        self._loops = ClientOfEachLoop(
-            self._made.get if is_given else make, None if is_given else AsyncEngine.dispose, _ELSEWHERE
-        )
+        self._loops = ClientOfEachLoop(make, None if is_given else AsyncEngine.dispose, _ELSEWHERE)
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
@@ -179,12 +165,17 @@ _UNREADABLE: Final = (
 )
 
 
-def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Blocking | Awaiting:
+def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> ClientOfProcess[Source]:
     """Return the source for what a store was given."""
     if isinstance(engine, Engine | AsyncEngine):
         _refuse_memory(type(engine.pool))
-        given: Any = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return (Blocking if isinstance(engine, Engine) else Awaiting)(lambda: given, is_given=True)
+        given = engine.execution_options(isolation_level="AUTOCOMMIT")
+        if isinstance(given, Engine):
+            return ClientOfProcess(lambda: Given(given), lambda _: given.dispose(close=False))
+        return ClientOfProcess(
+            lambda: Awaiting(given.dialect.name, lambda: given, is_given=True),
+            lambda _: given.sync_engine.dispose(close=False),
+        )
     if isinstance(engine, str):
         parameters_of(engine)
     try:
@@ -200,7 +191,7 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Block
         ) from error
 
 
-def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
+def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
     spoken = cast("type[DefaultDialect]", url.get_dialect())
     family_of(spoken.name)
     if "@" in (url.host or "") or (url.port or 0) >= 1 << 16:
@@ -209,20 +200,11 @@ def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
     pooler = url.query.get("pgbouncer", "false")
     if pooler not in ("true", "false"):
         raise refusal_of("pgbouncer", "is neither true nor false")
-    has_pooler = pooler == "true"
     url = url.difference_update_query(["pgbouncer"])
-    limits = (LIMITS_THROUGH_POOLER if has_pooler else LIMITS).get(spoken.driver)
-    if has_pooler and limits is None:
-        raise ConfigurationError(
-            "pgbouncer=true in the URL is for psycopg: take postgresql+psycopg, or postgresql+psycopg_async to await; "
-            "asyncpg cannot go through a pooler in transaction mode"
-        )
-    connect_args = limits(timeout) if limits else {}
-    check_parameters(spoken, url, connect_args)
-    try:
-        spoken().create_connect_args(url)
-    except (ArgumentError, ValueError):
-        raise unreadable(spoken, url) or ConfigurationError(_UNREADABLE) from None
+    # What is wrong with the URL, or not installed, is missed now: an engine may be made as late as at the first call.
+    spoken.import_dbapi()
+    limits = limits_of(spoken, url, timeout, has_pooler=pooler == "true")
+    spoken().create_connect_args(url)
     _refuse_memory(spoken.get_pool_class(url))
     places = _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS
     settings: dict[str, Any] = {
@@ -234,26 +216,25 @@ def _source_of_url(url: URL, timeout: float) -> Blocking | Awaiting:
         "pool_size": places,
         "max_overflow": 0,
         "pool_timeout": timeout,
-        "connect_args": connect_args,
+        "connect_args": limits,
     }
-    with_each = (lock_limit(timeout),) if has_pooler else ()
-    clearly = connect_clearly(url.query)
-    if spoken.is_async:
-
-        def make_awaiting() -> AsyncEngine:
-            made = create_async_engine(**settings)
-            event.listen(made.sync_engine, "do_connect", clearly)
-            return made
-
-        return Awaiting(make_awaiting, limits=with_each)
 
     def make() -> Engine:
         made = create_engine(**settings)
         keep_to_the_end(made)
-        event.listen(made, "do_connect", clearly)
+        connect_clearly(made, url.query)
         return made
 
-    return BlockingFromURL(make, places, with_each)
+    def make_awaiting() -> AsyncEngine:
+        made = create_async_engine(**settings)
+        connect_clearly(made.sync_engine, url.query)
+        return made
+
+    if not spoken.is_async:
+        return ClientOfProcess(lambda: Blocking(make(), places), _of_parents.append)
+    # SQLAlchemy itself misses it at the first call alone.
+    importlib.import_module("greenlet")
+    return ClientOfProcess(lambda: Awaiting(spoken.name, make_awaiting), _of_parents.append)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

@@ -28,7 +28,7 @@ from server_session.stores._base import Fields
 from server_session.stores._packed import Record
 from server_session.stores.sql._errors import explain
 
-__all__ = ["SERVER_TIME", "Row", "Statements", "begin", "look", "pack", "row_of", "send"]
+__all__ = ["SERVER_TIME", "Row", "Statements", "pack", "row_of", "send"]
 
 pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Fields).decode
@@ -61,12 +61,10 @@ class Row(NamedTuple):
 class Statements:
     """The statements of a store: made once, and compiled once by SQLAlchemy.
 
-    Those that may wait for a row bring the limits with them.
+    Those that may wait for a row tell PostgreSQL for how many seconds, the `lock_limit`: poolers pass no settings on.
     """
 
-    def __init__(
-        self, table: Table, family: str, clock: Callable[[], float] | None, limits: Sequence[ColumnElement[bool]]
-    ) -> None:
+    def __init__(self, table: Table, family: str, clock: Callable[[], float] | None, lock_limit: float | None) -> None:
         now: ColumnElement[float] = (
             literal_column(SERVER_TIME[family], Double)
             if clock is None
@@ -74,13 +72,18 @@ class Statements:
         )
         column = table.c
         is_key = column.id == bindparam("key")
-        # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
+        limits = []
+        if lock_limit is not None and family == "postgresql":
+            # A condition that is always true, and holds for the present transaction.
+            limits = [text(f"set_config('lock_timeout', '{math.ceil(lock_limit * 1000)}', true) IS NOT NULL")]
         is_mine = and_(is_key, *limits)
-        as_seen = (is_mine, column.stamp == bindparam("seen"), column.expires > now)
+        has_expired, is_live = column.expires <= now, column.expires > now
+        # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
+        as_seen = (is_mine, column.stamp == bindparam("seen"), is_live)
         self.begin, self.commit = _BEGIN[family], text("COMMIT")
         self.read = select(
             column.stamp, column.idle, column.deadline, column.expires, now.label("now"), column.data
-        ).where(is_key)
+        ).where(is_key, is_live)
         # SQLite has no lock of a row, and SQLAlchemy leaves the words out there.
         self.read_and_lock = self.read.where(*limits).with_for_update()
         whole: dict[str, Any] = {"data": bindparam("packed"), "stamp": bindparam("fresh"), "idle": bindparam("seconds")}
@@ -90,12 +93,11 @@ class Statements:
         )
         self.write = update(table).where(*as_seen).values(**whole, deadline=ends, expires=until)
         self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=until)
-        has_expired = column.expires <= now
-        self.drop = delete(table).where(is_mine, column.expires > now)
+        self.drop = delete(table).where(is_mine, is_live)
         self.drop_expired = delete(table).where(is_mine, has_expired)
         self.list = (
             select(column.id, *self.read.selected_columns)
-            .where(column.id > bindparam("after"), column.expires > now)
+            .where(column.id > bindparam("after"), is_live)
             .order_by(column.id)
             .limit(bindparam("most"))
         )
@@ -115,12 +117,6 @@ def _insert_unless_there(table: Table, family: str) -> Insert:
             # and to change a stamp is to change nothing. (IGNORE would warn, and a driver would log the key.)
             adding = mysql.insert(table).on_duplicate_key_update(stamp=table.c.stamp.bitwise_xor(1))
     return adding.execution_options(preserve_rowcount=True)
-
-
-def look(connection: Connection, read: Executable, key: str) -> Row | None:
-    """Read a row that has not expired. Raises `RecordError` if it cannot be."""
-    row = connection.execute(read, {"key": key}).one_or_none()
-    return None if row is None or row.expires <= row.now else row_of(row)
 
 
 def row_of(row: Sequence[Any]) -> Row:
@@ -143,11 +139,3 @@ def send(connection: Connection, statement: Executable, parameters: Mapping[str,
         if not error.connection_invalidated:
             raise
         raise StoreError(f"a write was under way, which was made or not made: {explain(error)}") from None
-
-
-def begin(connection: Connection, statement: str) -> None:
-    """Begin a transaction that holds its locks to its end."""
-    # On SQLite a listener of the application's may have sent a BEGIN already.
-    connection.begin()
-    if not getattr(connection.connection.driver_connection, "in_transaction", False):
-        connection.exec_driver_sql(statement)

@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +22,7 @@ from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Re
 from server_session.stores._waits import begin_call, is_over
 from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
-from server_session.stores.sql._statements import Row, Statements, begin, look, pack, row_of, send
+from server_session.stores.sql._statements import Row, Statements, pack, row_of, send
 from server_session.stores.sql._table import TABLE, family_of, session_table
 
 __all__ = ["SQLSessionStore"]
@@ -34,8 +33,6 @@ _WRITES_A_SWEEP: Final = 50
 _ROWS_A_SWEEP: Final = 100
 # Databases bound the number of a statement's parameters.
 _MOST_ROWS_A_SWEEP: Final = 10_000
-
-_SHORT_SCHEME: Final = re.compile(r"\Apostgres(?=[+:])", re.IGNORECASE)
 
 Work: TypeAlias = Callable[[Connection, Executable], R | None]
 """One try of a call: given a connection and the statement that reads a row. `None` for a race that was lost."""
@@ -109,15 +106,17 @@ class SQLSessionStore(PackedStore):
         self._makes_table = create_table
         self._table = session_table(MetaData(), table)
         self._source = source_of(engine, self._timeout)
-        self.colour = self._source.colour
-        self._statements = Statements(self._table, family_of(self._source.dialect), clock, self._source.limits)
+        source = self._source.get()
+        self.colour, self._is_given = source.colour, source.is_given
+        lock_limit = None if source.is_given else self._timeout
+        self._statements = Statements(self._table, family_of(source.dialect), clock, lock_limit)
         # Its start is left to chance, so that hosts do not sweep at once.
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
     @classmethod
     def from_url(cls, url: str, *, create_table: bool = True, **settings: Any) -> "SQLSessionStore":
         """Return the store of a URL, which makes its table: who gives a URL has asked for a store in one line."""
-        return cls(_SHORT_SCHEME.sub("postgresql", url), create_table=create_table, **settings)
+        return cls(url, create_table=create_table, **settings)
 
     async def swap(self, key: str, change: Change[T], likely: Likely) -> T:
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
@@ -128,7 +127,8 @@ class SQLSessionStore(PackedStore):
         def work(connection: Connection, read: Executable) -> tuple[T] | None:
             # A new session needs no look first: to add it fails where there is one.
             is_new = likely is Likely.FOUNDS and read is self._statements.read
-            row = None if is_new else look(connection, read, key)
+            found = None if is_new else connection.execute(read, {"key": key}).one_or_none()
+            row = None if found is None else row_of(found)
             if row is not None and row.stamp == fresh:
                 # The row of an earlier try, whose answer was lost.
                 return (change(None, 0.0),)
@@ -140,7 +140,7 @@ class SQLSessionStore(PackedStore):
         if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
             # The write was made, and that is what the caller asked for.
             with suppress(StoreError):
-                await self._sweep(_ROWS_A_SWEEP)
+                await self._run(partial(self._sweep, _ROWS_A_SWEEP))
         return decision
 
     async def destroy(self, key: str) -> bool:
@@ -157,17 +157,12 @@ class SQLSessionStore(PackedStore):
         if not 0 < limit <= _MOST_ROWS_A_SWEEP:
             raise ConfigurationError(f"limit={limit!r}: give the rows to delete at once, 1 to {_MOST_ROWS_A_SWEEP:,}")
         begin_call(self._timeout)
-        return await self._sweep(limit)
+        return await self._run(partial(self._sweep, limit))
 
-    async def _sweep(self, limit: int) -> int:
-        say = self._statements
-
-        def work(connection: Connection, _: Executable) -> int:
-            # By their keys, so no lock is wider; in one order, so two who sweep do not wait for each other crosswise.
-            keys = sorted(connection.scalars(say.list_expired, {"most": limit}))
-            return connection.execute(say.sweep, {"keys": keys}).rowcount if keys else 0
-
-        return await self._run(work)
+    def _sweep(self, limit: int, connection: Connection, _: Executable) -> int:
+        # By their keys, so no lock is wider; in one order, so two who sweep do not wait for each other crosswise.
+        keys = sorted(connection.scalars(self._statements.list_expired, {"most": limit}))
+        return connection.execute(self._statements.sweep, {"keys": keys}).rowcount if keys else 0
 
     async def list_records(self, after: str = "", most: int = 500) -> Batch:
         """Return some of the records that live, in the order of their keys; see `Listing.list_records`."""
@@ -191,26 +186,20 @@ class SQLSessionStore(PackedStore):
     async def create_table(self) -> None:
         """Make the table and its index where they are not there yet."""
         begin_call(self._timeout)
-        await self._create_table()
+        await self._run(self._make_table)
 
-    async def _create_table(self) -> None:
-        def work(connection: Connection, _: Executable) -> bool | None:
-            try:
-                self._table.create(connection, checkfirst=True)
-            except DBAPIError as error:
-                # Somebody makes it at the same moment: then it is there at the next look.
-                if error.connection_invalidated or is_passing(error):
-                    raise
-                if connection.dialect.has_table(connection, self._table.name):
-                    return None
+    def _make_table(self, connection: Connection, _: Executable) -> bool:
+        try:
+            self._table.create(connection, checkfirst=True)
+        except DBAPIError as error:
+            # Somebody may have made it at the same moment.
+            if error.connection_invalidated or not connection.dialect.has_table(connection, self._table.name):
                 raise
-            return True
-
-        await self._run(work, in_transaction=False)
+        return True
 
     async def close(self) -> None:
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
-        await self._source.close()
+        await self._source.get().close()
 
     def _put(
         self, connection: Connection, key: str, row: Row | None, changed: Record | Outcome | None, fresh: int
@@ -235,35 +224,29 @@ class SQLSessionStore(PackedStore):
         connection.execute(say.drop_expired, {"key": key})
         return False
 
-    async def _run(self, work: Work[R], *, in_transaction: bool = True) -> R:
-        try:
-            return await self._try(work, may_lock=in_transaction)
-        except (SQLAlchemyError, OSError) as error:
-            # What a driver says of a statement shows rows and values, which visitors entrusted to the application.
-            cause = None if getattr(error, "statement", None) else error
-            raise (StoreDownError if is_down(error) else StoreError)(explain(error)) from cause
-
-    async def _try(self, work: Work[R], *, may_lock: bool) -> R:
-        may_make_table = self._makes_table
-        may_lose = True
-        locks = False
+    async def _run(self, work: Work[R]) -> R:
+        """Try this until it was done, refused, or the call's time is over."""
+        may_make_table, may_lose, locks = self._makes_table, True, False
         for attempt in itertools.count():
             try:
-                answer = await self._source.run(partial(self._step, work=work, locks=locks))
-            except DBAPIError as error:
+                answer = await self._source.get().run(partial(self._step, work=work, locks=locks))
+            except (SQLAlchemyError, OSError) as error:
                 if may_make_table and lacks_table(error):
                     may_make_table = False
-                    await self._create_table()
+                    await self._run(self._make_table)
                     continue
-                if is_over() or not (is_passing(error) or (error.connection_invalidated and may_lose)):
-                    raise
+                has_lost = getattr(error, "connection_invalidated", False)
+                if is_over() or not (is_passing(error) or (has_lost and may_lose)):
+                    # What a driver says of a statement shows rows and values, which visitors entrusted to the site.
+                    cause = None if getattr(error, "statement", None) else error
+                    raise (StoreDownError if is_down(error) else StoreError)(explain(error)) from cause
                 # With one dead connection the pool drops them all, so the next one is new.
-                may_lose = may_lose and not error.connection_invalidated
-                locks = may_lock and not error.connection_invalidated
+                may_lose = may_lose and not has_lost
+                locks = not has_lost
             else:
                 if answer is not None:
                     return answer
-                locks = may_lock
+                locks = True
                 if is_over():
                     break
             # Contention is met with the lock first, and with time after that.
@@ -274,13 +257,16 @@ class SQLSessionStore(PackedStore):
         say = self._statements
         if not locks:
             answer = work(connection, say.read)
-            if self._source.is_given:
+            if self._is_given:
                 # A listener of the application's may have begun a transaction, autocommit notwithstanding. Elsewhere
                 # nothing is open, and MySQL's drivers would ask the server all the same.
                 connection.commit()
             return answer
         try:
-            begin(connection, say.begin)
+            connection.begin()
+            # On SQLite a listener of the application's may have sent a BEGIN already.
+            if not getattr(connection.connection.driver_connection, "in_transaction", False):
+                connection.exec_driver_sql(say.begin)
             answer = work(connection, say.read_and_lock)
             send(connection, say.commit, {})
         except BaseException:

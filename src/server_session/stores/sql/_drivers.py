@@ -1,0 +1,205 @@
+"""What is known of each driver: how it is told the limits of its waits, and what a URL may ask of it."""
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Generator
+from importlib import import_module
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.exc import ArgumentError
+
+from server_session.exceptions import ConfigurationError
+from server_session.stores._parameters import refusal_of
+from server_session.stores._waits import AT_ONCE, is_over, left
+
+__all__ = ["connect_clearly", "keep_to_the_end", "limits_of"]
+
+T = TypeVar("T")
+Limits: TypeAlias = Callable[[float], dict[str, Any]]
+
+
+def _libpq_limits(seconds: float) -> dict[str, Any]:
+    milliseconds = math.ceil(seconds * 1000)
+    return {
+        # libpq takes whole seconds, and no fewer than two.
+        "connect_timeout": max(2, math.ceil(seconds)),
+        "tcp_user_timeout": milliseconds,
+        "options": f"-c statement_timeout={milliseconds}",
+    }
+
+
+def _pooled_limits(seconds: float) -> dict[str, Any]:
+    # A pooler passes no settings on, and in transaction mode keeps no statement for its next use.
+    return {**_libpq_limits(seconds), "options": "", "prepare_threshold": None}
+
+
+def _asyncpg_limits(seconds: float) -> dict[str, Any]:
+    settings = {"statement_timeout": str(math.ceil(seconds * 1000))}
+    return {"timeout": seconds, "command_timeout": seconds, "server_settings": settings}
+
+
+def _mysql_limits(seconds: float) -> dict[str, Any]:
+    # InnoDB takes whole seconds.
+    wait = f"SET SESSION innodb_lock_wait_timeout = {max(1, math.floor(seconds))}"
+    return {"connect_timeout": math.ceil(seconds), "init_command": wait}
+
+
+def _pymysql_limits(seconds: float) -> dict[str, Any]:
+    return {**_mysql_limits(seconds), "connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
+
+
+def _sqlite_limits(seconds: float) -> dict[str, Any]:
+    return {"timeout": seconds}
+
+
+def _of_libpq(_url: URL) -> Collection[str]:
+    return [option.keyword.decode() for option in import_module("psycopg.pq").Conninfo.get_defaults()]
+
+
+def _of_signature(module: str, *further: str) -> Callable[[URL], Collection[str]]:
+    return lambda _url: {*inspect.signature(import_module(module).connect).parameters, *further}
+
+
+def _of_sqlite(url: URL) -> Collection[str]:
+    # SQLAlchemy and SQLite drop what they do not know.
+    known = ("uri", "isolation_level", "detect_types", "check_same_thread", "cached_statements")
+    is_uri = str(url.query.get("uri")).lower() in ("true", "yes", "on", "y", "t", "1")
+    return (*known, "vfs", "mode", "cache", "psow", "nolock", "immutable") if is_uri else known
+
+
+class _Driver(NamedTuple):
+    limits: Limits
+    known: Callable[[URL], Collection[str]] | None = None
+    """The parameters that it knows; `None` where that cannot be told."""
+    limits_through_pooler: Limits | None = None
+
+
+# What SQLAlchemy itself takes out of a URL.
+_OF_TLS: Final = ("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname")
+
+_DRIVERS: Final = {
+    **dict.fromkeys(("psycopg", "psycopg_async"), _Driver(_libpq_limits, _of_libpq, _pooled_limits)),
+    "psycopg2": _Driver(_libpq_limits),
+    "asyncpg": _Driver(_asyncpg_limits, _of_signature("asyncpg", "prepared_statement_cache_size")),
+    "pymysql": _Driver(_pymysql_limits, _of_signature("pymysql", *_OF_TLS)),
+    "asyncmy": _Driver(_mysql_limits, _of_signature("asyncmy", *_OF_TLS)),
+    "mysqldb": _Driver(_mysql_limits),
+    **dict.fromkeys(("pysqlite", "aiosqlite"), _Driver(_sqlite_limits, _of_sqlite)),
+}
+
+
+def limits_of(spoken: type[DefaultDialect], url: URL, seconds: float, has_pooler: bool) -> dict[str, Any]:
+    """Return what to connect with, so that no wait takes longer.
+
+    Raises:
+        ConfigurationError: The driver cannot go through a pooler; or a parameter of the URL, by name, is one that it
+            does not know or cannot read, or would not see, as it is among the limits.
+    """
+    driver = _DRIVERS.get(spoken.driver, _Driver(lambda _: {}))
+    limits_in = driver.limits_through_pooler if has_pooler else driver.limits
+    if limits_in is None:
+        raise ConfigurationError(
+            "pgbouncer=true in the URL is for psycopg: take postgresql+psycopg, or postgresql+psycopg_async to await; "
+            "asyncpg cannot go through a pooler in transaction mode"
+        )
+    limits = limits_in(seconds)
+    for name, value in url.query.items():
+        if name in limits:
+            raise refusal_of(name, "is the store's to set: give it a `timeout`, or an engine of your own")
+        if driver.known is not None and name not in driver.known(url):
+            raise refusal_of(name, f"is not known to {spoken.driver}")
+        # PyMySQL gets it as text, and any text switches TLS off.
+        if name == "ssl_disabled" and value != "true":
+            raise refusal_of(name, "can be true, or left out")
+        # SQLite takes some beside `uri` alone.
+        beside = {key: url.query[key] for key in url.query.keys() & {name, "uri"}}
+        try:
+            spoken().create_connect_args(url.set(query=beside))
+        except (ArgumentError, ValueError):
+            raise refusal_of(name, "has a value that cannot be read") from None
+    return limits
+
+
+def connect_clearly(engine: Engine, names: Collection[str]) -> None:
+    """Let a value of the URL at which the driver only looks when it connects be a fault of the URL then."""
+
+    def connect(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
+        try:
+            return dialect.connect(*arguments, **settings)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            # A certificate that is not trusted is a ValueError as well as an OSError.
+            if not names or isinstance(error, OSError):
+                raise
+            raise ConfigurationError(
+                f"the driver cannot connect with what the URL asks for ({', '.join(names)}): {error}"
+            ) from error
+
+    event.listen(engine, "do_connect", connect)
+
+
+def keep_to_the_end(engine: Engine) -> None:
+    """Let each wait of a blocking engine take no longer than what its call has left, where the driver has a way."""
+    if engine.driver == "psycopg":
+        event.listen(engine, "do_connect", _connect_psycopg())
+    elif engine.driver == "pymysql":
+        event.listen(engine, "do_connect", _limit_connecting)
+        event.listen(engine, "before_cursor_execute", _limit_pymysql)
+    elif engine.driver == "pysqlite":
+        event.listen(engine, "before_cursor_execute", _limit_sqlite)
+
+
+def _limit_connecting(_dialect: object, _record: object, _arguments: object, settings: dict[str, Any]) -> None:
+    settings |= {"connect_timeout": left(), "read_timeout": left(), "write_timeout": left()}
+
+
+def _limit_pymysql(connection: Any, *_: object) -> None:
+    # It has no public word for it, once it is connected.
+    driver: Any = connection.connection.driver_connection
+    driver._read_timeout = driver._write_timeout = left()  # noqa: SLF001
+
+
+def _limit_sqlite(connection: Any, *_: object) -> None:
+    driver, seconds = connection.connection, left()
+    # To say it costs as much as to read a row, and most calls have their whole limit.
+    if abs(seconds - driver.info.get("limit", math.inf)) > AT_ONCE:
+        driver.driver_connection.execute(f"PRAGMA busy_timeout = {math.ceil(seconds * 1000)}")
+        driver.info["limit"] = seconds
+
+
+def _connect_psycopg() -> Callable[..., Any]:
+    """Return how to connect by psycopg so that nothing is waited for longer; of itself it waits for ever."""
+    import psycopg
+
+    class LimitedConnection(psycopg.Connection[Any]):
+        @classmethod
+        def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
+            return _limited(super()._connect_gen(*args, **kwargs), lambda: None)
+
+        def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+            return super().wait(_limited(gen, self.pgconn.finish), *args, **kwargs)
+
+    # psycopg resumes a generator at every event, and with none several times a second.
+    def _limited(gen: Generator[Any, Any, T], finish: Callable[[], object]) -> Generator[Any, Any, T]:
+        is_late = False
+        try:
+            waits_for = next(gen)
+            while True:
+                ready = yield waits_for
+                # Who was kept from looking takes what has come by now; but no more, for pieces may come for ever.
+                was_late, is_late = is_late, is_over()
+                if is_late and (was_late or not ready):
+                    gen.close()
+                    finish()
+                    raise psycopg.OperationalError("the server did not answer in time")
+                waits_for = gen.send(ready)
+        except StopIteration as stop:
+            answer: T = stop.value
+            return answer
+
+    def connect(_dialect: object, _record: object, arguments: Any, settings: Any) -> Any:
+        return LimitedConnection.connect(*arguments, **settings)
+
+    return connect
