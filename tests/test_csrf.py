@@ -2,7 +2,7 @@ r"""The check of requests, as a table whose verdicts are written by hand, then a
 
 A row is a request, "->" and its verdict. Words with a capital are headers, one for each line that comes (a "␣" is a
 blank, a "…" 8,000 letters, \udcXX the raw byte XX); `GET>POST` is a GET on the wire that the endpoint sees as a POST;
-`Host` is shop.example unless it is given, and "-" is none. `own` are the configured origins, `trust`, `mode` and `safe`
+`Host` is shop.example unless it is given, and "-" is none. `own` are the configured origins, `trust` and `mode`
 the policy, `but` what the endpoint asks; `socket` is the opening of a WebSocket, `upgrade` a request that says it is
 one, `token` what is known of the token (missing unless it is given).
 """
@@ -114,7 +114,7 @@ def case_of(request: str) -> Case:
             headers[name].append(value.encode("utf-8", "surrogateescape"))
         else:
             said[name] = value
-    assert said.keys() <= {*("own", "trust", "mode", "safe", "but", "token", "cookie", "socket", "upgrade", "tls")}, (
+    assert said.keys() <= {*("own", "trust", "mode", "but", "token", "cookie", "socket", "upgrade", "tls")}, (
         request
     )
     (host,) = headers["Host"] or [b"shop.example"]
@@ -136,8 +136,6 @@ def case_of(request: str) -> Case:
     policy: dict[str, Any] = {"mode": said.get("mode")}
     if "trust" in said:
         policy["trusted_origins"] = said["trust"].split(",")
-    if "safe" in said:
-        policy["safe_methods"] = said["safe"].split(",")
     return Case(
         facts,
         CSRF(**policy),
@@ -172,9 +170,6 @@ METHODS = [
         GET                                               -> pass
         OPTIONS                                           -> pass
         GET>OPTIONS                                       -> pass
-        QUERY         safe=GET,HEAD,OPTIONS,QUERY         -> pass
-        GET>QUERY     safe=GET,HEAD,OPTIONS,QUERY         -> pass
-        PROPFIND      safe=GET,PROPFIND                   -> pass
         GET           mode=strict                         -> pass
         GET           but=strict                          -> pass
         GET           but=anonymous                       -> pass
@@ -196,9 +191,6 @@ METHODS = [
         PROPFIND                                          -> csrf_site
         GETS                                              -> csrf_site
         GET␣                                              -> csrf_site
-        query         safe=GET,HEAD,OPTIONS,QUERY         -> csrf_site
-        GET           safe=HEAD,OPTIONS                   -> csrf_site
-        OPTIONS       safe=GET                            -> csrf_site
         GET>POST                                          -> csrf_site
         GET>post                                          -> csrf_site
         GET>DELETE                                        -> csrf_site
@@ -208,11 +200,8 @@ METHODS = [
         POST>HEAD                                         -> csrf_site
         DELETE>OPTIONS                                    -> csrf_site
         get>GET                                           -> csrf_site
-        QUERY>POST    safe=GET,QUERY                      -> csrf_site
-        POST>QUERY    safe=GET,QUERY                      -> csrf_site
         GET           but=every_method                    -> csrf_site
         OPTIONS       but=every_method                    -> csrf_site
-        QUERY         but=every_method safe=QUERY         -> csrf_site
         """,
     ),
     *rows(
@@ -221,7 +210,6 @@ METHODS = [
         """
         GET                                               -> pass
         OPTIONS                                           -> pass
-        QUERY         safe=QUERY                          -> pass
         GET           Origin=null                         -> pass
         GET           Origin=https://shop.example/        -> pass
         OPTIONS       Origin=                             -> pass
@@ -279,8 +267,6 @@ HEAD = [
         HEAD       Site=same-origin Site=same-origin                         -> csrf_header
         HEAD       but=every_method                                          -> csrf_token_missing
         HEAD       but=every_method token=valid                              -> pass
-        HEAD       safe=GET                                                  -> csrf_token_missing
-        HEAD       safe=GET token=valid                                      -> pass
         HEAD>POST                                                            -> csrf_token_missing
         POST>HEAD                                                            -> csrf_token_missing
         """,
@@ -922,7 +908,6 @@ TOKEN = [
         POST cookie Origin=https://shop.example/ token=valid                     -> csrf_header
         GET                                                                      -> pass
         OPTIONS                                                                  -> pass
-        QUERY safe=QUERY                                                         -> pass
         GET  but=every_method                                                    -> csrf_token_missing
         GET  but=every_method token=valid                                        -> pass
         GET>POST                                                                 -> csrf_token_missing
@@ -1027,7 +1012,6 @@ UPGRADE = [
         """
         GET Origin=https://evil.test but=every_method                               -> csrf_origin
         GET Site=cross-site but=every_method                                        -> csrf_site
-        GET Origin=https://evil.test safe=HEAD                                      -> csrf_origin
         GET Origin=https://shop.example but=every_method,strict                     -> pass
         GET Origin=https://shop.example but=every_method,strict cookie              -> pass
         """,
@@ -1040,14 +1024,10 @@ UPGRADE = [
         GET      Origin=https://evil.test but=every_method,strict                   -> csrf_origin
         GET      Origin=https://evil.test but=every_method,strict token=valid       -> csrf_origin
         GET      Site=cross-site but=every_method                                   -> csrf_site
-        GET      Site=cross-site safe=HEAD,OPTIONS                                  -> csrf_site
-        GET      Origin=https://shop.example Origin=https://shop.example safe=HEAD  -> csrf_header
-        GET      Origin=https://evil.test safe=HEAD                                 -> csrf_origin
         GET      but=every_method,strict                                            -> csrf_token_missing
         GET      Origin=https://shop.example but=every_method,strict                -> csrf_token_missing
         GET      Origin=https://shop.example but=every_method,strict cookie         -> csrf_token_missing
         GET      Origin=https://pay.example but=every_method,scoped cookie          -> csrf_token_missing
-        GET      Origin=https://shop.example safe=HEAD mode=strict cookie           -> csrf_token_missing
         GET      Origin=https://shop.example but=every_method cookie                -> pass
         GET      Origin=https://shop.example but=every_method,strict token=valid    -> pass
         GET>POST Origin=https://evil.test                                           -> csrf_origin
@@ -1391,7 +1371,6 @@ def test_a_policy_unless_told_otherwise_is_layered_and_trusts_nobody():
     policy = CSRF()
     assert policy.mode == "layered"
     assert policy.trusted_origins == ()
-    assert policy.safe_methods == {"GET", "HEAD", "OPTIONS"}
     assert policy.single_use is False
     assert policy.token_age is None
     assert (policy.field, policy.header) == ("csrf_token", "X-CSRF-Token")
@@ -1404,7 +1383,6 @@ def test_a_policy_keeps_what_it_is_told():
     policy = CSRF(
         "strict",
         trusted_origins=["https://pay.example:443", "http://localhost:3000"],
-        safe_methods=["GET", "QUERY"],
         single_use=True,
         token_age=timedelta(days=1, seconds=1),
         field="_csrf",
@@ -1415,7 +1393,6 @@ def test_a_policy_keeps_what_it_is_told():
     )
     assert policy.mode == "strict"
     assert policy.trusted_origins == ("https://pay.example", "http://localhost:3000")
-    assert policy.safe_methods == {"GET", "QUERY"}
     assert policy.single_use is True
     assert policy.token_age == 86401
     assert (policy.field, policy.header) == ("_csrf", "X-XSRF-Token")
@@ -1478,14 +1455,6 @@ def test_a_policy_shows_its_mode_and_whom_it_trusts():
         ({"trusted_origins": [b"https://pay.example"]}, ["trusted origin", "b'https://pay.example'", "text"]),
         ({"trusted_origins": b"https://pay.example"}, ["trusted origin", "b'https://pay.example'", "text"]),
         ({"trusted_origins": 1}, ["trusted origin", "1", "text"]),
-        ({"safe_methods": ["POST"]}, ["safe_methods", "'POST'", "exempt"]),
-        ({"safe_methods": ["GET", "PATCH"]}, ["safe_methods", "'PATCH'"]),
-        ({"safe_methods": ["get"]}, ["safe_methods", "'get'", "case"]),
-        ({"safe_methods": ["PURGE"]}, ["safe_methods", "'PURGE'"]),
-        ({"safe_methods": [""]}, ["safe_methods", "''"]),
-        ({"safe_methods": [["GET"]]}, ["safe_methods", "['GET']"]),
-        ({"safe_methods": "GET"}, ["safe_methods", "'GET'", "collection"]),
-        ({"safe_methods": None}, ["safe_methods", "None"]),
         ({"single_use": True, "mode": "layered"}, ["single_use", "'layered'", "'strict'"]),
         ({"single_use": True, "mode": "report"}, ["single_use", "'report'", "'strict'"]),
         ({"single_use": 1}, ["single_use", "1"]),
@@ -1551,7 +1520,6 @@ def test_a_policy_shows_its_mode_and_whom_it_trusts():
                 "'colour'",
                 "mode",
                 "trusted_origins",
-                "safe_methods",
                 "single_use",
                 "token_age",
                 "field",
@@ -1569,9 +1537,3 @@ def test_a_policy_that_cannot_work_is_an_error_that_names_the_setting(settings, 
         CSRF(**settings)
     message = str(raised.value)
     assert [word for word in words if word not in message] == []
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "QUERY", "TRACE", "PROPFIND", "REPORT", "SEARCH"])
-def test_each_method_that_a_standard_calls_safe_may_be_let_through(method):
-    assert case_of(f"{method} cookie safe={method}").check() is None
-    assert case_of(f"{method} cookie")._replace(policy=CSRF(safe_methods=())).check() is not None

@@ -14,9 +14,8 @@ __all__ = ["CSRF", "SAFE_METHODS", "Mode"]
 
 Mode: TypeAlias = Literal["layered", "strict", "report"]
 
-# RFC 9110, 9.2.1, and the registry of methods.
-_CAN_BE_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "TRACE", "PROPFIND", "REPORT", "SEARCH"})
-SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+# RFC 9110, 9.2.1. The others that change nothing by their definition (QUERY, PROPFIND) are left to handlers that write.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # What a browser lets any site set, or sets itself.
 _TAKEN: Final = frozenset(
@@ -49,7 +48,6 @@ class CSRF:
             `"report"`: refuse nothing, log and signal what `"layered"` would refuse.
         trusted_origins: other origins that may send requests, `https://pay.example`; the application's own are the
             setting `origin`.
-        safe_methods: methods that are let through because they change nothing. `"QUERY"` by choice.
         single_use: whether a token passes once; it needs `mode="strict"`, which it implies. Each form costs a write to
             the store, and the oldest of 64 unused tokens is dropped.
         token_age: seconds or a timedelta after which a token is stale; `None` for as long as its session's cookie.
@@ -71,7 +69,6 @@ class CSRF:
         mode: Mode | None = None,
         *,
         trusted_origins: str | Collection[str] = (),
-        safe_methods: Collection[str] = SAFE_METHODS,
         single_use: bool = False,
         token_age: float | timedelta | None = None,
         field: str = "csrf_token",
@@ -100,7 +97,6 @@ class CSRF:
         _require(page is None or callable(page), "page", page, "a function of a rejection's code")
         self.mode: Final[Mode] = mode or ("strict" if single_use else "layered")
         self.trusted_origins: tuple[str, ...] = trusted_origins_of(trusted_origins)
-        self.safe_methods: Final = _checked_methods(safe_methods)
         self.single_use: Final = single_use
         self.token_age: Final = None if token_age is None else seconds_of("CSRF's token_age", token_age)
         self.field: Final = field
@@ -125,18 +121,6 @@ class CSRF:
 def _require(holds: bool, option: str, given: object, wanted: str) -> None:
     if not holds:
         raise ConfigurationError(f"CSRF's {option} is {wanted}, not {given!r}")
-
-
-def _checked_methods(methods: object) -> frozenset[str]:
-    if isinstance(methods, str) or not isinstance(methods, Collection):
-        raise ConfigurationError(f"CSRF's safe_methods is a collection, as in ('GET', 'HEAD'), not {methods!r}")
-    for method in methods:
-        if not isinstance(method, str) or method not in _CAN_BE_SAFE:
-            raise ConfigurationError(
-                f"CSRF's safe_methods has {method!r}: only methods that change nothing can be let through "
-                f"({', '.join(sorted(_CAN_BE_SAFE))}, in this case). To let one endpoint through, exempt it"
-            )
-    return frozenset(methods)
 
 
 def _checked_endpoints(setting: str, endpoints: object) -> tuple[Callable[..., Any], ...]:

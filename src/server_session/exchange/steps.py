@@ -205,7 +205,7 @@ class Steps:
         policy, request = self.sessions.csrf, self.request
         # Most requests by far are plain GETs: nothing is looked up for them.
         is_plain = method == "GET" == request.wire_method and not request.is_websocket and not marked_every_method
-        return policy is not None and not (is_plain and "GET" in policy.safe_methods)
+        return policy is not None and not is_plain
 
     async def checked(
         self,
