@@ -114,9 +114,7 @@ def case_of(request: str) -> Case:
             headers[name].append(value.encode("utf-8", "surrogateescape"))
         else:
             said[name] = value
-    assert said.keys() <= {*("own", "trust", "mode", "but", "token", "cookie", "socket", "upgrade", "tls")}, (
-        request
-    )
+    assert said.keys() <= {*("own", "trust", "mode", "but", "token", "cookie", "socket", "upgrade", "tls")}, request
     (host,) = headers["Host"] or [b"shop.example"]
     facts = Facts(
         method=method,

@@ -37,8 +37,6 @@ from server_session._record import (
     Life,
 )
 from server_session._tokens import Credential, TokenState, issue_token, read_token
-from server_session.csrf.refusals import forbidden
-from server_session.csrf.verdict import Rejection
 from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
@@ -136,34 +134,6 @@ def test_a_token_is_read_where_it_is_spelt_as_its_parts_are_and_nowhere_else(tex
     else:
         # The last character has two bits of the tag: the others must be 0.
         assert not re.fullmatch(r"[A-Za-z0-9_-]{69}[AQgw]", text, re.ASCII)
-
-
-# --- Accept
-
-ACCEPTS = st.lists(
-    st.sampled_from(
-        [b"application/json", b"text/html", b"*/*", b"application/x+json", b";", b"q=", b"q=0", b",", b" ", b"nan"]
-    )
-    | st.sampled_from([b"inf", b"1e999", b"-1", b"0.5", b"Q=1", b"+json", b"\xff"])
-    | st.binary(max_size=4),
-    max_size=10,
-).map(b"".join)
-
-
-@many
-@given(st.sampled_from(["csrf_stale", "csrf_site"]), st.lists(ACCEPTS | st.binary(), max_size=3))
-def test_any_accept_gets_the_same_403_in_one_of_its_two_forms(code: str, accept: list[bytes]) -> None:
-    refusal = forbidden(Rejection(code, "why"), accept)
-    headers = dict(refusal.headers)
-    assert refusal.status == 403
-    assert headers["Content-Length"] == str(len(refusal.body))
-    assert headers["CSRF-Rejection"] == code
-    if headers["Content-Type"].startswith("application/json"):
-        assert json.loads(refusal.body)["error"] == code
-        assert b"json" in b",".join(accept).lower()
-    else:
-        assert headers["Content-Type"] == "text/html; charset=utf-8"
-        assert code.encode() in refusal.body
 
 
 # --- the whole check of a request

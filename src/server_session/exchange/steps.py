@@ -235,7 +235,7 @@ class Steps:
             detail = rejection.reason + (", reported and not refused" if is_reported else "")
             self.sessions.policy.signals.send("csrf_rejected", session, rejection.code, detail)
             if not is_reported:
-                self.refusal = forbidden(rejection, request.header_values(b"accept"), policy.page)
+                self.refusal = forbidden(rejection, policy.page)
                 return self.refusal
         self._passed_as = seen
         return self.refusal
@@ -314,7 +314,7 @@ class Steps:
         self.stored.abandon()
         if isinstance(error, CookieWithheldError):
             _LOG.warning("a request was answered with 403: %s", error)
-            self.refusal = withheld(error, self.request.header_values(b"accept"))
+            self.refusal = withheld(error)
         elif isinstance(error, StoreError):
             _LOG.error("a request was answered with 503, for the session store failed: %s", error)
             self.refusal = unavailable(error)
