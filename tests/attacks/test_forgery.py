@@ -166,7 +166,7 @@ def test_where_nothing_is_checked_a_forged_log_in_still_does_not_replace_the_vic
 
 @both
 def test_a_log_in_forged_in_an_old_browser_needs_the_token_where_the_log_in_is_protected(interface):
-    """logs the victim in as the attacker from a browser that sends neither Origin nor Sec-Fetch-Site, without a cookie — where protect_anonymous names the log-in a missing cookie is no excuse: 403."""  # noqa: E501
+    """logs the victim in as the attacker from a browser that sends neither Origin nor Sec-Fetch-Site, without a cookie — with protect_anonymous, or where the log-in asks for it, a missing cookie is no excuse: 403."""  # noqa: E501
     site = site_of(interface, csrf=CSRF(protect_anonymous=True))
     victim = victim_at(site)
     site.seen.clear()
