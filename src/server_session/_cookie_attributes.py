@@ -30,7 +30,7 @@ _MOST_PATHS: Final = 8
 _HINTS: Final = {
     "encode": "the value is base64url and needs no encoding",
     "decode": "the value is base64url and needs no decoding",
-    "expires": "a fixed date would pass while the application runs; give `max_age`, and Expires is written from it",
+    "expires": "a fixed date would pass while the application runs; give `max_age`",
     "key": "it is spelt `name`",
     "maxage": "it is spelt `max_age`, in seconds or as a timedelta",
     "priority": "Priority is one browser's own and in no standard",
