@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final, Never, Protocol, TypeAlias
 
 from server_session import _cookie_attributes as attributes
-from server_session._durations import seconds_of
+from server_session._durations import seconds_of, unknown
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
@@ -153,10 +153,10 @@ class CookieHandler(CookieTransport):
         same_site: str = "lax",
         max_age: float | timedelta | None = None,
         partitioned: bool = False,
-        **unknown: Never,
+        **others: Never,
     ) -> None:
-        for keyword in unknown:
-            raise attributes.unknown(keyword)
+        for keyword in others:
+            raise unknown("CookieHandler", keyword, attributes.OPTIONS, attributes.HINTS)
         self.name = attributes.name("session" if name is None else name)
         self.path: Final = attributes.path(path)
         self.domain: Final = None if domain is None else attributes.domain(domain)

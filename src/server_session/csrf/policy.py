@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Final, Literal, Never, TypeAlias
 
-from server_session._durations import seconds_of
+from server_session._durations import seconds_of, unknown
 from server_session._origins import trusted_origins_of
 from server_session.exceptions import ConfigurationError
 
@@ -76,11 +76,10 @@ class CSRF:
         protect_anonymous: bool = False,
         body_limit: int = 1 << 20,
         page: Callable[[str], str] | None = None,
-        **unknown: Never,
+        **others: Never,
     ) -> None:
-        for keyword in unknown:
-            options = ", ".join(("mode", *(CSRF.__init__.__kwdefaults__ or ())))
-            raise ConfigurationError(f"CSRF has no option {keyword!r}: {_HINTS.get(keyword) or 'it takes ' + options}")
+        for keyword in others:
+            raise unknown("CSRF", keyword, ("mode", *(CSRF.__init__.__kwdefaults__ or ())), _HINTS)
         _require(mode in (None, "layered", "strict", "report"), "mode", mode, "'layered', 'strict' or 'report'")
         for option, given in (("single_use", single_use), ("protect_anonymous", protect_anonymous)):
             _require(isinstance(given, bool), option, given, "True or False")
