@@ -645,13 +645,6 @@ def test_an_unknown_option_is_named_with_its_mend(keyword: str, mend: str) -> No
     assert repr(keyword) in str(caught.value)
 
 
-def test_a_handler_shows_what_it_was_made_of() -> None:
-    assert repr(CookieHandler("sId", domain=".example.com", max_age=60)) == (
-        "CookieHandler('sId', path='/', domain='example.com', secure=None, http_only=True, same_site='lax', "
-        "max_age=60.0, partitioned=False)"
-    )
-
-
 # Rivals of the cookie
 
 HOST, PATH = "shop.example.com", "/account/login"

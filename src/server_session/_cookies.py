@@ -197,10 +197,6 @@ class CookieHandler(CookieTransport):
         partition = "; Partitioned" if self.partitioned else ""
         self._end: Final = f"{'; HttpOnly' if http_only else ''}; SameSite={self.same_site.title()}{partition}"
 
-    def __repr__(self) -> str:
-        options = (f"{option}={getattr(self, option)!r}" for option in attributes.OPTIONS[1:])
-        return f"CookieHandler({self.name!r}, {', '.join(options)})"
-
     def bind(self, origin_is_https: bool) -> "CookieHandler":
         """Return the handler for this origin; raises `ConfigurationError` where the two cannot go together."""
         if origin_is_https and self._given_secure is False:

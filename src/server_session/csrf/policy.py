@@ -110,9 +110,6 @@ class CSRF:
         policy.trusted_origins += trusted_origins_of(origins)
         return policy
 
-    def __repr__(self) -> str:
-        return f"CSRF(mode={self.mode!r}, trusted_origins={self.trusted_origins!r}, single_use={self.single_use!r})"
-
 
 def _require(holds: bool, option: str, given: object, wanted: str) -> None:
     if not holds:
