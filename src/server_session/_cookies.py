@@ -15,16 +15,16 @@ from server_session import _cookie_attributes as attributes
 from server_session._durations import seconds_of, unknown
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
+__all__ = ["CREDENTIAL", "LONGEST_KEPT", "CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
 
 Header: TypeAlias = tuple[bytes, bytes]
 """A response header: its name in lower case, and its value."""
 
 _BLANK: Final = b" \t"
-_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}")
+CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}")
 _READ_AT_MOST: Final = 4
-# A browser keeps no cookie for longer (RFC 6265bis, 5.5).
-_LONGEST: Final = 400 * 24 * 60 * 60
+LONGEST_KEPT: Final = 400 * 24 * 60 * 60.0
+"""For how many seconds a browser keeps a cookie at the most (RFC 6265bis, 5.5)."""
 # Many proxies refuse a response with more than 4 KiB of headers: who tosses cookies must not bring that about.
 _ELSEWHERE_BYTES: Final = 2048
 # No Expires: a browser that has Max-Age does not look at it (RFC 6265bis, 5.7), and all have.
@@ -191,7 +191,7 @@ class CookieHandler(CookieTransport):
         self._wire_name: Final = self.name.encode("ascii")
         # What `cookie_values` finds, where it is a credential. Each cookie has a semicolon before it.
         self._credentials_in: Final = re.compile(
-            rf";[ \t]*{re.escape(self.name)}[ \t]*=[ \t]*({_CREDENTIAL.pattern})[ \t]*(?![^;])"
+            rf";[ \t]*{re.escape(self.name)}[ \t]*=[ \t]*({CREDENTIAL.pattern})[ \t]*(?![^;])"
         ).findall
         self._place: Final = _place(self.domain, self.path)
         partition = "; Partitioned" if self.partitioned else ""
@@ -236,12 +236,12 @@ class CookieHandler(CookieTransport):
     def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
         """Return the `Set-Cookie` header, by default of the handler's `max_age`; `ValueError` for no credential."""
         # The value stays out of the message: whoever reads the log could use it.
-        if _CREDENTIAL.fullmatch(value) is None:
+        if CREDENTIAL.fullmatch(value) is None:
             raise ValueError("a session's cookie holds 64 characters of base64url, and nothing else")
         age = ""
         if seconds := self.max_age if lifetime is None else lifetime:
             # Rounded up, for Max-Age=0 would delete the cookie.
-            age = f"; Max-Age={math.ceil(min(max(seconds, 0), _LONGEST))}"
+            age = f"; Max-Age={math.ceil(min(max(seconds, 0), LONGEST_KEPT))}"
         return [self._header(request, value, self._place, age)]
 
     def destroy(self, request: RequestFacts) -> list[Header]:
