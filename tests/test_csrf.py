@@ -2,7 +2,7 @@ r"""The check of requests, as a table whose verdicts are written by hand, then a
 
 A row is a request, "->" and its verdict. Words with a capital are headers, one for each line that comes (a "␣" is a
 blank, a "…" 8,000 letters, \udcXX the raw byte XX); `GET>POST` is a GET on the wire that the endpoint sees as a POST;
-`Host` is shop.example unless it is given, and "-" is none. `own` are the configured origins, `trust`, `mode` and `safe`
+`Host` is shop.example unless it is given, and "-" is none. `own` are the configured origins, `trust` and `mode`
 the policy, `but` what the endpoint asks; `socket` is the opening of a WebSocket, `upgrade` a request that says it is
 one, `token` what is known of the token (missing unless it is given).
 """
@@ -114,9 +114,7 @@ def case_of(request: str) -> Case:
             headers[name].append(value.encode("utf-8", "surrogateescape"))
         else:
             said[name] = value
-    assert said.keys() <= {*("own", "trust", "mode", "safe", "but", "token", "cookie", "socket", "upgrade", "tls")}, (
-        request
-    )
+    assert said.keys() <= {*("own", "trust", "mode", "but", "token", "cookie", "socket", "upgrade", "tls")}, request
     (host,) = headers["Host"] or [b"shop.example"]
     facts = Facts(
         method=method,
@@ -136,8 +134,6 @@ def case_of(request: str) -> Case:
     policy: dict[str, Any] = {"mode": said.get("mode")}
     if "trust" in said:
         policy["trusted_origins"] = said["trust"].split(",")
-    if "safe" in said:
-        policy["safe_methods"] = said["safe"].split(",")
     return Case(
         facts,
         CSRF(**policy),
@@ -172,9 +168,6 @@ METHODS = [
         GET                                               -> pass
         OPTIONS                                           -> pass
         GET>OPTIONS                                       -> pass
-        QUERY         safe=GET,HEAD,OPTIONS,QUERY         -> pass
-        GET>QUERY     safe=GET,HEAD,OPTIONS,QUERY         -> pass
-        PROPFIND      safe=GET,PROPFIND                   -> pass
         GET           mode=strict                         -> pass
         GET           but=strict                          -> pass
         GET           but=anonymous                       -> pass
@@ -196,9 +189,6 @@ METHODS = [
         PROPFIND                                          -> csrf_site
         GETS                                              -> csrf_site
         GET␣                                              -> csrf_site
-        query         safe=GET,HEAD,OPTIONS,QUERY         -> csrf_site
-        GET           safe=HEAD,OPTIONS                   -> csrf_site
-        OPTIONS       safe=GET                            -> csrf_site
         GET>POST                                          -> csrf_site
         GET>post                                          -> csrf_site
         GET>DELETE                                        -> csrf_site
@@ -208,11 +198,8 @@ METHODS = [
         POST>HEAD                                         -> csrf_site
         DELETE>OPTIONS                                    -> csrf_site
         get>GET                                           -> csrf_site
-        QUERY>POST    safe=GET,QUERY                      -> csrf_site
-        POST>QUERY    safe=GET,QUERY                      -> csrf_site
         GET           but=every_method                    -> csrf_site
         OPTIONS       but=every_method                    -> csrf_site
-        QUERY         but=every_method safe=QUERY         -> csrf_site
         """,
     ),
     *rows(
@@ -221,7 +208,6 @@ METHODS = [
         """
         GET                                               -> pass
         OPTIONS                                           -> pass
-        QUERY         safe=QUERY                          -> pass
         GET           Origin=null                         -> pass
         GET           Origin=https://shop.example/        -> pass
         OPTIONS       Origin=                             -> pass
@@ -279,8 +265,6 @@ HEAD = [
         HEAD       Site=same-origin Site=same-origin                         -> csrf_header
         HEAD       but=every_method                                          -> csrf_token_missing
         HEAD       but=every_method token=valid                              -> pass
-        HEAD       safe=GET                                                  -> csrf_token_missing
-        HEAD       safe=GET token=valid                                      -> pass
         HEAD>POST                                                            -> csrf_token_missing
         POST>HEAD                                                            -> csrf_token_missing
         """,
@@ -922,7 +906,6 @@ TOKEN = [
         POST cookie Origin=https://shop.example/ token=valid                     -> csrf_header
         GET                                                                      -> pass
         OPTIONS                                                                  -> pass
-        QUERY safe=QUERY                                                         -> pass
         GET  but=every_method                                                    -> csrf_token_missing
         GET  but=every_method token=valid                                        -> pass
         GET>POST                                                                 -> csrf_token_missing
@@ -1027,7 +1010,6 @@ UPGRADE = [
         """
         GET Origin=https://evil.test but=every_method                               -> csrf_origin
         GET Site=cross-site but=every_method                                        -> csrf_site
-        GET Origin=https://evil.test safe=HEAD                                      -> csrf_origin
         GET Origin=https://shop.example but=every_method,strict                     -> pass
         GET Origin=https://shop.example but=every_method,strict cookie              -> pass
         """,
@@ -1040,14 +1022,10 @@ UPGRADE = [
         GET      Origin=https://evil.test but=every_method,strict                   -> csrf_origin
         GET      Origin=https://evil.test but=every_method,strict token=valid       -> csrf_origin
         GET      Site=cross-site but=every_method                                   -> csrf_site
-        GET      Site=cross-site safe=HEAD,OPTIONS                                  -> csrf_site
-        GET      Origin=https://shop.example Origin=https://shop.example safe=HEAD  -> csrf_header
-        GET      Origin=https://evil.test safe=HEAD                                 -> csrf_origin
         GET      but=every_method,strict                                            -> csrf_token_missing
         GET      Origin=https://shop.example but=every_method,strict                -> csrf_token_missing
         GET      Origin=https://shop.example but=every_method,strict cookie         -> csrf_token_missing
         GET      Origin=https://pay.example but=every_method,scoped cookie          -> csrf_token_missing
-        GET      Origin=https://shop.example safe=HEAD mode=strict cookie           -> csrf_token_missing
         GET      Origin=https://shop.example but=every_method cookie                -> pass
         GET      Origin=https://shop.example but=every_method,strict token=valid    -> pass
         GET>POST Origin=https://evil.test                                           -> csrf_origin
@@ -1391,11 +1369,9 @@ def test_a_policy_unless_told_otherwise_is_layered_and_trusts_nobody():
     policy = CSRF()
     assert policy.mode == "layered"
     assert policy.trusted_origins == ()
-    assert policy.safe_methods == {"GET", "HEAD", "OPTIONS"}
     assert policy.single_use is False
     assert policy.token_age is None
     assert (policy.field, policy.header) == ("csrf_token", "X-CSRF-Token")
-    assert policy.exempt == ()
     assert policy.protect_anonymous is False
     assert policy.body_limit == 1024 * 1024
 
@@ -1404,23 +1380,19 @@ def test_a_policy_keeps_what_it_is_told():
     policy = CSRF(
         "strict",
         trusted_origins=["https://pay.example:443", "http://localhost:3000"],
-        safe_methods=["GET", "QUERY"],
         single_use=True,
         token_age=timedelta(days=1, seconds=1),
         field="_csrf",
         header="X-XSRF-Token",
-        exempt=[view],
-        protect_anonymous=[view],
+        protect_anonymous=True,
         body_limit=0,
     )
     assert policy.mode == "strict"
     assert policy.trusted_origins == ("https://pay.example", "http://localhost:3000")
-    assert policy.safe_methods == {"GET", "QUERY"}
     assert policy.single_use is True
     assert policy.token_age == 86401
     assert (policy.field, policy.header) == ("_csrf", "X-XSRF-Token")
-    assert policy.exempt == (view,)
-    assert policy.protect_anonymous == (view,)
+    assert policy.protect_anonymous is True
     assert policy.body_limit == 0
 
 
@@ -1432,11 +1404,6 @@ def test_tokens_that_pass_once_are_asked_of_every_request():
     assert CSRF(single_use=True).mode == "strict"
     assert CSRF("strict", single_use=True).mode == "strict"
     assert CSRF("strict").single_use is False
-
-
-def test_a_policy_shows_its_mode_and_whom_it_trusts():
-    assert "'strict'" in repr(CSRF("strict"))
-    assert "https://pay.example" in repr(CSRF(trusted_origins="https://pay.example"))
 
 
 @pytest.mark.parametrize(
@@ -1478,14 +1445,6 @@ def test_a_policy_shows_its_mode_and_whom_it_trusts():
         ({"trusted_origins": [b"https://pay.example"]}, ["trusted origin", "b'https://pay.example'", "text"]),
         ({"trusted_origins": b"https://pay.example"}, ["trusted origin", "b'https://pay.example'", "text"]),
         ({"trusted_origins": 1}, ["trusted origin", "1", "text"]),
-        ({"safe_methods": ["POST"]}, ["safe_methods", "'POST'", "exempt"]),
-        ({"safe_methods": ["GET", "PATCH"]}, ["safe_methods", "'PATCH'"]),
-        ({"safe_methods": ["get"]}, ["safe_methods", "'get'", "case"]),
-        ({"safe_methods": ["PURGE"]}, ["safe_methods", "'PURGE'"]),
-        ({"safe_methods": [""]}, ["safe_methods", "''"]),
-        ({"safe_methods": [["GET"]]}, ["safe_methods", "['GET']"]),
-        ({"safe_methods": "GET"}, ["safe_methods", "'GET'", "collection"]),
-        ({"safe_methods": None}, ["safe_methods", "None"]),
         ({"single_use": True, "mode": "layered"}, ["single_use", "'layered'", "'strict'"]),
         ({"single_use": True, "mode": "report"}, ["single_use", "'report'", "'strict'"]),
         ({"single_use": 1}, ["single_use", "1"]),
@@ -1520,16 +1479,8 @@ def test_a_policy_shows_its_mode_and_whom_it_trusts():
         ({"header": "X-\xc7SRF"}, ["header"]),
         ({"header": b"X-CSRF-Token"}, ["header", "b'X-CSRF-Token'"]),
         ({"header": None}, ["header", "None"]),
-        ({"exempt": "/webhook"}, ["exempt", "'/webhook'"]),
-        ({"exempt": ["/webhook"]}, ["exempt", "'/webhook'", "endpoint itself", "path"]),
-        ({"exempt": [view, "webhook"]}, ["exempt", "'webhook'", "endpoint itself"]),
-        ({"exempt": [1]}, ["exempt", "1", "no endpoint"]),
-        ({"exempt": view}, ["exempt", "collection", "view"]),
-        ({"exempt": None}, ["exempt", "None"]),
-        ({"protect_anonymous": "/log-in"}, ["protect_anonymous", "'/log-in'"]),
-        ({"protect_anonymous": ["/log-in"]}, ["protect_anonymous", "'/log-in'", "endpoint itself"]),
-        ({"protect_anonymous": view}, ["protect_anonymous", "collection"]),
-        ({"protect_anonymous": None}, ["protect_anonymous", "None"]),
+        ({"protect_anonymous": "/log-in"}, ["protect_anonymous", "'/log-in'", "True or False"]),
+        ({"protect_anonymous": [view]}, ["protect_anonymous", "True or False"]),
         ({"body_limit": -1}, ["body_limit", "-1"]),
         ({"body_limit": 1.5}, ["body_limit", "1.5"]),
         ({"body_limit": True}, ["body_limit", "True"]),
@@ -1541,8 +1492,8 @@ def test_a_policy_shows_its_mode_and_whom_it_trusts():
         ({"max_age": 3600}, ["'max_age'", "spelt `token_age`"]),
         ({"secret": "s"}, ["'secret'", "leave it out"]),
         ({"secret_key": "s"}, ["'secret_key'", "leave it out"]),
-        ({"exempt_urls": ["/webhook"]}, ["'exempt_urls'", "`exempt`", "paths"]),
-        ({"exempt_paths": ["/webhook"]}, ["'exempt_paths'", "`exempt`", "paths"]),
+        ({"exempt_urls": ["/webhook"]}, ["'exempt_urls'", "@csrf_exempt", "paths"]),
+        ({"exempt_paths": ["/webhook"]}, ["'exempt_paths'", "@csrf_exempt", "paths"]),
         ({"header_name": "X-Token"}, ["'header_name'", "spelt `header`"]),
         ({"field_name": "token"}, ["'field_name'", "spelt `field`"]),
         (
@@ -1551,12 +1502,10 @@ def test_a_policy_shows_its_mode_and_whom_it_trusts():
                 "'colour'",
                 "mode",
                 "trusted_origins",
-                "safe_methods",
                 "single_use",
                 "token_age",
                 "field",
                 "header",
-                "exempt",
                 "protect_anonymous",
                 "body_limit",
             ],
@@ -1569,9 +1518,3 @@ def test_a_policy_that_cannot_work_is_an_error_that_names_the_setting(settings, 
         CSRF(**settings)
     message = str(raised.value)
     assert [word for word in words if word not in message] == []
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "QUERY", "TRACE", "PROPFIND", "REPORT", "SEARCH"])
-def test_each_method_that_a_standard_calls_safe_may_be_let_through(method):
-    assert case_of(f"{method} cookie safe={method}").check() is None
-    assert case_of(f"{method} cookie")._replace(policy=CSRF(safe_methods=())).check() is not None

@@ -294,15 +294,11 @@ def test_a_store_that_is_down_is_a_503_and_no_pass(caplog: pytest.LogCaptureFixt
 # --- the answer
 
 
-def test_the_answer_is_html_or_json_as_asked_and_nobody_keeps_it() -> None:
-    client = visitor()
-    page = client.post("/send", headers={**CROSS_SITE, "Accept": "text/html"})
+def test_the_answer_is_a_page_and_nobody_keeps_it() -> None:
+    page = visitor().post("/send", headers=CROSS_SITE)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    answer = client.post("/send", headers={**CROSS_SITE, "Accept": "application/json"})
-    assert answer.json()["error"] == "csrf_site"
-    for response in (page, answer):
-        assert "no-store" in response.headers["Cache-Control"]
-        assert {"Origin", "Sec-Fetch-Site"} <= {name.strip() for name in response.headers["Vary"].split(",")}
+    assert "no-store" in page.headers["Cache-Control"]
+    assert {"Origin", "Sec-Fetch-Site"} <= {name.strip() for name in page.headers["Vary"].split(",")}
 
 
 @pytest.mark.parametrize("view", ["failure", "afailure", "failure_with_form"])
@@ -634,16 +630,6 @@ def test_a_view_that_is_exempt_is_not_checked(path: str, script: Any) -> None:
     assert visitor().post(path, headers=CROSS_SITE).status_code == 200
     with serving(csrf=CSRF(mode="strict")):
         assert visitor().post(path, headers=CROSS_SITE).status_code == 200
-
-
-def test_the_policy_may_name_a_view_or_its_class_as_exempt() -> None:
-    from tests.django_site import views
-
-    with serving(csrf=CSRF(exempt=[views.send, views.Sending])):
-        client = visitor()
-        assert client.post("/send", headers=CROSS_SITE).content == b"sent"
-        assert client.post("/class", headers=CROSS_SITE).content == b"sent"
-        assert rejection(client.post("/asend", headers=CROSS_SITE)) == "csrf_site"
 
 
 @pytest.mark.parametrize("path", ["/strict", "/class-strict", "/exempt-and-strict"])

@@ -543,8 +543,8 @@ def test_what_flask_does_not_set_stays_as_it_was_configured(store: Watched) -> N
     app = Flask("shop")
     ServerSession(app)
     app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
-    header = re.sub("Expires=[^;]*", "Expires=…", cookie_of(app, "http://shop.example"))
-    assert header == "own=…; Domain=example; Path=/x; Max-Age=60; Expires=…; Secure; SameSite=Strict"
+    header = cookie_of(app, "http://shop.example")
+    assert header == "own=…; Domain=example; Path=/x; Max-Age=60; Secure; SameSite=Strict"
 
 
 @pytest.mark.parametrize(
@@ -698,7 +698,7 @@ def lasting(clock: Clock, **settings: Any) -> Flask:
 def test_a_permanent_session_outlives_the_browser_and_others_do_not(clock: Clock) -> None:
     client = lasting(clock).test_client()
     (header,) = cookies(client.get("/keep"))
-    assert "; Max-Age=600; Expires=" in header
+    assert "; Max-Age=600; " in header
     (header,) = cookies(client.get("/forget"))
     assert "Max-Age" not in header
     assert cookies(client.get("/read")) == []

@@ -37,10 +37,8 @@ from server_session._record import (
     Life,
 )
 from server_session._tokens import Credential, TokenState, issue_token, read_token
-from server_session.csrf.refusals import forbidden
-from server_session.csrf.verdict import Rejection
 from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest
-from server_session.kernel.presence import ResponseState
+from server_session.kernel.presence import Answering, ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
 from tests.parts import ALL, QUICK
@@ -138,34 +136,6 @@ def test_a_token_is_read_where_it_is_spelt_as_its_parts_are_and_nowhere_else(tex
         assert not re.fullmatch(r"[A-Za-z0-9_-]{69}[AQgw]", text, re.ASCII)
 
 
-# --- Accept
-
-ACCEPTS = st.lists(
-    st.sampled_from(
-        [b"application/json", b"text/html", b"*/*", b"application/x+json", b";", b"q=", b"q=0", b",", b" ", b"nan"]
-    )
-    | st.sampled_from([b"inf", b"1e999", b"-1", b"0.5", b"Q=1", b"+json", b"\xff"])
-    | st.binary(max_size=4),
-    max_size=10,
-).map(b"".join)
-
-
-@many
-@given(st.sampled_from(["csrf_stale", "csrf_site"]), st.lists(ACCEPTS | st.binary(), max_size=3))
-def test_any_accept_gets_the_same_403_in_one_of_its_two_forms(code: str, accept: list[bytes]) -> None:
-    refusal = forbidden(Rejection(code, "why"), accept)
-    headers = dict(refusal.headers)
-    assert refusal.status == 403
-    assert headers["Content-Length"] == str(len(refusal.body))
-    assert headers["CSRF-Rejection"] == code
-    if headers["Content-Type"].startswith("application/json"):
-        assert json.loads(refusal.body)["error"] == code
-        assert b"json" in b",".join(accept).lower()
-    else:
-        assert headers["Content-Type"] == "text/html; charset=utf-8"
-        assert code.encode() in refusal.body
-
-
 # --- the whole check of a request
 
 NAMES = st.sampled_from(
@@ -205,7 +175,7 @@ ORIGINS = st.sampled_from([None, "https://shop.example", "http://localhost:8000"
 def application(policy: CSRF, origin: str | None) -> tuple[Sessions, str]:
     """Return an application's sessions, and the cookie of one that lives."""
     sessions = Sessions(csrf=policy, origin=origin, session_store=MemorySessionStore())
-    visit = StoredSession(sessions.policy, [], ResponseState.OPEN)
+    visit = StoredSession(sessions.policy, [], Answering(ResponseState.OPEN))
     assert drive(visit.merge({"a": 1}))
     assert visit.cookie_value is not None
     return sessions, f"{sessions.cookie.name}={visit.cookie_value}"
@@ -374,7 +344,7 @@ class Scene:
     def visit(self) -> StoredSession:
         credential = Credential.parse(self.cookie)
         assert credential is not None
-        return StoredSession(self.policy, [credential], ResponseState.OPEN)
+        return StoredSession(self.policy, [credential], Answering(ResponseState.OPEN))
 
 
 def scene(**more: Any) -> Scene:
@@ -383,7 +353,7 @@ def scene(**more: Any) -> Scene:
     settings_of: dict[str, Any] = {"renew_on": frozenset({"user"}), "now": clock, "single_use": True, **more}
     policy = Policy(store, 1800.0, 86400.0, **settings_of)
     for _ in range(2):
-        visit = StoredSession(policy, [], ResponseState.OPEN)
+        visit = StoredSession(policy, [], Answering(ResponseState.OPEN))
         assert drive(visit.replace(DATA, OWNERS_NAME))
     assert drive(visit.renew(None, Life(idle=900.0, absolute=100_000.0, persistent=True)))
     assert visit.cookie_value is not None

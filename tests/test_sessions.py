@@ -365,7 +365,7 @@ def test_one_key_alone_as_renew_on_is_refused_for_its_letters_would_be_the_keys(
 
 
 def test_an_unknown_setting_is_an_error_that_names_it():
-    with pytest.raises(ConfigurationError, match="'maxage': it is spelt max_age"):
+    with pytest.raises(ConfigurationError, match="'maxage': it is spelt `max_age`"):
         configure(maxage=600)  # type: ignore[call-arg]
 
 
@@ -432,7 +432,7 @@ def test_one_request_has_one_exchange_of_each_sessions():
     one, other = Sessions(), Sessions()
     request = AsgiRequest.of(scope_of())
     assert one.exchange(request) is one.exchange(AsgiRequest.of(request.slots)) is not other.exchange(request)
-    assert one.exchange(request).stored.response is ResponseState.ABSENT
+    assert one.exchange(request).response is ResponseState.ABSENT
 
 
 def test_a_middleware_takes_sessions_or_settings_or_neither():
@@ -482,12 +482,12 @@ def test_an_origin_that_no_browser_sends_so_is_refused_and_never_makes_a_cookie_
 @pytest.mark.parametrize(
     "keyword,says",
     [
-        ("maxAge", "it is spelt max_age"),
-        ("sessionStore", "it is spelt session_store"),
+        ("maxAge", "it is spelt `max_age`"),
+        ("sessionStore", "it is spelt `session_store`"),
         ("secret_key", "leave it out"),
         ("https_only", "give origin"),
         ("session_cookie", "CookieHandler"),
-        ("colour", "use absolute_max_age, adopt, at_max_sessions, clock, codec"),
+        ("colour", "it takes absolute_max_age, adopt, at_max_sessions, clock, codec"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_to_write_instead(keyword, says):

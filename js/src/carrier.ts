@@ -29,7 +29,7 @@ export type Args<Rest extends unknown[]> =
     | [request: RequestLike, response: ResponseLike, ...rest: Rest];
 
 const SAFE = ["GET", "HEAD", "OPTIONS"];
-const PAST = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+const PAST = "; Max-Age=0";
 const LONGEST = 400 * 24 * 60 * 60;
 
 /** A request and its response, if there is one. */
@@ -91,8 +91,7 @@ export class Carrier {
             return;
         }
         const place = `${domain ? `; Domain=${domain}` : ""}; Path=${path}`;
-        const expires = new Date(Date.now() + 1000 * age).toUTCString();
-        const life = value === null ? PAST : age ? `; Max-Age=${age}; Expires=${expires}` : "";
+        const life = value === null ? PAST : age ? `; Max-Age=${age}` : "";
         const end = `${secure ? "; Secure" : ""}; HttpOnly; SameSite=${sameSite[0]!.toUpperCase()}${sameSite.slice(1)}`;
         const line = `${name}=${value ?? ""}${place}${life}${end}`;
         this.#change("set-cookie", (lines) => [...lines.filter((other) => !other.startsWith(`${name}=`)), line]);

@@ -22,6 +22,7 @@ from server_session._record import Life
 from server_session._verbs import (
     Asked,
     Change,
+    TokenScope,
     by_id,
     change_of,
     data_of,
@@ -57,7 +58,6 @@ __all__ = [
 T = TypeVar("T")
 Data: TypeAlias = Mapping[str, object]
 Duration: TypeAlias = float | timedelta
-TokenScope: TypeAlias = tuple[str, str]
 
 
 class Health(NamedTuple):

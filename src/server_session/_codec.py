@@ -225,7 +225,7 @@ def _from_tagged(name: str, content: Any, room: int) -> object:
 
 # MsgspecError is a ValueError in newer msgspec only. RecursionError is the decoder's own bound on depth. ImportError is
 # markup where there is no markupsafe.
-_UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError, ImportError)
+UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError, ImportError)
 
 
 def decode_value(key: str, text: bytes) -> Any:
@@ -237,7 +237,7 @@ def decode_value(key: str, text: bytes) -> Any:
     try:
         value = _decode(text)
         return value if type(value) not in _NESTED or _is_plain(text) else _from_json(value, MAX_DEPTH)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = _TOO_DEEP if isinstance(error, RecursionError) else error
         raise RecordError(f"record field {key!r} cannot be read: {reason}") from None
 
@@ -256,7 +256,7 @@ def decode_fields(fields: Mapping[str, bytes]) -> dict[str, Any]:
             text = fields[name]
             value = _decode(text)
             data[name] = value if type(value) not in _NESTED or _is_plain(text) else _from_json(value, MAX_DEPTH)
-    except _UNREADABLE:
+    except UNREADABLE:
         # It is found again, one by one, to be named.
         return {name: decode_value(name, text) for name, text in fields.items()}
     return data

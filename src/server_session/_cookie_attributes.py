@@ -7,7 +7,7 @@ from typing import Final
 
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["OPTIONS", "domain", "flag", "name", "path", "places_of", "same_site", "unknown"]
+__all__ = ["HINTS", "OPTIONS", "domain", "flag", "name", "path", "places_of", "same_site"]
 
 OPTIONS: Final = ("name", "path", "domain", "secure", "http_only", "same_site", "max_age", "partitioned")
 
@@ -27,22 +27,14 @@ _PORT: Final = re.compile(r":[0-9]*\Z")
 _MOST_DOMAINS: Final = 8
 _MOST_PATHS: Final = 8
 
-_HINTS: Final = {
+HINTS: Final = {
     "encode": "the value is base64url and needs no encoding",
     "decode": "the value is base64url and needs no decoding",
-    "expires": "a fixed date would pass while the application runs; give `max_age`, and Expires is written from it",
+    "expires": "a fixed date would pass while the application runs; give `max_age`",
     "key": "it is spelt `name`",
     "maxage": "it is spelt `max_age`, in seconds or as a timedelta",
     "priority": "Priority is one browser's own and in no standard",
 }
-
-
-def unknown(keyword: str) -> ConfigurationError:
-    """Return the error for an option that there is not."""
-    plain = keyword.replace("_", "").lower()
-    alike = [f"it is spelt `{option}`" for option in OPTIONS if option.replace("_", "") == plain]
-    hint = _HINTS.get(plain) or "".join(alike) or f"it takes {', '.join(OPTIONS)}"
-    return ConfigurationError(f"CookieHandler has no option {keyword!r}: {hint}")
 
 
 def name(given: object) -> str:

@@ -6,30 +6,29 @@ Standards: RFC 6265bis, and draft-ietf-httpbis-layered-cookies where it adds to 
 import copy
 import math
 import re
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any, Final, Never, Protocol, TypeAlias
 
 from server_session import _cookie_attributes as attributes
-from server_session._durations import seconds_of
+from server_session._durations import seconds_of, unknown
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
+__all__ = ["CREDENTIAL", "LONGEST_KEPT", "CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
 
 Header: TypeAlias = tuple[bytes, bytes]
 """A response header: its name in lower case, and its value."""
 
 _BLANK: Final = b" \t"
-_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}")
+CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}")
 _READ_AT_MOST: Final = 4
-# A browser keeps no cookie for longer (RFC 6265bis, 5.5).
-_LONGEST: Final = 400 * 24 * 60 * 60
+LONGEST_KEPT: Final = 400 * 24 * 60 * 60.0
+"""For how many seconds a browser keeps a cookie at the most (RFC 6265bis, 5.5)."""
 # Many proxies refuse a response with more than 4 KiB of headers: who tosses cookies must not bring that about.
 _ELSEWHERE_BYTES: Final = 2048
-_PAST: Final = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+# No Expires: a browser that has Max-Age does not look at it (RFC 6265bis, 5.7), and all have.
+_PAST: Final = "; Max-Age=0"
 
 
 def cookie_values(headers: Iterable[bytes], name: bytes) -> list[bytes]:
@@ -137,7 +136,6 @@ class CookieHandler(CookieTransport):
         max_age: seconds, or a timedelta, that the browser keeps it; `None` for until it closes. Browsers keep none
             for more than 400 days.
         partitioned: whether an embedded application gets a cookie of its own under each embedding site.
-        clock: the time in seconds since 1970, from which Expires is written.
 
     Raises:
         ConfigurationError: an attribute, or two together, with which no browser would keep the cookie.
@@ -155,11 +153,10 @@ class CookieHandler(CookieTransport):
         same_site: str = "lax",
         max_age: float | timedelta | None = None,
         partitioned: bool = False,
-        clock: Callable[[], float] = time.time,
-        **unknown: Never,
+        **others: Never,
     ) -> None:
-        for keyword in unknown:
-            raise attributes.unknown(keyword)
+        for keyword in others:
+            raise unknown("CookieHandler", keyword, attributes.OPTIONS, attributes.HINTS)
         self.name = attributes.name("session" if name is None else name)
         self.path: Final = attributes.path(path)
         self.domain: Final = None if domain is None else attributes.domain(domain)
@@ -168,7 +165,6 @@ class CookieHandler(CookieTransport):
         self.withheld_cross_site = self.same_site != "none"
         self.max_age: Final = None if max_age is None else seconds_of("the cookie's max_age", max_age)
         self.partitioned: Final = attributes.flag("partitioned", partitioned)
-        self._clock: Final = clock
         self.is_named: Final = name is not None
         self._given_secure: Final = secure if secure is None else attributes.flag("secure", secure)
 
@@ -195,15 +191,11 @@ class CookieHandler(CookieTransport):
         self._wire_name: Final = self.name.encode("ascii")
         # What `cookie_values` finds, where it is a credential. Each cookie has a semicolon before it.
         self._credentials_in: Final = re.compile(
-            rf";[ \t]*{re.escape(self.name)}[ \t]*=[ \t]*({_CREDENTIAL.pattern})[ \t]*(?![^;])"
+            rf";[ \t]*{re.escape(self.name)}[ \t]*=[ \t]*({CREDENTIAL.pattern})[ \t]*(?![^;])"
         ).findall
         self._place: Final = _place(self.domain, self.path)
         partition = "; Partitioned" if self.partitioned else ""
         self._end: Final = f"{'; HttpOnly' if http_only else ''}; SameSite={self.same_site.title()}{partition}"
-
-    def __repr__(self) -> str:
-        options = (f"{option}={getattr(self, option)!r}" for option in attributes.OPTIONS[1:])
-        return f"CookieHandler({self.name!r}, {', '.join(options)})"
 
     def bind(self, origin_is_https: bool) -> "CookieHandler":
         """Return the handler for this origin; raises `ConfigurationError` where the two cannot go together."""
@@ -223,7 +215,7 @@ class CookieHandler(CookieTransport):
     def replace(self, **given: Any) -> "CookieHandler":
         """Return a handler with some attributes in place of this one's; what was left open here stays open."""
         stands = {option: getattr(self, option) for option in attributes.OPTIONS}
-        stands |= {"name": self.name if self.is_named else None, "secure": self._given_secure, "clock": self._clock}
+        stands |= {"name": self.name if self.is_named else None, "secure": self._given_secure}
         # Of the same class, with what an application's own subclass has besides.
         other = copy.copy(self)
         CookieHandler.__init__(other, **{**stands, **given})
@@ -244,13 +236,12 @@ class CookieHandler(CookieTransport):
     def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
         """Return the `Set-Cookie` header, by default of the handler's `max_age`; `ValueError` for no credential."""
         # The value stays out of the message: whoever reads the log could use it.
-        if _CREDENTIAL.fullmatch(value) is None:
+        if CREDENTIAL.fullmatch(value) is None:
             raise ValueError("a session's cookie holds 64 characters of base64url, and nothing else")
         age = ""
         if seconds := self.max_age if lifetime is None else lifetime:
             # Rounded up, for Max-Age=0 would delete the cookie.
-            whole = math.ceil(min(max(seconds, 0), _LONGEST))
-            age = f"; Max-Age={whole}; Expires={_http_date(int(self._clock()) + whole)}"
+            age = f"; Max-Age={math.ceil(min(max(seconds, 0), LONGEST_KEPT))}"
         return [self._header(request, value, self._place, age)]
 
     def destroy(self, request: RequestFacts) -> list[Header]:
@@ -271,7 +262,7 @@ class CookieHandler(CookieTransport):
         size = 0
         for domain, path in attributes.places_of(request.host, request.path):
             if (domain, path) != (self.domain, self.path):
-                header = self._header(request, "", _place(domain, path), "; Max-Age=0")
+                header = self._header(request, "", _place(domain, path), _PAST)
                 size += len(header[0]) + len(header[1])
                 if size > _ELSEWHERE_BYTES:
                     break
@@ -286,11 +277,3 @@ class CookieHandler(CookieTransport):
 
 def _place(domain: str | None, path: str) -> str:
     return f"{f'; Domain={domain}' if domain else ''}; Path={path}"
-
-
-@lru_cache(16)
-def _http_date(timestamp: int) -> str:
-    """Return the time as an IMF-fixdate (RFC 9110, 5.6.7)."""
-    # The names of asctime are English; those of strftime are of the process's locale.
-    day, month, date, clock, year = time.asctime(time.gmtime(timestamp)).split()
-    return f"{day}, {int(date):02} {month} {year} {clock} GMT"

@@ -1,6 +1,7 @@
-"""Durations and counts, as settings give them."""
+"""Durations and counts, as settings give them, and settings that there are not."""
 
 import math
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from server_session.exceptions import ConfigurationError
@@ -23,3 +24,11 @@ def count_of(setting: str, given: object) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ConfigurationError(f"{setting} is a whole number above 0, not {given!r}")
     return given
+
+
+def unknown(of: str, keyword: str, options: Collection[str], hints: Mapping[str, str]) -> ConfigurationError:
+    """Return the error for an option that there is not; `hints` are by the names that other libraries have for one."""
+    plain = keyword.replace("_", "").lower()
+    alike = [f"it is spelt `{option}`" for option in options if option.replace("_", "") == plain]
+    hint = hints.get(keyword.lower()) or "".join(alike) or f"it takes {', '.join(options)}"
+    return ConfigurationError(f"{of} has no option {keyword!r}: {hint}")

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from server_session import _record as record
 from server_session._codec import decode_fields, encode_value
+from server_session._cookies import LONGEST_KEPT
 from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session._tokens import short_digest
@@ -19,8 +20,6 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Life
 _MOST_LISTED: Final = 1000
 """How many sessions an owner's list keeps where no bound is set: so many a log-in at the most has to write again."""
 
-# Browsers keep no cookie for longer (RFC 6265bis, 5.5): the age of an index where sessions have no deadline.
-_LONGEST: Final = 400 * 24 * 60 * 60.0
 _SOON: Final = Lifetime(record.MARK_SECONDS, None)
 # One log-in in sixteen, told by its random selector, looks after the list: so many of its entries.
 _LOOKS: Final = frozenset("AQgw")
@@ -67,7 +66,7 @@ class OwnerIndex:
         self._store = store
         self._signals = policy.signals
         # No touch reaches an index, so it lives for as long as the session listed last can.
-        self._longest = policy.absolute or _LONGEST
+        self._longest = policy.absolute or LONGEST_KEPT
         self._now = policy.now
         self._most = policy.max_sessions
         self._refuses = policy.at_max_sessions == "refuse"

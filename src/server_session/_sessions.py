@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
-from server_session._durations import count_of, seconds_of
+from server_session._durations import count_of, seconds_of, unknown
 from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
@@ -94,7 +94,7 @@ class Sessions(Functions, Served):
 
     def __init__(self, **settings: Unpack[Settings]) -> None:
         for keyword in settings.keys() - Settings.__annotations__.keys():
-            raise ConfigurationError(_unknown(keyword))
+            raise unknown("configure()", keyword, sorted(Settings.__annotations__), _HINTS)
         self.base = self
         self.store = _store(settings.get("session_store"))
         if (fit := getattr(self.store, "fit", None)) is not None:
@@ -291,10 +291,3 @@ _HINTS: Final = {
     "path": "give cookie_handler=CookieHandler(path=…)",
     "domain": "give cookie_handler=CookieHandler(domain=…)",
 }
-
-
-def _unknown(keyword: str) -> str:
-    plain = keyword.replace("_", "").lower()
-    alike = [name for name in Settings.__annotations__ if name.replace("_", "") == plain]
-    hint = f"it is spelt {alike[0]}" if alike else _HINTS.get(keyword)
-    return f"there is no setting {keyword!r}: {hint or 'use ' + ', '.join(sorted(Settings.__annotations__))}"

@@ -9,6 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 from server_session._base64url import base64url
+from server_session._cookies import CREDENTIAL
 from server_session._record import DIGEST
 from server_session.exceptions import StoreError
 from server_session.stores._base import Expect
@@ -20,7 +21,6 @@ _NONCE_BYTES: Final = _TIME_BYTES + 16
 _TAG_BYTES: Final = hashlib.sha256().digest_size
 _CSRF_KEY: Final = b"server-session csrf token"
 
-_is_credential = re.compile(r"[A-Za-z0-9_-]{64}").fullmatch
 is_selector = re.compile(r"[A-Za-z0-9_-]{24}").fullmatch
 # Of the sixteen spellings of the same bytes only the one that is issued: four bits of the last character are nobody's.
 _is_token = re.compile(r"[A-Za-z0-9_-]{69}[AQgw]").fullmatch
@@ -41,7 +41,7 @@ class Credential:
     @classmethod
     def parse(cls, value: str) -> "Credential | None":
         """Return the parts of a cookie's value, or `None` unless it is 64 characters of base64url."""
-        if _is_credential(value) is None:
+        if CREDENTIAL.fullmatch(value) is None:
             return None
         return cls(value[:_SELECTOR_LENGTH], value[_SELECTOR_LENGTH:])
 

@@ -15,6 +15,7 @@ R = TypeVar("R")
 Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 Function: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
 Change: TypeAlias = Callable[[dict[str, Any]], None]
+TokenScope: TypeAlias = tuple[str, str]
 
 
 class Verb(NamedTuple):
@@ -139,7 +140,7 @@ def data_of(function: str, data: object) -> Mapping[str, object]:
     return data
 
 
-def scope_of(scope: tuple[str, str] | None) -> str:
+def scope_of(scope: TokenScope | None) -> str:
     if scope is None:
         return ""
     if not isinstance(scope, tuple) or list(map(type, scope)) != [str, str]:

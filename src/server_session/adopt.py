@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
+from server_session._codec import UNREADABLE
 from server_session._colour import is_driven, run_awaiting
 from server_session._cookies import CookieHandler
 from server_session._readers import Reader
@@ -48,7 +49,6 @@ Duration: TypeAlias = float | timedelta
 Secret: TypeAlias = str | bytes
 
 _LOG: Final = logging.getLogger("server_session")
-_UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError)
 
 # Bounded, and without what may mean something to whoever is asked for it.
 _is_id = re.compile(r"[A-Za-z0-9_-]{16,256}").fullmatch
@@ -73,7 +73,7 @@ class _Decoding(Reader):
             if isinstance(data, Mapping):
                 return data
             why: object = f"it is of type {type(data).__name__!r}"
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             why = error
         if not self._is_said:
             self._is_said = True
@@ -243,7 +243,7 @@ class FlaskSessionRedis(RedisReader):
         """Return the MessagePack or the JSON in it."""
         try:
             return msgspec.msgpack.decode(raw)
-        except _UNREADABLE:
+        except UNREADABLE:
             if raw.startswith(b"\x80"):
                 raise ValueError(_PICKLE) from None
             return msgspec.json.decode(raw)

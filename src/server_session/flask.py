@@ -118,7 +118,6 @@ class CsrfRejected(Forbidden):
     description = UNVERIFIED
 
     def __init__(self, refusal: adapters.Refusal) -> None:
-        # The page is in HTML or JSON, as the request's `Accept` would have it.
         super().__init__(response=Response(refusal.body, refusal.status, [*refusal.headers]))
         assert refusal.rejection is not None  # noqa: S101 - what is refused with 403 says why
         self.rejection: adapters.Rejection = refusal.rejection

@@ -12,7 +12,7 @@ from server_session import CSRF, CookieHandler
 from tests import servers
 from tests.browser.csrf.certificate import make_certificate
 from tests.browser.csrf.driver import Browser, Visitor, launched
-from tests.browser.csrf.shop import Seen, Town, exempt_write
+from tests.browser.csrf.shop import Seen, Town
 from tests.parts import ALL
 
 # Fetch Metadata is sent to https and to loopback, whose names end in localhost; `.test` is neither.
@@ -226,7 +226,7 @@ class TestForgers:
 
     @pytest.mark.parametrize("place", ["https", "plain"])
     def test_an_exempt_endpoint_does_not_replace_the_log_in_whose_cookie_was_withheld(self, stage, place):
-        scene = stage(place, csrf=CSRF(exempt=[exempt_write]))
+        scene = stage(place)
         scene.log_in("Ada")
 
         seen = scene.write(FORM, scene.foreign, path="/exempt")

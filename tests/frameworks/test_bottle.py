@@ -251,10 +251,8 @@ def test_a_store_that_is_down_is_503_on_the_application_s_page(where: str) -> No
     assert where == "error page" or shop.ask("GET", "/fails").status_int == 503
 
 
-def test_a_refusal_is_shown_in_json_or_html_or_by_the_application() -> None:
+def test_a_refusal_is_shown_as_a_page_or_by_the_application() -> None:
     shop = Shop(Bottle()).enter()
-    wants = {"Accept": "application/json"}
-    assert shop.ask("POST", "/write", "cross-site", headers=wants).json["error"] == "csrf_site"
     assert "<h1>Forbidden</h1>" in shop.post("/write", "cross-site").text
     shop.app.error(403, lambda error: f"own page: {error.rejection.code}")
     answered = shop.post("/write", "cross-site")

@@ -416,7 +416,7 @@ def test_settings_are_read_as_an_ini_file_has_them() -> None:
     assert sessions.origins == ("https://a",)
     with pytest.raises(ConfigurationError, match="max_bytes"):
         Shop(max_bytes="many")
-    with pytest.raises(ConfigurationError, match="there is no setting"):
+    with pytest.raises(ConfigurationError, match="no option 'timeout'"):
         Shop(timeout="1")
 
 

@@ -1,7 +1,7 @@
 """What single endpoints ask of the check for forged requests: less than the application's policy, or more."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -80,16 +80,11 @@ def protection_of(endpoint: object, method: str, policy: CSRF) -> Protection:
     marks = [mark for face in faces if isinstance(mark := getattr(face, _MARK, None), Protection)]
     if _protected:
         marks += [mark for face in faces for mark in _hidden(face, _DEEPEST)]
-    named = policy.protect_anonymous
-    by_policy = Protection(
-        exempt=_is_among(faces, policy.exempt),
-        anonymous=not isinstance(named, bool) and _is_among(faces, named),
-    )
-    asked = _together(by_policy, *marks)
+    asked = _together(Protection(), *marks)
     # Who asks for more in one place and for less in another is given more.
     if asked == Protection(exempt=True):
         return asked
-    return asked._replace(exempt=False, anonymous=asked.anonymous or named is True)
+    return asked._replace(exempt=False, anonymous=asked.anonymous or policy.protect_anonymous)
 
 
 def _faces(endpoint: object, verb: str) -> Iterator[object]:
@@ -114,10 +109,6 @@ def _hidden(endpoint: object, depth: int) -> Iterator[Protection]:
                 if isinstance(mark, Protection) and not mark.exempt:
                     yield mark
                 yield from _hidden(inner, depth - 1)
-
-
-def _is_among(faces: list[object], endpoints: Collection[Callable[..., Any]]) -> bool:
-    return any(face is endpoint for face in faces for endpoint in endpoints)
 
 
 def _together(*asked: Protection) -> Protection:

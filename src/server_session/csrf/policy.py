@@ -4,9 +4,9 @@ import copy
 import re
 from collections.abc import Callable, Collection
 from datetime import timedelta
-from typing import Any, Final, Literal, Never, TypeAlias
+from typing import Final, Literal, Never, TypeAlias
 
-from server_session._durations import seconds_of
+from server_session._durations import seconds_of, unknown
 from server_session._origins import trusted_origins_of
 from server_session.exceptions import ConfigurationError
 
@@ -14,9 +14,8 @@ __all__ = ["CSRF", "SAFE_METHODS", "Mode"]
 
 Mode: TypeAlias = Literal["layered", "strict", "report"]
 
-# RFC 9110, 9.2.1, and the registry of methods.
-_CAN_BE_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "TRACE", "PROPFIND", "REPORT", "SEARCH"})
-SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+# RFC 9110, 9.2.1. The others that change nothing by their definition (QUERY, PROPFIND) are left to handlers that write.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # What a browser lets any site set, or sets itself.
 _TAKEN: Final = frozenset(
@@ -33,8 +32,8 @@ _HINTS: Final = {
     "max_age": "it is spelt `token_age`",
     "secret": "tokens are made from the session's own secret: leave it out",
     "secret_key": "tokens are made from the session's own secret: leave it out",
-    "exempt_urls": "name endpoints in `exempt`, not paths, which each layer reads in its own way",
-    "exempt_paths": "name endpoints in `exempt`, not paths, which each layer reads in its own way",
+    "exempt_urls": "mark endpoints with @csrf_exempt: paths are read by each layer in its own way",
+    "exempt_paths": "mark endpoints with @csrf_exempt: paths are read by each layer in its own way",
     "header_name": "it is spelt `header`",
     "field_name": "it is spelt `field`",
 }
@@ -49,14 +48,13 @@ class CSRF:
             `"report"`: refuse nothing, log and signal what `"layered"` would refuse.
         trusted_origins: other origins that may send requests, `https://pay.example`; the application's own are the
             setting `origin`.
-        safe_methods: methods that are let through because they change nothing. `"QUERY"` by choice.
         single_use: whether a token passes once; it needs `mode="strict"`, which it implies. Each form costs a write to
             the store, and the oldest of 64 unused tokens is dropped.
         token_age: seconds or a timedelta after which a token is stale; `None` for as long as its session's cookie.
         field: the name of the form, multipart or JSON field that bears the token.
         header: the name of the header that bears it.
-        exempt: endpoints (the view functions or classes themselves) that are not checked: what other servers call.
-        protect_anonymous: endpoints, or True for all, to which a missing cookie is no excuse: log-in.
+        protect_anonymous: whether a missing cookie is an excuse nowhere; `csrf_protect(anonymous=True)` says it of one
+            endpoint, a log-in.
         body_limit: how many bytes of a body are read, at most, in search of the token.
         page: called with the code of a rejection, returns the HTML of the page that says so. (Flask and Django have
             ways of their own.)
@@ -71,22 +69,20 @@ class CSRF:
         mode: Mode | None = None,
         *,
         trusted_origins: str | Collection[str] = (),
-        safe_methods: Collection[str] = SAFE_METHODS,
         single_use: bool = False,
         token_age: float | timedelta | None = None,
         field: str = "csrf_token",
         header: str = "X-CSRF-Token",
-        exempt: Collection[Callable[..., Any]] = (),
-        protect_anonymous: bool | Collection[Callable[..., Any]] = False,
+        protect_anonymous: bool = False,
         body_limit: int = 1 << 20,
         page: Callable[[str], str] | None = None,
-        **unknown: Never,
+        **others: Never,
     ) -> None:
-        for keyword in unknown:
-            options = ", ".join(("mode", *(CSRF.__init__.__kwdefaults__ or ())))
-            raise ConfigurationError(f"CSRF has no option {keyword!r}: {_HINTS.get(keyword) or 'it takes ' + options}")
+        for keyword in others:
+            raise unknown("CSRF", keyword, ("mode", *(CSRF.__init__.__kwdefaults__ or ())), _HINTS)
         _require(mode in (None, "layered", "strict", "report"), "mode", mode, "'layered', 'strict' or 'report'")
-        _require(isinstance(single_use, bool), "single_use", single_use, "True or False")
+        for option, given in (("single_use", single_use), ("protect_anonymous", protect_anonymous)):
+            _require(isinstance(given, bool), option, given, "True or False")
         if single_use and mode not in (None, "strict"):
             raise ConfigurationError(
                 f"CSRF(single_use=True) with mode={mode!r}: a token that passes once must be asked of every request, "
@@ -100,14 +96,10 @@ class CSRF:
         _require(page is None or callable(page), "page", page, "a function of a rejection's code")
         self.mode: Final[Mode] = mode or ("strict" if single_use else "layered")
         self.trusted_origins: tuple[str, ...] = trusted_origins_of(trusted_origins)
-        self.safe_methods: Final = _checked_methods(safe_methods)
         self.single_use: Final = single_use
         self.token_age: Final = None if token_age is None else seconds_of("CSRF's token_age", token_age)
         self.field: Final = field
         self.header: Final = header
-        self.exempt: Final = _checked_endpoints("exempt", exempt)
-        if not isinstance(protect_anonymous, bool):
-            protect_anonymous = _checked_endpoints("protect_anonymous", protect_anonymous)
         self.protect_anonymous: Final = protect_anonymous
         self.body_limit: Final = body_limit
         self.page: Final = page
@@ -118,34 +110,7 @@ class CSRF:
         policy.trusted_origins += trusted_origins_of(origins)
         return policy
 
-    def __repr__(self) -> str:
-        return f"CSRF(mode={self.mode!r}, trusted_origins={self.trusted_origins!r}, single_use={self.single_use!r})"
-
 
 def _require(holds: bool, option: str, given: object, wanted: str) -> None:
     if not holds:
         raise ConfigurationError(f"CSRF's {option} is {wanted}, not {given!r}")
-
-
-def _checked_methods(methods: object) -> frozenset[str]:
-    if isinstance(methods, str) or not isinstance(methods, Collection):
-        raise ConfigurationError(f"CSRF's safe_methods is a collection, as in ('GET', 'HEAD'), not {methods!r}")
-    for method in methods:
-        if not isinstance(method, str) or method not in _CAN_BE_SAFE:
-            raise ConfigurationError(
-                f"CSRF's safe_methods has {method!r}: only methods that change nothing can be let through "
-                f"({', '.join(sorted(_CAN_BE_SAFE))}, in this case). To let one endpoint through, exempt it"
-            )
-    return frozenset(methods)
-
-
-def _checked_endpoints(setting: str, endpoints: object) -> tuple[Callable[..., Any], ...]:
-    if isinstance(endpoints, str) or not isinstance(endpoints, Collection):
-        raise ConfigurationError(f"CSRF's {setting} is a collection of endpoints, not {endpoints!r}")
-    for endpoint in endpoints:
-        if not callable(endpoint):
-            raise ConfigurationError(
-                f"CSRF's {setting} has {endpoint!r}, which is no endpoint: name the endpoint itself (the view function "
-                "or class). A path is spelt in many ways, and each layer reads it in its own"
-            )
-    return tuple(endpoints)

@@ -1,10 +1,7 @@
 """The answers that a middleware gives in the application's place."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Final, NamedTuple
-
-import msgspec
 
 from server_session.csrf.verdict import Rejection
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
@@ -53,24 +50,17 @@ def unavailable(error: StoreError) -> Refusal:
     return _refusal(503, "Service Unavailable", "text/plain", text)._replace(error=error)
 
 
-def forbidden(rejection: Rejection, accept: Sequence[bytes], page: Callable[[str], str] | None = None) -> Refusal:
-    """Return the answer to a request that another site may have forged, in HTML or JSON as `Accept` would have it.
-
-    `page` returns the HTML for a code, in the place of a plain page.
-    """
+def forbidden(rejection: Rejection, page: Callable[[str], str] | None = None) -> Refusal:
+    """Return the answer to a request that another site may have forged; `page` makes it for a code, if not we do."""
     code = rejection.code
-    said = _SAID.get(code, UNVERIFIED)
-    if _weight(accept, ("/json", "+json")) > _weight(accept, ("/html", "/xhtml+xml")):
-        kind, text = "application/json", msgspec.json.encode({"error": code, "detail": said}).decode() + "\n"
-    else:
-        kind, text = "text/html", _PAGE.format(said=said, code=code) if page is None else page(code)
+    text = _PAGE.format(said=_SAID.get(code, UNVERIFIED), code=code) if page is None else page(code)
     more = (("Vary", "Origin, Sec-Fetch-Site"), (REJECTION_HEADER, code))
-    return _refusal(403, "Forbidden", kind, text, *more)._replace(rejection=rejection)
+    return _refusal(403, "Forbidden", "text/html", text, *more)._replace(rejection=rejection)
 
 
-def withheld(error: CookieWithheldError, accept: Sequence[bytes]) -> Refusal:
+def withheld(error: CookieWithheldError) -> Refusal:
     """Return the answer to a request of another site's that would have founded a session."""
-    return forbidden(Rejection("cookie_withheld", str(error)), accept)._replace(error=error)
+    return forbidden(Rejection("cookie_withheld", str(error)))._replace(error=error)
 
 
 def _refusal(status: int, phrase: str, kind: str, text: str, *more: tuple[str, str]) -> Refusal:
@@ -83,15 +73,3 @@ def _refusal(status: int, phrase: str, kind: str, text: str, *more: tuple[str, s
         *more,
     ]
     return Refusal(status, phrase, headers, body)
-
-
-def _weight(accept: Sequence[bytes], endings: tuple[str, ...]) -> float:
-    """Return the weight of the media types of these endings, 0 where none is named (RFC 9110, 12.5.1)."""
-    heaviest = 0.0
-    for part in b",".join(accept).decode("latin-1").lower().split(","):
-        kind, *parameters = (one.strip() for one in part.split(";"))
-        if kind.endswith(endings):
-            weight = next((one[2:] for one in parameters if one.startswith("q=")), "1")
-            with suppress(ValueError):
-                heaviest = max(heaviest, float(weight))
-    return heaviest

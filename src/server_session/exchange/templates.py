@@ -1,10 +1,10 @@
 """What templates call for the request that is being served: its token, and the elements that bear it."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
 from server_session._colour import running_library
-from server_session._verbs import scope_of
+from server_session._verbs import TokenScope, scope_of
 from server_session.csrf.html import Html, csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
 from server_session.exceptions import CarrierError
@@ -13,8 +13,6 @@ from server_session.http.carrier import resolve
 from server_session.http.requests import Request
 
 __all__ = ["served", "template_functions"]
-
-TokenScope: TypeAlias = tuple[str, str]
 
 # Where nothing is checked its elements have the usual names.
 _NO_POLICY: Final = CSRF()

@@ -11,6 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from server_session._codec import UNREADABLE
+
 __all__ = ["AsgiBody", "BytesBody", "FileBody", "WsgiBody", "can_bear_token", "token_in"]
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -42,8 +44,6 @@ _DISPOSITION = re.compile(rb"form-data[ \t]*;[ \t]*name=(?:(%b)|\"([^\"\\]*)\")(
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 _TEXT: Final = msgspec.json.Decoder(str)
-# MsgspecError is a ValueError in newer msgspec only. RecursionError is the decoder's own bound on depth.
-_UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError)
 
 
 def can_bear_token(content_type: bytes | None) -> bool:
@@ -189,7 +189,7 @@ def _in_json(body: bytes, field: str, is_whole: bool) -> bytes | None:
         return None
     try:
         text: str = _TEXT.decode(_json_decoder(field).decode(body).value)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return text.encode()
 
