@@ -411,13 +411,3 @@ async def test_a_worker_thread_of_an_application_that_is_served_finds_the_way_ba
     with exchange.serving():
         assert await asyncio.to_thread(lambda: sessions.sync.set_session_data({"a": 1}))
     assert await sessions.get_session_data(exchange.request.slots) == {"a": 1}
-
-
-async def test_who_still_has_a_visit_that_is_over_sets_no_cookie_on_the_next(sessions: Sessions) -> None:
-    exchange = exchange_of(sessions)
-    before = exchange.stored
-    exchange.leave()
-    exchange.serve()
-    with pytest.raises(ResponseStartedError):
-        await before.merge({"a": 1})
-    assert await exchange.stored.merge({"a": 1})

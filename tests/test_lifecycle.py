@@ -22,7 +22,7 @@ from server_session import (
 )
 from server_session._record import AUTHENTICATED, DIGEST, MARK_SECONDS
 from server_session._tokens import Credential
-from server_session.kernel.presence import Answering, ResponseState
+from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import APPLIED, CONFLICT, Lifetime
@@ -1048,7 +1048,7 @@ async def test_of_several_cookies_the_one_that_lives_is_used_and_a_signal_given(
     good = Credential.parse(browser.cookie)
     junk = Credential.parse("A" * 64)
     for presented in ([junk, good], [good, junk]):
-        visit = StoredSession(site.policy, presented, Answering(ResponseState.OPEN))
+        visit = StoredSession(site.policy, presented, ResponseState.OPEN)
         assert (await visit.get())["a"] == 1
         assert await visit.merge({"b": 1}) is True
     assert await data_of(browser) == {"a": 1, "b": 1}
@@ -1060,7 +1060,7 @@ async def test_of_several_cookies_that_live_none_is_used(site):
     await send(first, lambda visit: visit.merge({"a": 1}))
     await send(second, lambda visit: visit.merge({"b": 1}))
     presented = [Credential.parse(first.cookie), Credential.parse(second.cookie)]
-    visit = StoredSession(site.policy, presented, Answering(ResponseState.OPEN))
+    visit = StoredSession(site.policy, presented, ResponseState.OPEN)
     assert await visit.get() == {}
     assert await visit.merge({"c": 1}) is True
     assert await data_of(first) == {"a": 1}

@@ -52,7 +52,7 @@ from server_session._record import (
 )
 from server_session._tokens import Credential, TokenState, issue_token, junk_token, read_token
 from server_session.kernel import stored
-from server_session.kernel.presence import Answering, ResponseState
+from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Fields, Outcome, SessionStore
 from server_session.stores._circuit import CircuitStore
@@ -878,7 +878,7 @@ class Machine(RuleBasedStateMachine):
         assert len(parsed) == len(presented)
         request = Request(tuple(presented), presented[0] if presented else None)
         request.standing = None if presented else Standing.NONE
-        return StoredSession(self.site.policy, parsed, Answering(ResponseState.OPEN)), request
+        return StoredSession(self.site.policy, parsed, ResponseState.OPEN), request
 
     def leave(self, browser: Browser | None, visit: StoredSession, request: Request) -> None:
         """Let the answer reach the browser, unless the request goes on."""
@@ -1011,7 +1011,7 @@ class Machine(RuleBasedStateMachine):
         browser, visit, request = self.held[which % len(self.held)]
         if browser is not None and not request.started:
             browser.receive(visit)
-        visit.answering.response, request.started = ResponseState.STARTED, True
+        visit.response, request.started = ResponseState.STARTED, True
 
     @precondition(lambda self: self.clock_moves)
     @rule(seconds=st.sampled_from([1, 59, 61, 95, 299, 301, 950, 1001, 3000, 6001]))
@@ -1659,7 +1659,7 @@ def test_they_get_it_or_a_503_over_postgresql_in_bad_weather(postgresql_server: 
 
 def made_by(policy: Policy, cookie: str | None) -> StoredSession:
     credential = None if cookie is None else Credential.parse(cookie)
-    return StoredSession(policy, [] if credential is None else [credential], Answering(ResponseState.OPEN))
+    return StoredSession(policy, [] if credential is None else [credential], ResponseState.OPEN)
 
 
 def test_a_log_in_by_a_request_whose_cookie_was_swapped_long_ago_lets_no_more_sessions_in_than_are_allowed() -> None:

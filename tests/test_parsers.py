@@ -38,7 +38,7 @@ from server_session._record import (
 )
 from server_session._tokens import Credential, TokenState, issue_token, read_token
 from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest
-from server_session.kernel.presence import Answering, ResponseState
+from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
 from tests.parts import ALL, QUICK
@@ -175,7 +175,7 @@ ORIGINS = st.sampled_from([None, "https://shop.example", "http://localhost:8000"
 def application(policy: CSRF, origin: str | None) -> tuple[Sessions, str]:
     """Return an application's sessions, and the cookie of one that lives."""
     sessions = Sessions(csrf=policy, origin=origin, session_store=MemorySessionStore())
-    visit = StoredSession(sessions.policy, [], Answering(ResponseState.OPEN))
+    visit = StoredSession(sessions.policy, [], ResponseState.OPEN)
     assert drive(visit.merge({"a": 1}))
     assert visit.cookie_value is not None
     return sessions, f"{sessions.cookie.name}={visit.cookie_value}"
@@ -344,7 +344,7 @@ class Scene:
     def visit(self) -> StoredSession:
         credential = Credential.parse(self.cookie)
         assert credential is not None
-        return StoredSession(self.policy, [credential], Answering(ResponseState.OPEN))
+        return StoredSession(self.policy, [credential], ResponseState.OPEN)
 
 
 def scene(**more: Any) -> Scene:
@@ -353,7 +353,7 @@ def scene(**more: Any) -> Scene:
     settings_of: dict[str, Any] = {"renew_on": frozenset({"user"}), "now": clock, "single_use": True, **more}
     policy = Policy(store, 1800.0, 86400.0, **settings_of)
     for _ in range(2):
-        visit = StoredSession(policy, [], Answering(ResponseState.OPEN))
+        visit = StoredSession(policy, [], ResponseState.OPEN)
         assert drive(visit.replace(DATA, OWNERS_NAME))
     assert drive(visit.renew(None, Life(idle=900.0, absolute=100_000.0, persistent=True)))
     assert visit.cookie_value is not None

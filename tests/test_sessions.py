@@ -432,7 +432,7 @@ def test_one_request_has_one_exchange_of_each_sessions():
     one, other = Sessions(), Sessions()
     request = AsgiRequest.of(scope_of())
     assert one.exchange(request) is one.exchange(AsgiRequest.of(request.slots)) is not other.exchange(request)
-    assert one.exchange(request).response is ResponseState.ABSENT
+    assert one.exchange(request).stored.response is ResponseState.ABSENT
 
 
 def test_a_middleware_takes_sessions_or_settings_or_neither():

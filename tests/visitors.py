@@ -11,7 +11,7 @@ from server_session import StoreError
 from server_session._policy import Policy
 from server_session._signals import Signal, Signals
 from server_session._tokens import Credential
-from server_session.kernel.presence import Answering, ResponseState
+from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Expect, Outcome, SessionStore
 from server_session.stores._over import StoreOver
@@ -135,7 +135,7 @@ class Browser:
     def request(self, answer: ResponseState = ResponseState.OPEN) -> StoredSession:
         """Begin a request, with the cookie that the browser has now."""
         parsed = None if self.cookie is None else Credential.parse(self.cookie)
-        return StoredSession(self.site.policy, [] if parsed is None else [parsed], Answering(answer))
+        return StoredSession(self.site.policy, [] if parsed is None else [parsed], answer)
 
     def receive(self, visit: StoredSession) -> None:
         """Take the answer to a request."""

@@ -41,7 +41,7 @@ async def forget(self: AsgiBody, limit: int) -> tuple[bytes, bool]:
 
 
 async def before_the_start_alone(self: Exchange) -> None:
-    if self.response is not ResponseState.STARTED:
+    if self._response is not ResponseState.STARTED:
         await _commit_late(self)
 
 
@@ -74,7 +74,7 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     ),
     "a session is founded for another site": (
         "csrf_founds_no_session_for_another_site",
-        lambda patch: patch.setattr(Steps, "is_withheld", lambda *_: False),
+        lambda patch: patch.setattr(Steps, "_is_withheld", lambda *_: False),
     ),
     "nothing is stored": (
         "mapping_keeps_what_is_written_under_one_cookie",

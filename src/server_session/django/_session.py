@@ -23,7 +23,7 @@ from server_session.exchange.streams import StreamedBody, astreamed
 from server_session.http.carrier import current, resolve
 from server_session.http.requests import Request, request_of
 from server_session.kernel.mapping import Session
-from server_session.kernel.presence import Answering, ResponseState
+from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
 
@@ -245,9 +245,7 @@ class SessionStore(SessionBase):
 
     def _stored_of(self, session_key: str | None) -> StoredSession:
         credential = Credential.parse(session_key) if isinstance(session_key, str) else None
-        return StoredSession(
-            self._sessions.policy, [] if credential is None else [credential], Answering(ResponseState.OPEN)
-        )
+        return StoredSession(self._sessions.policy, [] if credential is None else [credential], ResponseState.OPEN)
 
 
 def found_session(request: HttpRequest) -> SessionStore | None:

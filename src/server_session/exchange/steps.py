@@ -1,6 +1,5 @@
 """What an exchange does at once, in whichever colour: its request, the headers of its response, its refusals."""
 
-import copy
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from server_session.http.body import can_bear_token, token_in
 from server_session.http.carrier import Serving, current
 from server_session.http.requests import Request
 from server_session.http.responses import ResponseHeaders, write_answer
-from server_session.kernel.presence import Answering, ResponseState
+from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import SessionStore
@@ -86,7 +85,7 @@ class Configured:
             )
 
 
-class Steps(Answering):
+class Steps:
     """The steps of an exchange that are the same in both colours, and what is known of it.
 
     `refusal` is what was answered in the application's place, if the request was refused, and `asked` what the
@@ -98,13 +97,12 @@ class Steps(Answering):
     # The method as which it has passed the check.
     _passed_as: str | None = None
     _stored: StoredSession | None = None
-    request: Request
-    response = ResponseState.ABSENT
+    _response = ResponseState.ABSENT
     # How many adapters serve it now, one within the other.
     _serving = 0
     # How many functions that were given a response are under way, where no adapter serves.
     _given = 0
-    _before_given = ResponseState.ABSENT
+    _is_over = False
     # Those that this exchange has put into the response.
     _cookies: Sequence[Header] = ()
 
@@ -124,7 +122,8 @@ class Steps(Answering):
                     presented += (credential,)
             # What is in this process's memory waits for nobody.
             policy = sessions.policy if sessions.store.colour is Colour.INSTANT else sessions.policy.with_one_limit()
-            self._stored = StoredSession(policy, presented, self)
+            self._stored = StoredSession(policy, presented, self._response, request, self._is_withheld)
+            self._stored.is_left = self._is_over
         return self._stored
 
     @property
@@ -140,7 +139,7 @@ class Steps(Answering):
     @property
     def is_started(self) -> bool:
         """Whether the response's headers have been sent."""
-        return self.response is ResponseState.STARTED
+        return self._response is ResponseState.STARTED
 
     @property
     def is_new(self) -> bool:
@@ -157,16 +156,15 @@ class Steps(Answering):
         everybody has left, is another visit, which knows nothing of the one before. With `found` it is the framework
         that tells which request it serves, by `find_request_by`; without, `serving` does.
         """
-        if self.is_over:
-            if self._stored is not None:
-                # Whoever still has what was stored then has it of a visit that is over.
-                self._stored.answering = copy.copy(self)
+        if self._is_over:
             self.refusal = self.asked = self._passed_as = self._stored = None
-            self._cookies, self.is_over = (), False
+            self._cookies, self._is_over = (), False
         if not self._serving:
             self.request.served = [*self.request.served, self.sessions.base]
             self.request.serving += 1
-            self.response = ResponseState.OPEN
+            self._response = ResponseState.OPEN
+            if self._stored is not None:
+                self._stored.response = ResponseState.OPEN
         self._serving += 1
         if self.sessions.needs_home:
             self.request.home = home() or self.request.home
@@ -175,7 +173,9 @@ class Steps(Answering):
 
     def answer_anew(self) -> None:
         """Say that a response will be made, in the place of the one that was answered if there was one."""
-        self.response = ResponseState.OPEN
+        self._response = ResponseState.OPEN
+        if self._stored is not None:
+            self._stored.response = ResponseState.OPEN
 
     def leave(self, *, is_at_hand: bool = False) -> None:
         """Say that an adapter is done with the request: no cookie can be set any more.
@@ -186,11 +186,13 @@ class Steps(Answering):
         if self._serving:
             return
         self.request.serving -= 1
-        is_answered = self.response is ResponseState.STARTED or is_at_hand
-        self.is_over = True
-        self.response = ResponseState.ABSENT if is_at_hand else ResponseState.STARTED
-        if self._stored is not None and self._stored.session is not None:
-            self._stored.session.leave(is_answered=is_answered)
+        is_answered = self._response is ResponseState.STARTED or is_at_hand
+        self._is_over = True
+        self._response = ResponseState.ABSENT if is_at_hand else ResponseState.STARTED
+        if (stored := self._stored) is not None:
+            stored.response, stored.is_left = self._response, True
+            if stored.session is not None:
+                stored.session.leave(is_answered=is_answered)
 
     def serving(self) -> Serving:
         """Let the functions know the request without being given it, within `with`."""
@@ -278,7 +280,7 @@ class Steps(Answering):
         scopes = (own,) if asked.scoped else ("", own)
         return verdict(await _had(run(lambda: self.stored.admit(token, scopes))))
 
-    def is_withheld(self) -> bool:
+    def _is_withheld(self) -> bool:
         """Tell whether the browser may have a session's cookie that it did not send with this request."""
         cookie, request = self.sessions.cookie, self.request
         is_foreign = cookie.withheld_cross_site and is_cross_site(request, self.sessions.origins)
@@ -360,7 +362,9 @@ class Steps(Answering):
 
     def started(self) -> None:
         """Say that the response's headers have been sent: a new cookie is an error from now on."""
-        self.response = ResponseState.STARTED
+        self._response = ResponseState.STARTED
+        if self._stored is not None:
+            self._stored.response = ResponseState.STARTED
 
     # --- tokens and functions
 
@@ -375,11 +379,9 @@ class Steps(Answering):
     def begin_call(self, response: ResponseHeaders | None) -> StoredSession:
         """Return the session for one of the functions, called with this response or none."""
         # Outside a middleware each call needs the response for itself: nobody else would set the cookie.
-        if response is not None and not self._serving:
-            if not self._given:
-                self._before_given = self.response
-            self._given += 1
-            self.response = ResponseState.OPEN
+        if not self._serving:
+            self._given += response is not None
+            self.stored.response = ResponseState.OPEN if self._given else self._response
         return self.stored
 
     def end_call(self, response: ResponseHeaders | None) -> None:
@@ -389,8 +391,7 @@ class Steps(Answering):
             if self.has_answer:
                 self.write_headers(response)
             self._given -= 1
-            if not self._given:
-                self.response = self._before_given
+            self.stored.response = ResponseState.OPEN if self._given else self._response
 
 
 async def _had(value: T | Awaitable[T]) -> T:

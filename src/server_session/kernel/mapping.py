@@ -35,6 +35,8 @@ _NO_CHANGES: Final = Changes({}, (), False, (), 0)
 class _Stored(Protocol):
     """The stored session that a mapping is of."""
 
+    is_left: bool
+
     async def commit(self) -> bool: ...
 
     async def is_alive(self) -> bool: ...
@@ -50,15 +52,13 @@ class Session(ObservedDict):
     _moment = 0
     _cleared = False
 
-    def __init__(
-        self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None, *, is_left: bool = False
-    ) -> None:
+    def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
         # What the store holds of the user's fields, as this mapping last heard.
         self._stored = user_fields(fields) if fields else {}
         super().__init__(decode_fields(self._stored) if fields else ())
         self.read = set()
         self._of = stored
-        self._is_left = is_left
+        self._is_left = stored is not None and stored.is_left
         # By name, the moment of its last assignment.
         self._assigned: dict[str, int] = {}
         self._removed: set[str] = set()

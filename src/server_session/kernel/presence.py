@@ -4,10 +4,11 @@ The lowest of the three layers of a `StoredSession`. It asks the store, and writ
 """
 
 import enum
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from server_session import _record as record
+from server_session._cookies import RequestFacts
 from server_session._policy import Policy
 from server_session._readers import Reader
 from server_session._record import DIGEST, ENDED, OWNER, STAMP
@@ -19,7 +20,7 @@ from server_session.kernel.mapping import Session
 from server_session.kernel.states import AFTER, LIVE, NONE, UNASKED, Finding, State
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Outcome
 
-__all__ = ["Answering", "Presence", "ResponseState"]
+__all__ = ["Presence", "ResponseState"]
 
 _SEEN_SECONDS: Final = 60.0
 _NO_SESSION: Final = (Finding.GONE, Finding.FOREIGN)
@@ -31,24 +32,6 @@ class ResponseState(enum.Enum):
     OPEN = "open"
     ABSENT = "absent"
     STARTED = "started"
-
-
-class Answering:
-    """What answers the request that a stored session is of: an exchange, or nobody in particular."""
-
-    # Its facts, where there is one; and whether it is over, so that no commit will come.
-    request: Any = None
-    is_over = False
-
-    def __init__(self, response: ResponseState = ResponseState.ABSENT) -> None:
-        self.response = response
-
-    def is_withheld(self) -> bool:
-        """Tell whether the browser may have a session's cookie that it did not send with this request."""
-        return False
-
-
-_NOBODY: Final = Answering()
 
 
 class Presence:
@@ -79,13 +62,17 @@ class Presence:
         self,
         policy: Policy,
         presented: Sequence[Credential],
-        answering: Answering = _NOBODY,
+        response: ResponseState = ResponseState.ABSENT,
+        request: RequestFacts | None = None,
+        is_withheld: Callable[[], bool] | None = None,
     ) -> None:
         self._policy = policy
         self._store = policy.store
-        self.answering = answering
+        self._request = request
+        self._is_withheld = is_withheld
         self._presented = presented
         self._swapping: dict[bytes, Credential] = {}
+        self.response = response
         self.has_cookie = bool(presented)
         """Whether the request brought a well-formed cookie, or another library's."""
         # Several different cookies of the name, or another library's alone: one is chosen before anything is asked.
@@ -93,8 +80,8 @@ class Presence:
         if presented:
             self._credential = presented[0]
             self.state = UNASKED
-        if policy.adopt and answering.request is not None:
-            self._others = [reader for reader in policy.adopt if reader.cookie.is_present(answering.request)]
+        if policy.adopt and request is not None:
+            self._others = [reader for reader in policy.adopt if reader.cookie.is_present(request)]
             if self._others and not presented:
                 self.state, self.has_cookie, self._is_ambiguous = UNASKED, True, True
 
@@ -134,7 +121,7 @@ class Presence:
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
         self.accessed = True
-        if self._is_ambiguous and not self._presented and self.answering.response is not ResponseState.OPEN:
+        if self._is_ambiguous and not self._presented and self.response is not ResponseState.OPEN:
             # Another library's session, where it cannot be taken over: it is none here yet.
             return False
         return await self._look(touch=False) is not None
@@ -256,9 +243,10 @@ class Presence:
 
     async def _adopt(self) -> bool:
         """Go on with the session that takes the place of another library's; return whether this request has gone on."""
-        offer = await find_offer(self._policy, self._others, self.answering.request)
+        assert self._request is not None  # noqa: S101 - there its cookie was
+        offer = await find_offer(self._policy, self._others, self._request)
         # Where the browser may have withheld the cookie of a session here, that one stays.
-        if offer is None or self.answering.is_withheld():
+        if offer is None or (self._is_withheld is not None and self._is_withheld()):
             return self.state is not UNASKED
         self._require_response()
         if (credential := await take(self._policy, offer)) is not None:
@@ -294,15 +282,15 @@ class Presence:
 
         To renew it again would shield nobody, and forget the digest by which late writes of before are told.
         """
-        return self.answering.response is not ResponseState.STARTED and self._credential not in self._presented
+        return self.response is not ResponseState.STARTED and self._credential not in self._presented
 
     def _require_response(self) -> None:
-        if self.answering.response is ResponseState.STARTED:
+        if self.response is ResponseState.STARTED:
             raise ResponseStartedError(
                 "this write needs a new cookie, and the response has started: write before the first byte is sent "
                 "(in a WebSocket: before accept)"
             )
-        if self.answering.response is ResponseState.ABSENT:
+        if self.response is ResponseState.ABSENT:
             raise NoResponseError(
                 "this write needs a cookie, and there is no response to set it on: "
                 "pass the response after the request, or let the application serve sessions "

@@ -29,17 +29,19 @@ _NAME_BYTES: Final = 9
 class StoredSession(Writing):
     """One request's dealings with its session. What writes returns False if the session ended meanwhile.
 
-    `owes_session` says that the commit has to found a session where there is none, for a token was given of it, and
-    `token_given` that the response bears a token.
+    `owes_session` says that the commit has to found a session where there is none, for a token was given of it,
+    `is_left` that the request is over, so that no commit will come, and `token_given` that the response bears a token.
 
     Args:
         policy: the settings that its life depends on.
         presented: the credentials that the request brought.
-        answering: what answers the request, and knows whether a cookie can reach the browser.
+        response: whether a cookie can reach the browser.
+        request: what is told of the device at a log-in.
+        is_withheld: tells whether the browser may have a session's cookie that it did not send with this request.
 
     """
 
-    owes_session = token_given = False
+    owes_session = is_left = token_given = False
     # The token that has let this request pass.
     _passed: str | None = None
 
@@ -52,7 +54,7 @@ class StoredSession(Writing):
     def mapping(self, fields: Fields | None = None) -> Session:
         """Return the mapping; where none was loaded one of these fields, or an empty one, without asking the store."""
         if self.session is None:
-            self.session = Session(fields, self, is_left=self.answering.is_over)
+            self.session = Session(fields, self)
         return self.session
 
     def abandon(self) -> None:

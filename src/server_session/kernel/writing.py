@@ -140,10 +140,10 @@ class Writing(Presence):
 
     def _require_new_cookie(self) -> None:
         """Raise what forbids to found a session: the browser would not hear of it, or may lose another's cookie."""
-        if self.answering.response is not ResponseState.OPEN:
+        if self.response is not ResponseState.OPEN:
             self._require_response()
         # The browser may hold the cookie of a log-in, which a session founded now would push out.
-        if self.answering.is_withheld():
+        if self._is_withheld is not None and self._is_withheld():
             raise CookieWithheldError(
                 "another site sent this request, so the browser withheld the session's cookie; a session founded now "
                 "would replace the log-in that it may have. Answer with a redirect (303) to a GET of your own, and "
@@ -151,12 +151,11 @@ class Writing(Presence):
             )
 
     def _device(self) -> dict[str, bytes]:
-        request = self.answering.request
-        if request is None or not self._policy.device_details:
+        if self._request is None or not self._policy.device_details:
             return {}
-        agents = request.header_values(b"user-agent")
+        agents = self._request.header_values(b"user-agent")
         agent = agents[0].decode("utf-8", "replace")[:_DEVICE_LENGTH] if agents else None
-        address = (request.client_address or "")[:_DEVICE_LENGTH] or None
+        address = (self._request.client_address or "")[:_DEVICE_LENGTH] or None
         return {record.DEVICE: encode_value("device", [agent, address])}
 
     # --- writing
