@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+import hiredis
 import redis.asyncio
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
 
@@ -12,15 +12,13 @@ __all__ = ["Pipeline", "packed"]
 
 _Answer: TypeAlias = asyncio.Future[Any]
 
+# A tuple of bytes as the command that is sent: where redis-py ends too, 16 calls later.
+packed: Final[Any] = hiredis.pack_command
+
 _LOST: Final = (RedisError, OSError, RuntimeError)
 
 # Tells that a connection has ended, or that something came which nobody asked for.
 _LOOK: Final = "can_read" if hasattr(redis.asyncio.Connection, "can_read") else "can_read_destructive"
-
-
-def packed(words: Sequence[bytes]) -> bytes:
-    """Return a command as it is sent."""
-    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 class Pipeline:
@@ -49,7 +47,7 @@ class Pipeline:
         # The task that is at work, or the answer that a caller is at work for.
         self._worker: asyncio.Future[Any] | None = None
 
-    async def call(self, words: Sequence[bytes]) -> Any:
+    async def call(self, words: tuple[bytes, ...]) -> Any:
         """Send a command, once, and return its answer.
 
         Raises:
