@@ -50,11 +50,6 @@ class Connections:
                 self._free.append(connection)
             self._places.put(None)
 
-    def close(self) -> None:
-        """End the connections that nobody uses."""
-        for connection in list(self._free):
-            connection.disconnect()
-
 
 def _limited(pool: Any) -> Any:
     """Return the pool's class of connections, whose every wait takes no longer than what its call has left."""
