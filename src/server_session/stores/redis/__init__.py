@@ -414,11 +414,9 @@ def _explained(error: Exception) -> str:
 
 def _fields(answer: list[bytes]) -> Fields:
     try:
-        fields = dict(zip(map(bytes.decode, answer[::2]), answer[1::2], strict=True))
+        return {name.decode(): value for name, value in zip(answer[::2], answer[1::2], strict=True) if name}
     except UnicodeDecodeError as error:
         raise RecordError("the record has a field whose name is not UTF-8: another program wrote it") from error
-    fields.pop("", None)
-    return fields
 
 
 def _kept(key: str, answer: list[bytes], left_for: int, now: list[bytes]) -> Kept:
