@@ -52,7 +52,7 @@ DRIVERS = {
     "memcached": {"pymemcache"},
     "memory": set[str](),
     "next_server_session": set[str](),
-    "redis": {"redis"},
+    "redis": {"redis", "hiredis"},
     "sql": {"sqlalchemy", "psycopg"},
 }
 DEPENDENCIES = {"msgspec"}
@@ -82,6 +82,7 @@ UNASKED = {
         "aiosqlite",
         "asyncmy",
         "asyncpg",
+        "hiredis",
         "psycopg",
         "pymemcache",
         "pymysql",

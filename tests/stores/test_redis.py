@@ -143,7 +143,8 @@ def answers(client: redis.Redis) -> bool:
 
 def close(store: RedisSessionStore) -> None:
     """Close the connections of the blocking callers of a store that was made from a URL."""
-    store._blocking.args[0].get().close()
+    for connection in store._blocking.args[0].get()._free:
+        connection.disconnect()
 
 
 async def let_the_loop_run() -> None:
@@ -639,7 +640,7 @@ class TestLostAnswers:
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
         assert drive(store.get(KEY, {})) is MISSING
-        store._blocking.args[0].get().close()
+        close(store)
 
     async def test_an_awaiting_client_of_any_patience_is_given_up_at_the_timeout(self, own_server):
         async with (

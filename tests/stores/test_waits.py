@@ -317,9 +317,9 @@ class Writer:
 async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_began():
     connection = Connection()
     pipeline = Pipeline(connection, LIMIT)
-    call = asyncio.ensure_future(pipeline.call([b"PING"]))
+    call = asyncio.ensure_future(pipeline.call((b"PING",)))
     await connection.is_asked.wait()
-    due, _ = pipeline._trips[0]
+    due, _ = pipeline._owed[0]
     assert due <= connection.connected_at + LIMIT
     call.cancel()
     await asyncio.wait([call])

@@ -1,6 +1,5 @@
 """The connections to Redis of callers that block: each call has one for itself."""
 
-from collections.abc import Sequence
 from queue import Empty
 from typing import Any
 
@@ -29,7 +28,7 @@ class Connections:
         # The last one used is the first one taken, so that the others may rest.
         self._free: list[Any] = []
 
-    def call(self, words: Sequence[bytes]) -> Any:
+    def call(self, words: tuple[bytes, ...]) -> Any:
         """Send a command, once, and return its answer, within what the call under way has left.
 
         Raises:
@@ -50,11 +49,6 @@ class Connections:
             if connection is not None:
                 self._free.append(connection)
             self._places.put(None)
-
-    def close(self) -> None:
-        """End the connections that nobody uses."""
-        for connection in list(self._free):
-            connection.disconnect()
 
 
 def _limited(pool: Any) -> Any:
