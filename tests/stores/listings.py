@@ -4,7 +4,7 @@ from typing import Any
 
 from server_session.stores._base import MISSING, Kept, Lifetime
 from server_session.testing._checks import check, check_equal, shown
-from server_session.testing._scenarios import scenario
+from server_session.testing._scenarios import scenario, timed
 from server_session.testing._stage import LONG, Stage
 
 __all__ = ["Listings"]
@@ -57,7 +57,7 @@ class Listings(Stage):
             for key in keys:
                 self._check_kept(listed[key], LONG, 3600)
 
-    @scenario
+    @timed
     async def test_a_record_that_expired_is_not_listed_and_none_is_touched(self, store: Any) -> None:
         key = await self._new(store, {"a": b"1"}, self._life(8))
         await self._advance(2)
