@@ -55,11 +55,16 @@ def be_patient() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
-    items[:] = [item for item in items if not is_left_out(item)]
+    # Once Playwright's browser is open its loop counts as this thread's running one, and no test can call asyncio.run.
+    items[:] = sorted((item for item in items if not is_left_out(item)), key=has_browser)
     for item in items:
         # What a browser sees, or an attacker sends, does not depend on the Python that serves it.
-        if "browser" in getattr(item, "fixturenames", ()) or "attacks" in item.path.parts:
+        if has_browser(item) or "attacks" in item.path.parts:
             item.add_marker(pytest.mark.once)
+
+
+def has_browser(item: pytest.Item) -> bool:
+    return "browser" in getattr(item, "fixturenames", ())
 
 
 def is_left_out(item: pytest.Item) -> bool:
@@ -205,11 +210,9 @@ def _serve(app: Any, settings: dict[str, Any]) -> Served:
     return Served(f"http://127.0.0.1:{port}", port, stop)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:
     """Headless Chromium, driven by Playwright. `browser.new_context()` is a visitor with cookies of its own."""
-    # Not for the whole session: while it is open Playwright's loop counts as this thread's running one,
-    # so the tests of a module that uses it cannot call asyncio.run.
     need("chromium")
     from playwright.sync_api import expect, sync_playwright
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -119,19 +120,24 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
     if for_pytest:
         commands["tests"] = (python, *PYTEST, *for_pytest)
     else:
-        plain = groups((python, *PYTEST))
-        # It doubles what Python 3.11 takes, and is only read.
-        covered = groups((python, "-m", "coverage", "run", *PYTEST), *NOT_COVERED) if is_long else {}
-        commands |= {**plain, **covered}
-        commands["tests"] = (*commands["tests"], "-m", f"not ({DRAWN})")
-        commands["drawn"] = (*plain["tests"], "-m", DRAWN)
+        commands |= groups((python, *PYTEST))
+        drawing = files_that_draw()
+        drawn = (python, *PYTEST, *BESIDE, *drawing)
+        if is_long:
+            # Coverage doubles what Python 3.11 takes, and is only read.
+            commands |= groups((python, "-m", "coverage", "run", *PYTEST), *NOT_COVERED)
+            commands["tests"] = (*commands["tests"], "-m", f"not ({DRAWN})")
+            commands["drawn"] = (*drawn, "-m", DRAWN)
+        else:
+            # No file is read by both.
+            commands["tests"] = (*commands["tests"], *(f"--ignore={file}" for file in drawing))
+            commands["drawn"] = drawn
     for version in others:
         other = str(ROOT / f".venv-{version}/bin/python")
         chosen = (other, *PYTEST, *for_pytest) if for_pytest else (*QUICKLY, other, *PYTEST, *ON_EACH_PYTHON)
         commands[f"Python {version}"] = (*chosen, *BESIDE, "-m", "not once")
     if is_long and not for_pytest:
-        # Of its plugin's hooks pytest warns.
-        commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, "-p", "no:dash", GUESTS)
+        commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, GUESTS)
         commands["docs"] = ("scripts/docs",)
     if (ROOT / "bench/__main__.py").exists():
         commands["bench"] = (python, "-m", "bench", "--smoke")
@@ -144,10 +150,12 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
 def static_checks(python: str) -> dict[str, Command]:
     """Return what reads the code and does not run it."""
     tool = (python, "-m")
+    # To write the cache takes a quarter of the time, and in CI nobody comes back for it.
+    uncached = ("--cache-dir", os.devnull) if os.environ.get("CI") == "true" else ()
     checks: dict[str, Command] = {
         "format": (*tool, "ruff", "format", "--check", "."),
         "lint": (*tool, "ruff", "check", "."),
-        "mypy": (*tool, "mypy", "src", "tests/typing", "scripts/lib"),
+        "mypy": (*tool, "mypy", *uncached, "src", "tests/typing", "scripts/lib"),
         "pyright": (*tool, "pyright", "src", "tests/typing"),
     }
     if (ROOT / "js/node_modules/typescript").exists():
@@ -167,6 +175,15 @@ def groups(pytest: Command, *left_out: str) -> dict[str, Command]:
     }
     commands["tests"] = (*pytest, *ignored)
     return commands
+
+
+def files_that_draw() -> list[str]:
+    """Return the files of no other group in which tests draw their cases at random."""
+    files = [
+        file for file in (ROOT / "tests").rglob("test_*.py") if re.search("hypothesis|drawn", file.read_text("utf-8"))
+    ]
+    names = sorted(str(file.relative_to(ROOT)) for file in files)
+    return [name for name in names if not name.startswith((*GROUPS.values(), GUESTS))]
 
 
 def make_environments(run: Run, others: dict[str, str], *groups: str) -> set[str]:

@@ -68,18 +68,6 @@ def demo() -> Iterator[Demo]:
         yield demo
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context()
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
 def log_in(page: Page, demo: Demo, name: str = "Ada", *, keep: bool = False) -> None:
     page.goto(f"{demo.shop}/log-in")
     page.fill("#name", name)
@@ -621,14 +609,12 @@ def test_all_but_the_wishes_work_without_scripts(demo, browser):
 
 class TestProcesses:
     @pytest.mark.parametrize("kind", ["file", "redis", "postgresql+asyncpg"] if ALL else ["redis"])
-    def test_a_visitor_hops_between_two_processes(self, kind, request, tmp_path, browser):
+    def test_a_visitor_hops_between_two_processes(self, kind, request, tmp_path, page):
         store = f"file:{tmp_path}/sessions"
         if kind != "file":
             database = kind.partition("+")[0]
             store = request.getfixturevalue(f"{database}_server").url_for(kind)
         with served("--workers", "2", "--store", store) as demo:
-            context = browser.new_context()
-            page = context.new_page()
             log_in(page, demo)
             seen = set()
             for number in range(1, 101):
@@ -638,7 +624,7 @@ class TestProcesses:
                 seen.add(page.inner_text("#process"))
                 if len(seen) == 2:
                     break
-            context.close()
+            page.goto("about:blank")
         assert len(seen) == 2
 
     def test_the_memory_of_one_is_refused_to_two(self):

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Page, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -72,17 +72,7 @@ def shop(serve: Callable[..., Any], provider: str, monkeypatch: pytest.MonkeyPat
     return url
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context()
-    yield context
-    context.close()
-
-
-def test_a_log_in_that_another_site_posts_arrives_and_its_ticket_passes_once(
-    shop: str, context: BrowserContext
-) -> None:
-    page = context.new_page()
+def test_a_log_in_that_another_site_posts_arrives_and_its_ticket_passes_once(shop: str, page: Page) -> None:
     page.goto(f"{shop}/log-in")
     expect(page.locator("p")).to_have_text("Ada")
     assert page.url.startswith(shop)
@@ -94,13 +84,10 @@ def test_a_log_in_that_another_site_posts_arrives_and_its_ticket_passes_once(
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_an_attackers_own_answer_logs_no_visitor_in(
-    shop: str, provider: str, context: BrowserContext, asked: bool
-) -> None:
-    page = context.new_page()
+def test_an_attackers_own_answer_logs_no_visitor_in(shop: str, provider: str, page: Page, asked: bool) -> None:
     if asked:
         # With the visitor's cookies, and not on to the provider.
-        assert context.request.get(f"{shop}/log-in", max_redirects=0).status in (302, 303, 307)
+        assert page.context.request.get(f"{shop}/log-in", max_redirects=0).status in (302, 303, 307)
     page.goto(f"{provider}/?{urlencode({'action': shop, 'user': 'Mallory', 'state': 'his'})}")
     expect(page.locator("body")).to_contain_text("did not ask")
     page.goto(shop)

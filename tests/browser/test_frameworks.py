@@ -1,18 +1,15 @@
 """Log-in, forged forms and log-out in Chromium, over the real servers of frameworks that are not ASGI's own."""
 
+import importlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from server_session import MemorySessionStore
 from server_session.testing import AdapterContract, Site
-from tests.frameworks.test_aiohttp import TestAiohttp as Aiohttp
-from tests.frameworks.test_litestar import TestLitestar as Litestar
-from tests.frameworks.test_pyramid import TestPyramid as Pyramid
-from tests.frameworks.test_sanic import TestSanic as Sanic
 
 pytestmark = [pytest.mark.once, pytest.mark.needs("chromium")]
 
@@ -24,18 +21,15 @@ SUBMIT = """([action, token]) => {
 }"""
 
 
-@pytest.fixture(params=[Aiohttp, Pyramid, *(pytest.param(each, marks=pytest.mark.again) for each in (Litestar, Sanic))])
+@pytest.fixture(
+    params=["Aiohttp", "Pyramid", *(pytest.param(each, marks=pytest.mark.again) for each in ("Litestar", "Sanic"))]
+)
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    suite: AdapterContract = request.param()
+    # Imported by the tests that are run alone: some frameworks take a second.
+    module = importlib.import_module(f"tests.frameworks.test_{request.param.lower()}")
+    suite: AdapterContract = getattr(module, f"Test{request.param}")()
     with suite.serve(suite.make_app(Site.over(MemorySessionStore(), blocks=suite.blocks))) as port:
         yield port
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context()
-    yield context.new_page()
-    context.close()
 
 
 def sent(page: Page, origin: str, action: str, path: str = "/form") -> tuple[int, str]:

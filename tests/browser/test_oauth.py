@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from authlib.integrations.starlette_client import OAuth, OAuthError
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarletteSessionMiddleware
@@ -85,13 +85,6 @@ def client(serve: Callable[..., Any]) -> Callable[[Middleware], str]:
     return start
 
 
-@pytest.fixture
-def context(browser: Browser):
-    context = browser.new_context()
-    yield context
-    context.close()
-
-
 def log_in(page: Page, client: str) -> None:
     page.goto(client)
     page.click("text=Log in")
@@ -105,9 +98,7 @@ def session_cookie(context: BrowserContext) -> str | None:
 
 
 @pytest.mark.parametrize("middleware", [OURS, STARLETTES], ids=["ours", "starlette's"])
-def test_a_log_in_by_authlib_passes_under_either_middleware(client, context, middleware):
-    page = context.new_page()
-
+def test_a_log_in_by_authlib_passes_under_either_middleware(client, page, middleware):
     log_in(page, client(middleware))
 
     expect(page.locator("#user")).to_have_text("Ada")
@@ -117,9 +108,8 @@ def test_a_log_in_by_authlib_passes_under_either_middleware(client, context, mid
     expect(page.locator("#keys")).to_have_text("visits user site")
 
 
-def test_the_log_in_renews_the_cookie(client, context):
+def test_the_log_in_renews_the_cookie(client, context, page):
     url = client(OURS)
-    page = context.new_page()
     page.goto(url)
     before = session_cookie(context)
 
@@ -130,9 +120,8 @@ def test_the_log_in_renews_the_cookie(client, context):
     assert session_cookie(context) not in (None, before)
 
 
-def test_a_callback_is_refused_in_a_browser_that_did_not_ask(client, browser, context):
+def test_a_callback_is_refused_in_a_browser_that_did_not_ask(client, browser, page):
     url = client(OURS)
-    page = context.new_page()
     page.goto(url)
     page.click("text=Log in")
     page.fill("[name=name]", "Mallory")
@@ -153,9 +142,8 @@ def test_a_callback_is_refused_in_a_browser_that_did_not_ask(client, browser, co
     victim.close()
 
 
-def test_logging_out_ends_it(client, context):
+def test_logging_out_ends_it(client, page):
     url = client(OURS)
-    page = context.new_page()
     log_in(page, url)
     expect(page.locator("#user")).to_have_text("Ada")
 

@@ -1,11 +1,11 @@
 """The script that signs requests, in Chromium: at a shop in strict mode, beside an origin that would take anything."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -132,27 +132,16 @@ class Elsewhere:
         return [method for method, _ in self.seen]
 
 
-@pytest.fixture(scope="module")
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context()
-    yield context
-    context.close()
-
-
 @pytest.fixture
-def visitor(context) -> Iterator[Callable[[Shop], Page]]:
-    pages = []
+def visitor(page) -> Callable[[Shop], Page]:
+    pages = [page]
 
     def visitor(shop: Shop) -> Page:
-        pages.append(context.new_page())
-        pages[-1].goto(shop.url)
-        return pages[-1]
+        visited = pages.pop() if pages else page.context.new_page()
+        visited.goto(shop.url)
+        return visited
 
-    yield visitor
-    for page in pages:
-        page.close()
-    context.unroute_all()
-    context.clear_cookies()
+    return visitor
 
 
 @pytest.fixture

@@ -52,13 +52,14 @@ def find_place(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]
         yield find
 
 
-@pytest.fixture(params=DRIVERS if ALL else SHORT)
+@pytest.fixture(scope="module", params=DRIVERS if ALL else SHORT)
 def driver(request: pytest.FixtureRequest) -> Driver:
     return DRIVERS[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(driver: Driver, crew: Crew, find_place: Callable[[str], str]) -> Iterator[Crew]:
+    """The crew over a store, which each of its processes opens once for all trials."""
     with crew.over(driver, find_place(driver.place)):
         yield crew
 
@@ -88,10 +89,13 @@ def test_nothing_that_comes_late_brings_an_ended_session_back_or_undoes_its_end(
 
 
 class TestTheTrialsThemselves:
-    @pytest.fixture
-    def opened(self, crew: Crew) -> Iterator[Crew]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def opened(cls) -> Iterator[Crew]:
+        crew = Crew(BROKEN.processes)
         with crew.over(BROKEN, ""):
             yield crew
+        crew.end()
 
     def test_they_find_the_writes_that_a_store_of_two_steps_loses(self, opened):
         assert self.until(lambda: overlap(opened, 1), lambda tally: tally.lost > 0)
