@@ -201,6 +201,11 @@ class CookieHandler(CookieTransport):
         partition = "; Partitioned" if self.partitioned else ""
         self._end: Final = f"{'; HttpOnly' if http_only else ''}; SameSite={self.same_site.title()}{partition}"
 
+    @property
+    def place(self) -> tuple[str, str | None, str]:
+        """What tells it from other cookies in a browser: its name, its domain and its path."""
+        return self.name, self.domain, self.path
+
     def __repr__(self) -> str:
         options = (f"{option}={getattr(self, option)!r}" for option in attributes.OPTIONS[1:])
         return f"CookieHandler({self.name!r}, {', '.join(options)})"

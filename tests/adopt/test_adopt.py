@@ -344,10 +344,14 @@ def test_the_old_cookie_goes_where_it_has_another_name(redis_server: Any) -> Non
     assert ours.startswith("session=")
 
 
-def test_one_of_the_same_name_is_written_over() -> None:
+def test_one_of_the_same_name_is_written_over_and_goes_where_it_lies_elsewhere() -> None:
     old = by_starlette("")
     (header,) = site_of(old.reader).send(cookie=old.cookie).all("set-cookie")
     assert is_credential(header.partition(";")[0])
+    elsewhere = StarletteCookie(SECRET, CookieHandler("session", domain="shop.example"))
+    gone, ours = site_of(elsewhere).send(cookie=old.cookie).all("set-cookie")
+    assert gone.startswith("session=; Domain=shop.example; Path=/; Max-Age=0")
+    assert is_credential(ours.partition(";")[0])
 
 
 def test_who_brings_no_old_cookie_or_a_living_one_of_ours_pays_nothing() -> None:
