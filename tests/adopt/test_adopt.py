@@ -389,10 +389,15 @@ def test_a_socket_that_is_watched_is_no_place_to_take_over() -> None:
     old = by_starlette("")
     sessions = Sessions(adopt=[old.reader])
 
-    async def ask() -> bool:
-        return await sessions.is_alive(scope_of(cookie=old.cookie))
+    async def ask(cookie: str) -> bool:
+        return await sessions.is_alive(scope_of(cookie=cookie))
 
-    assert asyncio.run(ask()) is False
+    assert asyncio.run(ask(old.cookie)) is False
+    # Nor with a cookie of ours that is dead beside it; one that lives does.
+    assert asyncio.run(ask(f"session={'a' * 64}; {old.cookie}")) is False
+    browser = Browser(Site("asgi", session_store=sessions.store, csrf=None))
+    browser.post("/write", body=b"x")
+    assert asyncio.run(ask(f"{browser.cookie}; {old.cookie}")) is True
 
 
 def test_a_client_that_blocks_is_asked_in_a_thread(redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
