@@ -1,5 +1,6 @@
 """Attacks on visitors who come from another library: with its cookies, and where it keeps its sessions."""
 
+import base64
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from itsdangerous import TimestampSigner
 
 from server_session import MemorySessionStore, SessionStore
 from server_session._colour import drive
@@ -44,6 +46,23 @@ def test_an_ended_session_stays_ended_whatever_old_cookie_comes(old: Old, make_s
     for _ in range(2):
         assert site.send(path="/whole", cookie=old.cookie).said == shown({})
         site.clock.advance(MINUTE)
+
+
+def test_an_old_cookie_does_not_outlive_what_is_noted_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sends a signed cookie, long taken over, in its very last second, or from a machine whose clock is behind — it is
+    spent for as long as it counts anywhere.
+    """
+    site = timed_site("wsgi", adopt=[StarletteCookie(SECRET, max_age=1000)])
+    behind = 0
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _: int(site.clock()) - behind)
+    site.clock.advance(0.9)
+    cookie = "session=" + TimestampSigner(SECRET).sign(base64.b64encode(b'{"user": "ada"}')).decode()
+    assert site.send(cookie=cookie).said == {"user": "ada"}
+    site.clock.advance(1000.05)
+    assert site.send(cookie=cookie).said == {}
+    behind = 30
+    site.clock.advance(30)
+    assert site.send(cookie=cookie).said == {}
 
 
 @over_both
