@@ -223,6 +223,18 @@ def test_what_others_have_left_half_moved_moves_back(plays):
         explore(new, old, plays, partial(check_session, is_ended=is_ended))
 
 
+@pytest.mark.parametrize("moves", [NOW, BEFORE])
+def test_where_all_else_of_a_move_has_gone_a_record_is_founded_on_the_way_back(moves, monkeypatch):
+    monkeypatch.undo()
+    old, new = MemorySessionStore(), MemorySessionStore()
+    drive(old.set(KEY, {"\0leaving": b"t"}, HOUR, None))
+    store = MovingStore(new, old, moves=moves)
+    assert drive(store.merge(KEY, {"a": b"1"}, (), {})) is MISSING
+    drive(old.set(KEY, {"\0leaving": b"t"}, HOUR, None))
+    assert drive(store.set(KEY, LIST, HOUR, None)) is APPLIED
+    assert drive(store.get(KEY, {})) == LIST
+
+
 # --- an owner's list, and the marks of sessions that are about to live
 
 LIST = {LONGEST: b"9", STAMP: b"first", "first": b"1"}

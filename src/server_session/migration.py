@@ -219,6 +219,7 @@ class MovingStore(SessionStore):
             if answer is not None and (answer is not MISSING or is_gone):
                 return answer
             if answer is None and await self._finish(key):
+                await step_back(tries)
                 continue
             if answer is None and is_gone:
                 return MISSING
