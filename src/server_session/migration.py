@@ -280,7 +280,7 @@ class Migrated(NamedTuple):
     """What `migrate` found, and did."""
 
     sessions: int = 0
-    """Sessions that were moved, or are to be."""
+    """Sessions that were moved, or are to be; what is noted of another library's (`adopt`) counts as one."""
     owners: int = 0
     """Owners' lists of sessions, likewise."""
     marks: int = 0
