@@ -18,6 +18,9 @@ Before 2 the old store's record is the session, whatever was copied; who finds a
 anew. After 2 whoever comes by does the rest. No copy is shown whose token was not written to the old store, and none
 can be that was read before another was: so a mover that was stopped, and goes on when the session has long ended,
 brings nothing back.
+
+Who goes back, to whom the new store is the old one, finishes what is past 2 and takes no hidden copy for a session. A
+record moves in one direction at a time: of two movers that go in both, one could take it from the other.
 """
 
 import asyncio
