@@ -5,6 +5,8 @@ import os
 import textwrap
 from base64 import urlsafe_b64decode
 from contextlib import suppress
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from server_session._colour import Colour, drive
 from server_session._owners import OwnerIndex
 from server_session._record import ENDED, LONGEST, STAMP
 from server_session._signals import Signals
-from server_session.exceptions import ConfigurationError, StoreError
+from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
 from server_session.migration import Migrated, MovingStore, migrate
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Outcome
 from server_session.stores._sealed import EncryptedCodec, SealedStore
@@ -95,23 +97,26 @@ async def minute(old, new):
         store.now += 61.0
 
 
-def seen_by(stage: Stage, moves: bool):
-    """Return what a process that comes now, and then again after a minute, finds in the place of the session."""
+def seen_by(stage: Stage, moves: bool, *, back: bool = False):
+    """Return what a process that comes now, and then again after a minute, finds in the place of the session.
+
+    With `back` it is one that goes back to the old store.
+    """
     stage.tokens["late"] = 0
     Stage.acting = stage, "late"
     old, new = stage.old.copy(), stage.new.copy()
     for _ in range(2):
-        yield drive(MovingStore(old, new, moves=moves).get(KEY, {}))
+        yield drive((MovingStore(new, old, moves=moves) if back else MovingStore(old, new, moves=moves)).get(KEY, {}))
         old.now += 61.0
         new.now += 61.0
 
 
-def check_session(stage: Stage) -> None:
+def check_session(stage: Stage, *directions: bool, is_ended: bool = False) -> None:
     """Check that nothing is lost and nothing back, whoever stops here for ever, and whoever stops here for a minute."""
-    is_over = stage.results.get("log out") is APPLIED
-    may_be_over = bool(stage.heard.get("log out"))
-    for moves in (True, False):
-        for fields in seen_by(stage, moves):
+    is_over = is_ended or stage.results.get("log out") is APPLIED
+    may_be_over = is_ended or bool(stage.heard.get("log out"))
+    for moves, back in product((True, False), directions or (False,)):
+        for fields in seen_by(stage, moves, back=back):
             if is_over or (may_be_over and (isinstance(fields, Outcome) or ENDED in fields)):
                 assert fields is MISSING or ENDED in fields
                 continue
@@ -121,7 +126,7 @@ def check_session(stage: Stage) -> None:
                 if stage.results.get(name) is APPLIED:
                     assert fields["n" if name == "count" else name] == b"1"
     for name in ("write", "count", "log out"):
-        assert stage.results.get(name, APPLIED) is APPLIED or (may_be_over and name != "log out")
+        assert is_ended or stage.results.get(name, APPLIED) is APPLIED or (may_be_over and name != "log out")
 
 
 NOW, BEFORE = True, False
@@ -171,6 +176,63 @@ def test_nor_is_it_with_a_third(plays):
 def test_nor_is_it_with_six_in_orders_by_chance():
     for seed in range(5_000 if ALL_OF_THEM else 60):
         stroll(old_with(SESSION), Shelf(), ALL, check_session, seed)
+
+
+# --- the way back
+
+
+def back(play):
+    """Return an actor that goes the other way: to it the new store is the old one."""
+    return lambda old, new: play(new, old)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "plays",
+    [
+        {"mover": mover, "write": back(write(BEFORE))},
+        {"mover": mover, "log out": back(log_out(BEFORE)), "minute": minute},
+        pytest.param({"mover": mover, "other": mover, "write": back(write(BEFORE))}, marks=TAKES_LONG),
+    ],
+    ids=" ".join,
+)
+def test_whoever_is_deployed_to_go_back_knows_what_others_still_move(plays):
+    assert explore(old_with(SESSION), Shelf(), plays, lambda stage: check_session(stage, False, True)) > 60
+
+
+def left_behind():
+    """Return what movers leave in both stores who stop for ever, with a log-out beside them, and whether it ended."""
+    found: dict[object, tuple[Shelf, Shelf, bool]] = {}
+
+    def keep(stage):
+        ended = stage.results.get("log out") is APPLIED
+        found[stage.old.state(), stage.new.state(), ended] = stage.old.copy(), stage.new.copy(), ended
+
+    explore(old_with(SESSION), Shelf(), {"gone": mover, "log out": log_out(BEFORE)}, keep)
+    return found.values()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "plays",
+    [{"mover": mover}, {"log out": log_out(BEFORE)}, *(pytest.param(plays, marks=TAKES_LONG) for plays in PAIRS)],
+    ids=" ".join,
+)
+def test_what_others_have_left_half_moved_moves_back(plays):
+    for old, new, is_ended in left_behind():
+        explore(new, old, plays, partial(check_session, is_ended=is_ended))
+
+
+@pytest.mark.parametrize("moves", [NOW, BEFORE])
+def test_where_all_else_of_a_move_has_gone_a_record_is_founded_on_the_way_back(moves, monkeypatch):
+    monkeypatch.undo()
+    old, new = MemorySessionStore(), MemorySessionStore()
+    drive(old.set(KEY, {"\0leaving": b"t"}, HOUR, None))
+    store = MovingStore(new, old, moves=moves)
+    assert drive(store.merge(KEY, {"a": b"1"}, (), {})) is MISSING
+    drive(old.set(KEY, {"\0leaving": b"t"}, HOUR, None))
+    assert drive(store.set(KEY, LIST, HOUR, None)) is APPLIED
+    assert drive(store.get(KEY, {})) == LIST
 
 
 # --- an owner's list, and the marks of sessions that are about to live
@@ -372,6 +434,20 @@ def test_both_are_closed_be_it_awaited_or_not(tmp_path):
     blocking = MovingStore("memcached://127.0.0.1:1", f"sqlite:///{tmp_path}/sessions.db")
     assert drive(blocking.close()) is None
     assert drive(MovingStore("memory:", FileSessionStore(tmp_path)).close()) is None
+
+
+def test_a_store_that_fails_is_one_error_and_so_are_two_that_are_one():
+    class Down(MemorySessionStore):
+        async def set(self, *_):
+            raise StoreDownError("down")
+
+    old = MemorySessionStore()
+    for _ in range(3):
+        drive(old.set(old.id(), SESSION, HOUR, None))
+    with pytest.raises(StoreDownError, match="down"):
+        asyncio.run(migrate(old, Down()))
+    with pytest.raises(ConfigurationError, match="the same"):
+        asyncio.run(migrate(old, old))
 
 
 def test_a_store_that_cannot_list_is_no_source():

@@ -8,7 +8,8 @@ const LATEST = 253402300799999;
 
 /**
  * A value of a Python type that JavaScript lacks: `$tuple`, `$date`, `$time`, `$timedelta`, `$uuid`, `$decimal`,
- * `$markup`, and a `$datetime` that is no moment of UTC in whole milliseconds. It is written back as it was read.
+ * `$markup`, a `$datetime` that is no moment of UTC in whole milliseconds, and a `$set` of more than text and numbers.
+ * It is written back as it was read.
  */
 export class Tagged {
     constructor(
@@ -73,11 +74,9 @@ function writeObject(value: object, room: number): string {
     if (Array.isArray(value)) return list(value);
     if (value instanceof Date) return `{"$datetime":"${writeDate(value)}"}`;
     if (value instanceof Uint8Array) return `{"$bytes":"${Buffer.from(value).toString("base64")}"}`;
-    if (value instanceof Tagged) return `{"${value.tag}":${write(value.content, room - 1)}}`;
+    if (value instanceof Tagged) return `{"${value.tag}":${write(value.content, room)}}`;
     if (value instanceof Set) {
-        // What may be equal to Python and is not here, or cannot be in a set there, is left out.
-        const isFit = (item: unknown) => ["string", "number"].includes(typeof item) || item instanceof Tagged;
-        if (![...value].every(isFit)) throw new Refused("a Set holds text, numbers and what Python wrote");
+        if (![...value].every(isFitForSet)) throw new Refused("a Set holds text, numbers and what Python wrote");
         // Python compares the text, so it must be one text.
         const texts = [...value].map((item) => Buffer.from(write(item, room - 1))).sort(Buffer.compare);
         return `{"$set":[${texts.join(",")}]}`;
@@ -89,6 +88,11 @@ function writeObject(value: object, room: number): string {
     const entries = Object.entries(value);
     const text = `{${entries.map(([name, item]) => `${write(name, room)}:${write(item, room - 1)}`).join(",")}}`;
     return entries.length === 1 && entries[0]![0].startsWith("$") ? `{"$dict":${text}}` : text;
+}
+
+/** Tell whether a set may hold it: what may be equal to Python and is not here, or cannot be in a set there, may not. */
+function isFitForSet(item: unknown): boolean {
+    return ["string", "number"].includes(typeof item) || item instanceof Tagged;
 }
 
 function writeDate(value: Date): string {
@@ -139,7 +143,7 @@ function read(value: unknown, room: number): unknown {
 function readTagged(tag: string, content: unknown, room: number): unknown {
     if (Array.isArray(content) && (tag === "$set" || tag === "$tuple")) {
         const items = read(content, room) as unknown[];
-        return tag === "$set" ? new Set(items) : new Tagged(tag, items);
+        return tag === "$set" && items.every(isFitForSet) ? new Set(items) : new Tagged(tag, items);
     }
     if (tag === "$dict" && typeof content === "object" && content !== null && room) {
         const [entry, ...more] = Object.entries(content);

@@ -25,6 +25,8 @@ const OUTCOMES: readonly Outcome[] = ["missing", "applied", "conflict"];
 
 export class Store {
     readonly #client: () => Promise<RedisClient>;
+    /** Why there is no connection, as the client last said. */
+    #why = "";
 
     constructor(
         client: RedisClient | string,
@@ -32,7 +34,7 @@ export class Store {
         readonly seconds: number,
     ) {
         let opened: Promise<RedisClient> | undefined;
-        const begin = async () => (typeof client === "string" ? open(client, seconds) : client);
+        const begin = async () => (typeof client === "string" ? this.#open(client) : client);
         this.#client = () =>
             (opened ??= begin().catch((error) => {
                 // The next call tries anew.
@@ -82,11 +84,21 @@ export class Store {
         return answer;
     }
 
+    async #open(url: string): Promise<RedisClient> {
+        const { createClient } = await import("redis");
+        const client = createClient({ url, disableOfflineQueue: true, socket: { connectTimeout: 1000 * this.seconds } });
+        // It connects anew by itself; each call says what failed.
+        client.on("error", (error: Error) => (this.#why = `: ${error.message}`));
+        client.on("ready", () => (this.#why = ""));
+        await client.connect();
+        return client as RedisClient;
+    }
+
     async #send(words: string[]): Promise<unknown> {
         // What was not sent by then is not sent any more.
         const abortSignal = AbortSignal.timeout(1000 * this.seconds);
         const late = new Promise<never>((_, refuse) => {
-            abortSignal.onabort = () => refuse(new Error(`not within ${this.seconds} s`));
+            abortSignal.onabort = () => refuse(new Error(`not within ${this.seconds} s${this.#why}`));
         });
         try {
             const client = await Promise.race([this.#client(), late]);
@@ -110,13 +122,4 @@ function writes(changed: Fields, removed: Iterable<string>, lifetime: Lifetime |
         seconds === null ? "" : String(Math.ceil(Math.min(Math.max(seconds, 0), 1e12) * 1000));
     const times = lifetime ? [milliseconds(lifetime.idle), milliseconds(lifetime.remaining)] : ["", ""];
     return [...times, String(2 * changed.size), ...[...changed].flat(), ...removed];
-}
-
-async function open(url: string, seconds: number): Promise<RedisClient> {
-    const { createClient } = await import("redis");
-    const client = createClient({ url, disableOfflineQueue: true, socket: { connectTimeout: 1000 * seconds } });
-    // It connects anew by itself; each call says what failed.
-    client.on("error", () => undefined);
-    await client.connect();
-    return client as RedisClient;
 }

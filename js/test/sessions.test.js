@@ -124,6 +124,8 @@ test("a server that is silent, or is not there, is an error within the limit", a
     silent.close();
     const gone = new Sessions({ redis: { sendCommand: async () => { throw new Error("ECONNREFUSED"); } } });
     await assert.rejects(gone.setSessionData(...web(), { a: 1 }), StoreError);
+    const nobody = new Sessions({ redis: `redis://127.0.0.1:${port}`, timeout: 0.2 });
+    await assert.rejects(nobody.setSessionData(...web(), { a: 1 }), { message: /not within 0.2 s: connect ECONNREFUSED/ });
 });
 
 test.after(() => setTimeout(() => process.exit(), 100));

@@ -39,7 +39,9 @@ test("a whole number that JSON.parse would round is a bigint, wherever it stands
 });
 
 test("what JavaScript lacks is kept as it was, and what nobody writes is an error", () => {
-    for (const text of ['{"$uuid":"x"}', '{"$tuple":[1,{"$date":"2026-01-02"}]}', '{"$datetime":"2026-01-02T03:04:05.000001+00:00"}']) {
+    const sets = ['{"$set":[null,true]}', '{"$set":[{"$bytes":"AA=="}]}', '{"$set":[{"$int":"0x5"},"a"]}'];
+    const tuples = '{"$tuple":['.repeat(64) + "]}".repeat(64);
+    for (const text of [...sets, tuples, '{"$uuid":"x"}', '{"$tuple":[1,{"$date":"2026-01-02"}]}', '{"$datetime":"2026-01-02T03:04:05.000001+00:00"}']) {
         assert.ok(decode("a", text) instanceof Tagged);
         assert.equal(encode("a", decode("a", text)), text);
     }

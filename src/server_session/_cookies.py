@@ -197,6 +197,11 @@ class CookieHandler(CookieTransport):
         partition = "; Partitioned" if self.partitioned else ""
         self._end: Final = f"{'; HttpOnly' if http_only else ''}; SameSite={self.same_site.title()}{partition}"
 
+    @property
+    def place(self) -> tuple[str, str | None, str]:
+        """What tells it from other cookies in a browser: its name, its domain and its path."""
+        return self.name, self.domain, self.path
+
     def bind(self, origin_is_https: bool) -> "CookieHandler":
         """Return the handler for this origin; raises `ConfigurationError` where the two cannot go together."""
         if origin_is_https and self._given_secure is False:

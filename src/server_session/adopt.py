@@ -307,8 +307,8 @@ class DjangoSessions(Reader):
 
     """
 
-    # As Django makes them; or signed, with a time.
-    _is_key = staticmethod(re.compile(r"[a-z0-9]{8,64}|[A-Za-z0-9_.-]+:[A-Za-z0-9]+:[A-Za-z0-9_-]+").fullmatch)
+    _is_id = staticmethod(re.compile("[a-z0-9]{8,64}").fullmatch)
+    _is_signed = staticmethod(re.compile("[A-Za-z0-9_.-]+:[A-Za-z0-9]+:[A-Za-z0-9_-]+").fullmatch)
 
     def __init__(
         self,
@@ -323,17 +323,20 @@ class DjangoSessions(Reader):
 
     def key(self, value: str) -> str | None:
         """Return the session's key, if the cookie looks like one; what is signed is verified by the engine."""
-        return value if self._is_key(value) else None
+        is_key = self._is_id if self.is_unique else self._is_signed
+        return value if is_key(value) else None
 
     async def read(self, key: str) -> Mapping[str, Any] | None:
         """Ask the engine for the session."""
         session = self._session(key)
         with _as_store_errors():
-            data: dict[str, Any] = session.load() if is_driven() else await session.aload()
-            if not data and self._engine.endswith(".cache"):
+            if self._engine.endswith(".cache"):
                 # This engine takes a cache that fails for one that has no session; the cache itself says so.
-                data = session._cache.get(session.cache_key_prefix + key) or {}  # noqa: SLF001 - of Django's own
-        return data
+                cache, name = session._cache, session.cache_key_prefix + key  # noqa: SLF001 - of Django's own
+                held: Mapping[str, Any] | None = cache.get(name) if is_driven() else await cache.aget(name)
+            else:
+                held = session.load() if is_driven() else await session.aload()
+        return held
 
     async def end(self, key: str) -> None:
         """Delete the session, where the engine keeps it."""

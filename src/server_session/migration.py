@@ -18,6 +18,9 @@ Before 2 the old store's record is the session, whatever was copied; who finds a
 anew. After 2 whoever comes by does the rest. No copy is shown whose token was not written to the old store, and none
 can be that was read before another was: so a mover that was stopped, and goes on when the session has long ended,
 brings nothing back.
+
+Who goes back, to whom the new store is the old one, finishes what is past 2 and takes no hidden copy for a session. A
+record moves in one direction at a time: of two movers that go in both, one could take it from the other.
 """
 
 import asyncio
@@ -56,7 +59,8 @@ _ARRIVING: Final = RESERVED + "arriving"
 """In the new store: hides a copy that is not the session yet."""
 _LEAVING: Final = RESERVED + "leaving"
 """In the old store: names the copy that is the session now. It stands alone, or, briefly, bars a record to writers."""
-_HERE: Final[Expect] = {_ARRIVING: None}
+_OPEN: Final[Expect] = {_ARRIVING: None, _LEAVING: None}
+"""What is so of the session itself, whichever way it moved."""
 
 _TOKEN_BYTES: Final = 12
 _GOES_NOW: Final = Lifetime(0.001, 0.001)
@@ -131,10 +135,26 @@ class MovingStore(SessionStore):
                 return False
             if there.fields.keys() == {_LEAVING}:
                 return await self._show(key, there.fields[_LEAVING])
-            if await self._move(there):
+            if _ARRIVING in there.fields:
+                if not await self._finish(key) and await self._is_hidden(key, there.fields[_ARRIVING]):
+                    return False
+            elif await self._move(there):
                 return True
             await step_back(tries)
         raise _contended()
+
+    async def _finish(self, key: str) -> bool:
+        """Do what is left to do of a move in the other direction; return whether there was one."""
+        here = await self.new.get(key, {}, False)
+        if isinstance(here, Outcome) or here.keys() != {_LEAVING}:
+            return False
+        token = here[_LEAVING]
+        await self.old.merge(key, {}, (_ARRIVING,), {_ARRIVING: token})
+        await self.new.set(key, {_LEAVING: token}, _GOES_NOW, {_LEAVING: token})
+        return True
+
+    async def _is_hidden(self, key: str, token: bytes) -> bool:
+        return not isinstance(await self.old.get(key, {_ARRIVING: token}, False), Outcome)
 
     async def _move(self, there: Kept) -> bool:
         """Try to move a record as it was read; return `False` where one of the stores has something else by now."""
@@ -146,6 +166,9 @@ class MovingStore(SessionStore):
             if here is MISSING or again is MISSING or again.fields.keys() == {_LEAVING}:
                 return False
             there = again
+            if here.fields.keys() == {_LEAVING}:
+                await self._finish(key)
+                return False
             if _ARRIVING not in here.fields:
                 return await self._join(there, here)
             theirs = here.fields[_ARRIVING]
@@ -195,14 +218,17 @@ class MovingStore(SessionStore):
         """Make a call to the store that the record is in: the new one where it is there, or can move there."""
         is_gone = False
         for tries in range(_TRIES):
-            answer = await _ask_one(self.new, key, expect, _ARRIVING, call)
+            answer = await _ask_one(self.new, key, expect, call)
             if answer is not None and (answer is not MISSING or is_gone):
                 return answer
+            if answer is None and await self._finish(key):
+                await step_back(tries)
+                continue
             if answer is None and is_gone:
                 return MISSING
             there: A | Outcome | None = None
             if not self._moves:
-                there = await _ask_one(self.old, key, expect, _LEAVING, call)
+                there = await _ask_one(self.old, key, expect, call)
                 if there is not None and there is not MISSING:
                     return there
             # What the old store has no longer may have come to the new one since that was asked.
@@ -221,19 +247,19 @@ class MovingStore(SessionStore):
                     return APPLIED
             else:
                 here = await self.new.get(key, {}, False)
-                if isinstance(here, dict) and _ARRIVING not in here:
+                if isinstance(here, dict) and holds(here, _OPEN):
                     return CONFLICT
                 # Of what is hidden, and of which the old store then has nothing, nothing comes but what is founded now.
                 expect = None
                 if isinstance(here, dict) and not await self.move(key):
-                    expect = {_ARRIVING: here[_ARRIVING]}
+                    expect = {name: here.get(name) for name in _OPEN}
             await step_back(tries)
         raise _contended()
 
     async def _found_in_old(self, key: str, fields: Fields, lifetime: Lifetime) -> Outcome:
         """Found a record in the old store."""
         for tries in range(_TRIES):
-            if not isinstance(await self.new.get(key, _HERE, False), Outcome):
+            if not isinstance(await self.new.get(key, _OPEN, False), Outcome):
                 return CONFLICT
             outcome = await self.old.set(key, fields, lifetime, None)
             if outcome is APPLIED:
@@ -257,7 +283,7 @@ class Migrated(NamedTuple):
     """What `migrate` found, and did."""
 
     sessions: int = 0
-    """Sessions that were moved, or are to be."""
+    """Sessions that were moved, or are to be; what is noted of another library's (`adopt`) counts as one."""
     owners: int = 0
     """Owners' lists of sessions, likewise."""
     marks: int = 0
@@ -335,8 +361,12 @@ async def _moved(moving: MovingStore, records: list[Kept], at_once: int, *, dry_
             except LimitError:
                 return "refused"
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(move(kept)) for kept in records]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(move(kept)) for kept in records]
+    except BaseExceptionGroup as failed:
+        # What is promised is an error, and no group of them; mostly each fails for the same reason.
+        raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
@@ -366,15 +396,15 @@ def _colour_of(*colours: Colour) -> Colour:
     return Colour.INSTANT
 
 
-async def _ask_one(store: SessionStore, key: str, expect: Expect, barred: str, call: _Call[A]) -> A | Outcome | None:
-    """Make a call to a record that this field does not bar; return `None` where it does."""
+async def _ask_one(store: SessionStore, key: str, expect: Expect, call: _Call[A]) -> A | Outcome | None:
+    """Make a call to a record that is not on its way; return `None` where it is."""
     for _ in range(_TRIES):
-        answer = await call(store, {**expect, barred: None})
+        answer = await call(store, {**expect, **_OPEN})
         if answer is not CONFLICT:
             return answer
         found = await store.get(key, {}, False)
         if isinstance(found, dict):
-            if barred in found:
+            if not holds(found, _OPEN):
                 return None
             if not holds(found, expect):
                 return CONFLICT

@@ -344,10 +344,14 @@ def test_the_old_cookie_goes_where_it_has_another_name(redis_server: Any) -> Non
     assert ours.startswith("session=")
 
 
-def test_one_of_the_same_name_is_written_over() -> None:
+def test_one_of_the_same_name_is_written_over_and_goes_where_it_lies_elsewhere() -> None:
     old = by_starlette("")
     (header,) = site_of(old.reader).send(cookie=old.cookie).all("set-cookie")
     assert is_credential(header.partition(";")[0])
+    elsewhere = StarletteCookie(SECRET, CookieHandler("session", domain="shop.example"))
+    gone, ours = site_of(elsewhere).send(cookie=old.cookie).all("set-cookie")
+    assert gone.startswith("session=; Domain=shop.example; Path=/; Max-Age=0")
+    assert is_credential(ours.partition(";")[0])
 
 
 def test_who_brings_no_old_cookie_or_a_living_one_of_ours_pays_nothing() -> None:
@@ -385,10 +389,15 @@ def test_a_socket_that_is_watched_is_no_place_to_take_over() -> None:
     old = by_starlette("")
     sessions = Sessions(adopt=[old.reader])
 
-    async def ask() -> bool:
-        return await sessions.is_alive(scope_of(cookie=old.cookie))
+    async def ask(cookie: str) -> bool:
+        return await sessions.is_alive(scope_of(cookie=cookie))
 
-    assert asyncio.run(ask()) is False
+    assert asyncio.run(ask(old.cookie)) is False
+    # Nor with a cookie of ours that is dead beside it; one that lives does.
+    assert asyncio.run(ask(f"session={'a' * 64}; {old.cookie}")) is False
+    browser = Browser(Site("asgi", session_store=sessions.store, csrf=None))
+    browser.post("/write", body=b"x")
+    assert asyncio.run(ask(f"{browser.cookie}; {old.cookie}")) is True
 
 
 def test_a_client_that_blocks_is_asked_in_a_thread(redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,20 @@ def test_a_cache_that_is_down_is_no_anonymous_visitor(monkeypatch: pytest.Monkey
         assert Client().get("/who").content == b"AnonymousUser"
 
 
+def test_memcached_that_is_down_is_no_anonymous_visitor_and_what_it_would_refuse_names_no_session(
+    monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    cache = {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": f"127.0.0.1:{free_port}",
+    }
+    given = {"session_store": MemorySessionStore(), "adopt": [DjangoSessions(path_of("cache"))]}
+    with override_settings(SERVER_SESSION=given, CACHES={"default": cache}):
+        assert client_with(f"a:b:{'c' * 300}").get("/who").content == b"AnonymousUser"
+        assert client_with("a" * 32).get("/who").status_code == 503
+
+
 def test_a_database_that_fails_is_no_anonymous_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
     from django.contrib.sessions.models import Session
     from django.db import OperationalError

@@ -1,5 +1,6 @@
 """Attacks on visitors who come from another library: with its cookies, and where it keeps its sessions."""
 
+import base64
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import Any
 
 import pytest
 import redis
+from itsdangerous import TimestampSigner
 
-from server_session import SessionStore
-from server_session.adopt import FlaskSessionRedis
+from server_session import MemorySessionStore, SessionStore
+from server_session._colour import drive
+from server_session._record import CLAIM, ENDED
+from server_session.adopt import FlaskSessionRedis, StarletteCookie
 from server_session.stores.redis import RedisSessionStore
-from tests.adopt.old import LIBRARIES, SIGNED, Old, by_starlette
+from tests.adopt.old import LIBRARIES, SECRET, SIGNED, Old, by_starlette
 from tests.adopt.stage import KINDS, MINUTE, over_both, shown, site_maker, site_of
 from tests.attacks.stage import Browser, Site, timed_site
 from tests.visitors import Watched
@@ -42,6 +46,55 @@ def test_an_ended_session_stays_ended_whatever_old_cookie_comes(old: Old, make_s
     for _ in range(2):
         assert site.send(path="/whole", cookie=old.cookie).said == shown({})
         site.clock.advance(MINUTE)
+
+
+def test_an_old_cookie_does_not_outlive_what_is_noted_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sends a signed cookie, long taken over, in its very last second, or from a machine whose clock is behind — it is
+    spent for as long as it counts anywhere.
+    """
+    site = timed_site("wsgi", adopt=[StarletteCookie(SECRET, max_age=1000)])
+    behind = 0
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _: int(site.clock()) - behind)
+    site.clock.advance(0.9)
+    cookie = "session=" + TimestampSigner(SECRET).sign(base64.b64encode(b'{"user": "ada"}')).decode()
+    assert site.send(cookie=cookie).said == {"user": "ada"}
+    site.clock.advance(1000.05)
+    assert site.send(cookie=cookie).said == {}
+    behind = 30
+    site.clock.advance(30)
+    assert site.send(cookie=cookie).said == {}
+
+
+@over_both
+def test_who_logs_out_does_not_come_back_by_another_old_cookie(interface: str) -> None:
+    """comes to the browser after the log-out, in which the cookie of a second library lay beside the session's, and
+    was not taken over — the log-out lets the browser forget that one too.
+    """
+    old = by_starlette("")
+    name, _, value = old.cookie.partition("=")
+    site = timed_site(interface, adopt=[old.reader, StarletteCookie(SECRET, "second")])
+    browser = Browser(site, old.cookie)
+    browser.get()
+    reply = site.post("/log_out", cookie=f"{browser.cookie}; second={value}")
+    assert reply.said is True
+    assert [line.partition("=")[0] for line in reply.all("set-cookie") if "=; Path=/; Max-Age=0" in line] == [
+        "second",
+        name,
+    ]
+
+
+def test_the_claim_of_an_old_session_is_none_that_an_id_opens() -> None:
+    """has an application open the id under which it is noted that a session was taken over, of an old cookie that the
+    attacker has — it is no session, nothing is written, and the old cookie stays spent.
+    """
+    old = by_starlette("")
+    store = MemorySessionStore()
+    site = site_of(old.reader, store=store)
+    site.send(cookie=old.cookie)
+    (key,) = [kept.key for kept in drive(store.list_records()).records if CLAIM in kept.fields]
+    opened = site.sessions.sync.open(key)
+    assert (opened.get(), opened.set({"user": "the attacker"}), opened.destroy()) == ({}, False, False)
+    assert not any(ENDED in kept.fields for kept in drive(store.list_records()).records)
 
 
 @pytest.mark.parametrize("respell", [lambda text: text + "=", lambda text: text[:-3] + "!!!!" + text[-3:]])

@@ -1,5 +1,6 @@
 """Sessions are counted, listed, ended and swept, on every store by its URL; and nothing is told that opens one."""
 
+import asyncio
 import os
 import re
 import sqlite3
@@ -13,6 +14,8 @@ import pytest
 
 import server_session
 from server_session import EncryptedCodec, FileSessionStore, MemorySessionStore
+from server_session._colour import run_awaiting
+from server_session._urls import open_store
 from server_session.cli import _listing, _output
 from server_session.stores.sql import ddl
 from tests.cli.conftest import Run
@@ -90,8 +93,9 @@ def test_an_owner_is_logged_out_everywhere(run: Run, shop: Shop) -> None:
 
 def test_every_session_is_ended_only_when_it_was_meant(run: Run, shop: Shop) -> None:
     shop.visit("ada", "grace", None)
-    refused = run("end", "--all", "--store", shop.url, answer="n\n")
-    assert refused.code == 1
+    for answer in ("n\n", ""):
+        refused = run("end", "--all", "--store", shop.url, "--json", answer=answer)
+        assert (refused.code, refused.data["ended"]) == (1, 0)
     assert run("stats", "--store", shop.url, "--json").data["sessions"] == 3
     ran = run("end", "--all", "--store", shop.url, "--json", "--yes")
     assert (ran.code, ran.data["ended"]) == (0, 3)
@@ -107,6 +111,33 @@ def test_every_session_is_ended_only_when_it_was_meant(run: Run, shop: Shop) -> 
 def test_what_cannot_be_meant_is_refused(run: Run, tmp_path: Path, arguments: list[str]) -> None:
     FileSessionStore(tmp_path / "kept")
     assert run(*arguments, "--store", f"file:{tmp_path}/kept").code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["sessions"], ["sessions", "ada", "--nope"], ["sessions", "\udcff"], ["stats", "--key-file"]]
+)
+def test_what_is_refused_is_said_to_programs_too_and_is_no_finding(
+    run: Run, tmp_path: Path, arguments: list[str]
+) -> None:
+    FileSessionStore(tmp_path / "kept")
+    keys = tmp_path / "keys"
+    keys.write_bytes(b"\xff")
+    words = [*arguments, str(keys)] if "--key-file" in arguments else arguments
+    ran = run(*words, "--store", f"file:{tmp_path}/kept", "--json")
+    assert (ran.code, ran.data["error"]["code"]) == (2, "usage")
+
+
+def test_a_value_that_cannot_be_read_is_an_error_of_the_store(run: Run, shop: Shop) -> None:
+    shop.visit("ada")
+    (one,) = run("sessions", "ada", "--store", shop.url, "--json").data["sessions"]
+
+    async def damage() -> None:
+        store = open_store(shop.url)
+        await run_awaiting(store.colour, store.merge(one["id"], {"secret": b"{"}, (), {}))
+
+    asyncio.run(damage())
+    ran = run("sessions", "ada", "--values", "--store", shop.url, "--json")
+    assert (ran.code, ran.data["error"]["code"]) == (3, "store")
 
 
 def test_the_store_is_named_by_the_environment_too(run: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,20 @@ def test_what_javascript_would_take_for_something_else_is_refused(sessions, clie
     assert client.dbsize() == 1
 
 
-@pytest.mark.parametrize("text", ["[]", "1", '"a"', "{", '{"\\u0000ended":1}', '{"a":{"$date":"?"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "1",
+        '"a"',
+        "{",
+        '{"\\u0000ended":1}',
+        '{"a":{"$date":"?"}}',
+        '{"a":"\\ud800"}',
+        f'{{"a":{"[" * 2000}1{"]" * 2000}}}',
+    ],
+    ids=lambda text: text[:20],
+)
 def test_what_the_package_would_not_write_is_an_error_and_no_empty_session(sessions, client, text):
     client.set(f"sess_{ID}", text, ex=100)
     with pytest.raises(RecordError):

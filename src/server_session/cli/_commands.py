@@ -11,7 +11,7 @@ import click
 
 from server_session.cli._opening import Place, open_place
 from server_session.cli._output import Answer, show, show_failure
-from server_session.exceptions import ConfigurationError, StoreError
+from server_session.exceptions import SessionError, StoreError
 from server_session.stores._base import close_store
 
 __all__ = ["FINDINGS", "UNREACHABLE", "USAGE", "Command", "Commands", "on_store", "place_options"]
@@ -31,17 +31,28 @@ class Command(click.Command):
         super().__init__(*arguments, **settings)
         self.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object."))
 
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **settings: Any) -> click.Context:
+        """Read the arguments; what is wrong with them is said as all else is."""
+        as_json = "--json" in args
+        try:
+            return super().make_context(info_name, args, *rest, **settings)
+        except click.UsageError as error:
+            if not as_json:
+                raise
+            show_failure("usage", error.format_message(), as_json=True)
+            raise click.exceptions.Exit(USAGE) from None
+
     def invoke(self, ctx: click.Context) -> None:
         """Run it, show what it says, and leave with its exit code."""
         as_json = ctx.params.pop("as_json")
         try:
             answer: Answer = super().invoke(ctx)
-        except (ConfigurationError, click.UsageError) as error:
-            show_failure("usage", str(error), as_json=as_json)
-            ctx.exit(USAGE)
         except StoreError as error:
             show_failure("store", str(error), as_json=as_json)
             ctx.exit(UNREACHABLE)
+        except (SessionError, click.UsageError) as error:
+            show_failure("usage", str(error), as_json=as_json)
+            ctx.exit(USAGE)
         show(answer, as_json=as_json)
         ctx.exit(answer.code)
 

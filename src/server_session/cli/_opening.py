@@ -99,7 +99,8 @@ def _refuse_sealed(fields: Fields) -> None:
 
 def _keys(file: str | None) -> list[str]:
     # Never from the command line, which every user of the machine can read.
-    return (Path(file).read_text(encoding="utf-8") if file else os.environ.get(KEYS, "")).split()
+    # What is no text is no key, which is said of it.
+    return (Path(file).read_text("utf-8", "replace") if file else os.environ.get(KEYS, "")).split()
 
 
 def _require_database(url: str) -> None:

@@ -33,11 +33,16 @@ async def command(sessions: Sessions, owner: str | None, only: str | None, every
     elif only is not None:
         raise click.UsageError("--only ID belongs to an OWNER")
     else:
-        if not yes:
-            click.confirm("End every session of this store?", abort=True, err=True)
-        ended = await _end_all(sessions)
+        ended = await _end_all(sessions) if yes or _is_meant() else 0
     shown = plain(f"{ended:,} session{'s' * (ended != 1)} ended")
     return Answer({"owner": owner, "ended": ended}, shown, 0 if ended else FINDINGS)
+
+
+def _is_meant() -> bool:
+    try:
+        return click.confirm("End every session of this store?", err=True)
+    except click.Abort:
+        return False
 
 
 async def _end_all(sessions: Sessions) -> int:

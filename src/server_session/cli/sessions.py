@@ -12,6 +12,7 @@ from server_session._record import user_fields
 from server_session._sessions import Sessions
 from server_session.cli._commands import FINDINGS, Command, on_store
 from server_session.cli._output import Answer, plain
+from server_session.exceptions import RecordError
 
 __all__ = ["command"]
 
@@ -51,6 +52,9 @@ async def command(sessions: Sessions, owner: str, with_values: bool) -> Answer:
 
 async def _values_of(sessions: Sessions, one: OwnedSession) -> dict[str, Any]:
     fields = await sessions.policy.store.get(one.id, {}, False)
-    return (
-        {} if not isinstance(fields, dict) else {name: json.loads(value) for name, value in user_fields(fields).items()}
-    )
+    try:
+        return {
+            name: json.loads(text) for name, text in user_fields(fields if isinstance(fields, dict) else {}).items()
+        }
+    except ValueError as error:
+        raise RecordError(f"a session of the owner cannot be read: {error}") from error

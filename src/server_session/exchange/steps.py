@@ -349,8 +349,10 @@ class Steps:
             value, seconds = stored.cookie_value, stored.cookie_seconds
             new = cookie.destroy(request) if value is None else cookie.write(request, value, seconds)
             cookies = [*cookie.expire_elsewhere(request), *new]
-            if stored.adopted is not None and stored.adopted.cookie.name != cookie.name:
-                cookies = [*stored.adopted.cookie.destroy(request), *cookies]
+            # Who logs out does not come back by another library's cookie, either.
+            for reader in sessions.policy.adopt if value is None else filter(None, [stored.adopted]):
+                if reader.cookie.is_present(request) and reader.cookie.place != getattr(cookie, "place", None):
+                    cookies = [*reader.cookie.destroy(request), *cookies]
         if refusal is not None and refusal.rejection is not None:
             headers.drop(REJECTION_HEADER.lower())
             headers.add(REJECTION_HEADER.lower(), refusal.rejection.code)

@@ -79,8 +79,9 @@ async def take(policy: Policy, offer: Offer) -> Credential | None:
         return credential
     if claim is None:
         fresh = {CLAIM: record.claim(store.id(), os.urandom(_VERIFIER_BYTES))}
-        lifetime = Lifetime(offer.reader.max_age, offer.reader.max_age)
-        outcome = await store.set(_name(key), fresh, lifetime, None)
+        # A signature counts by whole seconds, and by another machine's clock than the store's.
+        age = offer.reader.max_age + MARK_SECONDS
+        outcome = await store.set(_name(key), fresh, Lifetime(age, age), None)
         claim = fresh if outcome is APPLIED else await _claim(policy, key)
         if claim is None or _is_spent(policy, claim):
             return None

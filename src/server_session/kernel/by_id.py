@@ -3,7 +3,7 @@
 from typing import Final
 
 from server_session._policy import Policy
-from server_session._record import ENDED, LONGEST
+from server_session._record import CLAIM, ENDED, LONGEST
 from server_session._tokens import Credential, is_selector
 from server_session.kernel.states import LIVE, OVER
 from server_session.kernel.stored import StoredSession
@@ -11,8 +11,8 @@ from server_session.stores._base import Expect, Fields
 
 __all__ = ["SessionById"]
 
-# Any session that has not ended. A list of an owner's sessions is none.
-_LIVES: Final[Expect] = {ENDED: None, LONGEST: None}
+# Any session that has not ended. A list of an owner's sessions is none, nor is a claim of another library's session.
+_LIVES: Final[Expect] = {ENDED: None, LONGEST: None, CLAIM: None}
 
 
 class _Unproved(Credential):

@@ -121,9 +121,9 @@ class Presence:
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
         self.accessed = True
-        if self._is_ambiguous and not self._presented and self.response is not ResponseState.OPEN:
-            # Another library's session, where it cannot be taken over: it is none here yet.
-            return False
+        if self._others and self.state is UNASKED and self.response is not ResponseState.OPEN:
+            # Another library's session, where it cannot be taken over, is none here yet.
+            return [(await self._find(one))[0] for one in self._presented].count(Finding.HELD) == 1
         return await self._look(touch=False) is not None
 
     async def living_selector(self) -> str | None:

@@ -102,6 +102,8 @@ class NextServerSessionRedisStore(PackedStore):
     - Its CSRF token, the key `csrfToken`, passes again and again, and `undefined` for who was given none. Neither side
       knows the other's: `await pluck_session_property(request, "csrfToken") == token` takes one of those, once.
     - Values that JavaScript lacks or rounds are refused with `SerializationError`; whole floats come back as ints.
+      What the other side alone can have makes the session a `RecordError` here: text with half a surrogate pair (an
+      emoji that was cut), an object whose one key begins with `$` (a tag here), nesting beyond 64 levels.
     - No owner, no time of founding or log-in: `log_in`, `sessions_of`, `renew_session`, `renew_on`, deadlines,
       single-use tokens and encryption raise `ConfigurationError`; `require_fresh` is never content.
 
@@ -186,7 +188,7 @@ def _record_of(number: uuid.UUID, text: bytes, idle: float, expires: float) -> R
         return Record(idle, expires, expires, {_ENDED: b"0.000"})
     try:
         fields = {name: bytes(value) for name, value in _read(text).items()}
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise RecordError("the key holds no JSON object: another program wrote it") from error
     if any(name.startswith(_OWN) for name in fields):
         raise RecordError("the session has a key that begins with NUL, which is reserved")

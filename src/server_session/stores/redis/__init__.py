@@ -283,7 +283,7 @@ class RedisSessionStore(SessionStore):
             return await self._send(name, b"EVAL", _SCRIPT, *command[2:])
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
-                raise RecordError("the key holds no hash: another program wrote it") from error
+                raise RecordError("the key holds a value of another kind: another program wrote it") from error
             # An unknown command's arguments are quoted by the server.
             cause = None if "unknown command" in str(error) else error
             raise StoreError(f"Redis refused the call: {_explained(error)}") from cause
