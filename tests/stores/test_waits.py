@@ -362,7 +362,8 @@ def test_a_blocking_call_to_redis_waits_for_the_answer_what_the_connecting_has_l
     first, *others = waits
     assert first == pytest.approx(LIMIT)
     assert max(others) <= LIMIT / 2
-    store._blocking.args[0].get().close()
+    (connection,) = store._blocking.args[0].get()._free
+    connection.disconnect()
 
 
 def test_a_call_to_memcached_waits_for_each_answer_what_the_waits_before_have_left(
