@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 import server_session
-from server_session import migration
 from server_session._colour import Colour, drive
 from server_session._owners import OwnerIndex
 from server_session._record import ENDED, LONGEST, STAMP
 from server_session._signals import Signals
 from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
-from server_session.migration import Migrated, MovingStore, migrate
+from server_session.migration import Migrated, MovingStore, _moving, migrate
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Outcome
 from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.file import FileSessionStore
@@ -44,8 +43,8 @@ def _no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(tries: int) -> None:
         pass
 
-    monkeypatch.setattr(migration, "step_back", at_once)
-    monkeypatch.setattr(migration, "_fresh_token", Stage.token)
+    monkeypatch.setattr(_moving, "step_back", at_once)
+    monkeypatch.setattr(_moving, "_fresh_token", Stage.token)
 
 
 def old_with(fields: dict[str, bytes]) -> Shelf:
@@ -307,7 +306,7 @@ def test_a_list_founded_in_both_stores_at_once_is_one_list(old, other):
 )
 def test_a_session_that_is_ended_as_it_is_founded_does_not_live(founder, ender, monkeypatch):
     # Two who found in turn could go on so for ever, if no chance parted them.
-    monkeypatch.setattr(migration, "_TRIES", 3)
+    monkeypatch.setattr(_moving, "_TRIES", 3)
 
     def check(stage):
         if stage.results.get("end") is APPLIED and "found" in stage.results:

@@ -1,11 +1,4 @@
-"""Moving sessions from one store to another, while both are in use.
-
-```python
-configure(session_store=MovingStore("redis://127.0.0.1/0", "postgresql+asyncpg://shop@db/shop"))
-```
-
-The application runs over both: what a request asks for and the old store has is moved before it goes on. `migrate`,
-which `server-session migrate` calls, moves the rest meanwhile. docs/moving-stores.md has the steps.
+"""Two stores as one, of which the sessions move from the one to the other.
 
 How one record moves, whoever moves it, and however many at once; each step is one conditional call:
 
@@ -23,17 +16,16 @@ Who goes back, to whom the new store is the old one, finishes what is past 2 and
 record moves in one direction at a time: of two movers that go in both, one could take it from the other.
 """
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from server_session._base64url import base64url
 from server_session._codec import RESERVED
-from server_session._colour import Colour, run_awaiting
+from server_session._colour import Colour
 from server_session._record import ENDED, LONGEST, STAMP
 from server_session._urls import open_store
-from server_session.exceptions import ConfigurationError, LimitError, RecordError, StoreError
+from server_session.exceptions import ConfigurationError, StoreError
 from server_session.stores._base import (
     APPLIED,
     CONFLICT,
@@ -49,7 +41,7 @@ from server_session.stores._base import (
 )
 from server_session.stores._packed import holds, step_back
 
-__all__ = ["Migrated", "MovingStore", "migrate"]
+__all__ = ["MovingStore", "listing"]
 
 A = TypeVar("A", bound=Fields | Outcome)
 
@@ -130,7 +122,7 @@ class MovingStore(SessionStore):
     async def move(self, key: str) -> bool:
         """Move a record, or do what others have left to do of it; return whether there was one to move."""
         for tries in range(_TRIES):
-            there = await _listing(self.old).read_record(key)
+            there = await listing(self.old).read_record(key)
             if there is MISSING:
                 return False
             if there.fields.keys() == {_LEAVING}:
@@ -161,8 +153,8 @@ class MovingStore(SessionStore):
         key, token = there.key, _fresh_token()
         if await self.new.set(key, _hidden(there, token), there.lifetime, None) is not APPLIED:
             # In this order: what is in the old store is then no older than any copy of it here.
-            here = await _listing(self.new).read_record(key)
-            again = await _listing(self.old).read_record(key)
+            here = await listing(self.new).read_record(key)
+            again = await listing(self.old).read_record(key)
             if here is MISSING or again is MISSING or again.fields.keys() == {_LEAVING}:
                 return False
             there = again
@@ -279,97 +271,6 @@ class MovingStore(SessionStore):
         return CONFLICT if ENDED not in fields and await _has(self.new, key, ENDED) else APPLIED
 
 
-class Migrated(NamedTuple):
-    """What `migrate` found, and did."""
-
-    sessions: int = 0
-    """Sessions that were moved, or are to be; what is noted of another library's (`adopt`) counts as one."""
-    owners: int = 0
-    """Owners' lists of sessions, likewise."""
-    marks: int = 0
-    """The marks of sessions that ended within the minute, likewise."""
-    unreadable: int = 0
-    """Records that cannot be read, and stay where they are."""
-    refused: int = 0
-    """Records that the new store does not take: an owner's list where it evicts, or what is too large for it."""
-
-
-async def migrate(
-    old: SessionStore | str,
-    new: SessionStore | str,
-    *,
-    dry_run: bool = False,
-    at_once: int = 16,
-    tell: Callable[[Migrated], None] | None = None,
-) -> Migrated:
-    """Move all sessions from one store to another, while applications use both by a `MovingStore`.
-
-    It may be stopped at any moment, run again, and run several times at once. It ends when there is nothing left in the
-    old store that could move. A session's idle clock starts anew as it moves; its deadline stays.
-
-    Args:
-        old: The store that the sessions are in, or its URL.
-        new: The store that they are to be in, or its URL.
-        dry_run: Only count. Nothing is written.
-        at_once: How many records to move at a time.
-        tell: Called with the counts so far, after each batch.
-
-    Returns:
-        The counts.
-
-    Raises:
-        ConfigurationError: The old store cannot list what it holds, the two cannot be used together, or are one.
-        StoreError: One of them did not answer. What was moved until then is moved.
-
-    """
-    moving = MovingStore(old, new)
-    if not callable(getattr(moving.old, "list_records", None)):
-        raise ConfigurationError(f"a {type(moving.old).__name__} cannot list what it holds, so nothing can be moved")
-    counts = Migrated()
-    has_moved = True
-    while has_moved:
-        has_moved = False
-        counts = counts._replace(unreadable=0, refused=0)
-        after: str | None = ""
-        while after is not None:
-            batch = await run_awaiting(moving.old.colour, _listing(moving.old).list_records(after))
-            done = [name for name in await _moved(moving, batch.records, at_once, dry_run=dry_run) if name]
-            has_moved |= bool(done) and not dry_run and not set(done) <= {"unreadable", "refused"}
-            for name in (*done, *["unreadable"] * len(batch.unreadable)):
-                counts = counts._replace(**{name: getattr(counts, name) + 1})
-            if tell is not None:
-                tell(counts)
-            after = batch.after
-    return counts
-
-
-async def _moved(moving: MovingStore, records: list[Kept], at_once: int, *, dry_run: bool) -> list[str | None]:
-    """Move some records, and return as what each counts; `None` for one that had gone already."""
-    free = asyncio.Semaphore(at_once)
-
-    async def move(kept: Kept) -> str | None:
-        kind = "marks" if ENDED in kept.fields else "owners" if LONGEST in kept.fields else "sessions"
-        if kind == "owners" and moving.evicts:
-            return "refused"
-        if dry_run:
-            return kind
-        async with free:
-            try:
-                return kind if await run_awaiting(moving.colour, moving.move(kept.key)) else None
-            except RecordError:
-                return "unreadable"
-            except LimitError:
-                return "refused"
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(move(kept)) for kept in records]
-    except BaseExceptionGroup as failed:
-        # What is promised is an error, and no group of them; mostly each fails for the same reason.
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
 def _opened(store: SessionStore | str) -> SessionStore:
     opened = open_store(store) if isinstance(store, str) else store
     if not callable(getattr(opened, "read_record", None)):
@@ -379,7 +280,8 @@ def _opened(store: SessionStore | str) -> SessionStore:
     return opened
 
 
-def _listing(store: SessionStore) -> Listing:
+def listing(store: SessionStore) -> Listing:
+    """Return a store that `MovingStore` took, as one that shows its records."""
     return cast("Listing", store)
 
 
