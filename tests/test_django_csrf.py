@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
-from server_session import CSRF, FileSessionStore, MemorySessionStore, Signal, _sessions, sync
+from server_session import CSRF, FileSessionStore, MemorySessionStore, Signal, _sessions, csrf_script, sync
 from server_session.csrf import decorators
 from server_session.exceptions import ConfigurationError, StoreError
 from server_session.exchange import steps
@@ -510,9 +510,11 @@ def test_a_page_with_a_token_is_not_kept_by_a_cache_page_around_csrf_protect(
     assert (first == second) == kept
 
 
-def test_a_meta_element_bears_the_token_for_scripts(script: Any) -> None:
+@pytest.mark.parametrize("engine, called", [("django", ""), ("jinja2", "()")])
+def test_a_meta_element_bears_the_token_for_scripts(script: Any, engine: str, called: str) -> None:
     client = strict_client()
-    page = page_of(client, script, "django", "{{ csrf_meta }}")
+    page = page_of(client, script, engine, f"{{{{ csrf_meta }}}}{{{{ csrf_script{called} }}}}")
+    assert page.endswith(csrf_script())
     found = re.match(r'<meta name="csrf-token" content="([\w-]{70})" data-header="X-CSRF-Token"', page)
     assert found is not None
     assert client.post("/send", headers={"X-CSRF-Token": found[1]}).content == b"sent"

@@ -24,7 +24,7 @@ from django.utils.module_loading import import_string
 from server_session._colour import drive, is_driven, running_library
 from server_session._verbs import scope_of
 from server_session.csrf import decorators
-from server_session.csrf.html import csrf_input, csrf_meta
+from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import Refusal
 from server_session.csrf.verdict import Protection
@@ -214,14 +214,14 @@ async def aget_token(request: HttpRequest, scope: TokenScope | None = None) -> s
 
 
 def csrf(request: HttpRequest) -> dict[str, Any]:
-    """Give templates `csrf_token`, which `{% csrf_token %}` inserts too, `csrf_input` and `csrf_meta`.
+    """Give templates `csrf_token`, which `{% csrf_token %}` inserts too, `csrf_input`, `csrf_meta` and `csrf_script`.
 
     It is a context processor, for each engine in `TEMPLATES`. A session is founded only where one of them is used. The
     field is called `csrfmiddlewaretoken`, as Django has it, beside which that of the policy passes too.
     """
     # No middleware has served it: a page of an error in one further out, or a test's.
     if found_session(request) is None:
-        return {"csrf_token": "", "csrf_input": "", "csrf_meta": ""}
+        return {"csrf_token": "", "csrf_input": "", "csrf_meta": "", "csrf_script": csrf_script}
     # Where nothing is checked its elements have the usual names.
     policy = PROJECT.sessions().csrf or CSRF()
     meta = partial(csrf_meta, header=policy.header, field=_DJANGOS_FIELD, single_use=policy.single_use)
@@ -229,6 +229,7 @@ def csrf(request: HttpRequest) -> dict[str, Any]:
         "csrf_token": _WithToken(request, str),
         "csrf_input": _WithToken(request, partial(csrf_input, field=_DJANGOS_FIELD)),
         "csrf_meta": _WithToken(request, meta),
+        "csrf_script": csrf_script,
     }
 
 
