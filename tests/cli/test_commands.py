@@ -140,6 +140,23 @@ def test_a_value_that_cannot_be_read_is_an_error_of_the_store(run: Run, shop: Sh
     assert (ran.code, ran.data["error"]["code"]) == (3, "store")
 
 
+def test_to_show_values_asks_the_store_no_more_often(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop(f"file:{tmp_path}/kept")
+    shop.visit("ada", "ada")
+    get, asked = FileSessionStore.get, list[str]()
+
+    async def counted(store: FileSessionStore, key: str, *rest: Any) -> Any:
+        asked.append(key)
+        return await get(store, key, *rest)
+
+    monkeypatch.setattr(FileSessionStore, "get", counted)
+    for words in ([], ["--values"]):
+        asked.clear()
+        assert run("sessions", "ada", *words, "--store", shop.url).code == 0
+        # The owner's list, and each session.
+        assert len(asked) == len({*asked}) == 3
+
+
 def test_the_store_is_named_by_the_environment_too(run: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("stats").code == 2
     shop.visit("ada")

@@ -7,8 +7,8 @@ import click
 from rich.console import Group
 from rich.table import Table
 
+from server_session._codec import encode_value
 from server_session._owners import OwnedSession
-from server_session._record import user_fields
 from server_session._sessions import Sessions
 from server_session.cli._commands import FINDINGS, Command, on_store
 from server_session.cli._output import Answer, plain
@@ -28,7 +28,7 @@ async def command(sessions: Sessions, owner: str, with_values: bool) -> Answer:
     shown with --values alone.
     """
     found: list[dict[str, Any]] = []
-    for one in await sessions.sessions_of(owner):
+    for one in await sessions.sessions_of(owner, data=with_values):
         told: dict[str, Any] = {
             "id": one.id,
             "created": one.created.isoformat(),
@@ -37,7 +37,7 @@ async def command(sessions: Sessions, owner: str, with_values: bool) -> Answer:
             "address": one.address,
         }
         if with_values:
-            told["values"] = await _values_of(sessions, one)
+            told["values"] = _values_of(one)
         found.append(told)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("id", "created", "last seen", "address", "user agent", *(["values"] if with_values else [])):
@@ -50,11 +50,7 @@ async def command(sessions: Sessions, owner: str, with_values: bool) -> Answer:
     return Answer({"owner": owner, "sessions": found}, Group(shown), 0 if found else FINDINGS)
 
 
-async def _values_of(sessions: Sessions, one: OwnedSession) -> dict[str, Any]:
-    fields = await sessions.policy.store.get(one.id, {}, False)
-    try:
-        return {
-            name: json.loads(text) for name, text in user_fields(fields if isinstance(fields, dict) else {}).items()
-        }
-    except ValueError as error:
-        raise RecordError(f"a session of the owner cannot be read: {error}") from error
+def _values_of(one: OwnedSession) -> dict[str, Any]:
+    if one.data is None:
+        raise RecordError(f"what the session {one.id} holds cannot be read")
+    return {name: json.loads(encode_value(name, value)) for name, value in one.data.items()}
