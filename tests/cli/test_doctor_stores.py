@@ -186,6 +186,50 @@ def test_postgresql_through_a_driver_that_awaits(run: Run, postgresql_server: se
     assert_found(run("doctor", url, "--table", "nowhere", "--json"), "no_table", "create_table()")
 
 
+@pytest.mark.again
+def test_postgresql_that_may_forget_its_last_moments(run: Run) -> None:
+    with servers.start_postgresql("fsync=on") as server:
+        url = server.url_for("postgresql+psycopg")
+        tell(url, ddl("postgresql"))
+        assert_found(run("doctor", url, "--json"), "not_durable", "synchronous_commit = on", "note", 0)
+        tell(url, "ALTER DATABASE session SET synchronous_commit = on")
+        assert not found(run("doctor", url, "--json"))
+
+
+@pytest.mark.again
+def test_mariadb_and_what_may_be_wrong_with_it(run: Run, mariadb_server: servers.Server) -> None:
+    url = mariadb_server.url_for("mysql+pymysql")
+    root = url.replace("session:session@", "root@")
+    own = ("doctor", url, "--table", "doctored", "--json")
+    assert_found(run(*own), "no_table", "create_table()")
+    make = ddl("mariadb", "doctored").partition(";")[0]
+    tell(url, make.replace("LONGBLOB", "VARBINARY(2000)").replace("InnoDB", "MEMORY"))
+    ran = run(*own)
+    assert ran.data["reports"][0]["facts"]["server"].startswith("mariadb 1")
+    assert_found(ran, "no_index", "CREATE INDEX doctored_expires", "warning")
+    assert_found(ran, "engine", "ENGINE=InnoDB", "warning")
+    tell(url, *(found(ran)[code]["mend"] for code in ("no_index", "engine")))
+    # The tests' own server does not wait for its disk.
+    assert_found(run(*own), "not_durable", "innodb_flush_log_at_trx_commit = 1", "note", 0)
+    tell(root, "SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+    try:
+        ran = run(*own)
+        assert (ran.code, found(ran)) == (0, {})
+        tell(root, "SET GLOBAL read_only = ON")
+        assert_found(run(*own), "replica", "name the one that takes writes")
+    finally:
+        tell(root, "SET GLOBAL read_only = OFF", "SET GLOBAL innodb_flush_log_at_trx_commit = 0")
+    tell(root, "CREATE USER reader@'127.0.0.1'", "GRANT SELECT ON session.doctored TO reader@'127.0.0.1'")
+    reader = url.replace("session:session@", "reader@")
+    assert_found(run("doctor", reader, "--table", "doctored", "--json"), "rights", "grant SELECT, INSERT")
+    tell(url, "ALTER TABLE doctored DROP COLUMN stamp")
+    assert_found(run(*own), "table_version", "stores.sql.ddl")
+    wrong = url.replace(":session@", ":cake@")
+    assert_found(run("doctor", wrong, "--json"), "password", "look at user and password", exit_code=3)
+    nowhere = f"{root.rpartition('/')[0]}/nowhere"
+    assert_found(run("doctor", nowhere, "--json"), "no_database", "create it", exit_code=3)
+
+
 def sqlite_at(path: Path, *, journal: str = "wal") -> str:
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA journal_mode={journal}")

@@ -25,7 +25,7 @@ async def look(store: Any, report: Report) -> None:
 
     def work(connection: Connection, _: Executable) -> bool:
         family = family_of(connection.dialect.name)
-        report.facts |= {"server": f"{family} {_version(connection)}", "table": table.name}
+        report.facts |= {"server": _server(connection), "table": table.name}
         before = time.time()
         there = connection.scalar(select(literal_column(SERVER_TIME[family], Double)))
         report.compare_clocks(float(there or 0.0), before)
@@ -34,7 +34,9 @@ async def look(store: Any, report: Report) -> None:
         _look_at_table(connection, table, report)
         if family == "postgresql":
             _look_at_postgresql(connection, table, report)
-        elif family == "sqlite":
+        elif family == "mysql":
+            _look_at_mysql(connection, table, report)
+        else:
             _look_at_sqlite(connection, report)
         return True
 
@@ -74,6 +76,13 @@ def _look_at_postgresql(connection: Connection, table: Any, report: Report) -> N
             "fsync is off: a loss of power can damage the whole database",
             "set fsync = on in postgresql.conf",
         )
+    elif connection.scalar(text("SHOW synchronous_commit")) == "off":
+        report.find(
+            "not_durable",
+            Severity.NOTE,
+            "synchronous_commit is off: after a crash the writes of the last moments may be missing, log-outs too",
+            "set synchronous_commit = on in postgresql.conf",
+        )
     asked = text("SELECT relpersistence FROM pg_class WHERE oid = CAST(:name AS regclass)")
     if connection.scalar(asked, {"name": connection.dialect.identifier_preparer.quote(table.name)}) in ("u", b"u"):
         report.find(
@@ -81,6 +90,25 @@ def _look_at_postgresql(connection: Connection, table: Any, report: Report) -> N
             Severity.WARNING,
             "the table is UNLOGGED: after a crash it is empty, and everybody is logged out",
             f"ALTER TABLE {table.name} SET LOGGED",
+        )
+
+
+def _look_at_mysql(connection: Connection, table: Any, report: Report) -> None:
+    engine = inspect(connection).get_table_options(table.name).get("mysql_engine")
+    if engine != "InnoDB":
+        report.find(
+            "engine",
+            Severity.WARNING,
+            f"the table's engine is {engine}, and not InnoDB: after a crash it may be damaged, or empty",
+            f"ALTER TABLE {table.name} ENGINE=InnoDB",
+        )
+    elif (flush := connection.scalar(text("SELECT @@innodb_flush_log_at_trx_commit"))) != 1:
+        report.find(
+            "not_durable",
+            Severity.NOTE,
+            f"innodb_flush_log_at_trx_commit is {flush}: after a crash the writes of the last second may be missing, "
+            "log-outs too",
+            "set innodb_flush_log_at_trx_commit = 1 in the server's settings",
         )
 
 
@@ -98,5 +126,8 @@ def _look_at_sqlite(connection: Connection, report: Report) -> None:
         look_at_room(Path(file), report)
 
 
-def _version(connection: Connection) -> str:
-    return ".".join(map(str, connection.dialect.server_version_info or ()))
+def _server(connection: Connection) -> str:
+    dialect = connection.dialect
+    # One dialect serves both.
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    return f"{name} {'.'.join(map(str, dialect.server_version_info or ()))}"
