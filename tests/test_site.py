@@ -25,3 +25,14 @@ def test_the_reference_has_each_public_module() -> None:
 def test_what_a_page_links_to_is_there(page) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", page.read_text())
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_code_of_each_page_is_marked_as_run_by_a_test() -> None:
+    unmarked = [
+        f"{page.relative_to(DOCS)}: {code}"
+        for page in PAGES
+        for mark, code in re.findall(r"^(.*)\n *```(?:python|jsx?|sql|html)\n *(.+)$", page.read_text(), re.MULTILINE)
+        if not mark.lstrip().startswith(("<!-- tested: ", "<!-- file: ", "<!-- end of: "))
+    ]
+    # An outline, and what another library's users have.
+    assert [one.partition(": ")[0] for one in unmarked] == ["design.md", "moving.md"]

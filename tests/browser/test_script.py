@@ -8,13 +8,14 @@ import pytest
 from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from server_session import CSRF, Sessions
+from server_session import CSRF, Sessions, get_csrf_token
 from server_session.asgi import SessionMiddleware
 from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
 from tests import servers
+from tests.documents import DOCS, code_of
 
 NONCE = "r4nd0m"
 HEADER = "x-csrf-token"
@@ -597,3 +598,23 @@ class TestPage:
         # The browser itself tells of each 403.
         assert [text for text in logged if "403" not in text] == []
         assert not any(token in text for token in shop.tokens() for text in logged)
+
+
+def test_a_page_built_as_files_asks_for_its_token(serve: Callable[..., Any], page: Page) -> None:
+    async def index(_: Request) -> Response:
+        return HTMLResponse("<!doctype html>")
+
+    async def token(request: Request) -> Response:
+        return JSONResponse({"token": await get_csrf_token(request)})
+
+    async def cart(_: Request) -> Response:
+        return PlainTextResponse("written")
+
+    routes = [Route("/", index), Route("/api/token", token), Route("/api/cart", cart, methods=["POST"])]
+    app = SessionMiddleware(Starlette(routes=routes), Sessions(csrf=CSRF(mode="strict")))
+    page.goto(serve(app).url)
+    code = code_of(DOCS / "how-to" / "htmx.md", "token for a page")
+    assert statuses(page, 'fetch("/api/cart", {method: "POST"})') == [403]
+    with page.expect_response("**/api/cart") as answer:
+        page.evaluate(f"async () => {{ {code} }}")
+    assert answer.value.status == 200

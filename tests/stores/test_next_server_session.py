@@ -19,11 +19,13 @@ from server_session import (
     Sessions,
 )
 from server_session import _record as record
+from server_session import _sessions
 from server_session._urls import open_store
 from server_session.stores import next_server_session
 from server_session.stores._sealed import EncryptedCodec
 from server_session.stores.next_server_session import NextServerSessionCookie, NextServerSessionRedisStore
 from tests.asgi_client import call, scope_of
+from tests.documents import DOCS, run
 
 ID = "0f9b2c1e-7d1a-4c3e-9a55-3f0e8d7c6b5a"
 
@@ -298,6 +300,15 @@ def test_a_url_names_it(redis_server, client):
     for url in ("next-server-session:", "next-server-session://x", "next-server-session+http://x"):
         with pytest.raises(ConfigurationError):
             open_store(url)
+
+
+def test_the_line_that_the_page_prints_names_it_and_its_cookie(monkeypatch):
+    monkeypatch.setattr(_sessions, "_configured", None)
+    run(DOCS / "nextjs.md", "next-server-session")
+    made = _sessions.configured()
+    assert isinstance(made.store, NextServerSessionRedisStore)
+    assert isinstance(made.cookie, NextServerSessionCookie)
+    assert made.origins == ("https://shop.example",)
 
 
 async def test_the_awaitable_functions_and_the_mapping_serve_it_too(redis_server, client):

@@ -26,6 +26,7 @@ from server_session.stores._waits import left
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
 from server_session.testing import StoreContract
 from tests import servers
+from tests.documents import DOCS, code_of
 from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
 from tests.parts import ALL
@@ -274,6 +275,10 @@ def test_ddl_speaks_each_dialect(dialect: str) -> None:
     assert statements.count("CREATE TABLE server_sessions") == 1
     assert statements.count("CREATE INDEX server_sessions_expires") == 1
     assert {"mysql": "LONGBLOB", "mariadb": "LONGBLOB", "postgresql": "BYTEA", "sqlite": "BLOB"}[dialect] in statements
+
+
+def test_the_page_prints_what_ddl_returns() -> None:
+    assert code_of(DOCS / "stores.md", "ddl") == ddl("postgresql").replace("\t", "    ").replace(", \n", ",\n")
 
 
 def test_migrations_see_the_table_in_their_own_metadata() -> None:
