@@ -17,9 +17,9 @@ from server_session import (
     RecordError,
     SerializationError,
     Sessions,
+    _sessions,
 )
 from server_session import _record as record
-from server_session import _sessions
 from server_session._urls import open_store
 from server_session.stores import next_server_session
 from server_session.stores._sealed import EncryptedCodec
