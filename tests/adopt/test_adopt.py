@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,23 @@ from server_session.adopt import FlaskSessionRedis, NextServerSessionRedis, Read
 from server_session.exceptions import ConfigurationError, NoResponseError
 from server_session.stores.redis import RedisSessionStore
 from tests.adopt.old import EVERY_FORM, LIBRARIES, SECRET, SIGNED, Old, by_flask_session, by_starlette
-from tests.adopt.stage import ENDPOINTS, KINDS, MINUTE, is_credential, over_both, shown, site_maker, site_of
-from tests.asgi_client import call, scope_of
-from tests.attacks.stage import Browser, Reply, Request, Site, timed_site
-from tests.patience import PATIENCE
+from tests.adopt.stage import (
+    AT_ONCE,
+    ENDPOINTS,
+    KINDS,
+    MINUTE,
+    at_once,
+    is_credential,
+    over_both,
+    shown,
+    site_maker,
+    site_of,
+)
+from tests.asgi_client import scope_of
+from tests.attacks.stage import Browser, Request, Site, timed_site
 from tests.visitors import Watched
 
 pytestmark = pytest.mark.once
-
-AT_ONCE = 50
-SAME_ORIGIN = ("sec-fetch-site", "same-origin")
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -97,30 +103,6 @@ def test_of_fifty_writes_at_once_none_is_lost(make_any_site: Any, interface: str
     (cookie,) = {reply.cookie for reply in replies}
     data = site.send(cookie=cookie).said
     assert data == {**old.data, **{str(number): number for number in range(AT_ONCE)}}
-
-
-def at_once(site: Site, path: str, cookie: str, method: str = "GET") -> list[Reply]:
-    """Send requests that overlap, as a page's own: as tasks of one loop, or as threads."""
-    if site.interface == "wsgi":
-        together = threading.Barrier(AT_ONCE)
-
-        def send(number: int) -> Reply:
-            together.wait(PATIENCE)
-            return site.send(method, path, SAME_ORIGIN, cookie=cookie, body=b"%d" % number)
-
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            return list(threads.map(send, range(AT_ONCE)))
-
-    async def ask(number: int) -> Reply:
-        scope = scope_of(path, cookie, method=method)
-        scope["headers"] += [tuple(part.encode() for part in SAME_ORIGIN)]
-        answer = await call(site.app, scope, b"%d" % number)
-        return Reply(answer.status, [(name.decode(), value.decode()) for name, value in answer.headers], answer.body)
-
-    async def ask_all() -> list[Reply]:
-        return await asyncio.gather(*map(ask, range(AT_ONCE)))
-
-    return asyncio.run(ask_all())
 
 
 def test_two_functions_at_once_in_one_request_have_the_one_session(redis_server: Any, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from server_session.adopt import NextServerSessionRedis
-from tests.adopt.stage import is_credential, shown, site_of
-from tests.attacks.stage import Browser
+from tests.adopt.stage import at_once, is_credential, shown, site_of
 from tests.patience import PATIENCE
 
 MODULES = Path(__file__).parents[2] / "js/node_modules"
@@ -44,12 +44,14 @@ def run(*arguments: str) -> dict[str, Any]:
 @pytest.mark.once
 @pytest.mark.long
 @pytest.mark.skipif(not (MODULES / "ioredis").is_dir(), reason="next-server-session and ioredis are not installed here")
-def test_the_packages_own_session_is_taken_over(redis_server: Any) -> None:
+def test_the_packages_own_session_is_taken_over_once_by_fifty_at_once(redis_server: Any) -> None:
     written = run(str(redis_server.port), "", json.dumps(DATA))
     cookie = written["set"].partition(";")[0]
-    site = site_of(NextServerSessionRedis(redis_server.url))
-    browser = Browser(site, cookie)
-    reply = browser.get("/whole")
-    assert reply.said == shown({**DATA, "csrfToken": written["token"]})
-    assert is_credential(browser.cookie)
+    with redis.Redis(port=redis_server.port) as client:
+        site = site_of(NextServerSessionRedis(client))
+        replies = at_once(site, "/whole", cookie)
+    assert {reply.said for reply in replies} == {shown({**DATA, "csrfToken": written["token"]})}
+    (ours,) = {reply.cookie for reply in replies}
+    assert is_credential(ours)
+    assert site.events.count("adopted") == 1
     assert run(str(redis_server.port), cookie)["data"] == {}
