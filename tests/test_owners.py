@@ -1,6 +1,6 @@
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,6 @@ from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
 from server_session._tokens import Credential, short_digest
-from server_session.adapters import HeadersRequest, register_request
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
@@ -567,82 +566,26 @@ async def test_no_session_was_seen_before_it_was_founded(site):
     assert one.last_seen == one.created
 
 
-# --- what a device says of itself
+# --- what a device is told by
 
 
-def with_device(**settings: Any) -> tuple[Sessions, Callable[..., Any]]:
-    sessions = Sessions(session_store=MemorySessionStore(), **settings)
-
-    def devices(scope: dict[str, Any]) -> Any:
-        assert sessions.sync.log_in(scope, Response(), "ada") is True
-        (one,) = sessions.sync.sessions_of("ada")
-        return one.user_agent, one.address
-
-    return sessions, devices
-
-
-def test_nothing_of_a_device_is_kept_unless_the_application_asks():
-    _, devices = with_device()
-    scope = scope_of()
-    scope["headers"].append((b"user-agent", b"Lynx"))
-    assert devices(scope) == (None, None)
-
-
-@pytest.mark.parametrize(
-    "agent,client,kept",
-    [
-        (b"Lynx/2.9", ["203.0.113.7", 5000], ("Lynx/2.9", "203.0.113.7")),
-        (None, ("2001:db8::7", 5000), (None, "2001:db8::7")),
-        (b"Lynx/2.9", None, ("Lynx/2.9", None)),
-        (b"", ("", 0), ("", None)),
-        (None, None, (None, None)),
-        (b"x" * 300, ("y" * 300, 1), ("x" * 256, "y" * 256)),
-        ("Käfer".encode() + b"\xff\x00", None, ("Käfer\ufffd\0", None)),
-    ],
-)
-def test_a_log_in_records_the_user_agent_and_the_address_of_the_request(agent, client, kept):
-    _, devices = with_device(device_details=True)
-    scope = scope_of(client=client)
-    if agent is not None:
-        scope["headers"].append((b"user-agent", agent))
-    assert devices(scope) == kept
-
-
-def test_a_wsgi_application_s_log_in_records_them_too():
-    _, devices = with_device(device_details=True)
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "wsgi.url_scheme": "http",
-        "HTTP_HOST": "shop.example",
-        "HTTP_USER_AGENT": "Lynx",
-        "REMOTE_ADDR": "203.0.113.7",
-    }
-    assert devices(environ) == ("Lynx", "203.0.113.7")
-
-
-@pytest.mark.parametrize("name", ["remote", "remote_ip", "ip", "remote_addr"])
-def test_a_request_object_tells_the_address_by_its_framework_s_name(name):
-    class Request:
-        headers: Mapping[str, str] = {"host": "shop.example", "user-agent": "Lynx"}
-        remote: object = None
-
-    register_request(Request, HeadersRequest.of)
-    request = Request()
-    setattr(request, name, "203.0.113.7")
-    _, devices = with_device(device_details=True)
-    assert devices(request) == ("Lynx", "203.0.113.7")
-
-
-def test_what_was_recorded_of_a_device_stays_through_renewal_and_reset():
-    sessions, devices = with_device(device_details=True)
-    response = Response()
-    scope = scope_of()
-    assert devices(scope) == (None, "127.0.0.1")
-    assert sessions.sync.renew_session(scope, response) is True
-    assert sessions.sync.replace_session_data(scope, response, {"form": 1}, in_place=True) is True
-    (one,) = sessions.sync.sessions_of("ada")
-    assert one.address == "127.0.0.1"
-    assert sessions.sync.get_session_data(scope) == {"form": 1}
+async def test_a_field_of_the_core_of_earlier_releases_is_ignored_and_left_alone(site):
+    # Log-ins noted the browser and its address there.
+    former = {"\0device": b'["Firefox","203.0.113.7"]'}
+    browser = await logged_in(site)
+    await site.store.merge(id_of(browser), former, (), {})
+    visits: list[Callable[[StoredSession], Awaitable[Any]]] = [
+        lambda visit: visit.merge({"cart": 1}),
+        lambda visit: visit.renew(),
+        lambda visit: visit.replace({"user": "ada", "form": 1}, in_place=True),
+    ]
+    for change in visits:
+        assert await send(browser, change) is True
+    (one,) = await OwnerIndex(site.policy).sessions("ada", data=True)
+    assert one.data == await data_of(browser) == {"user": "ada", "form": 1}
+    fields = await site.store.get(id_of(browser), {}, False)
+    assert not isinstance(fields, Outcome)
+    assert former.items() <= fields.items()
 
 
 # --- how many may live at a time

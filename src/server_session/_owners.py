@@ -41,10 +41,6 @@ class OwnedSession(NamedTuple):
     """When it was last written to or read, in UTC; true to about a minute."""
     is_current: bool = False
     """Whether it is the session of the request that was given as `current`."""
-    user_agent: str | None = None
-    """What the browser that logged in said that it is, if `device_details` is set; to 256 characters."""
-    address: str | None = None
-    """The address that logged in, if `device_details` is set: the client's as the server knows it."""
     data: dict[str, Any] | None = None
     """What the session holds, where it was asked for and can be read."""
 
@@ -226,7 +222,7 @@ def _owned(selector: str, fields: Fields, *, is_current: bool) -> OwnedSession:
     # A stamp of another form tells nothing, and one of whole seconds may be just before the founding.
     seen = max(created, record.stamped_at(fields) or created)
     founded, last_seen = (datetime.fromtimestamp(moment, UTC) for moment in (created, seen))
-    return OwnedSession(selector, founded, last_seen, is_current, *record.device_of(fields))
+    return OwnedSession(selector, founded, last_seen, is_current)
 
 
 def _listed(index: Fields) -> list[tuple[float, str]]:

@@ -48,7 +48,6 @@ class Policy(NamedTuple):
     now: Callable[[], float] = time.time
     max_sessions: int | None = None
     at_max_sessions: AtMaxSessions = "end_oldest"
-    device_details: bool = False
     max_bytes: int = MAX_BYTES
     max_fields: int = MAX_FIELDS
     token_age: float | None = None

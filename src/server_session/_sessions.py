@@ -46,7 +46,6 @@ class Settings(TypedDict, total=False):
     codec: EncryptedCodec | None
     max_sessions: int | None
     at_max_sessions: AtMaxSessions
-    device_details: bool
     max_bytes: int
     max_fields: int
     adopt: Collection[Reader]
@@ -76,8 +75,6 @@ class Sessions(Functions, Served):
             where there are more than about 1,000.
         at_max_sessions: what a log-in beyond that does: `"end_oldest"` session of the owner, or `"refuse"` with
             `TooManySessionsError`.
-        device_details: whether `log_in` records the user agent and the address, for `sessions_of`. The address is the
-            one that the server tells; `X-Forwarded-For` is never read.
         max_bytes: how many bytes the fields of a session may take, as stored; beyond it a write is a `LimitError`.
             Many small writes of keys that they never read can exceed it, to the first write that knows the whole.
         max_fields: how many keys a session may have; likewise.
@@ -155,7 +152,6 @@ class Sessions(Functions, Served):
             now=clock,
             max_sessions=None if most is None else count_of("max_sessions", most),
             at_max_sessions=at_max_sessions,
-            device_details=bool(settings.get("device_details")),
             max_bytes=count_of("max_bytes", settings.get("max_bytes", MAX_BYTES)),
             max_fields=count_of("max_fields", settings.get("max_fields", MAX_FIELDS)),
             token_age=None if csrf is None else csrf.token_age,
