@@ -163,8 +163,8 @@ async def log_in(session: StoredSession, *arguments: Any) -> bool:
     """Replace all data as `replace_session_data` does, and record whose session it is and that they logged in.
 
     `owner` is the user's id as text; the data may follow it. With `max_sessions`, the owner's oldest sessions end to
-    make room, or `TooManySessionsError` is raised before anything is written (OWASP ASVS 5.0, 7.1.2); the session that
-    this log-in replaces does not count. Returns False if all sessions of the owner were ended meanwhile.
+    make room (OWASP ASVS 5.0, 7.1.2); the session that this log-in replaces does not count. Returns False if all
+    sessions of the owner were ended meanwhile.
     """
     owner, data, *_ = *arguments, None
     return await session.replace(data_of("log_in", data or {}), owner_of("log_in", owner))
