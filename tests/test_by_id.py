@@ -48,9 +48,7 @@ class Place:
         self.clock = Clock()
         self.signals: list[Signal] = []
         self.store = Watched(MemorySessionStore(clock=self.clock))
-        self.sessions = Sessions(
-            session_store=self.store, clock=self.clock, on_signal=self.signals.append, device_details=True, **settings
-        )
+        self.sessions = Sessions(session_store=self.store, clock=self.clock, on_signal=self.signals.append, **settings)
         self.is_blocking = colour == "blocking"
 
     def _run(self, start: Callable[[], Any]) -> Any:

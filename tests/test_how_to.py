@@ -105,12 +105,12 @@ class TestLogOutEverywhere:
 
     def test_one_device_can_be_ended_by_its_id(self, clients: list[TestClient]) -> None:
         listed: list[dict[str, Any]] = clients[1].get("/devices").json()
-        assert {(one["browser"], one["this"]) for one in listed} == {
+        assert {(one["device"], one["this"]) for one in listed} == {
             ("phone", False),
             ("laptop", True),
             ("desk", False),
         }
-        (phone,) = (one["id"] for one in listed if one["browser"] == "phone")
+        (phone,) = (one["id"] for one in listed if one["device"] == "phone")
         clients[1].post("/devices/end", params={"id": phone})
         assert self.statuses(clients) == [401, 200, 200]
 

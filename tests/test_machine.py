@@ -33,7 +33,6 @@ from server_session import (
     ResponseStartedError,
     StoreDownError,
     StoreError,
-    TooManySessionsError,
 )
 from server_session._codec import decode_fields
 from server_session._colour import Colour, drive
@@ -164,7 +163,6 @@ class World:
 
     absolute: float | None = ABSOLUTE
     most: int | None = None
-    refuses: bool = False
     single_use: bool = False
     token_age: float | None = None
     now: float = 0.0
@@ -287,7 +285,6 @@ class World:
         if request.started:
             raise RefusedError(ResponseStartedError)
         self._choose(request)
-        known = request.standing, request.seen
         standing = self.judge(request)
         before = self.session_of(request.cookie) or self.successor_of(request.cookie)
         if standing not in (Standing.LIVE, Standing.OVER):
@@ -297,10 +294,6 @@ class World:
             reserved = [(since, key) for key, (whose, since) in self.reserved.items() if whose == owner]
             others = sorted(others + [one for one in reserved if self.now < one[0] + MINUTE])
             excess = [key for _, key in others[: max(0, len(others) + 1 - self.most)]]
-            if excess and self.refuses:
-                # It was looked at to be counted, and the request has learnt nothing.
-                request.standing, request.seen = known
-                raise RefusedError(TooManySessionsError)
             for key in excess:
                 if self.reserved.pop(key, None) is None:
                     self._end(self.sessions[key])
@@ -706,7 +699,7 @@ class Calls:
         return await OwnerIndex(self.policy).destroy(owner, only=only, but=kept)
 
 
-DESIGNED = (NotFreshError, ResponseStartedError, TooManySessionsError)
+DESIGNED = (NotFreshError, ResponseStartedError)
 
 
 class Who(NamedTuple):
@@ -972,21 +965,13 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(
         most=st.sampled_from([None, 1, 2]),
-        refuses=st.booleans(),
         single_use=st.booleans(),
         token_age=st.sampled_from([None, 300]),
         absolute=st.sampled_from([ABSOLUTE, None]),
     )
-    def configure(
-        self, most: int | None, refuses: bool, single_use: bool, token_age: float | None, absolute: float | None
-    ) -> None:
-        more = {
-            "max_sessions": most,
-            "at_max_sessions": "refuse" if refuses else "end_oldest",
-            "single_use": single_use,
-            "token_age": token_age,
-        }
-        self.settle(more, World(absolute, most, refuses, single_use, token_age))
+    def configure(self, most: int | None, single_use: bool, token_age: float | None, absolute: float | None) -> None:
+        more = {"max_sessions": most, "single_use": single_use, "token_age": token_age}
+        self.settle(more, World(absolute, most, single_use, token_age))
 
     @rule(which=st.integers(0, 1), tossed=st.none() | THIEF, is_first=st.booleans())
     def hold_a_request_open(self, which: int, tossed: Who | None, is_first: bool) -> None:
@@ -1260,8 +1245,9 @@ class YieldingMachine(Machine):
                 # A call that looks and then writes may have seen what was there before the other came.
                 world.judge(requests[order[1]])
             try:
+                heard = self.between(world, requests, moves, news, *order)
                 for i in order:
-                    self.promise(world, requests[i], *moves[i], news[i])
+                    self.promise(world, requests[i], *moves[i], heard[i])
                 for racer, request in zip(racers, requests, strict=True):
                     self.check_cookie(racer[1], request)
                 self.run(self.compare(world))
@@ -1275,6 +1261,31 @@ class YieldingMachine(Machine):
         for racer, request in zip(racers, requests, strict=True):
             racer[2].__dict__.update(request.__dict__)
             self.leave(*racer)
+
+    def between(
+        self,
+        world: World,
+        requests: list[Request],
+        moves: list[tuple[Move, tuple[Any, ...]]],
+        news: list[News],
+        listing: int,
+        log_in: int,
+    ) -> list[News]:
+        """Return the news as if an owner's list that was asked for during a log-in had been asked for before it.
+
+        A log-in ends the oldest of too many before it lists its own: between the two the list has neither.
+        """
+        if (moves[listing][0].name, moves[log_in][0].name) != ("sessions_of", "log_in"):
+            return news
+        later, then = copy.deepcopy((world, requests))
+        owner, got = moves[listing][1][0], news[listing].got
+        before = later.sessions_of(then[listing], news[listing], owner)
+        self.promise(later, then[log_in], *moves[log_in], news[log_in])
+        stayed = set(before) & set(later.sessions_of(then[listing], news[listing], owner))
+        if isinstance(got, list) and stayed <= set(got) <= set(before):
+            news = [*news]
+            news[listing] = news[listing]._replace(got=before)
+        return news
 
 
 class Failing(StoreOver):

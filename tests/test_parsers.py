@@ -19,7 +19,6 @@ from starlette.datastructures import Headers
 from werkzeug.datastructures import Headers as WerkzeugHeaders
 
 from server_session import CSRF, MemorySessionStore, NotFreshError, Sessions, StoreError, asgi, wsgi
-from server_session._codec import encode_value
 from server_session._colour import drive
 from server_session._cookies import CookieHandler
 from server_session._owners import OwnerIndex, _key_of
@@ -27,7 +26,6 @@ from server_session._policy import Policy
 from server_session._record import (
     AUTHENTICATED,
     CREATED,
-    DEVICE,
     FORMER,
     LIFE,
     LONGEST,
@@ -364,8 +362,6 @@ def scene(**more: Any) -> Scene:
     assert visit.cookie_value is not None
     later.cookie = visit.cookie_value
     later.token = drive(later.visit().csrf_token(""))
-    device = {DEVICE: encode_value("device", ["Firefox", "127.0.0.1"])}
-    drive(store.merge(later.cookie[:24], device, (), {}))
     return later
 
 
@@ -441,7 +437,7 @@ def answers(call: str, scene: Scene, *, own_error: type[Exception] | tuple[type[
 @pytest.mark.once
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
-    "name", [LIFE, FORMER, OUTSTANDING, CREATED, AUTHENTICATED, DEVICE, STAMP, OWNER], ids=lambda name: name[1:]
+    "name", [LIFE, FORMER, OUTSTANDING, CREATED, AUTHENTICATED, STAMP, OWNER], ids=lambda name: name[1:]
 )
 @settings(max_examples=MANY // 30, deadline=None)
 @given(junk=DAMAGES)
@@ -474,7 +470,7 @@ def test_a_damaged_field_of_an_owner_s_list_is_a_record_error_or_no_matter(
 
 
 @many
-@given(DAMAGES, st.sampled_from([LIFE, FORMER, OUTSTANDING, CREATED, AUTHENTICATED, DEVICE, STAMP, OWNER]))
+@given(DAMAGES, st.sampled_from([LIFE, FORMER, OUTSTANDING, CREATED, AUTHENTICATED, STAMP, OWNER]))
 def test_a_session_with_a_damaged_field_can_be_ended(junk: bytes | None, name: str) -> None:
     stage = scene()
     damage(stage.store, stage.cookie[:24], name, junk)

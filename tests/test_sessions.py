@@ -487,7 +487,7 @@ def test_an_origin_that_no_browser_sends_so_is_refused_and_never_makes_a_cookie_
         ("secret_key", "leave it out"),
         ("https_only", "give origin"),
         ("session_cookie", "CookieHandler"),
-        ("colour", "it takes absolute_max_age, adopt, at_max_sessions, clock, codec"),
+        ("colour", "it takes absolute_max_age, adopt, clock, codec"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_what_to_write_instead(keyword, says):

@@ -21,8 +21,8 @@ _SYSTEMS = (
 )
 
 
-def device_of(user_agent: str | None) -> str:
+def device_of(user_agent: str) -> str:
     """Return what a `User-Agent` means: `Firefox on Windows`. It is what the browser said, and proves nothing."""
-    browser = next((name for mark, name in _BROWSERS if mark in (user_agent or "")), "A browser unknown to us")
-    system = next((name for mark, name in _SYSTEMS if mark in (user_agent or "")), None)
+    browser = next((name for mark, name in _BROWSERS if mark in user_agent), "A browser unknown to us")
+    system = next((name for mark, name in _SYSTEMS if mark in user_agent), None)
     return f"{browser} on {system}" if system else browser

@@ -27,7 +27,6 @@ def create_shop(clock: Callable[[], float] = time.time) -> FastAPI:
     sessions = configure(
         session_store=settings.store,
         cookie_handler=CookieHandler(COOKIE),
-        device_details=True,
         on_signal=hear,
         clock=clock,
     )

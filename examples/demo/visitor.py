@@ -43,6 +43,7 @@ class Visitor(TypedDict, total=False):
     delivery: str
     order: Order
     notice: str
+    device: str
     before: str
     unlocked: bool
     old_token: str

@@ -162,10 +162,9 @@ async def log_in(request: object, response: object, owner: str, data: Data = ...
 async def log_in(session: StoredSession, *arguments: Any) -> bool:
     """Replace all data as `replace_session_data` does, and record whose session it is and that they logged in.
 
-    `owner` is the user's id as text; the data may follow it. With `device_details` configured, the user agent and
-    the address of the request are recorded too. With `max_sessions`, the owner's oldest sessions end to make room,
-    or `TooManySessionsError` is raised before anything is written (OWASP ASVS 5.0, 7.1.2); the session that this
-    log-in replaces does not count. Returns False if all sessions of the owner were ended meanwhile.
+    `owner` is the user's id as text; the data may follow it. With `max_sessions`, the owner's oldest sessions end to
+    make room (OWASP ASVS 5.0, 7.1.2); the session that this log-in replaces does not count. Returns False if all
+    sessions of the owner were ended meanwhile.
     """
     owner, data, *_ = *arguments, None
     return await session.replace(data_of("log_in", data or {}), owner_of("log_in", owner))
@@ -290,9 +289,9 @@ async def sessions_of(asked: Asked, owner: str, *, current: object = None, data:
     """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
 
     Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
-    a call more), and with `device_details` configured the user agent and the address that logged in.
-    `current` is a request, or True for the one that is being served; its session has `is_current`. With `data` each
-    brings its data too. None of this restarts an idle clock.
+    a call more). `current` is a request, or True for the one that is being served; its session has `is_current`. With
+    `data` each brings its data too: what the log-in was given to tell a device by, say. None of this restarts an idle
+    clock.
     """
     with_data = flag_of("sessions_of", "data", data)
     return await OwnerIndex(asked.policy).sessions(

@@ -8,9 +8,9 @@ import enum
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from server_session.exceptions import ColourError
 
@@ -41,6 +41,11 @@ class _Driven(threading.local):
 
 
 _driven = _Driven()
+
+
+async def settled(value: T | Awaitable[T]) -> T:
+    """Return what a client or a framework gave of either colour: what is at hand already, or is awaited."""
+    return cast("T", await value if isinstance(value, Awaitable) else value)
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:

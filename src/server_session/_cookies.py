@@ -70,11 +70,6 @@ class RequestFacts(Protocol):
         """The path that the browser asked for, without the query."""
         ...
 
-    @property
-    def client_address(self) -> str | None:
-        """The address of the client's end of the connection, as the server knows it; `None` where it does not."""
-        return None
-
     def header_values(self, name: bytes) -> Sequence[bytes]:
         """Return the raw values of a header, in order; `name` in lower case."""
         ...

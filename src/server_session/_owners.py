@@ -14,7 +14,7 @@ from server_session._cookies import LONGEST_KEPT
 from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session._tokens import short_digest
-from server_session.exceptions import ConfigurationError, RecordError, TooManySessionsError
+from server_session.exceptions import ConfigurationError, RecordError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome
 
 _MOST_LISTED: Final = 1000
@@ -41,10 +41,6 @@ class OwnedSession(NamedTuple):
     """When it was last written to or read, in UTC; true to about a minute."""
     is_current: bool = False
     """Whether it is the session of the request that was given as `current`."""
-    user_agent: str | None = None
-    """What the browser that logged in said that it is, if `device_details` is set; to 256 characters."""
-    address: str | None = None
-    """The address that logged in, if `device_details` is set: the client's as the server knows it."""
     data: dict[str, Any] | None = None
     """What the session holds, where it was asked for and can be read."""
 
@@ -68,8 +64,8 @@ class OwnerIndex:
         # No touch reaches an index, so it lives for as long as the session listed last can.
         self._longest = policy.absolute or LONGEST_KEPT
         self._now = policy.now
-        self._most = policy.max_sessions
-        self._refuses = policy.at_max_sessions == "refuse"
+        self._is_bounded = policy.max_sessions is not None
+        self._most = policy.max_sessions or _MOST_LISTED
 
     async def enter(
         self,
@@ -80,11 +76,11 @@ class OwnerIndex:
     ) -> None:
         """List a session that is about to live: whoever ends all sessions of the owner now ends this one too.
 
-        `replaced` is the selector of the session that ends for it, and so does not count; `pause` waits before another
-        try. Sessions that must make room are ended. Raises `TooManySessionsError`.
+        Those that must make room are ended, the oldest first; `replaced`, the selector of one that ends for this one
+        all the same, does not count. `pause` waits before another try.
         """
         outcome = CONFLICT
-        if self._most is None and selector[-1] not in _LOOKS:
+        if not self._is_bounded and selector[-1] not in _LOOKS:
             # Without a look, as if it were what lists mostly are.
             outcome = await self._list(owner, selector, {LONGEST: record.number(self._longest)}, ())
         answers: dict[str, _Answer] = {}
@@ -95,8 +91,9 @@ class OwnerIndex:
             answers |= await self._look(owner, [entry for entry in doubtful if entry[1] not in answers])
             # One that cannot be read takes nobody's place, and stays in the list: it may be read again, or ended.
             taken = [one for _, one in listed if one != replaced and answers.get(one, MISSING) not in (CONFLICT, None)]
+            excess = max(0, len(taken) + 1 - self._most)
             # Ended before they leave the list: who hangs up between the two leaves none that lives and is not listed.
-            for one in self._excess(taken):
+            for one in taken[: excess if self._is_bounded else min(excess, _LOOKED_AT)]:
                 await self._end(owner, one)
                 answers[one] = CONFLICT
             gone = [one for _, one in listed if answers.get(one) is CONFLICT]
@@ -139,24 +136,12 @@ class OwnerIndex:
 
     def _doubtful(self, listed: list[tuple[float, str]], selector: str) -> list[tuple[float, str]]:
         """Return the entries that are worth a look: all where room is scarce, else now and then a few."""
-        if self._most is not None and len(listed) >= self._most:
+        if self._is_bounded and len(listed) >= self._most:
             return listed
         if selector[-1] not in _LOOKS:
             return []
         # Those that come after a selector, which is random: each has its turn, however old those before it grow.
         return sorted(listed, key=lambda entry: (entry[1] < selector, entry[1]))[:_LOOKED_AT]
-
-    def _excess(self, taken: list[str]) -> list[str]:
-        """Return which of these sessions, the oldest first, have to end for one more."""
-        if self._most is None:
-            return taken[: max(0, len(taken) + 1 - _MOST_LISTED)][:_LOOKED_AT]
-        excess = taken[: max(0, len(taken) + 1 - self._most)]
-        if excess and self._refuses:
-            raise TooManySessionsError(
-                f"the owner has {len(taken)} sessions, and max_sessions={self._most}: nothing was written. Let the "
-                "user end one (sessions_of, and destroy_sessions_of with only=…), or set at_max_sessions='end_oldest'"
-            )
-        return excess
 
     async def _list(self, owner: str, selector: str, index: Fields, gone: Collection[str]) -> Outcome:
         """List a session, and no longer those that are gone, if the list is still what it was."""
@@ -167,7 +152,7 @@ class OwnerIndex:
             head = {OWNER: encode_value("owner", owner)}
             return await self._store.set(key, {**entry, **head}, Lifetime(longest), None)
         # Where sessions are counted, nobody may have come meanwhile; else the list must only live as long as it did.
-        guard = LONGEST if self._most is None else STAMP
+        guard = STAMP if self._is_bounded else LONGEST
         return await self._store.merge(key, entry, gone, {guard: index.get(guard)}, Lifetime(longest))
 
     async def _look(self, owner: str, entries: list[tuple[float, str]]) -> dict[str, _Answer]:
@@ -226,7 +211,7 @@ def _owned(selector: str, fields: Fields, *, is_current: bool) -> OwnedSession:
     # A stamp of another form tells nothing, and one of whole seconds may be just before the founding.
     seen = max(created, record.stamped_at(fields) or created)
     founded, last_seen = (datetime.fromtimestamp(moment, UTC) for moment in (created, seen))
-    return OwnedSession(selector, founded, last_seen, is_current, *record.device_of(fields))
+    return OwnedSession(selector, founded, last_seen, is_current)
 
 
 def _listed(index: Fields) -> list[tuple[float, str]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from server_session._codec import MAX_NAME_BYTES
 from server_session._readers import Reader
@@ -11,9 +11,6 @@ from server_session._signals import Signals
 from server_session.exceptions import LimitError
 from server_session.stores._base import Fields, Lifetime, SessionStore
 from server_session.stores._waits import OneLimit
-
-AtMaxSessions: TypeAlias = Literal["end_oldest", "refuse"]
-"""What becomes of a log-in whose owner has as many sessions as are allowed."""
 
 MAX_BYTES: Final = 1 << 20
 MAX_FIELDS: Final = 1000
@@ -47,8 +44,6 @@ class Policy(NamedTuple):
     signals: Signals = Signals()
     now: Callable[[], float] = time.time
     max_sessions: int | None = None
-    at_max_sessions: AtMaxSessions = "end_oldest"
-    device_details: bool = False
     max_bytes: int = MAX_BYTES
     max_fields: int = MAX_FIELDS
     token_age: float | None = None

@@ -32,8 +32,6 @@ OWNER: Final = RESERVED + "owner"
 """Whose session it is, as `log_in` was told."""
 AUTHENTICATED: Final = RESERVED + "authenticated"
 """When the user last proved who they are, in seconds since the epoch."""
-DEVICE: Final = RESERVED + "device"
-"""The user agent and the address that logged in: `["…", "…"]`, or null where it is not known."""
 LIFE: Final = RESERVED + "life"
 """What renewals asked of this session's life: `[idle seconds, seconds from its founding, persistent]`, or null."""
 LONGEST: Final = RESERVED + "longest"
@@ -64,7 +62,6 @@ _NAMES: Final = msgspec.json.Decoder(list[str]).decode
 _FORMER: Final = msgspec.json.Decoder(tuple[str, float]).decode
 _LIFE: Final = msgspec.json.Decoder(tuple[float | None, float | None, bool | None]).decode
 _CLAIM: Final = msgspec.json.Decoder(tuple[str, str]).decode
-_DEVICE: Final = msgspec.json.Decoder(tuple[str | None, str | None]).decode
 
 _is_stamp = re.compile(rb'"[A-Za-z0-9_-]{12}"').fullmatch
 
@@ -136,11 +133,6 @@ def time_of(fields: Mapping[str, bytes], name: str) -> float:
 def owner_of(fields: Mapping[str, bytes]) -> str:
     """Return whose session it is. Raises `RecordError`."""
     return _read(OWNER, fields, _TEXT)
-
-
-def device_of(fields: Mapping[str, bytes]) -> tuple[str | None, str | None]:
-    """Return the user agent and the address that log-in recorded. Raises `RecordError`."""
-    return _read(DEVICE, fields, _DEVICE) if DEVICE in fields else (None, None)
 
 
 def claim(selector: str, nonce: bytes) -> bytes:

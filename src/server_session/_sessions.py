@@ -12,7 +12,7 @@ from server_session._cookies import CookieHandler, CookieTransport
 from server_session._durations import count_of, seconds_of, unknown
 from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
-from server_session._policy import MAX_BYTES, MAX_FIELDS, AtMaxSessions, Policy
+from server_session._policy import MAX_BYTES, MAX_FIELDS, Policy
 from server_session._readers import Reader
 from server_session._signals import Signal, Signals, Telemetry
 from server_session._urls import open_store
@@ -45,8 +45,6 @@ class Settings(TypedDict, total=False):
     csrf: CSRF | None
     codec: EncryptedCodec | None
     max_sessions: int | None
-    at_max_sessions: AtMaxSessions
-    device_details: bool
     max_bytes: int
     max_fields: int
     adopt: Collection[Reader]
@@ -72,12 +70,8 @@ class Sessions(Functions, Served):
         csrf: which requests are refused because another site may have forged them: a `CSRF(...)`, or `None` for no
             check by the middlewares.
         codec: an `EncryptedCodec(keys)`, with which the store holds nothing that can be read, moved or forged.
-        max_sessions: how many sessions an owner may have at a time (OWASP ASVS 5.0, 7.1.2). By default the oldest end
-            where there are more than about 1,000.
-        at_max_sessions: what a log-in beyond that does: `"end_oldest"` session of the owner, or `"refuse"` with
-            `TooManySessionsError`.
-        device_details: whether `log_in` records the user agent and the address, for `sessions_of`. The address is the
-            one that the server tells; `X-Forwarded-For` is never read.
+        max_sessions: how many sessions an owner may have at a time (OWASP ASVS 5.0, 7.1.2): a log-in beyond that ends
+            the oldest. By default the oldest end where there are more than about 1,000.
         max_bytes: how many bytes the fields of a session may take, as stored; beyond it a write is a `LimitError`.
             Many small writes of keys that they never read can exceed it, to the first write that knows the whole.
         max_fields: how many keys a session may have; likewise.
@@ -118,9 +112,6 @@ class Sessions(Functions, Served):
         renew_on = settings.get("renew_on", RENEW_ON)
         if isinstance(renew_on, str | bytes) or not all(isinstance(key, str) for key in renew_on):
             raise ConfigurationError(f"renew_on is a collection of keys, as in ('user',), not {renew_on!r}")
-        at_max_sessions = settings.get("at_max_sessions", "end_oldest")
-        if at_max_sessions not in ("end_oldest", "refuse"):
-            raise ConfigurationError(f"at_max_sessions is 'end_oldest' or 'refuse', not {at_max_sessions!r}")
         on_signal, clock = settings.get("on_signal"), settings.get("clock", time.time)
         for name, call in (("on_signal", on_signal), ("clock", clock)):
             if call is not None and not callable(call):
@@ -154,8 +145,6 @@ class Sessions(Functions, Served):
             signals=signals,
             now=clock,
             max_sessions=None if most is None else count_of("max_sessions", most),
-            at_max_sessions=at_max_sessions,
-            device_details=bool(settings.get("device_details")),
             max_bytes=count_of("max_bytes", settings.get("max_bytes", MAX_BYTES)),
             max_fields=count_of("max_fields", settings.get("max_fields", MAX_FIELDS)),
             token_age=None if csrf is None else csrf.token_age,

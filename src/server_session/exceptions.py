@@ -9,7 +9,6 @@ SessionError
 ├── SerializationError (ValueError)      a value that would not come out as it went in
 ├── DataTypeError (ValueError)           stored data does not fit the asked-for type
 ├── LimitError (ValueError)              a session larger than its bounds; nothing was written
-├── TooManySessionsError                 the owner has as many sessions as the application allows
 ├── NotFreshError                        the log-in is too long ago for what is asked: ask for the password again
 ├── CookieWithheldError                  another site sent the request, so its cookie did not come with it
 ├── ConflictError                        update_session_data ran out of time
@@ -44,7 +43,6 @@ __all__ = [
     "StoreDownError",
     "StoreError",
     "StoreFullError",
-    "TooManySessionsError",
 ]
 
 _SHOWN: Final = 100
@@ -90,10 +88,6 @@ class DataTypeError(SessionError, ValueError):
 
 class LimitError(SessionError, ValueError):
     """A session would grow beyond one of its bounds. Nothing was written."""
-
-
-class TooManySessionsError(SessionError):
-    """The owner has as many sessions as `max_sessions` allows, and none is ended for a new one. Nothing was written."""
 
 
 class NotFreshError(SessionError):

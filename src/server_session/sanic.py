@@ -2,7 +2,6 @@
 
 import asyncio
 from copy import copy
-from inspect import isawaitable
 from typing import Any, Unpack, cast
 
 from sanic import HTTPResponse, Request
@@ -10,6 +9,7 @@ from sanic.exceptions import Forbidden, ServiceUnavailable
 from sanic.response import BaseHTTPResponse, JSONResponse
 
 from server_session import adapters
+from server_session._colour import settled
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, StoreError
@@ -109,7 +109,7 @@ async def _page(request: Request, refusal: Refusal) -> Any:
     error = Forbidden(refusal.said, context=said, quiet=True) if said else ServiceUnavailable(quiet=True)
     pages: Any = request.app.error_handler
     page = pages.response(request, error)
-    return await page if isawaitable(page) else page
+    return await settled(page)
 
 
 def _exchange_of(request: Request) -> Exchange:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from werkzeug.test import create_environ
 
-from server_session import NotFreshError, TooManySessionsError
+from server_session import NotFreshError
 from server_session._colour import drive
 from server_session._tokens import Credential
 from server_session.exceptions import SerializationError
@@ -97,13 +97,6 @@ async def password_again(request: Request) -> Any:
     return await request.functions.renew_session(request.carrier, authenticated=True)
 
 
-async def log_in_if_there_is_room(request: Request) -> Any:
-    try:
-        return await request.functions.log_in(request.carrier, "victim", {"user": "victim"})
-    except TooManySessionsError:
-        return "refused"
-
-
 # What a request of before may still do when the session's end has come.
 
 
@@ -158,7 +151,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     f"/{one.__name__}": one
     for one in (
         *(mine, end_all, end_others, empty, remember, remember_longer, pay, keep, password_again),
-        *(log_in_if_there_is_room, *LATE),
+        *LATE,
     )
 }
 
@@ -662,41 +655,35 @@ def living(site: Site, cookies: list[str | None]) -> int:
 
 
 @both
-@pytest.mark.parametrize("at_max_sessions", ["refuse", "end_oldest"])
-def test_a_log_in_inside_another_does_not_exceed_max_sessions(interface, at_max_sessions):
+def test_a_log_in_inside_another_does_not_exceed_max_sessions(interface):
     """logs in at every moment of another log-in, where an owner may have two sessions and has one — at most two live
     afterwards."""
 
     class Both:
         def __init__(self, site: Site) -> None:
             self.site = site
-            self.cookies = [site.post("/log_in_if_there_is_room").cookie]
+            self.cookies = [site.post("/log_in").cookie]
             assert living(site, self.cookies) == 1
 
         def log_in(self) -> None:
-            self.cookies.append(self.site.post("/log_in_if_there_is_room").cookie)
+            self.cookies.append(self.site.post("/log_in").cookie)
 
-    settings: dict[str, Any] = {"max_sessions": 2, "at_max_sessions": at_max_sessions}
-    for site, both_of in at_every_moment(interface, Both, Both.log_in, Both.log_in, **settings):
+    for site, both_of in at_every_moment(interface, Both, Both.log_in, Both.log_in, max_sessions=2):
         assert len(both_of.cookies) == 3
         assert 1 <= living(site, both_of.cookies) <= 2
         assert len(site.send("POST", "/mine").said) == living(site, both_of.cookies)
 
 
 @both
-@pytest.mark.parametrize("at_max_sessions", ["refuse", "end_oldest"])
-def test_many_log_ins_at_once_do_not_exceed_max_sessions(interface, at_max_sessions):
+def test_many_log_ins_at_once_do_not_exceed_max_sessions(interface):
     """sends twelve log-ins at once, where an owner may have three sessions — three live, and nobody is told of more."""
-    site = crowded_site(interface, max_sessions=3, at_max_sessions=at_max_sessions)
-    replies = at_once(site, [("/log_in_if_there_is_room", None)] * 12)
+    site = crowded_site(interface, max_sessions=3)
+    replies = at_once(site, [("/log_in", None)] * 12)
     cookies = [reply.cookie for reply in replies if reply.cookie]
     assert [reply.status for reply in replies] == [200] * 12
     assert living(site, cookies) == 3
-    # Who got none was refused, or was among the oldest before it was founded.
-    assert {reply.said for reply in replies if not reply.cookie} <= {
-        "refused" if at_max_sessions == "refuse" else False
-    }
-    assert len(cookies) == 3 or at_max_sessions == "end_oldest"
+    # Who got none was among the oldest before it was founded.
+    assert {reply.said for reply in replies if not reply.cookie} <= {False}
     assert len(site.send(path="/mine").said) == 3
 
 
@@ -872,27 +859,25 @@ class HangingUp(StoreOver):
         return await super().set(key, fields, *rest)
 
 
-@pytest.mark.parametrize("at_most", ["end_oldest", "refuse"])
-def test_who_hangs_up_in_mid_log_in_has_one_session_too_many_and_no_second(at_most):
+def test_who_hangs_up_in_mid_log_in_has_one_session_too_many_and_no_second():
     """hangs up twice in the middle of a log-in that takes a session's place, to have more than max_sessions — one more
-    lives, until the next log-in ends the oldest, or, where that is refused, until one ends (ASGI)."""
+    lives, until the next log-in ends the oldest (ASGI)."""
     stores: list[HangingUp] = []
 
     def wrap(store: SessionStore) -> SessionStore:
         stores.append(HangingUp(store))
         return stores[0]
 
-    site = timed_site("asgi", wrap=wrap, endpoints=dict(ENDPOINTS), max_sessions=2, at_max_sessions=at_most)
+    site = timed_site("asgi", wrap=wrap, endpoints=dict(ENDPOINTS), max_sessions=2)
     victim, other = victim_at(site), victim_at(site)
     for _ in range(2):
         stores[0].client_goes = True
         with suppress(asyncio.CancelledError):
-            assert victim.post("/log_in_if_there_is_room").said == "refused"
+            victim.post("/log_in")
         stores[0].client_goes = False
         assert len(other.get("/mine").said) == 3
-    refused = at_most == "refuse"
-    assert Browser(site).post("/log_in_if_there_is_room").said == ("refused" if refused else True)
-    assert len(other.get("/mine").said) == (3 if refused else 2)
+    assert Browser(site).post("/log_in").said is True
+    assert len(other.get("/mine").said) == 2
 
 
 # --- rows for nothing

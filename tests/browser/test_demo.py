@@ -241,7 +241,7 @@ class TestDevices:
         devices = page.locator("#devices li")
         # The oldest is listed first.
         expect(devices.locator("strong")).to_have_text(["Firefox on Android", "Chrome on Linux"])
-        expect(devices.nth(0)).to_contain_text("from 127.0.0.1, last seen")
+        expect(devices.nth(0)).to_contain_text(", last seen")
         expect(devices.nth(1)).to_contain_text("this device")
         expect(devices.nth(1).locator("button")).to_have_count(0)
         phone.close()
@@ -665,7 +665,7 @@ def test_a_store_is_shown_without_its_password(store, shown):
         ("Mozilla/5.0 (Windows NT 10.0; Win64) Chrome/150.0.0.0 Safari/537.36 Edg/150.0.0.0", "Edge on Windows"),
         ("Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) Version/26.0 Safari/604.1", "Safari on an iPhone"),
         ("curl/8.14.1", "A browser unknown to us"),
-        (None, "A browser unknown to us"),
+        ("", "A browser unknown to us"),
     ],
 )
 def test_a_device_is_said_in_words(user_agent, words):

@@ -17,9 +17,9 @@ class Shop:
     def __init__(self, url: str, *, key: str | None = None, **settings: Any) -> None:
         self.url = url
         self._settings = {"codec": EncryptedCodec([key])} if key else {}
-        self._settings |= {"device_details": True, "csrf": None, **settings}
+        self._settings |= {"csrf": None, **settings}
 
-    def visit(self, *owners: str | None, agent: str = "Mozilla/5.0") -> list[str]:
+    def visit(self, *owners: str | None, secret: str = "of-the-shop") -> list[str]:
         """Log these in, or found a session of nobody; return their cookies."""
 
         async def visit_all() -> list[str]:
@@ -28,17 +28,17 @@ class Shop:
             async def app(scope: Any, receive: Any, send: Any) -> None:
                 owner = dict(scope["headers"]).get(b"owner", b"").decode()
                 if owner:
-                    await sessions.log_in(owner, {"secret": "of-the-shop"})
+                    await sessions.log_in(owner, {"secret": secret})
                 else:
-                    await sessions.set_session_data({"secret": "of-the-shop"})
+                    await sessions.set_session_data({"secret": secret})
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body"})
 
             cookies: list[str] = []
             for owner in owners:
                 client = Client(SessionMiddleware(app, sessions))
-                headers = [(b"host", b"shop.example"), (b"user-agent", agent.encode())]
-                await client.get("/", headers=[*headers, *([(b"owner", owner.encode())] if owner else [])])
+                named = [(b"owner", owner.encode())] if owner else []
+                await client.get("/", headers=[(b"host", b"shop.example"), *named])
                 assert client.cookie is not None
                 cookies.append(client.cookie.partition("=")[2])
             store: Any = sessions.store

@@ -71,8 +71,7 @@ def test_the_sessions_of_an_owner_are_listed_and_one_is_ended(run: Run, shop: Sh
     ran = run("sessions", "ada", "--store", shop.url, "--json")
     assert ran.code == 0
     one, other = ran.data["sessions"]
-    assert list(one) == ["id", "created", "last_seen", "user_agent", "address"]
-    assert one["user_agent"] == "Mozilla/5.0"
+    assert list(one) == ["id", "created", "last_seen"]
     ended = run("end", "ada", "--only", one["id"], "--store", shop.url, "--json")
     assert (ended.code, ended.data["ended"]) == (0, 1)
     assert [left["id"] for left in run("sessions", "ada", "--store", shop.url, "--json").data["sessions"]] == [
@@ -191,12 +190,13 @@ def test_no_option_takes_a_key_or_a_password(run: Run) -> None:
 
 
 def test_what_a_visitor_sends_commands_no_terminal(run: Run, shop: Shop) -> None:
-    shop.visit("ada", agent="\x1b[2J\x9b31mevil [bold]")
-    for words in (["sessions", "ada"], ["sessions", "ada", "--json"], ["sessions", "\x1b[2Jnobody"]):
+    shop.visit("ada", secret="\x1b[2J\x9b31mevil [bold]")
+    listed = ["sessions", "ada", "--values"]
+    for words in (listed, [*listed, "--json"], ["sessions", "\x1b[2Jnobody"]):
         out = run(*words, "--store", shop.url).out
         assert "\x1b" not in out
         assert "\x9b" not in out
-    assert "[bold]" in run("sessions", "ada", "--store", shop.url).out
+    assert "[bold]" in run(*listed, "--store", shop.url).out
 
 
 def test_what_has_expired_is_swept_from_a_directory(run: Run, tmp_path: Path) -> None:

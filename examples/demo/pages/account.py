@@ -54,7 +54,14 @@ async def enter(
     # A log-in keeps nothing of before but what is taken along.
     kept = {key: value for key, value in visitor.items() if key in ("cart", "wishes", "referral")}
     before = cookie_digest(request) or "none"
-    await found_session(request, name, {**kept, "user": name, "before": before, "old_token": csrf_token})
+    # By the last the owner will know this device.
+    new = {
+        "user": name,
+        "before": before,
+        "old_token": csrf_token,
+        "device": request.headers.get("user-agent", "")[:256],
+    }
+    await found_session(request, name, {**kept, **new})
     if keep:
         await renew_session(request, max_age=KEPT, persistent=True)
     return go_to("/account")

@@ -96,7 +96,7 @@ async def end_sessions(request: Request, user: str, device: str) -> str:
 
 async def devices_of(request: Request, user: str) -> list[OwnedSession] | None:
     try:
-        return await sessions_of(user, current=request)
+        return await sessions_of(user, current=request, data=True)
     except ConfigurationError:
         # A store that may drop what it holds keeps no list of a user's sessions.
         return None

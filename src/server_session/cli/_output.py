@@ -45,7 +45,7 @@ def show_failure(code: str, why: str, *, as_json: bool) -> None:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Return text that does nothing to a terminal, whoever wrote it: a visitor's user agent is any text."""
+    """Return text that does nothing to a terminal, whoever wrote it: an owner's name is any text."""
     return Text(
         "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text), style
     )

@@ -33,19 +33,17 @@ async def command(sessions: Sessions, owner: str, with_values: bool) -> Answer:
             "id": one.id,
             "created": one.created.isoformat(),
             "last_seen": one.last_seen.isoformat(),
-            "user_agent": one.user_agent,
-            "address": one.address,
         }
         if with_values:
             told["values"] = await _values_of(sessions, one)
         found.append(told)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("id", "created", "last seen", "address", "user agent", *(["values"] if with_values else [])):
+    for column in ("id", "created", "last seen", *(["values"] if with_values else [])):
         table.add_column(column, overflow="fold", no_wrap=column == "id")
     for told in found:
         seen = [told["id"], *(told[name][:16].replace("T", " ") for name in ("created", "last_seen"))]
         values = [json.dumps(told["values"])] if with_values else []
-        table.add_row(*map(plain, [*seen, told["address"] or "", told["user_agent"] or "", *values]))
+        table.add_row(*map(plain, [*seen, *values]))
     shown = table if found else plain(f"no session of {owner} lives")
     return Answer({"owner": owner, "sessions": found}, Group(shown), 0 if found else FINDINGS)
 

@@ -32,7 +32,7 @@ class ServerSessionConfig(AppConfig):
 def _name_owner(*, request: HttpRequest | None, user: Any, **_: object) -> None:
     """Make the log-in that `login()` has just written a `log_in`, with all that the session holds.
 
-    Where that is refused, by `TooManySessionsError` or a store that fails, nobody is logged in.
+    Where that fails, or meets the end of all sessions of the user, nobody is logged in.
     """
     session = None if request is None else found_session(request)
     held = None if session is None else session.stored.session

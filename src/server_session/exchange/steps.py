@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias
 
-from server_session._colour import Colour, home
+from server_session._colour import Colour, home, settled
 from server_session._cookies import CookieTransport, Header
 from server_session._policy import Policy
 from server_session._tokens import Credential, TokenState, junk_token, short_digest
@@ -24,8 +24,6 @@ from server_session.kernel.stored import StoredSession
 from server_session.stores._base import SessionStore
 
 __all__ = ["Body", "Configured", "Endpoint", "Steps", "unknown"]
-
-T = TypeVar("T")
 
 Endpoint: TypeAlias = Callable[[], object]
 """Finds the view function or class that will serve a request, `None` where that is not known."""
@@ -268,17 +266,17 @@ class Steps:
         # Without a credential no token is good: for whoever has none no body is read.
         is_worth_search = self.stored.has_cookie
         if token is None and is_worth_search and find is not None:
-            token = await _had(find())
+            token = await settled(find())
         if token is None and is_worth_search and body is not None:
             kinds = request.header_values(b"content-type")
             # Several are none.
             kind = kinds[0] if len(kinds) == 1 else None
             if can_bear_token(kind):
-                read, is_whole = await _had(body.read(policy.body_limit))
+                read, is_whole = await settled(body.read(policy.body_limit))
                 token = token_in(kind, read, policy.field, is_whole=is_whole)
         own = f"{method} {request.decoded_path}"
         scopes = (own,) if asked.scoped else ("", own)
-        return verdict(await _had(run(lambda: self.stored.admit(token, scopes))))
+        return verdict(await settled(run(lambda: self.stored.admit(token, scopes))))
 
     def _is_withheld(self) -> bool:
         """Tell whether the browser may have a session's cookie that it did not send with this request."""
@@ -394,8 +392,3 @@ class Steps:
                 self.write_headers(response)
             self._given -= 1
             self.stored.response = ResponseState.OPEN if self._given else self._response
-
-
-async def _had(value: T | Awaitable[T]) -> T:
-    """Return what is at hand already, or is awaited."""
-    return cast("T", await value if isinstance(value, Awaitable) else value)

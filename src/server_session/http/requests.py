@@ -134,11 +134,6 @@ class AsgiRequest(Request):
     def decoded_path(self) -> str:
         return str(self.slots.get("path", "/"))
 
-    @property
-    def client_address(self) -> str | None:
-        client: Sequence[Any] | None = self.slots.get("client")
-        return str(client[0]) or None if client else None
-
 
 @lru_cache(maxsize=64)
 def _key_of(name: bytes) -> str:
@@ -186,10 +181,6 @@ class WsgiRequest(Request):
         # Bytes are shown as Latin-1.
         return self.path.encode("latin-1", "replace").decode("utf-8", "replace")
 
-    @property
-    def client_address(self) -> str | None:
-        return self.slots.get("REMOTE_ADDR") or None
-
 
 class HeadersRequest(Request):
     """A request object with `headers`, of a framework that shows neither scope nor environ."""
@@ -230,11 +221,6 @@ class HeadersRequest(Request):
     @property
     def path(self) -> str:
         return self._text("path") or "/"
-
-    @property
-    def client_address(self) -> str | None:
-        # The names in aiohttp, Tornado, Sanic and Werkzeug's kin.
-        return self._text("remote", "remote_ip", "ip", "remote_addr") or None
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         headers, text = self._request.headers, name.decode("ascii")

@@ -36,7 +36,7 @@ class StoredSession(Writing):
         policy: the settings that its life depends on.
         presented: the credentials that the request brought.
         response: whether a cookie can reach the browser.
-        request: what is told of the device at a log-in.
+        request: where another library's cookies are looked for.
         is_withheld: tells whether the browser may have a session's cookie that it did not send with this request.
 
     """

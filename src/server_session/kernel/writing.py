@@ -20,7 +20,6 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fiel
 
 __all__ = ["Draft", "Writing"]
 
-_DEVICE_LENGTH: Final = 256
 _NULL: Final = b"null"
 _NOTHING: Final[Mapping[str, bytes]] = {}
 
@@ -92,7 +91,7 @@ class Writing(Presence):
         if owner is not None or self._policy.is_log_in(changed, changed):
             own[AUTHENTICATED] = self._now()
         if owner is not None:
-            own |= {OWNER: encode_value("owner", owner), **self._device()}
+            own[OWNER] = encode_value("owner", owner)
             replaced = None
             if before is not None and self._policy.max_sessions is not None:
                 # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
@@ -149,14 +148,6 @@ class Writing(Presence):
                 "would replace the log-in that it may have. Answer with a redirect (303) to a GET of your own, and "
                 "write there. (If it was your own page: a proxy changes the Host, configure origin=)"
             )
-
-    def _device(self) -> dict[str, bytes]:
-        if self._request is None or not self._policy.device_details:
-            return {}
-        agents = self._request.header_values(b"user-agent")
-        agent = agents[0].decode("utf-8", "replace")[:_DEVICE_LENGTH] if agents else None
-        address = (self._request.client_address or "")[:_DEVICE_LENGTH] or None
-        return {record.DEVICE: encode_value("device", [agent, address])}
 
     # --- writing
 

@@ -6,11 +6,11 @@ Every rule of sessions (renewal, log-out, single use, read-modify-write) follows
 
 import enum
 import os
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from server_session._base64url import base64url
-from server_session._colour import Colour
+from server_session._colour import Colour, settled
 
 __all__ = [
     "APPLIED",
@@ -177,6 +177,4 @@ class Listing(Protocol):
 
 async def close_store(store: Any) -> None:
     """Close the connections of a store that has any; its `close` may be a coroutine, or done at once."""
-    closed = store.close() if hasattr(store, "close") else None
-    if isinstance(closed, Awaitable):
-        await closed
+    await settled(store.close() if hasattr(store, "close") else None)

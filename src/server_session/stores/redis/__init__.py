@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError, SlotNotCoveredError
 
-from server_session._colour import is_driven
+from server_session._colour import is_driven, settled
 from server_session._durations import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, SessionStore
@@ -324,20 +324,16 @@ async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...
         node = client.get_node(node_name=name) if isinstance(name, str) else client.get_node_from_key(name)
     except SlotNotCoveredError:
         # The client itself looks anew only when a node has answered, and here there is none to ask.
-        await _settled(client.nodes_manager.initialize())
+        await settled(client.nodes_manager.initialize())
         node = client.get_node_from_key(name)
     try:
         # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
-        return await _settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
+        return await settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
     except (AttributeError, RuntimeError) as error:
         if "loop" in str(error):
             raise
         # Others change the client's nodes while it goes through them, and end connections that are in use.
         raise redis.ConnectionError("the nodes changed meanwhile") from error
-
-
-async def _settled(answer: Any) -> Any:
-    return await answer if isinstance(answer, Awaitable) else answer
 
 
 async def _ask_cluster_awaiting(clients: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
