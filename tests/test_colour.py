@@ -1,5 +1,6 @@
 import asyncio
 import contextvars
+import gc
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,7 @@ from server_session._colour import (
     run_blocking,
     running_library,
 )
+from tests.patience import PATIENCE
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
 LOOPS: dict[str, Callable[[Scenario], Any]] = {
@@ -145,6 +147,32 @@ def test_on_a_loop_errors_come_through(library, colour):
 
     with pytest.raises(LookupError, match="from within"):
         LOOPS[library](scenario)
+
+
+def test_what_fails_in_its_thread_after_its_caller_was_cancelled_is_no_error_in_the_log():
+    begun, cancelled = threading.Event(), threading.Event()
+
+    async def fail_late() -> None:
+        begun.set()
+        cancelled.wait(PATIENCE)
+        raise LookupError("nobody waits for it")
+
+    async def scenario() -> list[str]:
+        logged: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
+        caller = asyncio.ensure_future(run_awaiting(Colour.BLOCKS, fail_late()))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        caller.cancel()
+        await asyncio.sleep(0)
+        cancelled.set()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        del caller
+        gc.collect()
+        await asyncio.sleep(0)
+        return logged
+
+    assert asyncio.run(scenario()) == []
 
 
 # --- blocking functions

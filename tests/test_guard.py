@@ -324,6 +324,11 @@ def test_only_what_another_site_sends_is_taken_for_a_cookie_withheld(interface, 
     assert (site.send("POST", "/write", *headers).cookie is not None) == founds
 
 
+def test_a_cookie_that_came_with_another_sites_post_was_not_withheld(interface):
+    site = Site(interface, csrf=None)
+    assert site.send("POST", "/write", FORGED, ("cookie", f"session={'A' * 64}")).cookie is not None
+
+
 def test_a_cookie_that_other_sites_may_send_is_not_withheld(interface):
     handler = CookieHandler(same_site="none")
     site = Site(interface, csrf=None, cookie_handler=handler)

@@ -25,7 +25,7 @@ from server_session._tokens import Credential
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
-from server_session.stores._base import APPLIED, CONFLICT, Lifetime
+from server_session.stores._base import APPLIED, CONFLICT, Lifetime, Outcome
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
@@ -468,6 +468,21 @@ async def test_a_former_cookie_ends_nothing_after_the_minute(browser):
     browser.site.clock.advance(MARK_SECONDS + 1)
     assert await send(stale, lambda visit: visit.destroy()) is False
     assert stale.received == []
+    assert await data_of(browser) == {"user": "ada"}
+
+
+async def test_a_cookie_that_is_swapped_out_again_while_it_logs_out_ends_nothing(browser):
+    class Overtaken(Watched):
+        async def set(self, key: str, *rest: Any) -> Outcome:
+            if "set" in self.calls:
+                await send(browser, lambda visit: visit.renew())
+            return await super().set(key, *rest)
+
+    await logged_in(browser)
+    slow = Browser(browser.site.with_store(Overtaken(browser.site.store)), browser.cookie)
+    await send(browser, lambda visit: visit.renew())
+    assert await send(slow, lambda visit: visit.destroy()) is False
+    assert slow.received == []
     assert await data_of(browser) == {"user": "ada"}
 
 

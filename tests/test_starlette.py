@@ -63,7 +63,7 @@ def test_starlette_s_own_users_find_the_marks_that_its_session_has():
     assert answer.all("set-cookie") == []
 
 
-@pytest.mark.parametrize("name", ["set", "log in", "token", "renew"])
+@pytest.mark.parametrize("name", ["set", "log in", "token", "renew", "save"])
 async def test_a_handler_of_every_exception_gets_an_error_where_no_cookie_can_arrive(name):
     sessions = Sessions(session_store=Watched())
     functions = {
@@ -71,6 +71,7 @@ async def test_a_handler_of_every_exception_gets_an_error_where_no_cookie_can_ar
         "log in": lambda request: sessions.log_in(request, "ann", {"user": "ann"}),
         "token": sessions.get_csrf_token,
         "renew": lambda request: sessions.renew_session(request, data={"a": 1}),
+        "save": lambda request: request.session.save(),
     }
     errors = []
 

@@ -125,13 +125,16 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
         else:
             asyncio = sys.modules["asyncio"]
             call = asyncio.ensure_future(asyncio.to_thread(drive, coroutine))
+            # So that asyncio does not report a failure that nobody is left to hear of; `shield` does, from 3.14 on.
+            call.add_done_callback(lambda call: call.cancelled() or call.exception())
             try:
-                result = await asyncio.shield(call)
+                await asyncio.wait([call])
             except asyncio.CancelledError:
                 # A thread cannot be stopped: what it writes is written before whoever cancelled it goes on, as under
                 # trio.
                 await asyncio.wait([call])
                 raise
+            result = call.result()
     finally:
         # Cancelled before a thread took it up it ends here; one that a thread runs cannot be closed, and runs on.
         with suppress(ValueError):

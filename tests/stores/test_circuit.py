@@ -180,7 +180,8 @@ def test_a_store_that_refuses_is_there(refusal, store, beneath):
     assert beneath.asked == 20
     beneath.fails = StoreDownError("no answer")
     fail(store, 3)
-    beneath.fails = refusal
+    # A refusal comes at once.
+    beneath.fails, beneath.limit = refusal, 0.0
     beneath.now += 0.5
     for _ in range(2):
         with pytest.raises(type(refusal), match=str(refusal)):

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import os
 import re
 import signal
@@ -751,6 +752,32 @@ def test_so_it_is_where_it_lets_settings_pass_and_keeps_no_statements(
 def test_a_driver_that_cannot_go_through_a_pooler_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"take postgresql\+psycopg"):
         SQLSessionStore(f"{url}?pgbouncer=true")
+
+
+async def test_who_is_cancelled_while_a_connection_is_made_waits_for_nothing():
+    reached, left = asyncio.Event(), asyncio.Event()
+
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        left.set()
+
+    async with await asyncio.start_server(be_silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        store = SQLSessionStore(f"postgresql+psycopg_async://u@127.0.0.1:{port}/session", timeout=10 * PATIENCE)
+        call = asyncio.ensure_future(store.get(store.id(), {}))
+        await asyncio.wait_for(reached.wait(), PATIENCE)
+        call.cancel()
+        done, _ = await asyncio.wait([call], timeout=PATIENCE)
+        assert done
+        assert call.cancelled()
+        # The error of a cancelled task keeps what it was about.
+        del call, done
+        gc.collect()
+        await asyncio.wait_for(left.wait(), PATIENCE)
+        await store.close()
 
 
 @pytest.mark.parametrize("driver", POOLED)
