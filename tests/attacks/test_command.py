@@ -16,13 +16,13 @@ def printed(*arguments: str) -> str:
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
 @pytest.mark.parametrize(
-    "agent",
+    "name",
     ["\x1b[2J\x1b[31mmallory", "\x9b31mmallory", "mallory\x1b]52;c;aGVsbG8=\x07", "mallory\x08\x7f", "[red]mallory"],
 )
-def test_a_visitor_commands_no_terminal(tmp_path: Path, agent: str, as_json: list[str]) -> None:
-    """Logs in with a user agent of a terminal's commands, for whoever lists sessions — it is printed as text."""
-    Shop(f"file:{tmp_path}/kept").visit("ada", agent=agent)
-    out = printed("sessions", "ada", "--store", f"file:{tmp_path}/kept", *as_json)
+def test_a_visitor_commands_no_terminal(tmp_path: Path, name: str, as_json: list[str]) -> None:
+    """Gives a name that is a terminal's commands, for whoever looks at a session's values — it is printed as text."""
+    Shop(f"file:{tmp_path}/kept").visit("ada", secret=name)
+    out = printed("sessions", "ada", "--values", "--store", f"file:{tmp_path}/kept", *as_json)
     assert "mallory" in out
     assert all(one.isprintable() or one == "\n" for one in out)
 
