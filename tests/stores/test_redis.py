@@ -31,9 +31,9 @@ from server_session._colour import Colour, drive, pause, run_awaiting, run_block
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores.redis import RedisSessionStore
-from server_session.stores.redis._pipeline import _LOOK
 from server_session.testing import StoreContract
 from tests import servers
+from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
 from tests.parts import ALL, need
 from tests.patience import LIMIT, PATIENCE, wait_until
@@ -628,6 +628,29 @@ class TestLostAnswers:
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
 
+    @pytest.mark.parametrize("colour", ["blocking", "awaiting"])
+    def test_a_server_whose_answer_trickles_in_is_a_store_error_within_the_limit(self, colour, redis_server):
+        with Proxy(redis_server.port) as proxy:
+            # With a database to choose, the making of a connection has answers too.
+            store = RedisSessionStore(f"redis://127.0.0.1:{proxy.port}/1", timeout=LIMIT)
+
+            async def body():
+                key = store.id()
+                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+                # The whole of it would take longer than any machine is slow.
+                proxy.weather, proxy.pause = Weather.TRICKLE, LIMIT / 2
+                # Over the connection that there is, and over one that is to be made.
+                for _ in range(2):
+                    began = time.monotonic()
+                    with pytest.raises(StoreDownError, match="no answer from Redis: TimeoutError"):
+                        await store.get(key, {})
+                    assert time.monotonic() - began < PATIENCE
+                proxy.weather = Weather.FAIR
+                assert await store.get(key, {}) == {"a": b"1"}
+
+            asyncio.run(body()) if colour == "awaiting" else drive(body())
+            close(store)
+
     def test_a_server_that_hangs_when_its_health_is_checked_and_checked_again_is_a_store_error(self, own_server):
         store = RedisSessionStore(f"{own_server.url}?health_check_interval=1&retry_on_timeout=true", timeout=0.2)
         assert drive(store.get(KEY, {})) is MISSING
@@ -696,22 +719,6 @@ class TestLostAnswers:
                 assert await store.merge(key, {"a": b"2"}, [], {"a": b"1"}) is APPLIED
 
             play(kind, server.port, body)
-
-    def test_a_call_that_meets_a_connection_which_cannot_be_looked_at_goes_over_a_new_one(
-        self, redis_server, monkeypatch
-    ):
-        def fail(*_):
-            raise RuntimeError("the handler is closed")
-
-        async def body():
-            store = RedisSessionStore(f"redis://127.0.0.1:{redis_server.port}/0")
-            assert await store.get(KEY, {}) is MISSING
-            with monkeypatch.context() as patch:
-                patch.setattr(redis.asyncio.Connection, _LOOK, fail)
-                assert await asyncio.wait_for(store.get(KEY, {}), PATIENCE) is MISSING
-            assert await store.get(KEY, {}) is MISSING
-
-        asyncio.run(body())
 
     @SINGLE
     def test_a_server_that_is_not_there_is_a_store_error_that_names_no_host(self, kind, free_port):
@@ -1126,6 +1133,61 @@ class TestCallsThatShareAConnection:
             assert await asyncio.gather(*(store.get(KEY, {}) for _ in range(5))) == [MISSING] * 5
 
         asyncio.run(body())
+
+    def test_a_connection_that_has_rested_longer_than_its_health_check_interval_is_made_anew(self, own_server):
+        async def body():
+            store = RedisSessionStore(f"{own_server.url}?health_check_interval=1")
+            lines = []
+            for rested in (0.5, 2):
+                assert await store.get(KEY, {}) is MISSING
+                line = store._awaiting.args[0].get()._line
+                line._sent_at -= rested
+                lines.append(line)
+            assert await store.get(KEY, {}) is MISSING
+            first, second = lines
+            assert first is second
+            assert store._awaiting.args[0].get()._line is not first
+
+        asyncio.run(body())
+
+    @pytest.mark.parametrize(
+        "unasked, stays", [(b">2\r\n+moving\r\n+soon\r\n", True), (b"+OK\r\n", False), (b"nonsense\r\n", False)]
+    )
+    def test_what_comes_unasked_is_nobody_s_answer(self, unasked, stays, redis_server):
+        async def body():
+            store = RedisSessionStore(f"{redis_server.url}?protocol=3")
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            line = store._awaiting.args[0].get()._line
+            line.data_received(unasked)
+            assert await store.get(key, {}) == {"a": b"1"}
+            assert (store._awaiting.args[0].get()._line is line) == stays
+
+        asyncio.run(body())
+
+    def test_what_comes_unasked_is_no_answer_of_a_blocking_call_either(self, redis_server):
+        store = RedisSessionStore(f"{redis_server.url}?protocol=3")
+        key = store.id()
+        assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
+        (connection,) = store._blocking.args[0].get()._free
+        connection._answers.feed(b">2\r\n+moving\r\n+soon\r\n")
+        assert drive(store.get(key, {})) == {"a": b"1"}
+        close(store)
+
+    def test_who_is_cancelled_as_its_connection_ends_leaves_nothing_that_asyncio_logs(self, redis_server, caplog):
+        async def body():
+            store = RedisSessionStore(redis_server.url)
+            assert await store.get(KEY, {}) is MISSING
+            call = asyncio.create_task(store.get(KEY, {}))
+            await asyncio.sleep(0)
+            store._awaiting.args[0].get()._line.end(redis.ConnectionError("lost"))
+            call.cancel()
+            await asyncio.wait([call])
+            del call
+            gc.collect()
+
+        asyncio.run(body())
+        assert not caplog.records
 
     def test_a_call_that_is_made_while_the_loop_ends_is_answered(self, redis_server):
         store = RedisSessionStore(redis_server.url)

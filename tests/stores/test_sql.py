@@ -646,12 +646,13 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
     run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=LIMIT), body)
 
 
-@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg_async", "postgresql+asyncpg"])
+@pytest.mark.parametrize("driver", NETWORKED)
 def test_a_server_whose_answer_trickles_in_is_an_error_within_the_limit(
-    driver: str, postgresql_server: servers.Server
+    driver: str, request: pytest.FixtureRequest
 ) -> None:
-    with Proxy(postgresql_server.port) as proxy:
-        url = make_url(postgresql_server.url_for(driver)).set(port=proxy.port)
+    url = make_url(url_of(driver, request))
+    with Proxy(url.port or 0) as proxy:
+        url = url.set(port=proxy.port)
         store = SQLSessionStore(url, create_table=True, timeout=LIMIT)
 
         async def body(store: SQLSessionStore) -> None:
@@ -821,12 +822,12 @@ def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(b
             if "sqlite" in blocking_url:
                 given.append(driver.execute("PRAGMA busy_timeout").fetchone()[0] / 1000)
             else:
-                given.append(getattr(driver, "_read_timeout", None) or left())
+                given.append(driver._sock.gettimeout() if "pymysql" in blocking_url else left())
 
     async def body(store: SQLSessionStore) -> None:
         key = store.id()
         await store.set(key, {"a": b"1"}, LIFE)
-        event.listen(store._source.get().engine, "before_cursor_execute", look)
+        event.listen(store._source.get().engine, "after_cursor_execute", look)
 
         def change(record: Any, now: float) -> Any:
             time.sleep(pause)

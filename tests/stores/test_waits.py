@@ -1,11 +1,11 @@
 """What the calls of one request wait for their store is, all together, the limit of one."""
 
 import asyncio
+import socket
 import time
-from collections import deque
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any
 
-import pymemcache
 import pytest
 import redis
 from starlette.responses import Response
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from server_session import MemorySessionStore, Sessions, StoreDownError
 from server_session._colour import Colour, drive
 from server_session.stores import _packed, _waits
-from server_session.stores._base import MISSING, Lifetime
+from server_session.stores._base import APPLIED, MISSING, Lifetime
 from server_session.stores._circuit import CircuitStore
 from server_session.stores._files import Files
 from server_session.stores._over import StoreOver
@@ -265,72 +265,58 @@ def test_a_call_with_a_long_limit_is_tried_for_as_long(monkeypatch):
 # --- stores, whose call is several waits
 
 
+class Transport(asyncio.Transport):
+    """Sends nothing, and nothing comes."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def write(self, data: object) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
 class Connection:
     """To a server that takes its time to be connected to, and never answers."""
 
     socket_timeout = None
     health_check_interval = 0
-    _writer: Any = None
-
-    def __init__(self) -> None:
-        self.connected_at = 0.0
-        self.is_asked = asyncio.Event()
+    connected_at: float
 
     async def connect(self) -> None:
         self.connected_at = asyncio.get_running_loop().time()
         await asyncio.sleep(0.01)
-        self._writer = Writer()
-
-    async def can_read(self) -> bool:
-        return False
-
-    can_read_destructive = can_read
-
-    async def check_health(self) -> None:
-        pass
+        self._writer = SimpleNamespace(transport=Transport())
 
     async def disconnect(self, nowait: bool = False) -> None:
-        self._writer = None
-
-    async def read_response(self, **_: object) -> object:
-        self.is_asked.set()
-        return await asyncio.get_running_loop().create_future()
-
-
-class Writer:
-    written: ClassVar[deque[bytes]] = deque()
-
-    def write(self, text: bytes) -> None:
-        self.written.append(text)
-
-    def is_closing(self) -> bool:
-        return False
-
-    @property
-    def transport(self) -> "Writer":
-        return self
-
-    def abort(self) -> None:
         pass
 
 
 async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_began():
     connection = Connection()
     pipeline = Pipeline(connection, LIMIT)
-    call = asyncio.ensure_future(pipeline.call((b"PING",)))
-    await connection.is_asked.wait()
-    due, _ = pipeline._owed[0]
+    call = pipeline.call((b"PING",))
+    await pipeline._connecting
+    due, _ = pipeline._line.owed[0]
     assert due <= connection.connected_at + LIMIT
-    call.cancel()
-    await asyncio.wait([call])
     await pipeline.close()
+    with pytest.raises(redis.ConnectionError):
+        await call
 
 
 async def test_a_call_to_redis_that_has_less_left_than_others_is_given_up_alone(monkeypatch, redis_server):
     monkeypatch.setattr(_waits, "_ALL", 1.0)
     store = RedisSessionStore(redis_server.url, timeout=LIMIT)
     assert await store.get(KEY, {}) is MISSING
-    store._awaiting.args[0].get()._connection.read_response = Connection().read_response
+    store._awaiting.args[0].get()._line._transport.pause_reading()
     patient = asyncio.ensure_future(store.get(KEY, {}))
     await asyncio.sleep(0)
     impatient = OneLimit(store)
@@ -344,19 +330,19 @@ async def test_a_call_to_redis_that_has_less_left_than_others_is_given_up_alone(
 
 def test_a_blocking_call_to_redis_waits_for_the_answer_what_the_connecting_has_left(clock, monkeypatch, redis_server):
     waits = []
-    connect, read = redis.Connection._connect, redis.Connection.read_response
+    connect, receive = redis.Connection._connect, socket.socket.recv
 
     def connect_slowly(connection: Any) -> Any:
         waits.append(connection.socket_connect_timeout)
         clock.advance(LIMIT / 2)
         return connect(connection)
 
-    def note(connection: Any, *arguments: Any, **options: Any) -> Any:
-        waits.append(connection._sock.gettimeout())
-        return read(connection, *arguments, **options)
+    def note(wire: Any, size: int) -> bytes:
+        waits.append(wire.gettimeout())
+        return receive(wire, size)
 
     monkeypatch.setattr(redis.Connection, "_connect", connect_slowly)
-    monkeypatch.setattr(redis.Connection, "read_response", note)
+    monkeypatch.setattr(socket.socket, "recv", note)
     store = RedisSessionStore(redis_server.url, timeout=LIMIT)
     assert drive(store.get(KEY, {})) is MISSING
     first, *others = waits
@@ -370,31 +356,24 @@ def test_a_call_to_memcached_waits_for_each_answer_what_the_waits_before_have_le
     clock, monkeypatch, memcached_server
 ):
     waits = []
-    connect, gets = pymemcache.Client._connect, pymemcache.Client.gets
 
-    def connect_slowly(client: Any) -> None:
-        waits.append(client.connect_timeout)
-        connect(client)
-        clock.advance(LIMIT / 4)
+    def slow(method: Any) -> Any:
+        def call(wire: Any, *given: Any) -> Any:
+            waits.append(wire.gettimeout())
+            answer = method(wire, *given)
+            clock.advance(LIMIT / 8)
+            return answer
 
-    def get_slowly(client: Any, *arguments: Any) -> Any:
-        waits.append(client.sock.gettimeout())
-        clock.advance(LIMIT / 4)
-        return gets(client, *arguments)
+        return call
 
-    def cas(client: Any, *_: Any, **__: Any) -> bool:
-        waits.append(client.sock.gettimeout())
-        return True
-
-    monkeypatch.setattr(pymemcache.Client, "_connect", connect_slowly)
-    monkeypatch.setattr(pymemcache.Client, "gets", get_slowly)
-    monkeypatch.setattr(pymemcache.Client, "cas", cas)
+    for name in ("connect", "sendall", "recv"):
+        monkeypatch.setattr(socket.socket, name, slow(getattr(socket.socket, name)))
     store = MemcachedSessionStore(memcached_server.url, timeout=LIMIT)
     drive(store.set(KEY, {"a": b"1"}, Lifetime(60)))
     store.close()
     waits.clear()
-    drive(store.merge(KEY, {"a": b"2"}, (), {}))
-    assert waits == pytest.approx([LIMIT, 0.75 * LIMIT, 0.5 * LIMIT])
+    assert drive(store.merge(KEY, {"a": b"2"}, (), {})) is APPLIED
+    assert waits == pytest.approx([LIMIT * part / 8 for part in (8, 7, 6, 5, 4)])
     drive(store.destroy(KEY))
     store.close()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -70,7 +71,7 @@ class MemcachedSessionStore(PackedStore):
         prefix: What each key begins with: up to 226 visible characters of ASCII.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds that a write tries while others write the same session; for the client of a URL these are for
-            all its waits for the server too, to connect and for answers. A client that is given has its own for each.
+            all its waits for the server too. A client that is given has its own for each.
         clock: Returns the present as unix time in seconds.
 
     Raises:
@@ -91,7 +92,6 @@ class MemcachedSessionStore(PackedStore):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._timeout = seconds_of("timeout", timeout)
-        self._is_given = not isinstance(client, str)
         pooled: Any = _client(client, self._timeout) if isinstance(client, str) else client
         _check_client(pooled)
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
@@ -107,7 +107,7 @@ class MemcachedSessionStore(PackedStore):
             for tries in itertools.count():
                 # A new session needs no look first: to add it fails where there is one.
                 is_new = likely is Likely.FOUNDS and tries == 0
-                found, token = (None, None) if is_new else self._ask(connection, connection.gets, name)
+                found, token = (None, None) if is_new else self._ask(connection.gets, name)
                 now = self._clock()
                 record = _live(found, now)
                 decision = change(record, now)
@@ -155,22 +155,16 @@ class MemcachedSessionStore(PackedStore):
     def _write(self, connection: Any, name: bytes, record: Record | None, now: float, token: bytes | None) -> bool:
         if record is None:
             # What somebody wrote meanwhile is dropped with it.
-            return bool(self._ask(connection, connection.delete, name, noreply=False))
+            return bool(self._ask(connection.delete, name, noreply=False))
         packed, expiry = record.pack(), _expiry(record.expires, now)
         if token is None:
-            return bool(self._ask(connection, connection.add, name, packed, expiry, noreply=False))
+            return bool(self._ask(connection.add, name, packed, expiry, noreply=False))
         if token == b"0":
             raise StoreError("memcached runs without compare-and-swap, and would lose writes: start it without -C")
-        return bool(self._ask(connection, connection.cas, name, packed, token, expiry, noreply=False))
+        return bool(self._ask(connection.cas, name, packed, token, expiry, noreply=False))
 
-    def _ask(self, connection: Any, command: Callable[..., Any], *arguments: object, **options: object) -> Any:
+    def _ask(self, command: Callable[..., Any], *arguments: object, **options: object) -> Any:
         try:
-            if not self._is_given:
-                # pymemcache takes its limits when it connects, which it would do with the command.
-                connection.connect_timeout = connection.timeout = left()
-                if not connection.sock:
-                    connection._connect()  # noqa: SLF001
-                connection.sock.settimeout(left())
             return command(*arguments, **options)
         except (MemcacheUnexpectedCloseError, OSError) as error:
             said = getattr(error, "strerror", None)
@@ -193,6 +187,22 @@ class MemcachedSessionStore(PackedStore):
         except (MemcacheError, ValueError, KeyError) as error:
             # The last two: so pymemcache shows what it cannot parse.
             raise StoreError("an answer that is not memcached's: something else listens there") from error
+
+
+class _Socket(socket.socket):
+    """Waits no longer than what the call under way has left. pymemcache counts anew at each piece of an answer."""
+
+    def connect(self, address: Any) -> None:
+        self.settimeout(left())
+        super().connect(address)
+
+    def sendall(self, *data: Any) -> None:
+        self.settimeout(left())
+        super().sendall(*data)
+
+    def recv(self, *size: int) -> bytes:
+        self.settimeout(left())
+        return super().recv(*size)
 
 
 def _has_ended(connection: socket.socket) -> bool:
@@ -222,7 +232,8 @@ def _expiry(expires: float, now: float) -> int:
 
 def _client(url: str, timeout: float) -> Any:
     refuse_parameters(url, _READABLE)
-    make = partial(PooledClient, connect_timeout=timeout, timeout=timeout, no_delay=True)
+    sockets: Any = SimpleNamespace(**vars(socket) | {"socket": _Socket})
+    make = partial(PooledClient, connect_timeout=timeout, timeout=timeout, no_delay=True, socket_module=sockets)
     # What Python says of a URL quotes it.
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)

@@ -13,7 +13,14 @@ from urllib.parse import urlencode
 
 import redis
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError, SlotNotCoveredError
+from redis.exceptions import (
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    SlotNotCoveredError,
+)
 
 from server_session._colour import is_driven, settled
 from server_session._durations import seconds_of
@@ -24,7 +31,8 @@ from server_session.stores._packed import Refusal
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import AT_ONCE, begin_call, left
 from server_session.stores.redis._connections import Connections
-from server_session.stores.redis._pipeline import Pipeline, packed
+from server_session.stores.redis._pipeline import Pipeline
+from server_session.stores.redis._resp import packed
 
 __all__ = ["Client", "RedisSessionStore"]
 
@@ -119,9 +127,8 @@ class RedisSessionStore(SessionStore):
         prefix: What each key begins with.
         max_age: Idle seconds, or a timedelta, for sessions of this store, where `configure` says nothing.
         timeout: Seconds for the server to answer, from the moment that a call is sent, or that a connection is begun to
-            be made for it. For callers that block it counts the wait for a free connection too, and redis-py counts
-            anew at each piece of an answer. A blocking client that is given has limits of its own: its pool's, its
-            `socket_timeout`, and its `retry` while it connects.
+            be made for it. For callers that block it counts the wait for a free connection too. A blocking client that
+            is given has limits of its own: its pool's, its `socket_timeout`, and its `retry` while it connects.
         blocking: With a URL, do without redis-py's asyncio client: calls that await take a worker thread each. trio
             needs this.
 
@@ -183,9 +190,10 @@ class RedisSessionStore(SessionStore):
         try:
             answer = await self._run(name, call, expect)
         except StoreError as error:
-            # A read does no harm twice, and is mostly the first to find that an idle connection has ended. Who found
-            # none free has waited long enough.
-            if type(error.__cause__) is not redis.ConnectionError or "No connection available" in str(error):
+            # A read does no harm twice, and is mostly the first to find that an idle connection has ended, or that its
+            # server is the master no more. Who found none free has waited long enough.
+            lost = (redis.ConnectionError, ReadOnlyError)
+            if type(error.__cause__) not in lost or "No connection available" in str(error):
                 raise
             answer = await self._run(name, call, expect)
         if not isinstance(answer, list):

@@ -1,15 +1,18 @@
 """The connections to Redis of callers that block: each call has one for itself."""
 
 from queue import Empty
-from typing import Any
+from typing import Any, Final
 
-from redis.exceptions import ConnectionError, RedisError  # noqa: A004
+from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
 
 from server_session.stores._clients import free_places
 from server_session.stores._waits import left
-from server_session.stores.redis._pipeline import packed
+from server_session.stores.redis._resp import NOT_YET, Answers, Notice, packed
 
 __all__ = ["Connections"]
+
+# Bytes that are taken at once.
+_PIECE: Final = 65536
 
 
 class Connections:
@@ -44,7 +47,7 @@ class Connections:
                 connection = self._free.pop()
             except IndexError:
                 connection = self._kind(**self._settings)
-            return connection.call([packed(words)])
+            return connection.call(packed(words))
         finally:
             if connection is not None:
                 self._free.append(connection)
@@ -56,23 +59,24 @@ def _limited(pool: Any) -> Any:
     kind, given = pool.connection_class, pool.connection_kwargs
 
     class Limited(kind):  # type: ignore[misc, valid-type]
-        def call(self, command: list[bytes]) -> Any:
-            # redis-py has no public word for its socket.
-            if self._sock is None or self._has_ended():
-                self.disconnect()
-                self.connect()
-            self.send_packed_command(command)
-            return self.read_response()
-
-        def _has_ended(self) -> bool:
+        def call(self, command: bytes) -> Any:
             try:
-                return bool(self.can_read())
-            except (RedisError, OSError):
-                return True
+                # redis-py has no public word for its socket.
+                if self._sock is None or self._has_ended():
+                    self.disconnect()
+                    self.connect()
+                self.send_packed_command([command])
+                return self.read_response()
+            except ResponseError:
+                raise
+            except BaseException:
+                self.disconnect()
+                raise
 
         def connect(self) -> None:
             for name in ("socket_timeout", "socket_connect_timeout"):
                 setattr(self, name, min(given[name], left()))
+            self._answers = Answers()
             super().connect()
 
         def send_packed_command(self, *command: Any, **options: Any) -> None:
@@ -80,5 +84,32 @@ def _limited(pool: Any) -> Any:
             if self._sock is not None:
                 self._sock.settimeout(min(given["socket_timeout"], left()))
             super().send_packed_command(*command, **options)
+
+        # redis-py's own counts the limit anew at each piece of an answer.
+        def read_response(self, **_: object) -> Any:
+            while (said := self._answers.gets()) is NOT_YET or type(said) is Notice:
+                if said is NOT_YET:
+                    self._answers.feed(self._more())
+            if isinstance(said, RedisError):
+                raise said
+            return said
+
+        def _more(self) -> bytes:
+            try:
+                self._sock.settimeout(min(given["socket_timeout"], left()))
+                piece: bytes = self._sock.recv(_PIECE)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise ConnectionError(str(error)) from error
+            if not piece:
+                raise ConnectionError("the server ended the connection")
+            return piece
+
+        def _has_ended(self) -> bool:
+            try:
+                return bool(self.can_read())
+            except (RedisError, OSError):
+                return True
 
     return Limited

@@ -123,12 +123,18 @@ def limits_of(spoken: type[DefaultDialect], url: URL, seconds: float, has_pooler
     return limits
 
 
-def connect_clearly(engine: Engine, names: Collection[str]) -> None:
-    """Let a value of the URL at which the driver only looks when it connects be a fault of the URL then."""
+def connect_clearly(engine: Engine, names: Collection[str], connect: Callable[..., Any] | None = None) -> None:
+    """Let a value of the URL at which the driver only looks when it connects be a fault of the URL then.
 
-    def connect(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
+    Args:
+        engine: What connects.
+        names: The parameters of its URL.
+        connect: How, if not as the driver does.
+    """
+
+    def connect_by(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
         try:
-            return dialect.connect(*arguments, **settings)
+            return (connect or dialect.connect)(*arguments, **settings)
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             # A certificate that is not trusted is a ValueError as well as an OSError.
             if not names or isinstance(error, OSError):
@@ -137,28 +143,21 @@ def connect_clearly(engine: Engine, names: Collection[str]) -> None:
                 f"the driver cannot connect with what the URL asks for ({', '.join(names)}): {error}"
             ) from error
 
-    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "do_connect", connect_by)
 
 
-def keep_to_the_end(engine: Engine) -> None:
-    """Let each wait of a blocking engine take no longer than what its call has left, where the driver has a way."""
+def keep_to_the_end(engine: Engine) -> Callable[..., Any] | None:
+    """Let each wait of a blocking engine take no longer than what its call has left, where the driver has a way.
+
+    Returns how it is to connect, if not as the driver does.
+    """
     if engine.driver == "psycopg":
-        event.listen(engine, "do_connect", _connect_psycopg())
-    elif engine.driver == "pymysql":
-        event.listen(engine, "do_connect", _limit_connecting)
-        event.listen(engine, "before_cursor_execute", _limit_pymysql)
-    elif engine.driver == "pysqlite":
+        return _limited_psycopg()
+    if engine.driver == "pymysql":
+        return _limited_pymysql()
+    if engine.driver == "pysqlite":
         event.listen(engine, "before_cursor_execute", _limit_sqlite)
-
-
-def _limit_connecting(_dialect: object, _record: object, _arguments: object, settings: dict[str, Any]) -> None:
-    settings |= {"connect_timeout": left(), "read_timeout": left(), "write_timeout": left()}
-
-
-def _limit_pymysql(connection: Any, *_: object) -> None:
-    # It has no public word for it, once it is connected.
-    driver: Any = connection.connection.driver_connection
-    driver._read_timeout = driver._write_timeout = left()  # noqa: SLF001
+    return None
 
 
 def _limit_sqlite(connection: Any, *_: object) -> None:
@@ -169,7 +168,43 @@ def _limit_sqlite(connection: Any, *_: object) -> None:
         driver.info["limit"] = seconds
 
 
-def _connect_psycopg() -> Callable[..., Any]:
+def _limited_pymysql() -> Callable[..., Any]:
+    """Return how to connect by PyMySQL so that nothing is waited for longer; of itself it counts anew at each piece."""
+    from pymysql.connections import Connection
+    from pymysql.constants.CR import CR_SERVER_LOST
+    from pymysql.err import OperationalError
+
+    # It has no public words for its waits.
+    base: Any = Connection
+
+    class LimitedConnection(base):  # type: ignore[misc]
+        def _read_bytes(self, num_bytes: int) -> bytes:
+            read = b""
+            try:
+                while missing := num_bytes - len(read):
+                    self._sock.settimeout(left())
+                    piece = self._rfile.read1(missing)
+                    if not piece:
+                        raise ConnectionResetError
+                    read += piece
+            except OSError as error:
+                self._force_close()
+                is_late = isinstance(error, TimeoutError)
+                said = "the server did not answer in time" if is_late else f"Lost connection to the server ({error})"
+                raise OperationalError(CR_SERVER_LOST, said) from error
+            return read
+
+        def _write_bytes(self, data: bytes) -> None:
+            self._write_timeout = left()
+            super()._write_bytes(data)
+
+    def connect(*arguments: Any, **settings: Any) -> Any:
+        return LimitedConnection(*arguments, **settings | {"connect_timeout": left()})
+
+    return connect
+
+
+def _limited_psycopg() -> Callable[..., Any]:
     """Return how to connect by psycopg so that nothing is waited for longer; of itself it waits for ever."""
     import psycopg
 
@@ -199,7 +234,4 @@ def _connect_psycopg() -> Callable[..., Any]:
             answer: T = stop.value
             return answer
 
-    def connect(_dialect: object, _record: object, arguments: Any, settings: Any) -> Any:
-        return LimitedConnection.connect(*arguments, **settings)
-
-    return connect
+    return LimitedConnection.connect

@@ -13,8 +13,8 @@ __all__ = ["MENDS", "explain", "is_down", "is_passing", "lacks_table"]
 _SQLITE_BUSY: Final = frozenset({"5", "6"})
 _PASSING: Final = frozenset({"40001", "40P01", "1213", "1020"}) | _SQLITE_BUSY
 _NO_TABLE: Final = r"42P01|1146|no such table.*"
-# SQLite's for anything, and the one by which PgBouncer says all that it says.
-_VAGUE: Final = frozenset({"1", "08P01"})
+# SQLite's for anything, the one by which PgBouncer says all that it says, and MySQL's for any end of a connection.
+_VAGUE: Final = frozenset({"1", "08P01", "2013"})
 
 # What is wrong, in a word, by its code (PostgreSQL's, MySQL's, SQLite's primary one) or, where there is none, by words.
 _MARKS: Final = {
@@ -33,7 +33,7 @@ _MARKS: Final = {
     "unreachable": r"2003|.*(refused|Connect call failed|resolve|not known).*",
     "certificate": r".*(certificate|No such file).*",
     "no_file": r"14",
-    "too_large": r"1153|2006|2013",
+    "too_large": r"1153|2006|Lost connection.*",
     "late": r"TimeoutError|.*(did not answer|timeout expired).*",
 }
 # What these say of a statement names tables, columns and rights, and no values.

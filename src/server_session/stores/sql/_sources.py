@@ -221,8 +221,7 @@ def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
 
     def make() -> Engine:
         made = create_engine(**settings)
-        keep_to_the_end(made)
-        connect_clearly(made, url.query)
+        connect_clearly(made, url.query, keep_to_the_end(made))
         return made
 
     def make_awaiting() -> AsyncEngine:

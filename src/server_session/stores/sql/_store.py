@@ -64,9 +64,9 @@ class SQLSessionStore(PackedStore):
 
     **Limits of time.** A call ends within `timeout` seconds whatever the database does, the wait for a place in the
     pool included: give more where a rush of calls is to queue on a busy machine. So it is for drivers that await, and,
-    from a URL, for psycopg, PyMySQL (which counts anew at each piece of an answer) and pysqlite. Other drivers that
-    block have this limit for each wait; where the store was given an `Engine`, its own arguments say how long, and
-    without `connect_args` psycopg and PyMySQL wait for ever.
+    from a URL, for psycopg, PyMySQL and pysqlite. Other drivers that block have this limit for each wait; where the
+    store was given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for
+    ever.
 
     **Poolers.** Through PgBouncer and its like take psycopg and end the URL with `?pgbouncer=true` (docs/stores.md).
 
