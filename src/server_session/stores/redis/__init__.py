@@ -46,8 +46,9 @@ class RedisSessionStore(SessionStore):
 
     A write is sent once, redis-py's own retries notwithstanding: where its answer is lost, `StoreError` is raised and
     it was made or not made. Only what is known not to have run (the script was lost, the slot had moved) is sent again,
-    and a read. A connection that ended while nobody used it is noticed beforehand and made anew, but not by redis-py's
-    asynchronous client of a Cluster: there a write that meets one is a `StoreError`.
+    and a read. A connection that ended while nobody used it is noticed beforehand and made anew, as is one that rested
+    for longer than `health_check_interval`; but not by redis-py's asynchronous client of a Cluster: there a write that
+    meets one is a `StoreError`.
 
     Made from a URL it serves both colours. Callers that block share 50 connections (`max_connections`). The calls of an
     event loop share one, closed with the loop; those of one turn of the loop are sent in one piece. For a

@@ -1,6 +1,8 @@
 """The connections to Redis of callers that block: each call has one for itself."""
 
+import math
 from queue import Empty
+from time import monotonic
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
@@ -57,15 +59,22 @@ class Connections:
 def _limited(pool: Any) -> Any:
     """Return the pool's class of connections, whose every wait takes no longer than what its call has left."""
     kind, given = pool.connection_class, pool.connection_kwargs
+    # redis-py would ask one that has rested for so long whether it is well, and connect again by itself.
+    rest = given.get("health_check_interval") or math.inf
 
     class Limited(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings | {"health_check_interval": 0})
+            self._used_at = -math.inf
+
         def call(self, command: bytes) -> Any:
+            now = monotonic()
             try:
                 # redis-py has no public word for its socket.
-                if self._sock is None or has_ended(self._sock):
+                if self._sock is None or now - self._used_at > rest or has_ended(self._sock):
                     self.disconnect()
                     self.connect()
-                self.check_health()
+                self._used_at = now
                 self._wire().sendall(command)
                 return self.read_response()
             except ResponseError:
@@ -79,8 +88,11 @@ def _limited(pool: Any) -> Any:
         def connect(self) -> None:
             for name in ("socket_timeout", "socket_connect_timeout"):
                 setattr(self, name, min(given[name], left()))
-            self._answers = Answers()
             super().connect()
+
+        def disconnect(self, *arguments: Any, **options: Any) -> None:
+            self._answers = Answers()
+            super().disconnect(*arguments, **options)
 
         # redis-py's own counts the limit anew at each piece of an answer.
         def read_response(self, **_: object) -> Any:
