@@ -10,7 +10,7 @@ from server_session.exceptions import StoreDownError
 from server_session.stores._base import SessionStore
 from server_session.stores._over import StoreOver
 
-__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left"]
+__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left", "next_wait"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +46,22 @@ def begin_call(limit: float) -> None:
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
     return max(_LEAST, min(_MOST, _end.get() - monotonic()))
+
+
+def next_wait() -> float:
+    """Return the seconds that the next of several waits for one answer may take.
+
+    Who was kept from looking takes what has come by now; but once, for pieces may come for ever. Raises `TimeoutError`
+    where none are left.
+    """
+    end = _end.get()
+    seconds = end - monotonic()
+    if seconds > _LEAST:
+        return min(_MOST, seconds)
+    if end == -math.inf:
+        raise TimeoutError("the server did not answer in time")
+    _end.set(-math.inf)
+    return _LEAST
 
 
 def is_over() -> bool:

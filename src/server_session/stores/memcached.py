@@ -27,7 +27,7 @@ from server_session.stores._base import Colour, Outcome
 from server_session.stores._clients import ClientOfProcess, has_ended
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores._parameters import refuse_parameters
-from server_session.stores._waits import begin_call, is_over, left
+from server_session.stores._waits import begin_call, is_over, next_wait
 
 __all__ = ["MemcachedSessionStore"]
 
@@ -192,15 +192,15 @@ class _Socket(socket.socket):
     """Waits no longer than what the call under way has left. pymemcache counts anew at each piece of an answer."""
 
     def connect(self, address: Any) -> None:
-        self.settimeout(left())
+        self.settimeout(next_wait())
         super().connect(address)
 
     def sendall(self, *data: Any) -> None:
-        self.settimeout(left())
+        self.settimeout(next_wait())
         super().sendall(*data)
 
     def recv(self, *size: int) -> bytes:
-        self.settimeout(left())
+        self.settimeout(next_wait())
         return super().recv(*size)
 
 

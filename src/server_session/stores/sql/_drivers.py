@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._parameters import refusal_of
-from server_session.stores._waits import AT_ONCE, is_over, left
+from server_session.stores._waits import AT_ONCE, is_over, left, next_wait
 
 __all__ = ["connect_clearly", "keep_to_the_end", "limits_of"]
 
@@ -182,7 +182,7 @@ def _limited_pymysql() -> Callable[..., Any]:
             read = b""
             try:
                 while missing := num_bytes - len(read):
-                    self._sock.settimeout(left())
+                    self._sock.settimeout(next_wait())
                     piece = self._rfile.read1(missing)
                     if not piece:
                         raise ConnectionResetError
@@ -218,20 +218,20 @@ def _limited_psycopg() -> Callable[..., Any]:
 
     # psycopg resumes a generator at every event, and with none several times a second.
     def _limited(gen: Generator[Any, Any, T], finish: Callable[[], object]) -> Generator[Any, Any, T]:
-        is_late = False
         try:
             waits_for = next(gen)
             while True:
                 ready = yield waits_for
-                # Who was kept from looking takes what has come by now; but no more, for pieces may come for ever.
-                was_late, is_late = is_late, is_over()
-                if is_late and (was_late or not ready):
-                    gen.close()
-                    finish()
-                    raise psycopg.OperationalError("the server did not answer in time")
+                if not ready and is_over():
+                    raise TimeoutError  # noqa: TRY301 - as one that came too late
+                next_wait()
                 waits_for = gen.send(ready)
         except StopIteration as stop:
             answer: T = stop.value
             return answer
+        except TimeoutError as error:
+            gen.close()
+            finish()
+            raise psycopg.OperationalError("the server did not answer in time") from error
 
     return LimitedConnection.connect

@@ -4,7 +4,6 @@ import asyncio
 import importlib
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -16,7 +15,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
-from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, free_places
+from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import left
 from server_session.stores.sql._drivers import connect_clearly, keep_to_the_end, limits_of
@@ -74,15 +73,13 @@ class Blocking:
         self.engine = engine
         self.dialect = engine.dialect.name
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
-        self.free = free_places(places)
+        self.places = Places(places)
         self._kept: list[Connection] = []
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
-        try:
-            self.free.get(timeout=left())
-        except Empty:
-            raise TimeoutError from None
+        if not self.places.take(left()):
+            raise TimeoutError
         try:
             # In one step, for other threads take one too.
             try:
@@ -101,7 +98,7 @@ class Blocking:
             self._kept.append(connection)
             return answer
         finally:
-            self.free.put(None)
+            self.places.give_back()
 
     async def close(self) -> None:
         """Close the connections that nobody uses."""
