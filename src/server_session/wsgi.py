@@ -23,6 +23,8 @@ Application: TypeAlias = Callable[[Any, Any], Iterable[bytes]]
 SESSION: Final = "server_session.session"
 """The key of the mapping in the environ."""
 
+_END: Final[Any] = object()
+
 
 class SessionMiddleware:
     """Serves the functions of `server_session.sync`, and a mapping, to a WSGI application.
@@ -104,24 +106,20 @@ class ServedResponse:
         return self
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
         try:
-            try:
+            while True:
                 with self._exchange.serving():
-                    chunk = next(self._chunks)
-            except StopIteration:
+                    chunk = next(self._chunks, _END)
                 self._start()
-                self._blocking.commit_late()
-                raise
-            self._start()
+                if chunk is _END:
+                    break
+                yield chunk
+            self._blocking.commit_late()
         except (StoreError, CookieWithheldError) as error:
             if self._write is not None:
                 raise
             self._fail(error)
-            return next(self._chunks)
-        return chunk
+            yield from self._chunks
 
     def close(self) -> None:
         try:
