@@ -125,10 +125,7 @@ class AiohttpBody:
         self._request = request
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return so many bytes at most, and whether that is all."""
         content = self._request.content
-        if limit <= 0:
-            return b"", False
         if content.at_eof():
             # A middleware has read it before, and aiohttp keeps it.
             kept: bytes = await self._request.read()
