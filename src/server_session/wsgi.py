@@ -79,6 +79,7 @@ class ServedResponse:
         self._exchange = sessions.exchange(request)
         self._exchange.serve()
         self._blocking = self._exchange.blocking
+        self._serving = self._exchange.serving()
         self._environ = environ
         environ[SESSION] = LazySession(self._blocking.load)
         self._start_response = start_response
@@ -90,12 +91,13 @@ class ServedResponse:
     def call(self, app: Application, endpoint: Callable[[], object] | None = None) -> Self:
         """Call the application; the request is checked before, if not by the application, which knows its endpoint."""
         try:
-            refusal = endpoint and self._blocking.check(WsgiBody(self._environ), endpoint=endpoint)
-            if refusal is not None:
-                self._refuse(refusal)
-                return self
+            if endpoint is not None and self._exchange.may_be_forged(self._environ["REQUEST_METHOD"]):
+                refusal = self._blocking.check(WsgiBody(self._environ), endpoint=endpoint)
+                if refusal is not None:
+                    self._refuse(refusal)
+                    return self
             try:
-                with self._exchange.serving():
+                with self._serving:
                     self._body = app(self._environ, self._note)
                 self._chunks = iter(self._body)
             except (StoreError, CookieWithheldError) as error:
@@ -108,7 +110,7 @@ class ServedResponse:
     def __iter__(self) -> Iterator[bytes]:
         try:
             while True:
-                with self._exchange.serving():
+                with self._serving:
                     chunk = next(self._chunks, _END)
                 self._start()
                 if chunk is _END:
@@ -124,7 +126,7 @@ class ServedResponse:
     def close(self) -> None:
         try:
             if callable(close := getattr(self._body, "close", None)):
-                with self._exchange.serving():
+                with self._serving:
                     close()
         finally:
             try:
