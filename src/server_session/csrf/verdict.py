@@ -143,11 +143,9 @@ def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Reject
         if mode == b"same-origin" or (mode == b"navigate" and dest in (b"", b"empty")) or b"," in mode + dest:
             # A service worker that passes requests on makes a sibling's form look like this, with our own Origin.
             return _Undecided("it may come through a service worker", excusable=False)
-        return (
-            _Undecided(f"Origin {origin} is not the Host (configure origin= for a proxy)", excusable)
-            if is_foreign
-            else None
-        )
+        if not is_foreign:
+            return None
+        return _Undecided(f"Origin {origin} is not the Host (configure origin= for a proxy)", excusable)
     if origin:
         return None if origins else _Undecided("Origin equals the Host alone", excusable)
     for value in values(b"referer"):

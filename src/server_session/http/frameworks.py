@@ -52,8 +52,10 @@ class HeadersRequest(Request):
 
     @property
     def method(self) -> str:
-        method: str = getattr(self._request, "method", None) or ""
-        return method
+        try:
+            return str(self._request.method or "")
+        except AttributeError:
+            return ""
 
     @property
     def scheme(self) -> str:
