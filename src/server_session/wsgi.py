@@ -148,20 +148,18 @@ class ServedResponse:
         return self._write_now
 
     def _write_now(self, data: bytes) -> object:
-        self._start()
-        assert self._write is not None  # noqa: S101 - _start has set it
-        return self._write(data)
+        return self._start()(data)
 
-    def _start(self) -> None:
-        if self._write is not None:
-            return
-        if self._head is None:
-            raise AssertionError("the application began its body before it called start_response (PEP 3333)")
-        self._blocking.commit_late()
-        status, raw, exc_info = self._head
-        headers = self._answered(raw)
-        given = (status, headers) if exc_info is None else (status, headers, exc_info)
-        self._write = self._start_response(*given)
+    def _start(self) -> Write:
+        if self._write is None:
+            if self._head is None:
+                raise AssertionError("the application began its body before it called start_response (PEP 3333)")
+            self._blocking.commit_late()
+            status, raw, exc_info = self._head
+            headers = self._answered(raw)
+            given = (status, headers) if exc_info is None else (status, headers, exc_info)
+            self._write = self._start_response(*given)
+        return self._write
 
     def _answered(self, raw: list[tuple[str, str]]) -> list[tuple[str, str]]:
         headers = WsgiHeaders(raw)
