@@ -1,18 +1,15 @@
 """A store over another that is down: most calls fail at once, and one now and then asks whether it is back."""
 
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from server_session.exceptions import StoreDownError, StoreError
 from server_session.stores._base import SessionStore
-from server_session.stores._over import StoreOver
+from server_session.stores._over import Call, P, R, StoreOver
 from server_session.stores._waits import SpentError
 
 __all__ = ["CircuitOpenError", "CircuitStore"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 # Of failures with no answer among them, until the store counts as down: a server that starts anew is mostly faster.
 _DOWN_AFTER: Final = 1.0
@@ -43,13 +40,7 @@ class CircuitStore(StoreOver):
         that was the same each time."""
         self._next_probe = 0.0
 
-    async def _ask(
-        self,
-        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
-        key: str,
-        *arguments: P.args,
-        **options: P.kwargs,
-    ) -> R:
+    async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
         if self.failed is not None:
             self._admit()
         try:
