@@ -41,8 +41,9 @@ class CircuitStore(StoreOver):
         self._next_probe = 0.0
 
     async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
-        if self.failed is not None:
-            self._admit()
+        # Looked at once: another thread may hear an answer meanwhile.
+        if (failed := self.failed) is not None:
+            self._admit(*failed)
         try:
             answer = await call(key, *arguments, **options)
         except SpentError:
@@ -57,14 +58,11 @@ class CircuitStore(StoreOver):
         self.failed = None
         return answer
 
-    def _admit(self) -> None:
+    def _admit(self, first: float, last: float, why: str, only: str | None) -> None:
         """Let a call through that is a probe, or meets no store that is down; else raise `CircuitOpenError`."""
-        failed, now = self.failed, self._clock()
-        if failed is None:
-            return
-        first, last, why, only = failed
         if only is not None or last - first < _DOWN_AFTER:
             return
+        now = self._clock()
         if now < self._next_probe:
             raise CircuitOpenError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}")
         self._next_probe = now + _BETWEEN_PROBES
