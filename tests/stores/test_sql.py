@@ -815,6 +815,23 @@ def test_a_wait_for_a_row_ends_at_the_server_through_a_pooler_too(
     watch.dispose()
 
 
+def test_a_wait_for_a_row_ends_over_an_engine_that_would_wait_for_ever(postgresql_server: servers.Server) -> None:
+    table, engine = f"locked_{time.monotonic_ns()}", create_engine(postgresql_server.url_for("postgresql+psycopg"))
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        with engine.connect() as holder:
+            holder.execute(text(f"SELECT id FROM {table} FOR UPDATE"))  # noqa: S608 - a name of the test's own
+            for call in (store.merge(key, {"a": b"2"}, [], {}), store.destroy(key)):
+                with pytest.raises(StoreError, match="held a lock"):
+                    await call
+        assert await store.merge(key, {"a": b"2"}, [], {}) is APPLIED
+
+    run(SQLSessionStore(engine, table=table, create_table=True, timeout=LIMIT), body)
+    engine.dispose()
+
+
 def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(blocking_url: str) -> None:
     given: list[float] = []
     limit, pause = PATIENCE, 0.3

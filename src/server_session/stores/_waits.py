@@ -1,19 +1,15 @@
 """How long a call may wait for its server: of the store's limit, what the calls before it in its request have left."""
 
 import math
-from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Final
 
 from server_session.exceptions import StoreDownError
 from server_session.stores._base import SessionStore
-from server_session.stores._over import StoreOver
+from server_session.stores._over import Call, P, R, StoreOver
 
 __all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left", "next_wait"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 AT_ONCE: Final = 0.05
 """Seconds within which an answer has come at once: they count for nothing, and a request may have thousands of such."""
@@ -80,13 +76,7 @@ class OneLimit(StoreOver):
         # When the request has its whole limit again.
         self._whole_at = 0.0
 
-    async def _ask(
-        self,
-        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
-        key: str,
-        *arguments: P.args,
-        **options: P.kwargs,
-    ) -> R:
+    async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
         begun = monotonic()
         waited = max(0.0, self._whole_at - begun)
         _waited.set(waited)
