@@ -142,7 +142,7 @@ def answers(client: redis.Redis) -> bool:
 
 def close(store: RedisSessionStore) -> None:
     """Close the connections of the blocking callers of a store that was made from a URL."""
-    for connection in store._blocking.args[0].get()._free:
+    for connection in store._blocking.args[0].get().places.clear():
         connection.disconnect()
 
 
@@ -658,7 +658,7 @@ class TestLostAnswers:
     def test_a_server_that_hangs_after_a_rest_longer_than_its_health_check_interval_is_a_store_error(self, own_server):
         store = RedisSessionStore(f"{own_server.url}?health_check_interval=1&retry_on_timeout=true", timeout=0.2)
         assert drive(store.get(KEY, {})) is MISSING
-        (connection,) = store._blocking.args[0].get()._free
+        connection = store._blocking.args[0].get().places._free[-1]
         connection._used_at -= 2
         os.kill(own_server.pid, signal.SIGSTOP)
         try:
@@ -877,9 +877,9 @@ class Taken:
     def __init__(self, waited: list[float]) -> None:
         self.waited = waited
 
-    def take(self, seconds: float) -> bool:
+    def take(self, seconds: float) -> None:
         self.waited.append(seconds)
-        return False
+        raise TimeoutError
 
 
 class TestManyAtOnce:
@@ -923,13 +923,13 @@ class TestManyAtOnce:
         assert drive(store.get(KEY, {})) is MISSING
         connections = store._blocking.args[0].get()
         waited = []
-        free, connections._places = connections._places, Taken(waited)
+        free, connections.places = connections.places, Taken(waited)
         for call in (lambda: store.get(KEY, {}), lambda: store.merge(KEY, {"a": b"1"}, [], {})):
             with pytest.raises(StoreError, match="more calls at once than connections"):
                 drive(call())
         assert len(waited) == 2
         assert max(waited) <= LIMIT
-        connections._places = free
+        connections.places = free
         assert drive(store.get(KEY, {})) is MISSING
 
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
@@ -1175,7 +1175,7 @@ class TestCallsThatShareAConnection:
         sockets = []
         for rested in (0.5, 2, 0):
             assert drive(store.get(KEY, {})) is MISSING
-            (connection,) = store._blocking.args[0].get()._free
+            connection = store._blocking.args[0].get().places._free[-1]
             connection._used_at -= rested
             sockets.append(connection._sock)
         first, second, third = sockets
@@ -1187,7 +1187,7 @@ class TestCallsThatShareAConnection:
         store = RedisSessionStore(f"{redis_server.url}?protocol=3")
         key = store.id()
         assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
-        (connection,) = store._blocking.args[0].get()._free
+        connection = store._blocking.args[0].get().places._free[-1]
         connection._answers.feed(b">2\r\n+moving\r\n+soon\r\n")
         assert drive(store.get(key, {})) == {"a": b"1"}
         close(store)

@@ -359,7 +359,7 @@ def test_a_blocking_call_to_redis_waits_for_the_answer_what_the_connecting_has_l
     first, *others = waits
     assert first == pytest.approx(LIMIT)
     assert max(others) <= LIMIT / 2
-    (connection,) = store._blocking.args[0].get()._free
+    (connection,) = store._blocking.args[0].get().places.clear()
     connection.disconnect()
 
 

@@ -5,6 +5,7 @@ import select
 import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from socket import socket
 from typing import Any, Generic, TypeVar
 
@@ -89,44 +90,66 @@ class ClientOfEachLoop(Generic[C]):
                 await self._close(client)
 
 
-class Places:
-    """So many places, taken by callers that block.
+class Places(Generic[C]):
+    """So many places for callers that block, each with the connection that was used there.
 
-    A semaphore that costs next to nothing while one is free. (One of a `SimpleQueue` would wait past every limit where
-    several wait: Python before 3.13 counts wrongly there.)
+    It costs next to nothing while a place is free. (To wait at a `SimpleQueue` may last past every limit: Python before
+    3.13 counts wrongly where several wait.)
     """
 
     def __init__(self, number: int) -> None:
-        self._free = [None] * number
+        # Those with a connection stand at the end, the one used last behind them all: so the others may rest.
+        self._free: list[C | None] = [None] * number
         self._waiting = 0
         self._one_is_free = threading.Condition()
 
-    def take(self, seconds: float) -> bool:
-        """Take a place, and return whether one came free in time."""
-        return self._has_taken() or self._wait(seconds)
+    def take(self, seconds: float) -> C | None:
+        """Return the connection of a place, `None` where it is still to be made.
 
-    def give_back(self) -> None:
-        """Give a place back."""
-        self._free.append(None)
+        Raises `TimeoutError` where no place came free.
+        """
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._wait(seconds)
+
+    def give_back(self, connection: C | None) -> None:
+        """Give a place back, with its connection or without."""
+        if connection is None:
+            self._free.insert(0, None)
+        else:
+            self._free.append(connection)
         # Who waits has said so before it looked the last time.
         if self._waiting:
             with self._one_is_free:
                 self._one_is_free.notify()
 
-    def _has_taken(self) -> bool:
-        try:
-            self._free.pop()
-        except IndexError:
-            return False
-        return True
+    def clear(self) -> list[C]:
+        """Take the connections out of the places that are free, and return them."""
+        kept: list[C] = []
+        with suppress(IndexError):
+            while (connection := self._free.pop()) is not None:
+                kept.append(connection)
+                self._free.insert(0, None)
+            self._free.append(None)
+        return kept
 
-    def _wait(self, seconds: float) -> bool:
+    def _wait(self, seconds: float) -> C | None:
+        taken: list[C | None] = []
+
+        def has_taken() -> bool:
+            with suppress(IndexError):
+                taken.append(self._free.pop())
+            return bool(taken)
+
         with self._one_is_free:
             self._waiting += 1
             try:
-                return self._one_is_free.wait_for(self._has_taken, seconds)
+                if not self._one_is_free.wait_for(has_taken, seconds):
+                    raise TimeoutError
             finally:
                 self._waiting -= 1
+        return taken[0]
 
 
 def has_ended(connection: socket) -> bool:

@@ -28,9 +28,7 @@ class Connections:
     def __init__(self, pool: Any) -> None:
         self._kind = _limited(pool)
         self._settings = pool.connection_kwargs
-        self._places = Places(pool.max_connections)
-        # The last one used is the first one taken, so that the others may rest.
-        self._free: list[Any] = []
+        self.places = Places[Any](pool.max_connections)
 
     def call(self, words: tuple[bytes, ...]) -> Any:
         """Send a command, once, and return its answer, within what the call under way has left.
@@ -38,19 +36,16 @@ class Connections:
         Raises:
             RedisError, OSError: There was no place, the answer is lost, or it is an error.
         """
-        if not self._places.take(left()):
-            raise ConnectionError("No connection available.")
-        connection = None
         try:
-            try:
-                connection = self._free.pop()
-            except IndexError:
+            connection = self.places.take(left())
+        except TimeoutError:
+            raise ConnectionError("No connection available.") from None
+        try:
+            if connection is None:
                 connection = self._kind(**self._settings)
             return connection.call(packed(words))
         finally:
-            if connection is not None:
-                self._free.append(connection)
-            self._places.give_back()
+            self.places.give_back(connection)
 
 
 def _limited(pool: Any) -> Any:

@@ -3,7 +3,6 @@
 import asyncio
 import importlib
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -74,42 +73,36 @@ class Blocking:
         self.engine = engine
         self.dialect = engine.dialect.name
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
-        self.places = Places(places)
-        self._kept: list[Connection] = []
+        self.places = Places[Connection](places)
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
-        if not self.places.take(left()):
-            raise TimeoutError
+        connection = self.places.take(left())
         try:
-            # In one step, for other threads take one too.
-            try:
-                connection = self._kept.pop()
-            except IndexError:
+            if connection is None:
                 connection = self.engine.connect()
-            try:
-                answer = step(connection)
-                # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
-                connection.rollback()
-            except BaseException:
-                # What has ended one connection has mostly ended all, and the pool makes those anew.
+            answer = step(connection)
+            # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
+            connection.rollback()
+            return answer  # noqa: TRY300 - nothing of it can fail
+        except BaseException:
+            if connection is not None:
                 connection.close()
-                self._give_back()
-                raise
-            self._kept.append(connection)
-            return answer
+                connection = None
+                # What has ended one connection has mostly ended all, and the pool makes those anew.
+                self._close_kept()
+            raise
         finally:
-            self.places.give_back()
+            self.places.give_back(connection)
 
     async def close(self) -> None:
         """Close the connections that nobody uses."""
-        self._give_back()
+        self._close_kept()
         self.engine.dispose()
 
-    def _give_back(self) -> None:
-        with suppress(IndexError):
-            while True:
-                self._kept.pop().close()
+    def _close_kept(self) -> None:
+        for connection in self.places.clear():
+            connection.close()
 
 
 class Awaiting:
