@@ -26,7 +26,7 @@ ROOMS = (
     {"adapters", "adopt", "asgi", "wsgi", "otel", "sync"},
     {"_sessions", "_functions", "migration"},
     {"exchange"},
-    {"_api", "_urls"},
+    {"_api", "_opened", "_urls"},
     {"_verbs", "_convert"},
     {"csrf"},
     {"http"},

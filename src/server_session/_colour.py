@@ -179,3 +179,10 @@ def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutin
         )
     result: T = home(start())
     return result
+
+
+async def run(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine of the core over a store of this colour, as whoever drives the one that runs can wait for it."""
+    if colour is Colour.INSTANT:
+        return await start()
+    return run_blocking(colour, home, start) if is_driven() else await run_awaiting(colour, start())
