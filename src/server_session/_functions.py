@@ -81,7 +81,7 @@ class Functions:
         caller = self._caller(current)
 
         async def ask(policy: Policy) -> list[OwnedSession]:
-            return await OwnerIndex(policy).sessions(owner, await _selector_of(caller), data=data)
+            return await OwnerIndex(policy, owner).sessions(await _selector_of(caller), data=data)
 
         return await self._ask(ask)
 
@@ -98,7 +98,7 @@ class Functions:
         async def ask(policy: Policy) -> int:
             failed: list[SessionError] = []
             changed = 0
-            for one in await OwnerIndex(policy).sessions(owner):
+            for one in await OwnerIndex(policy, owner).sessions():
                 try:
                     changed += await SessionById(policy.with_one_limit(), one.id).update(change)
                 except (ConflictError, LimitError, RecordError) as error:
@@ -120,7 +120,7 @@ class Functions:
         caller = self._caller(except_current)
 
         async def ask(policy: Policy) -> int:
-            return await OwnerIndex(policy).destroy(owner, only=only, but=await _selector_of(caller))
+            return await OwnerIndex(policy, owner).destroy(only=only, but=await _selector_of(caller))
 
         return await self._ask(ask)
 
