@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session._convert import convert
-from server_session._durations import seconds_of
 from server_session._record import Life
+from server_session._settings import seconds_of
 from server_session._verbs import Change, Data, TokenScope, checked, flag_of, scope_of, verb
 from server_session.kernel.stored import StoredSession
 

@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from server_session._colour import is_driven, settled
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, SessionStore
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
