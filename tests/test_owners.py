@@ -26,6 +26,7 @@ from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
 from server_session._tokens import Credential, short_digest
+from server_session._tries import Tries
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
@@ -73,7 +74,7 @@ async def listed(site: Site, owner: str = "ada") -> set[str]:
     return set() if isinstance(index, Outcome) else set(user_fields(index))
 
 
-async def refuse_to_wait(names: Collection[str]) -> None:
+async def refuse_to_wait(_: Tries, names: Collection[str]) -> None:
     raise AssertionError(f"nobody else writes {names}")
 
 
@@ -349,11 +350,12 @@ async def test_about_one_log_in_in_sixteen_looks_after_the_index():
     assert len(await listed(site)) < 300
 
 
-async def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_live():
+async def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_live(monkeypatch):
+    monkeypatch.setattr(Tries, "next", refuse_to_wait)
     clock = Clock()
     site = Site(Tidying(clock=clock), clock)
 
-    await OwnerIndex(site.policy, "ada").enter("n" * 24, refuse_to_wait)
+    await OwnerIndex(site.policy, "ada").enter("n" * 24)
     clock.advance(MARK_SECONDS - 1)
     browser = await logged_in(site)
     await ids(site)
@@ -686,10 +688,11 @@ async def test_what_has_expired_does_not_count_and_leaves_the_list(limited):
 
 
 @pytest.mark.parametrize("seconds", [MARK_SECONDS - 1, MARK_SECONDS + 1])
-async def test_one_that_is_about_to_live_counts_for_a_minute(limited, seconds):
+async def test_one_that_is_about_to_live_counts_for_a_minute(limited, seconds, monkeypatch):
+    monkeypatch.setattr(Tries, "next", refuse_to_wait)
     limited.most = 2
 
-    await OwnerIndex(limited.policy, "ada").enter("n" * 24, refuse_to_wait)
+    await OwnerIndex(limited.policy, "ada").enter("n" * 24)
     limited.clock.advance(1)
     other = await logged_in(limited)
     limited.clock.advance(seconds - 1)

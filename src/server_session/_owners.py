@@ -3,7 +3,7 @@
 It rests on the store's contract alone, so every store has it, and one key a call keeps it fit for a cluster.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -14,6 +14,7 @@ from server_session._cookies import LONGEST_KEPT
 from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session._tokens import short_digest
+from server_session._tries import Tries
 from server_session.exceptions import ConfigurationError, RecordError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome, SessionStore
 
@@ -73,15 +74,13 @@ class OwnerIndex:
         self._is_bounded = policy.max_sessions is not None
         self._most = policy.max_sessions or _MOST_LISTED
 
-    async def enter(
-        self, selector: str, pause: Callable[[Collection[str]], Awaitable[None]], replaced: str | None = None
-    ) -> None:
+    async def enter(self, selector: str, replaced: str | None = None) -> None:
         """List a session that is about to live: whoever ends all sessions of the owner now ends this one too.
 
         Those that must make room are ended, the oldest first; `replaced`, the selector of one that ends for this one
-        all the same, does not count. `pause` waits before another try.
+        all the same, does not count. Raises `ConflictError` where others change the list all the time.
         """
-        outcome = CONFLICT
+        outcome, tries = CONFLICT, Tries("log_in", "nobody was logged in")
         if not self._is_bounded and selector[-1] not in _LOOKS:
             # Without a look, as if it were what lists mostly are.
             outcome = await self._list(selector, {LONGEST: record.number(self._longest)}, ())
@@ -101,7 +100,7 @@ class OwnerIndex:
             gone = [one for _, one in listed if answers.get(one) is CONFLICT]
             outcome = await self._list(selector, index, gone)
             if outcome is not APPLIED:
-                await pause({"the owner's sessions"})
+                await tries.next({"the owner's sessions"})
 
     async def outlive(self, age: float) -> None:
         """Keep the owner's list for as long as a session in it that may reach this age, in seconds."""
