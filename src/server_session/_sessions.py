@@ -94,7 +94,6 @@ class Sessions(Functions, Served):
         if (fit := getattr(self.store, "fit", None)) is not None:
             # A layout of somebody else's, that cannot hold everything.
             settings = fit(settings)
-        self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
         given = settings.get("cookie_handler")
         if given is not None and not _has(given, _TRANSPORT_METHODS):
