@@ -4,7 +4,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from server_session._policy import Policy
-from server_session._tokens import short_digest
 from server_session._verbs import Change, Data, blocking, checked
 from server_session.kernel.by_id import SessionById
 
@@ -28,9 +27,6 @@ class OpenedSession:
     def __init__(self, ask: _Ask, session_id: str) -> None:
         self._ask = ask
         self._id = session_id
-
-    def __repr__(self) -> str:
-        return f"<session {short_digest(self._id)}>"
 
     async def get(self) -> dict[str, Any]:
         """Return the session's data; `{}` if it has ended. Does not restart the idle clock."""
