@@ -53,7 +53,7 @@ DRIVERS = {
     "memory": set[str](),
     "next_server_session": set[str](),
     "redis": {"redis", "hiredis"},
-    "sql": {"sqlalchemy", "psycopg"},
+    "sql": {"sqlalchemy", "psycopg", "pymysql"},
 }
 DEPENDENCIES = {"msgspec"}
 FOR_STORES = {

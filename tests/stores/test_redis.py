@@ -651,11 +651,11 @@ class TestLostAnswers:
             asyncio.run(body()) if colour == "awaiting" else drive(body())
             close(store)
 
-    def test_a_server_that_hangs_when_its_health_is_checked_and_checked_again_is_a_store_error(self, own_server):
+    def test_a_server_that_hangs_after_a_rest_longer_than_its_health_check_interval_is_a_store_error(self, own_server):
         store = RedisSessionStore(f"{own_server.url}?health_check_interval=1&retry_on_timeout=true", timeout=0.2)
         assert drive(store.get(KEY, {})) is MISSING
         (connection,) = store._blocking.args[0].get()._free
-        connection.next_health_check = 0
+        connection._used_at -= 2
         os.kill(own_server.pid, signal.SIGSTOP)
         try:
             with pytest.raises(StoreDownError, match="no answer from Redis: TimeoutError"):
@@ -1164,6 +1164,19 @@ class TestCallsThatShareAConnection:
             assert (store._awaiting.args[0].get()._line is line) == stays
 
         asyncio.run(body())
+
+    def test_a_blocking_connection_that_has_rested_longer_than_its_health_check_interval_is_made_anew(self, own_server):
+        store = RedisSessionStore(f"{own_server.url}?health_check_interval=1")
+        sockets = []
+        for rested in (0.5, 2, 0):
+            assert drive(store.get(KEY, {})) is MISSING
+            (connection,) = store._blocking.args[0].get()._free
+            connection._used_at -= rested
+            sockets.append(connection._sock)
+        first, second, third = sockets
+        assert first is second
+        assert third is not second
+        close(store)
 
     def test_what_comes_unasked_is_no_answer_of_a_blocking_call_either(self, redis_server):
         store = RedisSessionStore(f"{redis_server.url}?protocol=3")

@@ -1,16 +1,18 @@
 """Clients that belong to one process, or to one event loop, and are made there."""
 
 import os
+import select
 import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from queue import SimpleQueue
+from socket import socket
 from typing import Any, Generic, TypeVar
 
 from server_session._colour import drive
 from server_session.exceptions import ColourError
 
-__all__ = ["ClientOfEachLoop", "ClientOfProcess", "free_places"]
+__all__ = ["ClientOfEachLoop", "ClientOfProcess", "free_places", "has_ended"]
 
 C = TypeVar("C")
 
@@ -94,3 +96,10 @@ def free_places(number: int) -> SimpleQueue[None]:
     for _ in range(number):
         places.put(None)
     return places
+
+
+def has_ended(connection: socket) -> bool:
+    """Tell whether the server has hung up, or has said what nobody asked for."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

@@ -18,8 +18,9 @@ R = TypeVar("R")
 AT_ONCE: Final = 0.05
 """Seconds within which an answer has come at once: they count for nothing, and a request may have thousands of such."""
 
-# No driver takes 0 for a limit.
+# No driver takes 0 for a limit, and no socket infinity: what closes connections is no call.
 _LEAST: Final = 0.001
+_MOST: Final = 86400.0
 # Who has waited for more than this part of the limit is turned away: what was sent now would hardly be answered.
 _ALL: Final = 0.9
 
@@ -44,7 +45,7 @@ def begin_call(limit: float) -> None:
 
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
-    return max(_LEAST, _end.get() - monotonic())
+    return max(_LEAST, min(_MOST, _end.get() - monotonic()))
 
 
 def is_over() -> bool:

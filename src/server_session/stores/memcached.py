@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import math
-import select
 import socket
 import time
 from collections.abc import Callable, Generator
@@ -25,7 +24,7 @@ from server_session.exceptions import (
     StoreFullError,
 )
 from server_session.stores._base import Colour, Outcome
-from server_session.stores._clients import ClientOfProcess
+from server_session.stores._clients import ClientOfProcess, has_ended
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores._parameters import refuse_parameters
 from server_session.stores._waits import begin_call, is_over, left
@@ -139,7 +138,7 @@ class MemcachedSessionStore(PackedStore):
         except RuntimeError as error:
             raise StoreError("no free connection to memcached: give the client a larger max_pool_size") from error
         try:
-            if connection.sock is not None and _has_ended(connection.sock):
+            if connection.sock is not None and has_ended(connection.sock):
                 connection.close()
             yield connection
         except BaseException:
@@ -203,13 +202,6 @@ class _Socket(socket.socket):
     def recv(self, *size: int) -> bytes:
         self.settimeout(left())
         return super().recv(*size)
-
-
-def _has_ended(connection: socket.socket) -> bool:
-    """Tell whether the server has hung up, or has said what nobody asked for."""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _live(found: Any, now: float) -> Record | None:
