@@ -181,8 +181,8 @@ def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutin
     return result
 
 
-async def run(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine of the core over a store of this colour, as whoever drives the one that runs can wait for it."""
+async def run(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]], *, blocks: bool) -> T:
+    """Run a coroutine of the core over a store of this colour, for a caller that awaits, or blocks and drives this."""
     if colour is Colour.INSTANT:
         return await start()
-    return run_blocking(colour, home, start) if is_driven() else await run_awaiting(colour, start())
+    return run_blocking(colour, home, start) if blocks else await run_awaiting(colour, start())

@@ -49,6 +49,9 @@ def _method(function: F) -> _Method[F]:
 class Functions:
     """The awaitable functions, over the sessions that a subclass finds."""
 
+    # Whether who calls them blocks, and drives them.
+    blocks = False
+
     def sessions_for(self, carrier: Carrier | None) -> Served:
         """Return the sessions that serve this carrier, or no request in particular."""
         raise NotImplementedError
@@ -164,18 +167,30 @@ class Functions:
         # No limit for them all: how many sessions an owner has nobody knows.
         sessions, request = self.sessions_for(None), serving()
         home = None if request is None else request.home
-        return await run(sessions.store.colour, home, lambda: ask(sessions.policy))
+        return await run(sessions.store.colour, home, lambda: ask(sessions.policy), blocks=self.blocks)
 
 
 async def _selector_of(caller: StoredSession | None) -> str | None:
     return None if caller is None else await caller.living_selector()
 
 
-class BlockingFunctions:
-    """The blocking twins of awaitable functions, name for name."""
+class _Driven(Functions):
+    """The functions as their blocking twins drive them."""
+
+    blocks = True
 
     def __init__(self, functions: Functions) -> None:
         self._functions = functions
+
+    def sessions_for(self, carrier: Carrier | None) -> Served:
+        return self._functions.sessions_for(carrier)
+
+
+class BlockingFunctions:
+    """The blocking twins of awaitable functions, name for name."""
+
+    def __init__(self, awaitable: Functions) -> None:
+        functions = self._functions = _Driven(awaitable)
         self.destroy_session = blocking(functions.destroy_session)
         self.destroy_sessions_of = blocking(functions.destroy_sessions_of)
         self.get_csrf_token = blocking(functions.get_csrf_token)

@@ -38,7 +38,7 @@ def verb(
             stored = exchange.begin_call(carrier.response)
             try:
                 start = partial(body, stored, *rest, **options)
-                return await run(sessions.store.colour, carrier.request.home, start)
+                return await run(sessions.store.colour, carrier.request.home, start, blocks=functions.blocks)
             finally:
                 exchange.end_call(carrier.response)
 
@@ -48,7 +48,7 @@ def verb(
 
 
 def blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
-    """Make the blocking twin of an awaitable function: it drives that to its end."""
+    """Make the blocking twin of an awaitable function, of `Functions` that block: it drives that to its end."""
 
     @wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> R:
