@@ -35,7 +35,8 @@ from server_session._record import (
     Life,
 )
 from server_session._tokens import Credential, TokenState, issue_token, read_token
-from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest
+from server_session.http.frameworks import HeadersRequest
+from server_session.http.requests import AsgiRequest, WsgiRequest
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome

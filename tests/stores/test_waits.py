@@ -18,7 +18,7 @@ from server_session.stores._circuit import CircuitStore
 from server_session.stores._files import Files
 from server_session.stores._over import StoreOver
 from server_session.stores._packed import step_back
-from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left
+from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left, next_wait
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
 from server_session.stores.redis import RedisSessionStore
@@ -260,6 +260,17 @@ def test_a_call_with_a_long_limit_is_tried_for_as_long(monkeypatch):
     for tries in range(5000):
         drive(step_back(tries))
     assert max(paused) <= 0.05
+
+
+def test_who_was_kept_from_looking_may_look_once_more_and_no_piece_is_waited_for_after_that(clock):
+    begin_call(LIMIT)
+    assert next_wait() == pytest.approx(LIMIT)
+    clock.advance(LIMIT + 1)
+    assert next_wait() == pytest.approx(0.001)
+    with pytest.raises(TimeoutError):
+        next_wait()
+    begin_call(LIMIT)
+    assert next_wait() == pytest.approx(LIMIT)
 
 
 # --- stores, whose call is several waits

@@ -41,7 +41,10 @@ class Body(Protocol):
     """A request's body, which is read by awaiting or by blocking, or has been read already."""
 
     def read(self, limit: int) -> tuple[bytes, bool] | Awaitable[tuple[bytes, bool]]:
-        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
+        """Return so many bytes of the body at most, and whether that is all; the application gets them again.
+
+        It is not all if there are more, or if the client has hung up.
+        """
         ...
 
 
@@ -270,7 +273,7 @@ class Steps:
             kinds = request.header_values(b"content-type")
             # Several are none.
             kind = kinds[0] if len(kinds) == 1 else None
-            if can_bear_token(kind):
+            if policy.body_limit and can_bear_token(kind):
                 read, is_whole = await settled(body.read(policy.body_limit))
                 token = token_in(kind, read, policy.field, is_whole=is_whole)
         own = f"{method} {request.decoded_path}"

@@ -15,8 +15,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException
 from server_session._colour import is_driven
 from server_session._settings import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, SessionStore
-from server_session.stores._packed import Refusal
+from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, Refusal, SessionStore
 from server_session.stores._waits import begin_call
 from server_session.stores.redis._errors import NEEDS, RIGHTS, explain
 from server_session.stores.redis._ways import NODES, Client, ways_of

@@ -1,14 +1,13 @@
 """The connections to Redis of callers that block: each call has one for itself."""
 
 import math
-from queue import Empty
 from time import monotonic
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
 
-from server_session.stores._clients import free_places, has_ended
-from server_session.stores._waits import left
+from server_session.stores._clients import Places, has_ended
+from server_session.stores._waits import left, next_wait
 from server_session.stores.redis._resp import NOT_YET, Answers, Notice, packed
 
 __all__ = ["Connections"]
@@ -29,7 +28,7 @@ class Connections:
     def __init__(self, pool: Any) -> None:
         self._kind = _limited(pool)
         self._settings = pool.connection_kwargs
-        self._places = free_places(pool.max_connections)
+        self._places = Places(pool.max_connections)
         # The last one used is the first one taken, so that the others may rest.
         self._free: list[Any] = []
 
@@ -39,10 +38,8 @@ class Connections:
         Raises:
             RedisError, OSError: There was no place, the answer is lost, or it is an error.
         """
-        try:
-            self._places.get(timeout=left())
-        except Empty:
-            raise ConnectionError("No connection available.") from None
+        if not self._places.take(left()):
+            raise ConnectionError("No connection available.")
         connection = None
         try:
             try:
@@ -53,7 +50,7 @@ class Connections:
         finally:
             if connection is not None:
                 self._free.append(connection)
-            self._places.put(None)
+            self._places.give_back()
 
 
 def _limited(pool: Any) -> Any:
@@ -107,7 +104,7 @@ def _limited(pool: Any) -> Any:
             return said
 
         def _wire(self) -> Any:
-            self._sock.settimeout(min(given["socket_timeout"], left()))
+            self._sock.settimeout(min(given["socket_timeout"], next_wait()))
             return self._sock
 
     return Limited

@@ -4,7 +4,6 @@ import asyncio
 import importlib
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -16,10 +15,10 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
-from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, free_places
+from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import left
-from server_session.stores.sql._drivers import connect_clearly, keep_to_the_end, limits_of
+from server_session.stores.sql._drivers import connect_by_url, limits_of
 from server_session.stores.sql._table import family_of
 
 __all__ = ["source_of"]
@@ -46,7 +45,6 @@ class Given:
     """Connections of an engine that was given, and that blocks."""
 
     colour = Colour.BLOCKS
-    is_given = True
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -55,7 +53,10 @@ class Given:
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
         with self.engine.connect() as connection:
-            return step(connection)
+            answer = step(connection)
+            # A listener of the application's may have begun a transaction, autocommit notwithstanding.
+            connection.commit()
+            return answer
 
     async def close(self) -> None:
         """Leave the connections to the engine's owner."""
@@ -68,21 +69,18 @@ class Blocking:
     """
 
     colour = Colour.BLOCKS
-    is_given = False
 
     def __init__(self, engine: Engine, places: int) -> None:
         self.engine = engine
         self.dialect = engine.dialect.name
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
-        self.free = free_places(places)
+        self.places = Places(places)
         self._kept: list[Connection] = []
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
-        try:
-            self.free.get(timeout=left())
-        except Empty:
-            raise TimeoutError from None
+        if not self.places.take(left()):
+            raise TimeoutError
         try:
             # In one step, for other threads take one too.
             try:
@@ -101,7 +99,7 @@ class Blocking:
             self._kept.append(connection)
             return answer
         finally:
-            self.free.put(None)
+            self.places.give_back()
 
     async def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -121,7 +119,7 @@ class Awaiting:
 
     def __init__(self, dialect: str, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
         self.dialect = dialect
-        self.is_given = is_given
+        self._is_given = is_given
         self._loops = ClientOfEachLoop(make, None if is_given else AsyncEngine.dispose, _ELSEWHERE)
 
     async def close(self) -> None:
@@ -137,7 +135,11 @@ class Awaiting:
             nonlocal has_begun
             async with asyncio.timeout(left()), engine.connect() as connection:
                 has_begun = True
-                return await connection.run_sync(step)
+                answer = await connection.run_sync(step)
+                if self._is_given:
+                    # As in `Given`; elsewhere nothing is open, and MySQL's drivers would ask the server all the same.
+                    await connection.commit()
+                return answer
 
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
@@ -221,12 +223,12 @@ def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
 
     def make() -> Engine:
         made = create_engine(**settings)
-        connect_clearly(made, url.query, keep_to_the_end(made))
+        connect_by_url(made, url.query)
         return made
 
     def make_awaiting() -> AsyncEngine:
         made = create_async_engine(**settings)
-        connect_clearly(made.sync_engine, url.query)
+        connect_by_url(made.sync_engine, url.query)
         return made
 
     if not spoken.is_async:
