@@ -392,7 +392,7 @@ async def log_in(scene: Scene) -> object:
 async def list_sessions(scene: Scene) -> object:
     own = scene.cookie[:24]
     return [
-        one for one in await OwnerIndex(scene.policy).sessions(OWNERS_NAME, own) if one.id == own and not one.is_current
+        one for one in await OwnerIndex(scene.policy, OWNERS_NAME).sessions(own) if one.id == own and not one.is_current
     ]
 
 
@@ -418,7 +418,7 @@ CALLS: dict[str, tuple[Call, tuple[object, ...]]] = {
     "require fresh": (lambda scene: scene.visit().require_fresh(60), (None,)),
     "is alive": (lambda scene: scene.visit().is_alive(), (True, False)),
     "sessions of": (list_sessions, ([],)),
-    "destroy sessions of": (lambda scene: OwnerIndex(scene.policy).destroy(OWNERS_NAME), (0, 1, 2, 3)),
+    "destroy sessions of": (lambda scene: OwnerIndex(scene.policy, OWNERS_NAME).destroy(), (0, 1, 2, 3)),
 }
 
 

@@ -58,8 +58,6 @@ class Configured:
     cookie: CookieTransport
     origins: tuple[str, ...]
     csrf: CSRF | None
-    needs_home: bool
-    """Whether blocking callers in worker threads must find the way back to the application's loop."""
     # What was said once.
     _proxy_noted = _rival_noted = False
 
@@ -167,7 +165,8 @@ class Steps:
             if self._stored is not None:
                 self._stored.response = ResponseState.OPEN
         self._serving += 1
-        if self.sessions.needs_home:
+        if self.sessions.store.colour is Colour.AWAITS:
+            # So that who blocks in a worker thread finds the way back to the application's loop.
             self.request.home = home() or self.request.home
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from server_session._base64url import base64url
 from server_session._colour import Colour
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._files import Files, Found, look

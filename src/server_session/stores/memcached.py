@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymemcache import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, PooledClient
 
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import (
     ConfigurationError,
     LimitError,

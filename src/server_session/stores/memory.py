@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from server_session._durations import count_of, seconds_of
+from server_session._settings import count_of, seconds_of
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Batch, Colour, Kept, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T

@@ -13,7 +13,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from server_session._colour import is_driven
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, Refusal, SessionStore
 from server_session.stores._waits import begin_call

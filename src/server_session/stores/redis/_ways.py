@@ -12,7 +12,7 @@ import redis.asyncio
 from redis.exceptions import RedisError, SlotNotCoveredError
 
 from server_session._colour import settled
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._parameters import parameters_of, refusal_of

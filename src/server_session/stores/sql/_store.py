@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
