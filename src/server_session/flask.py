@@ -323,4 +323,5 @@ def _become(response: Response, other: Response) -> None:
     response.response = other.response
 
 
-adapters.find_request_by(lambda: WsgiRequest.of(flask.request.environ) if has_request_context() else None)
+_request: Any = flask.request
+adapters.find_request_by(lambda: _request._get_current_object() if has_request_context() else None)  # noqa: SLF001 - by Werkzeug

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 from pyramid import csrf, events, exceptions, httpexceptions, interfaces  # type: ignore[import-untyped]
-from pyramid.request import Request  # type: ignore[import-untyped]
 from pyramid.threadlocal import get_current_request  # type: ignore[import-untyped]
 from zope.interface import implementer  # type: ignore[import-untyped]
 
@@ -26,7 +25,7 @@ __all__ = ["CsrfRejected", "csrf_exempt", "csrf_protect", "includeme"]
 
 _FUNCTIONS: Final = adapters.template_functions(lambda: served().blocking)
 _EXEMPT: Final = csrf_exempt(lambda: None)
-find_request_by(lambda: WsgiRequest.of(one.environ) if isinstance(one := get_current_request(), Request) else None)
+find_request_by(get_current_request)
 
 
 def includeme(config: Any) -> None:

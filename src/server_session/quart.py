@@ -167,9 +167,5 @@ async def _answer_refused(error: StoreError | CookieWithheldError) -> Any:
     return await quart.current_app.make_response(await quart.current_app.handle_http_exception(page))
 
 
-def _served() -> AsgiRequest | None:
-    scope: Any = quart.request.scope if quart.has_request_context() else None
-    return None if scope is None else AsgiRequest.of(scope)
-
-
-adapters.find_request_by(_served)
+_request: Any = quart.request
+adapters.find_request_by(lambda: _request._get_current_object() if quart.has_request_context() else None)  # noqa: SLF001 - by Werkzeug

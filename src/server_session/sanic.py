@@ -117,4 +117,4 @@ def _exchange_of(request: Request) -> Exchange:
     return extension.sessions.exchange(MultiDictRequest.of(request))
 
 
-adapters.find_request_by(lambda: MultiDictRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001
+adapters.find_request_by(lambda: Request._current.get(None))  # noqa: SLF001 - `get_current` raises outside of any

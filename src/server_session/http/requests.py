@@ -243,6 +243,7 @@ _APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakre
 
 REQUESTS: Final = Kinds[Reader]()
 register_request: Final = REQUESTS.register
+register_request(Request, lambda request: request)
 
 
 def reader_of(given: Any) -> Reader | None:
