@@ -52,8 +52,7 @@ def setup(
         except (StoreError, CookieWithheldError) as error:
             if exchange.is_started:
                 raise
-            refusal = exchange.refuse(error)
-            raise _error(await exchange.commit() or refusal) from error
+            raise _error(exchange.refuse(error)) from error
         finally:
             # Errors and redirects are raised, and store what the handler wrote before.
             if exchange.is_started and exchange.is_pending:
