@@ -8,10 +8,10 @@ from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
 from aiohttp.typedefs import Handler
 
-from server_session._durations import seconds_of
+from server_session._durations import seconds_if_given
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
 from server_session.http.carrier import current
@@ -34,7 +34,7 @@ def setup(
     ended is closed (1008), and one whose store fails twice (1013).
     """
     own = chosen(sessions, settings)
-    seconds = None if watch is None else seconds_of("watch", watch)
+    seconds = seconds_if_given("watch", watch)
 
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -49,7 +49,7 @@ def setup(
                 raise _error(refusal)
         try:
             response = await handler(request)
-        except (StoreError, CookieWithheldError) as error:
+        except UnavailableError as error:
             if exchange.is_started:
                 raise
             raise _error(exchange.refuse(error)) from error

@@ -28,7 +28,7 @@ from litestar.types import Empty
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import Refusal, csrf_exempt, csrf_protect, template_functions
 from server_session.asgi import Application, Scope, SessionMiddleware
-from server_session.exceptions import ConfigurationError, CookieWithheldError, StoreError
+from server_session.exceptions import ConfigurationError, UnavailableError
 from server_session.http.carrier import current
 from server_session.http.responses import HeadersApart
 from server_session.kernel.mapping import Session
@@ -77,7 +77,7 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         app_config.middleware = [self._middleware, *app_config.middleware]
         app_config.request_class = _telling(app_config.request_class or Request)
         pages = app_config.exception_handlers
-        app_config.exception_handlers = {StoreError: _pass_on, CookieWithheldError: _pass_on, **pages}
+        app_config.exception_handlers = {UnavailableError: _pass_on, **pages}
         app_config.response_cache_config = self._without_sessions(app_config.response_cache_config)
         if app_config.template_config and not app_config.csrf_config:
             engine = app_config.template_config.engine_instance

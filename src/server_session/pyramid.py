@@ -17,7 +17,7 @@ from server_session import adapters
 from server_session._sessions import chosen, configured
 from server_session.adapters import Exchange, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.exchange.templates import served
 from server_session.http.carrier import find_request_by
 
@@ -42,8 +42,7 @@ def includeme(config: Any) -> None:
     config.add_view_deriver(_checked, "server_session", under="secured_view", over="csrf_view")
     config.add_tween("server_session.pyramid.sessions_tween")
     config.add_subscriber(lambda event: event.update({**_FUNCTIONS, **event}), events.BeforeRender)
-    for error in (StoreError, CookieWithheldError):
-        config.add_exception_view(_refused, context=error)
+    config.add_exception_view(_refused, context=UnavailableError)
 
 
 class CsrfRejected(exceptions.BadCSRFToken, httpexceptions.HTTPForbidden):  # type: ignore[misc]
@@ -111,7 +110,7 @@ def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable
         try:
             response = _own(handler(request), request)
             blocking.commit_late()
-        except (StoreError, CookieWithheldError, CsrfRejected):
+        except (UnavailableError, CsrfRejected):
             response = _own(request.invoke_exception_view(), request)
             # A write that was not answered may have swapped the cookie all the same.
             blocking.commit()
@@ -150,7 +149,7 @@ def _checked(view: Callable[[Any, Any], Any], info: Any) -> Callable[[Any, Any],
     return checked
 
 
-def _refused(error: StoreError | CookieWithheldError, request: Any) -> Any:
+def _refused(error: UnavailableError, request: Any) -> Any:
     refusal = _exchange_of(request).refuse(error)
     page = CsrfRejected(refusal) if refusal.rejection else httpexceptions.HTTPServiceUnavailable(refusal.said)
     return request.invoke_exception_view((type(page), page, None))
