@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +14,13 @@ from wsgiref.validate import validator
 
 import pytest
 
-from server_session import Sessions, _sessions, adapters, configure, get_session_data, sync
+from server_session import Sessions, _sessions, adapters, configure, get_session_data, renew_session, sync
 from server_session.adapters import csrf_exempt, csrf_protect, register_response
 from server_session.exceptions import ResponseStartedError
 from server_session.wsgi import SessionMiddleware
 from tests import crumb
 from tests.documents import code_of
-from tests.visitors import Watched
+from tests.visitors import Unanswered, Watched
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "adapters.md"
 BLOCKING = code_of(DOCUMENT, "blocking adapter")
@@ -254,6 +254,25 @@ def test_a_store_that_fails_at_the_check_or_at_the_commit_is_the_same_page(ada: 
     assert (stranger.status, stranger.cookie, ada.cookie) == (503, "", cookie)
 
 
+@pytest.mark.parametrize("enter", [sync.renew_session, lambda: crumb.current_request.get().session.update(user="ada")])
+def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped(
+    monkeypatch: pytest.MonkeyPatch, enter: Callable[[], Any]
+) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    store = Unanswered()
+    app = crumb.App()
+    _namespace["add_sessions"](app, configure(session_store=store))
+    app.route("/begin", "POST")(lambda _: str(sync.set_session_data({"a": 1})))
+    app.route("/enter", "POST")(lambda _: str(enter()))
+    app.route("/")(lambda _: str(sync.get_session_data()["a"]))
+    visitor = Visitor(app)
+    visitor.post("/begin")
+    before, store.unanswered = visitor.cookie, {"merge"}
+    visitor.post("/enter")
+    assert (visitor.status, visitor.cookie == before) == (503, False)
+    assert visitor.get("/") == "1"
+
+
 def test_a_body_that_gives_way_to_a_refusal_is_closed(shop: crumb.App, store: Watched) -> None:
     file = io.BytesIO(b"never sent")
 
@@ -351,3 +370,33 @@ async def test_the_awaiting_adapter_takes_the_same_steps(sessions: Sessions, sto
         store.fails = [failing]
         answer = await serve(sessions, respond, cookie)
         assert (answer.status, answer.body) == (503, "our page")
+
+
+@pytest.mark.parametrize("by_function", [True, False])
+async def test_a_503_of_the_awaiting_adapter_bears_the_cookie_that_an_unanswered_renewal_swapped(
+    monkeypatch: pytest.MonkeyPatch, by_function: bool
+) -> None:
+    monkeypatch.setattr(_sessions, "_configured", None)
+    store = Unanswered()
+    sessions = configure(session_store=store)
+
+    async def begin(request: Any) -> Answer:
+        request.session["a"] = 1
+        return Answer(200)
+
+    async def enter(request: Any) -> Answer:
+        if by_function:
+            await renew_session()
+        request.session["user"] = "ada"
+        return Answer(200)
+
+    async def read(_: Any) -> Answer:
+        return Answer(200, (await get_session_data())["a"])
+
+    answer = await serve(sessions, begin)
+    cookie = (b"cookie", answer.headers["set-cookie"].partition(";")[0].encode())
+    store.unanswered = {"merge"}
+    answer = await serve(sessions, enter, cookie)
+    assert answer.status == 503
+    cookie = (b"cookie", answer.headers["set-cookie"].partition(";")[0].encode())
+    assert (await serve(sessions, read, cookie)).body == 1

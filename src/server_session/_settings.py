@@ -19,6 +19,11 @@ def seconds_of(setting: str, given: object) -> float:
     return float(seconds)
 
 
+def seconds_if_given(setting: str, given: object) -> float | None:
+    """Return what `seconds_of` does, `None` where none is given."""
+    return None if given is None else seconds_of(setting, given)
+
+
 def count_of(setting: str, given: object) -> int:
     """Return a whole number above 0; raises `ConfigurationError`, which names the setting, for anything else."""
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:

@@ -9,9 +9,9 @@ from aiohttp.payload import AsyncIterablePayload
 from aiohttp.typedefs import Handler
 
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session._settings import seconds_of
+from server_session._settings import seconds_if_given
 from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.exchange.streams import astreamed
 from server_session.exchange.templates import served
 from server_session.http.carrier import current
@@ -34,7 +34,7 @@ def setup(
     ended is closed (1008), and one whose store fails twice (1013).
     """
     own = chosen(sessions, settings)
-    seconds = None if watch is None else seconds_of("watch", watch)
+    seconds = seconds_if_given("watch", watch)
 
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -49,11 +49,10 @@ def setup(
                 raise _error(refusal)
         try:
             response = await handler(request)
-        except (StoreError, CookieWithheldError) as error:
+        except UnavailableError as error:
             if exchange.is_started:
                 raise
-            refusal = exchange.refuse(error)
-            raise _error(await exchange.commit() or refusal) from error
+            raise _error(exchange.refuse(error)) from error
         finally:
             # Errors and redirects are raised, and store what the handler wrote before.
             if exchange.is_started and exchange.is_pending:

@@ -12,7 +12,7 @@ from bottle import BaseTemplate, Bottle, HTTPError, HTTPResponse, request  # typ
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.exchange.templates import served, template_functions
 from server_session.http.body import FileBody, WsgiBody
 from server_session.http.requests import WsgiRequest
@@ -50,11 +50,11 @@ class ServerSession:
         def answer(out: Any, peek: object = None) -> Any:
             exchange = self.sessions.exchange(WsgiRequest.of(request.environ))
             try:
-                if isinstance(out, HTTPError) and isinstance(out.exception, StoreError | CookieWithheldError):
+                if isinstance(out, HTTPError) and isinstance(out.exception, UnavailableError):
                     raise out.exception
                 exchange.blocking.commit_late()
                 return cast(out, peek)
-            except (StoreError, CookieWithheldError) as error:
+            except UnavailableError as error:
                 if close := getattr(out, "close", None):
                     close()
                 return cast(_page(app, exchange.refuse(error)))

@@ -10,15 +10,16 @@ SessionError
 ├── DataTypeError (ValueError)           stored data does not fit the asked-for type
 ├── LimitError (ValueError)              a session larger than its bounds; nothing was written
 ├── NotFreshError                        the log-in is too long ago for what is asked: ask for the password again
-├── CookieWithheldError                  another site sent the request, so its cookie did not come with it
 ├── ConflictError                        update_session_data ran out of time
 ├── SessionNotLoadedError                a mapping was touched before it was loaded
 ├── NoResponseError                      a cookie must be set and there is no response to set it on
 ├── ResponseStartedError                 a cookie must be set and the headers have been sent
-└── StoreError                           the store did not answer, or not as it must
-    ├── StoreDownError                   it could not be asked, or did not answer in time
-    ├── StoreFullError                   the store refuses a new session until others expire
-    └── RecordError                      a record that cannot be read
+└── UnavailableError                     the session cannot be had: it is answered in the application's place
+    ├── CookieWithheldError              another site sent the request, so its cookie did not come with it: 403
+    └── StoreError                       the store did not answer, or not as it must: 503
+        ├── StoreDownError               it could not be asked, or did not answer in time
+        ├── StoreFullError               the store refuses a new session until others expire
+        └── RecordError                  a record that cannot be read
 ```
 """
 
@@ -43,6 +44,7 @@ __all__ = [
     "StoreDownError",
     "StoreError",
     "StoreFullError",
+    "UnavailableError",
 ]
 
 _SHOWN: Final = 100
@@ -94,7 +96,11 @@ class NotFreshError(SessionError):
     """The user logged in too long ago for what is asked, or never: ask for the password again."""
 
 
-class CookieWithheldError(SessionError):
+class UnavailableError(SessionError):
+    """The session cannot be had, and where nobody catches this an adapter answers it in the application's place."""
+
+
+class CookieWithheldError(UnavailableError):
     """Another site sent this request, so the browser withheld the session's cookie. Nothing was written.
 
     A session founded now would replace the browser's. Answer with a redirect (303) to your own GET, and it comes.
@@ -117,7 +123,7 @@ class ResponseStartedError(SessionError):
     """A cookie must be set, and the response's headers have been sent. Nothing was written."""
 
 
-class StoreError(SessionError):
+class StoreError(UnavailableError):
     """The store did not answer within its limit of time, or answered with an error."""
 
 

@@ -3,6 +3,7 @@
 # ruff: noqa: SLF001 - Falcon shows neither its look-up, nor its pages, nor the pieces of a body
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Unpack
 
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
@@ -10,9 +11,10 @@ from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 from server_session import adapters
 from server_session._colour import drive
 from server_session._sessions import Extension, Sessions, Settings, chosen
+from server_session._settings import seconds_if_given
 from server_session._tokens import TokenState
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
 from server_session.exchange.streams import astreamed
 from server_session.http.carrier import current
@@ -26,17 +28,22 @@ _VIEW = "server_session.falcon.view"
 class ServerSession(Extension):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
-    Every `watch` seconds it is asked whether the session of an open WebSocket lives; if not the socket is closed.
+    With `watch`, seconds or a timedelta, so often it is asked whether the session of an open WebSocket lives; if not
+    the socket is closed.
     """
 
     def __init__(
-        self, app: Any, sessions: Sessions | None = None, watch: float | None = None, **settings: Unpack[Settings]
+        self,
+        app: Any,
+        sessions: Sessions | None = None,
+        watch: float | timedelta | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
         self._sessions = chosen(sessions, settings)
-        middleware = _Middleware(self, app, watch)
+        middleware = _Middleware(self, app, seconds_if_given("watch", watch))
         app.add_middleware(middleware)
         refuse: Any = middleware.refuse_async if isinstance(app, asgi.App) else middleware.refuse
-        app.add_error_handler((StoreError, CookieWithheldError), refuse)
+        app.add_error_handler(UnavailableError, refuse)
 
 
 class _Middleware:
@@ -165,12 +172,10 @@ class _Middleware:
         resp.text = resp.data = resp.media = resp.stream = None
         return self._app._find_error_handler(error)(req, resp, error, params)
 
-    def refuse(self, req: Any, resp: Any, error: StoreError | CookieWithheldError, params: Any) -> None:
+    def refuse(self, req: Any, resp: Any, error: UnavailableError, params: Any) -> None:
         self._show(req, resp, self._exchange_of(req).refuse(error), params)
 
-    async def refuse_async(
-        self, req: Any, resp: Any, error: StoreError | CookieWithheldError, params: Any, ws: Any = None
-    ) -> None:
+    async def refuse_async(self, req: Any, resp: Any, error: UnavailableError, params: Any, ws: Any = None) -> None:
         refusal = self._exchange_of(req).refuse(error)
         if ws is not None:
             raise _error_of(refusal)

@@ -25,7 +25,7 @@ from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session._settings import seconds_of
 from server_session.adapters import BlockingExchange, Exchange, LazySession, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
-from server_session.exceptions import ConfigurationError, CookieWithheldError, SessionError, StoreError
+from server_session.exceptions import ConfigurationError, SessionError, UnavailableError
 from server_session.kernel.mapping import Session
 
 __all__ = ["CsrfRejected", "FlaskSession", "ServerSession", "ServerSessionInterface", "csrf_exempt", "csrf_protect"]
@@ -92,8 +92,7 @@ class ServerSession(Extension):
     def init_app(self, app: Flask) -> None:
         """Serve this application too."""
         app.session_interface = ServerSessionInterface(self)
-        app.register_error_handler(StoreError, _answer_refused)
-        app.register_error_handler(CookieWithheldError, _answer_refused)
+        app.register_error_handler(UnavailableError, _answer_refused)
         app.extensions["server_session"] = self
         before = app.before_request_funcs.setdefault(None, [])
         # First of all, whatever was registered before this extension.
@@ -306,7 +305,7 @@ def _own(response: Response) -> Response:
     return own
 
 
-def _answer_refused(error: StoreError | CookieWithheldError) -> Response:
+def _answer_refused(error: UnavailableError) -> Response:
     """Return the answer where the session cannot be had, as the application makes its pages of 403 and 503."""
     refusal = _session().exchange.refuse(error)
     page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.said)
@@ -323,4 +322,5 @@ def _become(response: Response, other: Response) -> None:
     response.response = other.response
 
 
-adapters.find_request_by(lambda: WsgiRequest.of(flask.request.environ) if has_request_context() else None)
+_request: Any = flask.request
+adapters.find_request_by(lambda: _request._get_current_object() if has_request_context() else None)  # noqa: SLF001 - by Werkzeug

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 from pyramid import csrf, events, exceptions, httpexceptions, interfaces  # type: ignore[import-untyped]
-from pyramid.request import Request  # type: ignore[import-untyped]
 from pyramid.threadlocal import get_current_request  # type: ignore[import-untyped]
 from zope.interface import implementer  # type: ignore[import-untyped]
 
@@ -18,7 +17,7 @@ from server_session import adapters
 from server_session._sessions import chosen, configured
 from server_session.adapters import Exchange, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.exchange.templates import served
 from server_session.http.carrier import find_request_by
 
@@ -26,7 +25,7 @@ __all__ = ["CsrfRejected", "csrf_exempt", "csrf_protect", "includeme"]
 
 _FUNCTIONS: Final = adapters.template_functions(lambda: served().blocking)
 _EXEMPT: Final = csrf_exempt(lambda: None)
-find_request_by(lambda: WsgiRequest.of(one.environ) if isinstance(one := get_current_request(), Request) else None)
+find_request_by(get_current_request)
 
 
 def includeme(config: Any) -> None:
@@ -43,8 +42,7 @@ def includeme(config: Any) -> None:
     config.add_view_deriver(_checked, "server_session", under="secured_view", over="csrf_view")
     config.add_tween("server_session.pyramid.sessions_tween")
     config.add_subscriber(lambda event: event.update({**_FUNCTIONS, **event}), events.BeforeRender)
-    for error in (StoreError, CookieWithheldError):
-        config.add_exception_view(_refused, context=error)
+    config.add_exception_view(_refused, context=UnavailableError)
 
 
 class CsrfRejected(exceptions.BadCSRFToken, httpexceptions.HTTPForbidden):  # type: ignore[misc]
@@ -112,7 +110,7 @@ def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable
         try:
             response = _own(handler(request), request)
             blocking.commit_late()
-        except (StoreError, CookieWithheldError, CsrfRejected):
+        except (UnavailableError, CsrfRejected):
             response = _own(request.invoke_exception_view(), request)
             # A write that was not answered may have swapped the cookie all the same.
             blocking.commit()
@@ -151,7 +149,7 @@ def _checked(view: Callable[[Any, Any], Any], info: Any) -> Callable[[Any, Any],
     return checked
 
 
-def _refused(error: StoreError | CookieWithheldError, request: Any) -> Any:
+def _refused(error: UnavailableError, request: Any) -> Any:
     refusal = _exchange_of(request).refuse(error)
     page = CsrfRejected(refusal) if refusal.rejection else httpexceptions.HTTPServiceUnavailable(refusal.said)
     return request.invoke_exception_view((type(page), page, None))

@@ -17,7 +17,7 @@ from server_session import adapters, flask
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
 from server_session.asgi import Receive, Scope, Send, SessionMiddleware
-from server_session.exceptions import CookieWithheldError, SessionError, StoreError
+from server_session.exceptions import SessionError, StoreError, UnavailableError
 from server_session.flask import CsrfRejected
 from server_session.http.carrier import current
 from server_session.kernel.mapping import Session
@@ -49,8 +49,7 @@ class ServerSession(Extension):
         app.session_interface = _Interface(self)
         app.asgi_app = _Middleware(app, self._watch)
         app.extensions["server_session"] = self
-        for kind in (StoreError, CookieWithheldError):
-            app.register_error_handler(kind, _answer_refused)
+        app.register_error_handler(UnavailableError, _answer_refused)
         for functions in (app.before_request_funcs, app.before_websocket_funcs):
             # First of all, whatever was registered before this extension.
             functions[None].insert(0, _check)
@@ -160,16 +159,12 @@ async def _store(response: Any) -> Any:
     return response
 
 
-async def _answer_refused(error: StoreError | CookieWithheldError) -> Any:
+async def _answer_refused(error: UnavailableError) -> Any:
     """Return the answer where the session cannot be had, as the application makes its pages of 403 and 503."""
     refusal = _session().exchange.refuse(error)
     page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.said)
     return await quart.current_app.make_response(await quart.current_app.handle_http_exception(page))
 
 
-def _served() -> AsgiRequest | None:
-    scope: Any = quart.request.scope if quart.has_request_context() else None
-    return None if scope is None else AsgiRequest.of(scope)
-
-
-adapters.find_request_by(_served)
+_request: Any = quart.request
+adapters.find_request_by(lambda: _request._get_current_object() if quart.has_request_context() else None)  # noqa: SLF001 - by Werkzeug

@@ -2,6 +2,7 @@
 
 import asyncio
 from copy import copy
+from datetime import timedelta
 from typing import Any, Unpack, cast
 
 from sanic import HTTPResponse, Request
@@ -11,8 +12,9 @@ from sanic.response import BaseHTTPResponse, JSONResponse
 from server_session import adapters
 from server_session._colour import settled
 from server_session._sessions import Extension, Sessions, Settings, chosen
+from server_session._settings import seconds_if_given
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
 from server_session.http.frameworks import MultiDictRequest
 
@@ -22,18 +24,23 @@ __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 class ServerSession(Extension):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
-    Every `watch` seconds Sanic's own server asks whether an open WebSocket's session lives, and closes it if not.
+    With `watch`, seconds or a timedelta, Sanic's own server asks so often whether the session of an open WebSocket
+    lives, and closes it if not.
     """
 
     def __init__(
-        self, app: Any, sessions: Sessions | None = None, watch: float | None = None, **settings: Unpack[Settings]
+        self,
+        app: Any,
+        sessions: Sessions | None = None,
+        watch: float | timedelta | None = None,
+        **settings: Unpack[Settings],
     ) -> None:
-        self._sessions, self._watch = chosen(sessions, settings), watch
+        self._sessions, self._watch = chosen(sessions, settings), seconds_if_given("watch", watch)
         app.ctx.server_session = self
         app.request_class = type("SessionRequest", (_Request, app.request_class or Request), {})
         app.register_middleware(self._begin, "request", priority=1_000_000)
         app.add_signal(self._attend, "websocket.handler.before")
-        app.exception(StoreError, CookieWithheldError)(self._refuse)
+        app.exception(UnavailableError)(self._refuse)
 
     async def _begin(self, request: Request) -> Any:
         exchange, route = _exchange_of(request), request.route
@@ -56,7 +63,7 @@ class ServerSession(Extension):
         attending = accompany(asyncio.wait({connection}), _exchange_of(request), self._watch, websocket.close)
         request.ctx.session_attended = asyncio.ensure_future(attending)
 
-    async def _refuse(self, request: Request, error: StoreError | CookieWithheldError) -> Any:
+    async def _refuse(self, request: Request, error: UnavailableError) -> Any:
         return await _page(request, _exchange_of(request).refuse(error))
 
 
@@ -117,4 +124,4 @@ def _exchange_of(request: Request) -> Exchange:
     return extension.sessions.exchange(MultiDictRequest.of(request))
 
 
-adapters.find_request_by(lambda: MultiDictRequest.of(request) if (request := Request._current.get(None)) else None)  # noqa: SLF001
+adapters.find_request_by(lambda: Request._current.get(None))  # noqa: SLF001 - `get_current` raises outside of any

@@ -11,9 +11,9 @@ from tornado.websocket import WebSocketHandler
 
 from server_session._colour import beside
 from server_session._sessions import configured
-from server_session._settings import seconds_of
+from server_session._settings import seconds_if_given
 from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
-from server_session.exceptions import CookieWithheldError, SessionError, StoreError
+from server_session.exceptions import SessionError, UnavailableError
 from server_session.exchange.templates import template_functions
 from server_session.http.frameworks import TornadoRequest
 from server_session.kernel.mapping import Session
@@ -137,7 +137,7 @@ class SessionHandler(RequestHandler):
         if isinstance(error, SessionError) and self._headers_written:
             self._cut()
             return
-        if isinstance(error, StoreError | CookieWithheldError):
+        if isinstance(error, UnavailableError):
             status_code = self._exchange.refuse(error).status
         super().send_error(status_code, **kwargs)
 
@@ -174,7 +174,6 @@ class SessionWebSocketHandler(SessionHandler, WebSocketHandler):
         if refusal := await self._exchange.commit():
             self.send_error(refusal.status)
             return
-        watch = self.settings.get("session_watch")
-        seconds = None if watch is None else seconds_of("session_watch", watch)
+        seconds = seconds_if_given("session_watch", self.settings.get("session_watch"))
         opened, close = super().get(*args, **kwargs), partial(self.close, reason="session ended")
         await (opened if seconds is None else beside(opened, close_at_end(self._exchange, seconds, close)))

@@ -5,6 +5,7 @@ import re
 import types
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jinja2 import DictLoader, Environment
 from server_session import CookieHandler, Sessions
 from server_session._urls import open_store
 from server_session.adapters import template_functions
+from server_session.exceptions import ConfigurationError
 from server_session.falcon import ServerSession, csrf_exempt
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
@@ -395,3 +397,21 @@ def test_the_page_s_example_counts_and_refuses_what_is_forged():
 
     assert [add("forged"), add(found[1]), add(found[1])] == [403, 303, 303]
     assert "<p>2</p>" in client.simulate_get("/", cookies=page.cookies).text
+
+
+def test_how_often_a_socket_is_watched_may_be_a_timedelta_and_nothing_that_is_no_duration():
+    for watch in (0, "5"):
+        with pytest.raises(ConfigurationError, match="watch must be"):
+            ServerSession(falcon.asgi.App(), session_store="memory:", watch=watch)
+
+    class Watching(TestFalconAsgi):
+        stores = ("memory",)
+
+        def make_app(self, site: Site) -> Any:
+            site.watch = timedelta(seconds=site.watch)  # type: ignore[assignment]
+            return super().make_app(site)
+
+    try:
+        Watching().test_websocket_is_closed_when_its_session_ends()
+    finally:
+        Watching.teardown_class()

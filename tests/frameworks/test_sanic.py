@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sanic.views import HTTPMethodView
 from server_session import get_csrf_token
 from server_session._urls import open_store
 from server_session.adapters import template_functions
+from server_session.exceptions import ConfigurationError
 from server_session.sanic import ServerSession, csrf_exempt
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
@@ -412,3 +414,21 @@ def test_the_page_s_example_counts_and_refuses_what_is_forged():
         assert browser.post("/add", {"csrf_token": "forged"}, page=None).text.endswith("(csrf_token_invalid)")
         assert [browser.post("/add", {"csrf_token": found[1]}, page=None).status for _ in range(2)] == [302, 302]
         assert "<p>2</p>" in browser.get("/").text
+
+
+def test_how_often_a_socket_is_watched_may_be_a_timedelta_and_nothing_that_is_no_duration() -> None:
+    for watch in (0, "5"):
+        with pytest.raises(ConfigurationError, match="watch must be"):
+            ServerSession(Sanic(f"site{next(numbers)}"), session_store="memory:", watch=watch)
+
+    class Watching(TestSanic):
+        stores = ("memory",)
+
+        def make_app(self, site: Site) -> Any:
+            site.watch = timedelta(seconds=site.watch)  # type: ignore[assignment]
+            return super().make_app(site)
+
+    try:
+        Watching().test_websocket_is_closed_when_its_session_ends()
+    finally:
+        Watching.teardown_class()

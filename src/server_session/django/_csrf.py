@@ -31,7 +31,7 @@ from server_session.csrf.verdict import Protection
 from server_session.django._headers import DjangoHeaders
 from server_session.django._project import PROJECT
 from server_session.django._session import answer_of, exchange_of, found_session, session_of
-from server_session.exceptions import ColourError, ConfigurationError, CookieWithheldError, StoreError
+from server_session.exceptions import ColourError, ConfigurationError, StoreError, UnavailableError
 from server_session.exchange import Exchange
 from server_session.http.body import can_bear_token, token_in
 from server_session.http.responses import never_store
@@ -178,7 +178,7 @@ def _answer(request: HttpRequest, refusal: Refusal) -> HttpResponse:
     if settings.CSRF_FAILURE_VIEW != global_settings.CSRF_FAILURE_VIEW:
         view: Any = get_callable(settings.CSRF_FAILURE_VIEW)
         # A page with a form of its own, whose token cannot be had, gives way to ours.
-        with suppress(StoreError, CookieWithheldError):
+        with suppress(UnavailableError):
             response = (async_to_sync(view) if _is_awaited(view) else view)(request, reason=code)
     log_response("Forbidden (%s): %s", code, request.path, response=response, request=request, logger=_LOG)
     return response

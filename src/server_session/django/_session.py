@@ -17,7 +17,7 @@ from server_session._tokens import Credential
 from server_session.csrf.refusals import Refusal
 from server_session.django._headers import DjangoHeaders
 from server_session.django._project import EXPIRY, PROJECT
-from server_session.exceptions import ConfigurationError, CookieWithheldError, StoreError
+from server_session.exceptions import ConfigurationError, UnavailableError
 from server_session.exchange import Exchange
 from server_session.exchange.streams import StreamedBody, astreamed
 from server_session.http.carrier import current, resolve
@@ -64,7 +64,7 @@ class SessionStore(SessionBase):
 
     accessed = modified = False
     exchange: Exchange | None = None
-    failure: StoreError | CookieWithheldError | None = None
+    failure: UnavailableError | None = None
 
     def __init__(self, session_key: str | None = None) -> None:
         # Not Django's own, which would look for a serializer at each request.
@@ -231,7 +231,7 @@ class SessionStore(SessionBase):
         request = current.get() if self.exchange is None else self.exchange.request
         try:
             return run_blocking(self._sessions.store.colour, self._home if request is None else request.home, start)
-        except (StoreError, CookieWithheldError) as error:
+        except UnavailableError as error:
             self.failure = error
             raise
 
@@ -239,7 +239,7 @@ class SessionStore(SessionBase):
         """Do what `run` does, on an event loop."""
         try:
             return await run_awaiting(self._sessions.store.colour, coroutine)
-        except (StoreError, CookieWithheldError) as error:
+        except UnavailableError as error:
             self.failure = error
             raise
 
@@ -317,7 +317,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for a view whose store failed, or that would have founded a session in another site's request."""
-        return instead_of(exception, request) if isinstance(exception, StoreError | CookieWithheldError) else None
+        return instead_of(exception, request) if isinstance(exception, UnavailableError) else None
 
 
 def exchange_of(request: HttpRequest) -> Exchange:
@@ -330,7 +330,7 @@ def answer_of(refusal: Refusal) -> HttpResponse:
     return HttpResponse(refusal.body, status=refusal.status, headers=dict(refusal.headers))
 
 
-def instead_of(error: StoreError | CookieWithheldError, request: HttpRequest) -> HttpResponse:
+def instead_of(error: UnavailableError, request: HttpRequest) -> HttpResponse:
     """Return what is answered where the session cannot be had."""
     return answer_of(PROJECT.sessions().exchange(resolve((request,)).request).refuse(error))
 
@@ -349,7 +349,7 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
         return response
     try:
         await session.conclude(keep=response.status_code < _SERVER_ERROR)
-    except (StoreError, CookieWithheldError) as error:
+    except UnavailableError as error:
         response = instead_of(error, request)
     if session.failure is not None and response.status_code == _SERVER_ERROR:
         # Raised where Django asks nobody what to answer: in a middleware further in.

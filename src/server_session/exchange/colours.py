@@ -75,7 +75,9 @@ class Exchange(Steps):
         try:
             await self.commit_late()
         except SessionError as error:
-            return self.refuse(error)
+            refusal = self.refuse(error)
+            # A write that was not answered may have swapped the cookie all the same: what it did is looked up, once.
+            return await self.commit() or refusal
         return None
 
     async def commit_late(self) -> None:
@@ -120,7 +122,8 @@ class BlockingExchange:
         try:
             self.commit_late()
         except SessionError as error:
-            return self.exchange.refuse(error)
+            refusal = self.exchange.refuse(error)
+            return self.commit() or refusal
         return None
 
     def commit_late(self) -> None:

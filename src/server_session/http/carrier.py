@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from server_session.exceptions import CarrierError
-from server_session.http.requests import Request, reader_of, request_of
+from server_session.http.requests import REQUESTS, Request, reader_of, request_of
 from server_session.http.responses import RESPONSES, ResponseHeaders, headers_of
 
 __all__ = ["Carrier", "Serving", "current", "find_request_by", "is_carrier", "resolve", "serving"]
@@ -13,7 +13,7 @@ __all__ = ["Carrier", "Serving", "current", "find_request_by", "is_carrier", "re
 current: ContextVar[Request | None] = ContextVar("server_session_request", default=None)
 """The request that a middleware is serving now."""
 
-_finders: Final[list[Callable[[], Request | None]]] = []
+_finders: Final[list[Callable[[], Any]]] = []
 
 _CONTEXTS: Final = (("req", "res"), ("request", "response"))
 _WHAT_CAN_BE: Final = (
@@ -23,11 +23,11 @@ _WHAT_CAN_BE: Final = (
 )
 
 
-def find_request_by(find: Callable[[], Request | None]) -> None:
+def find_request_by(find: Callable[[], Any]) -> None:
     """Say how a framework that knows by itself which request it is serving tells it, `None` outside of any.
 
-    What it tells counts where we serve it, and where no middleware serves another within it: the request says `within`
-    which one it is served.
+    `find` returns the framework's own request, of a kind that is registered. It counts where we serve it, and where no
+    middleware serves another within it: the request says `within` which one it is served.
     """
     _finders.append(find)
 
@@ -51,7 +51,9 @@ def serving() -> Request | None:
     """Return the request that is being served here, `None` where there is none."""
     innermost = current.get()
     for find in _finders:
-        request = find()
+        given = find()
+        read = REQUESTS[given.__class__]
+        request = None if read is None else read(given)
         if request is not None and request.served and request.within is innermost:
             return request
     # A server may begin the next request of a connection in the context of the one before.

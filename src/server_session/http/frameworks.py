@@ -315,7 +315,7 @@ RESPONSES.known |= {
     "starlette.responses.Response": _multi_dict("getlist", "append"),
     "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
     "django.http.response.HttpResponseBase": _late("django._headers", "DjangoHeaders"),
-    "litestar.response.base.Response": _late("litestar._objects", "LitestarHeaders"),
+    "litestar.response.base.Response": _late("litestar", "LitestarHeaders"),
     "blacksheep.messages.Response": BytesHeaders,
     "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
     "tornado.web.RequestHandler": TornadoHeaders,

@@ -183,6 +183,7 @@ class WsgiRequest(Request):
 
 REQUESTS: Final = Kinds[Reader]()
 register_request: Final = REQUESTS.register
+register_request(Request, lambda request: request)
 
 
 def reader_of(given: Any) -> Reader | None:

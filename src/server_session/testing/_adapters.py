@@ -552,6 +552,13 @@ class AdapterContract:
             answered = browser.post("/write?a=1", page="cross-site")
             check(answered.text.startswith("own page"), f"a 403 is not the application's page: {answered.text[:100]}")
 
+    @_served()
+    def test_errors_of_a_renewal_that_nobody_answered_bear_its_cookie(self, served: Served) -> None:
+        browser = served.visitor()
+        served.site.store.loses_answer = True
+        self._check_unavailable(browser.post("/user?user=ada"), "/user")
+        check_equal(_data(browser.get("/read")), {"kept": "yes", "user": "ada"}, "the session that was renewed")
+
     def _check_unavailable(self, answered: Answered, path: str) -> None:
         check_equal(answered.status, 503, f"{path} while the store is down")
         check("no-store" in answered.listed("cache-control"), f"the 503 of {path} may be cached")

@@ -23,9 +23,12 @@ R = TypeVar("R")
 
 
 class FailingStore(StoreOver):
-    """A tool for tests: a store over another, that raises `StoreError` while it `is_down`."""
+    """A tool for tests: a store over another, that raises `StoreError` while it `is_down`.
 
-    is_down = False
+    With `loses_answer` it does the next change to a record, and raises it nevertheless.
+    """
+
+    is_down = loses_answer = False
 
     async def _ask(
         self,
@@ -36,7 +39,11 @@ class FailingStore(StoreOver):
     ) -> R:
         if self.is_down:
             raise StoreError("the store of this test is down")
-        return await call(key, *arguments, **options)
+        answer = await call(key, *arguments, **options)
+        if self.loses_answer and call == self._store.merge:
+            self.loses_answer = False
+            raise StoreError("the answer of this test's store is lost")
+        return answer
 
 
 # --- what a view has in hand, and what it answers

@@ -8,27 +8,38 @@ app = Litestar(route_handlers=[...], plugins=[ServerSession(max_age=timedelta(mi
 from collections.abc import Callable
 from copy import copy
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import Any, NoReturn, TypeAlias, Unpack
 
-from litestar import Request
+from litestar import Request, Response
 from litestar.config.app import AppConfig
 from litestar.config.response_cache import ResponseCacheConfig
+from litestar.datastructures import Cookie
+from litestar.exceptions import HTTPException, PermissionDeniedException, ServiceUnavailableException
+from litestar.exceptions.responses import create_exception_response
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.session import SessionMiddleware as OwnSessions
 from litestar.plugins import InitPlugin, ReceiveRoutePlugin
 from litestar.routes import BaseRoute
 from litestar.security.session_auth.middleware import MiddlewareWrapper as OwnLogIn
+from litestar.serialization import decode_json, encode_json
 from litestar.stores.base import Store
+from litestar.types import Empty
 
 from server_session._sessions import Extension, Sessions, Settings, chosen
-from server_session.adapters import csrf_exempt, csrf_protect, template_functions
-from server_session.asgi import Scope
-from server_session.exceptions import ConfigurationError, CookieWithheldError, StoreError
+from server_session.adapters import Refusal, csrf_exempt, csrf_protect, template_functions
+from server_session.asgi import Application, Scope, SessionMiddleware
+from server_session.exceptions import ConfigurationError, UnavailableError
 from server_session.http.carrier import current
-from server_session.litestar._objects import telling
-from server_session.litestar._pages import CsrfRejected, Middleware, pass_on
+from server_session.http.frameworks import HeadersApart
+from server_session.kernel.mapping import Session
 
-__all__ = ["CsrfRejected", "ServerSession", "csrf_exempt", "csrf_protect"]
+__all__ = ["CsrfRejected", "LitestarHeaders", "ServerSession", "csrf_exempt", "csrf_protect"]
+
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+
+
+class CsrfRejected(PermissionDeniedException):
+    """A request that another site may have forged: 403. `extra["code"]` is stable and safe to show."""
 
 
 class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
@@ -56,7 +67,7 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         **settings: Unpack[Settings],
     ) -> None:
         self._sessions = chosen(sessions, settings)
-        middleware: Any = Middleware
+        middleware: Any = _Middleware
         self._middleware = DefineMiddleware(middleware, sessions=self._sessions, autoload=autoload, watch=watch)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
@@ -64,9 +75,9 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         if app_config.csrf_config and self.sessions.csrf:
             raise ConfigurationError("Litestar's csrf_config wants tokens of its own: leave it out, or give csrf=None")
         app_config.middleware = [self._middleware, *app_config.middleware]
-        app_config.request_class = telling(app_config.request_class or Request)
+        app_config.request_class = _telling(app_config.request_class or Request)
         pages = app_config.exception_handlers
-        app_config.exception_handlers = {StoreError: pass_on, CookieWithheldError: pass_on, **pages}
+        app_config.exception_handlers = {UnavailableError: _pass_on, **pages}
         app_config.response_cache_config = self._without_sessions(app_config.response_cache_config)
         if app_config.template_config and not app_config.csrf_config:
             engine = app_config.template_config.engine_instance
@@ -82,7 +93,7 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
             if any(isinstance(kind, type) and issubclass(kind, OwnSessions | OwnLogIn) for kind in kinds):
                 raise ConfigurationError(f"{handler} has a session of Litestar's own too: leave out its middleware")
             layers = reversed(handler.ownership_layers)
-            handler.request_class = telling(next(one.request_class for one in layers if one.request_class))
+            handler.request_class = _telling(next(one.request_class for one in layers if one.request_class))
 
     def _without_sessions(self, caching: ResponseCacheConfig) -> ResponseCacheConfig:
         """Keep what depends on the session out of Litestar's cache, whose keys know no cookie."""
@@ -90,6 +101,58 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         # Asked for when all was sent: a stream may look at the session until then.
         vars(kept)["get_store_from_app"] = lambda app: _Shared(caching.get_store_from_app(app), self)
         return kept
+
+
+class _Middleware(SessionMiddleware):
+    """Serves one route, which Litestar has found before."""
+
+    tells = True
+
+    def endpoint_of(self, scope: Scope) -> object:
+        """Return the handler's function, its controller, and the handler."""
+        handler = scope["route_handler"]
+        # Of a function for a thread Litestar has made another.
+        function = getattr(handler.fn, "func", handler.fn)
+        return (function, getattr(function, "__self__", None), handler)
+
+    def page(self, refusal: Refusal) -> Application:
+        """Return the application's page for 403 or 503."""
+        error: HTTPException = ServiceUnavailableException(detail=refusal.said)
+        if refusal.rejection:
+            error = CsrfRejected(detail=refusal.said, extra={"code": refusal.rejection.code})
+
+        async def page(scope: Any, receive: Any, send: Any) -> None:
+            handlers = scope["route_handler"].resolve_exception_handlers()
+            kinds = (error.status_code, *type(error).__mro__)
+            make = next((handlers[kind] for kind in kinds if kind in handlers), create_exception_response)
+            request = scope["litestar_app"].request_class(scope, receive, send)
+            await make(request, error).to_asgi_response(None, request)(scope, receive, send)
+
+        return page
+
+
+def _pass_on(_: AnyRequest, error: Exception) -> NoReturn:
+    """Leave an error to the middleware, which knows what was stored before it."""
+    raise error
+
+
+class _Telling(AnyRequest):
+    @property
+    def session(self) -> dict[str, Any]:
+        session = super().session
+        if isinstance(session, Session):
+            # C code, such as Litestar's encoder, looks at a mapping past its methods.
+            session.mark_accessed()
+        return session
+
+    def set_session(self, value: Any) -> None:
+        # It may be an object of a class, as of a dataclass.
+        super().set_session(value if value is Empty else decode_json(encode_json(value)))
+
+
+def _telling(kind: type[AnyRequest]) -> type[AnyRequest]:
+    """Return this class of requests as one that notes who asks for the session."""
+    return kind if issubclass(kind, _Telling) else type(kind.__name__, (_Telling, kind), {})
 
 
 class _Shared:
@@ -105,3 +168,30 @@ class _Shared:
         request = current.get()
         if request is not None and not self._plugin.sessions.exchange(request).has_answer:
             await self._store.set(key, value, expires_in)
+
+
+class _WrittenCookie(Cookie):
+    """A cookie whose header is its `key`."""
+
+    def to_encoded_header(self) -> tuple[bytes, bytes]:
+        return b"set-cookie", self.key.encode("latin-1")
+
+
+class LitestarHeaders(HeadersApart):
+    """The headers of a response of Litestar's."""
+
+    def __init__(self, response: Response[Any]) -> None:
+        super().__init__(response.headers)
+        self._cookies = response.cookies
+
+    def cookies(self) -> list[str]:
+        """Return the cookies as they are sent."""
+        return [cookie.to_encoded_header()[1].decode("latin-1") for cookie in self._cookies]
+
+    def add_cookie(self, header: str) -> None:
+        """Add a cookie."""
+        self._cookies.append(_WrittenCookie(header))
+
+    def drop_cookies(self) -> None:
+        """Remove all cookies."""
+        self._cookies.clear()
