@@ -746,6 +746,26 @@ async def test_a_mapping_that_takes_the_user_out_leaves_nobody_logged_in(browser
         await browser.request().require_fresh(1000)
 
 
+USERS: list[tuple[Callable[[dict[str, Any]], None], bool]] = [
+    (lambda data: data.update(user={"id": 2}), True),
+    (lambda data: data.update(user={"id": 1, "seen": 2}), True),
+    (lambda data: data["user"].update(seen=2), False),
+    (lambda data: data.update(user={"id": 1}), False),
+    (lambda data: data.clear(), True),
+]
+
+
+@pytest.mark.parametrize("change,is_another", USERS)
+async def test_an_update_that_writes_another_user_leaves_nobody_logged_in(browser, change, is_another):
+    await send(browser, lambda visit: visit.replace({"user": {"id": 1}}))
+    await send(browser, lambda visit: visit.update(change))
+    if is_another:
+        with pytest.raises(NotFreshError, match="nobody has logged in"):
+            await browser.request().require_fresh(1000)
+    else:
+        await browser.request().require_fresh(1000)
+
+
 async def test_a_log_in_by_the_mapping_of_a_request_that_founded_or_renewed_already_is_one_too(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     visit = browser.request()

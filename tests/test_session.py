@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from server_session import SerializationError, SessionNotLoadedError
 from server_session._codec import decode_fields, encode_fields
 from server_session.kernel.mapping import Changes, Session
-from server_session.kernel.observed import ReadTracking
 from server_session.kernel.unloaded import UnloadedSession
 
 
@@ -194,6 +193,59 @@ def test_what_a_function_stored_supersedes_what_was_not_yet_stored():
     assert session.changes() is None
 
 
+def test_what_a_function_stored_supersedes_what_could_not_be_stored():
+    session = session_of(a=1)
+    session["a"] = object()
+    session.accept(encode_fields({"a": 2}))
+    assert session == {"a": 2}
+    assert session.changes() is None
+
+
+def test_a_new_start_leaves_in_place_what_it_holds_already():
+    session = session_of(cart=[1], note="old", gone=[2])
+    kept = session["cart"]
+    session["note"] = "mine"
+    session["fresh"] = 1
+    session.restart(encode_fields({"cart": [1], "note": "new"}))
+    assert session == {"cart": [1], "note": "new"}
+    assert session["cart"] is kept
+    assert session.changes() is None
+    kept.append(2)
+    assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
+
+
+WHILE_STORED = [
+    ("set again", lambda s: s.__setitem__("b", 3), {"a": 1, "b": 3}),
+    ("removed", lambda s: delete(s, "b"), {"a": 1}),
+    ("removed and set", lambda s: (delete(s, "b"), s.__setitem__("b", 3)), {"a": 1, "b": 3}),
+    ("cleared", lambda s: s.clear(), {}),
+    ("cleared and set", lambda s: (s.clear(), s.__setitem__("c", 3)), {"c": 3}),
+]
+
+
+@pytest.mark.parametrize("is_cleared", [False, True])
+@pytest.mark.parametrize("write,left", [w[1:] for w in WHILE_STORED], ids=[w[0] for w in WHILE_STORED])
+def test_what_is_written_while_the_store_is_at_work_is_stored_next(write, left, is_cleared):
+    session = session_of(a=1)
+    if is_cleared:
+        session.clear()
+        session["a"] = 1
+    session["b"] = 2
+    stored = encode_fields({"a": 1})
+    for step in (write, len):
+        changes = session.changes()
+        assert changes is not None
+        step(session)
+        if changes.cleared:
+            stored.clear()
+        stored.update(changes.changed)
+        for name in changes.removed:
+            del stored[name]
+        session.settle(changes)
+    assert decode_fields(stored) == session == left
+    assert session.changes() is None
+
+
 def test_another_writer_s_spelling_of_the_same_value_is_no_change():
     session = Session({"a": b'{ "x" : [ 1 , 2 ] }', "b": b"1e0"})
     assert session["a"] == {"x": [1, 2]}
@@ -297,7 +349,7 @@ TRACKED = [
 
 @pytest.mark.parametrize("step,read,read_all", [t[1:] for t in TRACKED], ids=[t[0] for t in TRACKED])
 def test_an_update_knows_what_its_result_depends_on(step, read, read_all):
-    data = ReadTracking({"a": 1, "b": 2})
+    data = session_of(a=1, b=2)
     step(data)
     assert data.read == read
     assert data.read_names is read_all

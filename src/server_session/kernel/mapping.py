@@ -11,7 +11,7 @@ from server_session._record import is_same, user_fields
 from server_session.exceptions import SerializationError, SessionNotLoadedError
 from server_session.kernel.observed import ObservedDict
 
-__all__ = ["Changes", "Session"]
+__all__ = ["NO_CHANGES", "Changes", "Session"]
 
 _LOG: Final = logging.getLogger("server_session")
 
@@ -29,7 +29,7 @@ class Changes(msgspec.Struct, frozen=True):
     """How many assignments and removals there had been: what came later is not in here."""
 
 
-_NO_CHANGES: Final = Changes({}, (), False, (), 0)
+NO_CHANGES: Final = Changes({}, (), False, (), 0)
 
 
 class _Stored(Protocol):
@@ -50,7 +50,8 @@ class Session(ObservedDict):
     """
 
     _moment = 0
-    _cleared = False
+    # The moment of the last `clear` that is not yet stored, 0 where there is none.
+    _cleared = 0
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
         # What the store holds of the user's fields, as this mapping last heard.
@@ -59,9 +60,8 @@ class Session(ObservedDict):
         self.read = set()
         self._of = stored
         self._is_left = stored is not None and stored.is_left
-        # By name, the moment of its last assignment.
-        self._assigned: dict[str, int] = {}
-        self._removed: set[str] = set()
+        # By name, the moment of its last assignment or removal that is not yet stored.
+        self._written: dict[str, int] = {}
 
     # --- what a request does to its session
 
@@ -86,8 +86,7 @@ class Session(ObservedDict):
         """Note that the request is over; without an answer nobody has looked what there is to store."""
         self._is_left = True
         try:
-            is_written = self._assigned or self._removed or self._cleared
-            is_stored = not is_written and (is_answered or self.changes() is None)
+            is_stored = (is_answered and not self._written and not self._cleared) or self.changes() is None
         except SerializationError:
             is_stored = False
         if not is_stored:
@@ -129,7 +128,7 @@ class Session(ObservedDict):
     @property
     def may_differ(self) -> bool:
         """Whether anything was written, or handed out that can have changed inside."""
-        if self._assigned or self._removed or self._cleared:
+        if self._written or self._cleared:
             return True
         stored = self._stored
         for name in stored if self.read_values else self.read:  # noqa: SIM110 - each request comes by here
@@ -146,43 +145,50 @@ class Session(ObservedDict):
             return None
         if self._cleared:
             return Changes(encode_fields(self.plain()), (), True, frozenset(dict.keys(self)), self._moment)
-        stored, assigned = self._stored, self._assigned
+        stored, written = self._stored, self._written
         changed: dict[str, bytes] = {}
-        if assigned:
+        removed: list[str] = []
+        if written:
             for name, value in encode_fields(
-                {name: value for name, value in dict.items(self) if name in assigned}
+                {name: value for name, value in dict.items(self) if name in written}
             ).items():
                 # To assign what is stored already is no assignment; what then changes inside it is a change inside.
                 if name in stored and stored[name] == value:
-                    del assigned[name]
+                    del written[name]
+                    self.read.add(name)
                 else:
                     changed[name] = value
+            for name in written:
+                if name in stored and name not in changed:
+                    removed += [name]
+        assigned = {*changed}
         for name in stored if self.read_values else self.read:
             # Only a container can have changed inside, and only JSON's containers are stored as one.
-            if name in stored and stored[name][0] in b"[{" and name not in assigned and name not in self._removed:
+            if name in stored and stored[name][0] in b"[{" and name not in written:
                 value = encode_value(name, dict.__getitem__(self, name))
                 if value != stored[name] and not is_same(name, stored[name], value):
                     changed[name] = value
-        if not changed and not self._removed:
+        if not changed and not removed:
             return None
-        return Changes(changed, {*self._removed}, False, {*assigned}, self._moment)
+        return Changes(changed, removed, False, assigned, self._moment)
 
     def settle(self, changes: Changes) -> None:
         """Note that these changes are stored (or were refused for good)."""
         if changes.cleared:
-            self._cleared = False
             self._stored = {}
         self._stored.update(changes.changed)
         for name in changes.removed:
             self._stored.pop(name, None)
+        # Who assigned a value may hold it and change it after it was stored.
+        self.read.update(self._written)
         # What was written while the store was at work is not stored yet.
         if self._moment == changes.moment:
-            self._assigned.clear()
-            if self._removed:
-                self._removed.clear()
+            self._written = {}
+            self._cleared = 0
         else:
-            self._assigned = {name: moment for name, moment in self._assigned.items() if moment > changes.moment}
-            self._removed = self._stored.keys() - dict.keys(self)
+            self._written = {name: moment for name, moment in self._written.items() if moment > changes.moment}
+            if self._cleared <= changes.moment:
+                self._cleared = 0
 
     # --- what the functions of the request ask of it
 
@@ -191,15 +197,14 @@ class Session(ObservedDict):
 
         A value whose bytes did not change stays the object that it is, so that references to it hold.
         """
-        pending = self.changes() or _NO_CHANGES
+        pending = self.changes() or NO_CHANGES
         if pending.cleared:
             return pending.changed
         own = pending.changed.keys() | pending.removed
         news = {name: value for name, value in fields.items() if name not in own and self._stored.get(name) != value}
         gone = self._stored.keys() - fields.keys()
-        self._bring(news, gone - own)
+        self._bring(news, gone - pending.changed.keys())
         self._stored = dict(fields)
-        self._removed -= gone
         return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
     def accept(self, changed: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
@@ -208,16 +213,13 @@ class Session(ObservedDict):
         self._bring({name: value for name, value in changed.items() if not self._holds(name, value)}, removed)
         self._stored.update(changed)
         for name in changed:
-            self._assigned.pop(name, None)
+            if self._written.pop(name, None) is not None:
+                self.read.add(name)
 
     def restart(self, fields: Mapping[str, bytes]) -> None:
         """Become the mapping of a session with just these fields, all stored."""
-        dict.clear(self)
-        dict.update(self, decode_fields(fields))
-        self._stored = dict(fields)
-        self._assigned.clear()
-        self._removed.clear()
-        self._cleared = False
+        self._cleared = 0
+        self.accept(fields, (dict.keys(self) | self._stored.keys()) - fields.keys())
 
     def _bring(self, news: Mapping[str, bytes], gone: Iterable[str]) -> None:
         """Hold these fields as they are stored, and no longer those that are gone."""
@@ -226,16 +228,19 @@ class Session(ObservedDict):
             dict.pop(self, name, None)
             self._stored.pop(name, None)
         for name in (*news, *gone):
-            self._assigned.pop(name, None)
-            self._removed.discard(name)
+            self._written.pop(name, None)
 
     def _holds(self, name: str, value: bytes) -> bool:
         if not dict.__contains__(self, name):
             return False
         # What was never handed out cannot have changed inside.
-        if not self.read_values and name not in self.read:
+        if not self.read_values and name not in self.read and name not in self._written:
             return self._stored.get(name) == value
-        return encode_value(name, dict.__getitem__(self, name)) == value
+        try:
+            return encode_value(name, dict.__getitem__(self, name)) == value
+        except SerializationError:
+            # It could not be stored, and is not: what was stored supersedes it.
+            return False
 
     # --- dict's writes
 
@@ -248,20 +253,15 @@ class Session(ObservedDict):
     def __setitem__(self, key: str, value: Any) -> None:
         dict.__setitem__(self, key, value)
         self._note_write()
-        # Who assigned the value may hold it and change it after it was stored.
-        self.read.add(key)
-        self._assigned[key] = self._moment
-        if self._removed:
-            self._removed.discard(key)
+        self._written[key] = self._moment
 
     def __delitem__(self, key: str) -> None:
         # To hear that there is none is to have read.
         self.accessed = True
+        self.read.add(key)
         super().__delitem__(key)
         self._note_write()
-        self._assigned.pop(key, None)
-        if key in self._stored:
-            self._removed.add(key)
+        self._written[key] = self._moment
 
     def clear(self) -> None:
         """Drop every field, seen or not.
@@ -269,9 +269,10 @@ class Session(ObservedDict):
         Left empty at the commit the session is destroyed; written to again it is founded anew, under a new cookie.
         """
         self._note_write()
-        self._cleared = True
-        self._assigned.clear()
-        self._removed.clear()
+        self._cleared = self._moment
+        self._written.clear()
+        # What a write drops unseen, it depends on.
+        self.read_names = True
         super().clear()
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -279,7 +280,4 @@ class Session(ObservedDict):
         news = dict(*args, **kwargs)
         dict.update(self, news)
         self._note_write()
-        self.read.update(news)
-        self._assigned.update(dict.fromkeys(news, self._moment))
-        if self._removed:
-            self._removed.difference_update(news)
+        self._written.update(dict.fromkeys(news, self._moment))

@@ -1,11 +1,11 @@
 """Dicts whose readers are noticed."""
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import wraps
 from typing import Any, Final, Self, SupportsIndex, TypeVar, cast
 
-__all__ = ["ObservedDict", "ReadTracking"]
+__all__ = ["ObservedDict"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -116,22 +116,3 @@ class ObservedDict(_Dict):
     def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
         self.update(other)
         return self
-
-
-class ReadTracking(ObservedDict):
-    """The dict that `update_session_data` hands out: it notes what its result depends on."""
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        super().__init__(data)
-        self.read = set()
-
-    # What a write returns, or refuses for, it has read.
-
-    def __delitem__(self, key: str) -> None:
-        self.read.add(key)
-        super().__delitem__(key)
-
-    def clear(self) -> None:
-        """Drop every key."""
-        self.read_names = True
-        super().clear()
