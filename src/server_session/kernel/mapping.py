@@ -1,19 +1,23 @@
-"""The request's mapping: a dict that records what is read of it and what is done to it."""
+"""The request's mapping: a dict that notes what is read of it and what is done to it."""
 
+import copy
 import logging
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from functools import wraps
+from typing import Any, Final, Protocol, Self, SupportsIndex, TypeVar, cast
 
 import msgspec
 
 from server_session._codec import decode_fields, encode_fields, encode_value
 from server_session._record import is_same, user_fields
 from server_session.exceptions import SerializationError, SessionNotLoadedError
-from server_session.kernel.observed import ObservedDict
 
 __all__ = ["NO_CHANGES", "Changes", "Session"]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _LOG: Final = logging.getLogger("server_session")
+_ABSENT: Final[Any] = object()
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -42,13 +46,35 @@ class _Stored(Protocol):
     async def is_alive(self) -> bool: ...
 
 
-class Session(ObservedDict):
-    """The session of one request: a whole `dict` that records every kind of write.
+def _noticed(read: F, *, shows: bool = False) -> F:
+    """Make a dict's method note that it asks which keys there are, and with `shows` that it hands out all values."""
+
+    @wraps(read)
+    def noticed(session: "Session", *args: Any) -> Any:
+        session.accessed = session.read_names = True
+        session.read_values |= shows
+        return read(session, *args)
+
+    return cast("F", noticed)
+
+
+class _Dict(dict[str, Any]):
+    """A session's methods have the types of its keys and values."""
+
+
+class Session(_Dict):
+    """The session of one request: a whole `dict` that notes every kind of read, and every kind of write.
 
     Only the fields that were changed or removed are stored, at the commit; a change inside a value
-    (`session["cart"].append(…)`) counts.
+    (`session["cart"].append(…)`) counts. What looks past a dict's methods (orjson, C code) sees the data, unnoticed.
     """
 
+    accessed = False
+    """Whether anything was read or written; the response then varies on the cookie."""
+    read_names = False
+    """Whether it was asked which keys there are, or how many."""
+    read_values = False
+    """Whether all values were handed out."""
     _moment = 0
     # The moment of the last `clear` that is not yet stored, 0 where there is none.
     _cleared = 0
@@ -57,7 +83,8 @@ class Session(ObservedDict):
         # What the store holds of the user's fields, as this mapping last heard.
         self._stored = user_fields(fields) if fields else {}
         super().__init__(decode_fields(self._stored) if fields else ())
-        self.read = set()
+        self.read: set[Any] = set()
+        """The keys that were looked up, or whose values were once written: whoever has one may change it inside."""
         self._of = stored
         self._is_left = stored is not None and stored.is_left
         # By name, the moment of its last assignment or removal that is not yet stored.
@@ -242,6 +269,57 @@ class Session(ObservedDict):
             # It could not be stored, and is not: what was stored supersedes it.
             return False
 
+    # --- dict's reads
+
+    def plain(self) -> dict[str, Any]:
+        """Return the content as a plain dict, unnoticed."""
+        return dict(dict.items(self))
+
+    def __getitem__(self, key: str) -> Any:
+        self.accessed = True
+        self.read.add(key)
+        return dict.__getitem__(self, key)
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return the key's value, or `default`."""
+        self.accessed = True
+        self.read.add(key)
+        return dict.get(self, key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.accessed = True
+        self.read.add(key)
+        return dict.__contains__(self, key)
+
+    __iter__ = _noticed(_Dict.__iter__)
+    __reversed__ = _noticed(_Dict.__reversed__)
+    __len__ = _noticed(_Dict.__len__)
+    __repr__ = _noticed(_Dict.__repr__)
+    __eq__ = _noticed(_Dict.__eq__)
+    __hash__ = None  # type: ignore[assignment]
+    keys = _noticed(_Dict.keys)
+    values = _noticed(_Dict.values, shows=True)
+    items = _noticed(_Dict.items, shows=True)
+    copy = __copy__ = _noticed(plain, shows=True)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self.copy(), memo)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # A pickle holds the data, and nothing of who watches it.
+        return dict, (self.copy(),)
+
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        merged: dict[str, Any] = self.copy() | other
+        return merged
+
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        merged: dict[str, Any] = other | self.copy()
+        return merged
+
     # --- dict's writes
 
     def _note_write(self) -> None:
@@ -281,3 +359,26 @@ class Session(ObservedDict):
         dict.update(self, news)
         self._note_write()
         self._written.update(dict.fromkeys(news, self._moment))
+
+    # Writes that return what they find are reads, and then a simple write.
+
+    setdefault: Any = MutableMapping.setdefault
+
+    def pop(self, key: str, default: Any = _ABSENT, /) -> Any:
+        """Remove the key and return its value, or `default`; `KeyError` if neither is there."""
+        if key not in self and default is not _ABSENT:
+            return default
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the key that was set last, with its value; `KeyError` if there is none."""
+        if not self:
+            raise KeyError("popitem(): dictionary is empty")
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
+        self.update(other)
+        return self
