@@ -275,6 +275,19 @@ async def test_overlapping_mappings_of_own_keys_all_survive(browser):
     assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
 
 
+@pytest.mark.parametrize("write", ["merge", "pluck"])
+async def test_a_change_inside_a_value_is_stored_though_others_wrote_there_before_this_request_looked_again(
+    browser, write
+):
+    await send(browser, lambda visit: visit.merge({"cart": ["a"], "b": 1}))
+    visit = browser.request()
+    (await visit.load())["cart"].append("b")
+    await send(browser, lambda visit: visit.merge({"cart": None}) if write == "merge" else visit.pluck("cart"))
+    assert await visit.get() == {"cart": ["a", "b"], "b": 1}
+    assert await visit.commit() is True
+    assert await data_of(browser) == {"cart": ["a", "b"], "b": 1}
+
+
 @over_every_store
 async def test_overlapping_updates_of_one_counter_all_count(browser):
     def increment(data: dict[str, Any]) -> None:

@@ -231,7 +231,9 @@ class Session(_Dict):
         news = {name: value for name, value in fields.items() if name not in own and self._stored.get(name) != value}
         gone = self._stored.keys() - fields.keys()
         self._bring(news, gone - pending.changed.keys())
-        self._stored = dict(fields)
+        # A change inside a value shows only beside what it was changed from.
+        inside = {name: self._stored[name] for name in pending.changed.keys() - pending.assigned}
+        self._stored = {**fields, **inside}
         return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
     def accept(self, changed: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
