@@ -227,6 +227,32 @@ def test_a_new_start_leaves_in_place_what_it_holds_already():
     assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
 
 
+@pytest.mark.parametrize("is_cleared", [False, True])
+def test_what_was_under_way_when_the_session_was_replaced_is_of_no_matter_to_the_new_one(is_cleared):
+    session = session_of(a=1)
+    if is_cleared:
+        session.clear()
+    session["cart"] = session.setdefault("list", [1])
+    changes = session.changes()
+    assert changes is not None
+    session.restart(encode_fields({"b": 2}))
+    session["c"] = 3
+    session.settle(changes)
+    assert session == {"b": 2, "c": 3}
+    assert changes_of(session) == ({"c": 3}, set(), False)
+
+
+def test_what_a_function_took_out_while_a_commit_wrote_it_is_not_in_the_mapping():
+    session = session_of(a=1)
+    session["list"] = session.setdefault("list", [1])
+    changes = session.changes()
+    assert changes is not None
+    session.accept({}, {"list"})
+    session.settle(changes)
+    assert session == {"a": 1}
+    assert session.changes() is None
+
+
 WHILE_STORED = [
     ("set again", lambda s: s.__setitem__("b", 3), {"a": 1, "b": 3}),
     ("removed", lambda s: delete(s, "b"), {"a": 1}),

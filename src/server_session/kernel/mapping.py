@@ -78,6 +78,8 @@ class Session(_Dict):
     _moment = 0
     # The moment of the last `clear` that is not yet stored, 0 where there is none.
     _cleared = 0
+    # The moment since which it is the mapping of the session that it is of.
+    _since = 0
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
         # What the store holds of the user's fields, as this mapping last heard.
@@ -191,7 +193,8 @@ class Session(_Dict):
         assigned = {*changed}
         for name in stored if self.read_values else self.read:
             # Only a container can have changed inside, and only JSON's containers are stored as one.
-            if name in stored and stored[name][0] in b"[{" and name not in written:
+            # What a function took out while a commit wrote it is not here, and may be there.
+            if name in stored and stored[name][0] in b"[{" and name not in written and dict.__contains__(self, name):
                 value = encode_value(name, dict.__getitem__(self, name))
                 if value != stored[name] and not is_same(name, stored[name], value):
                     changed[name] = value
@@ -201,6 +204,8 @@ class Session(_Dict):
 
     def settle(self, changes: Changes) -> None:
         """Note that these changes are stored (or were refused for good)."""
+        if changes.moment < self._since:
+            return
         if changes.cleared:
             self._stored = {}
         self._stored.update(changes.changed)
@@ -248,6 +253,8 @@ class Session(_Dict):
     def restart(self, fields: Mapping[str, bytes]) -> None:
         """Become the mapping of a session with just these fields, all stored."""
         self._cleared = 0
+        self._moment += 1
+        self._since = self._moment
         self.accept(fields, (dict.keys(self) | self._stored.keys()) - fields.keys())
 
     def _bring(self, news: Mapping[str, bytes], gone: Iterable[str]) -> None:
