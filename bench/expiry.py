@@ -122,7 +122,7 @@ SIZES = {
 def look_at_sql(store: Any, _: str) -> Figures:
     from sqlalchemy import text
 
-    engine = store._source._own.get()  # noqa: SLF001 - its own engine is the one at hand
+    engine = store._source.get().engine  # noqa: SLF001 - its own engine is the one at hand
     with engine.connect() as connection:
         if engine.dialect.name == "mysql":
             # Its figure is as old as the last look of its statistics.
@@ -141,7 +141,7 @@ def delete_expired_and_vacuum(store: Any, place: str) -> None:
     from sqlalchemy import text
 
     delete_expired(store, place)
-    with store._source._own.get().connect() as connection:  # noqa: SLF001 - its connections are in autocommit
+    with store._source.get().engine.connect() as connection:  # noqa: SLF001 - its connections are in autocommit
         connection.execute(text("VACUUM server_sessions"))
 
 

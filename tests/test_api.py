@@ -18,6 +18,7 @@ import server_session
 from server_session import (
     CarrierError,
     DataTypeError,
+    FileSessionStore,
     MemorySessionStore,
     NoResponseError,
     SerializationError,
@@ -402,6 +403,22 @@ def test_what_is_returned_is_the_caller_s_own(api):
     data["cart"].append(2)
     data["b"] = 1
     assert api.get_session_data(scope) == {"cart": [1]}
+
+
+def test_a_change_that_runs_a_loop_of_its_own_may_await_the_functions(api, tmp_path):
+    sessions, scope, response = configure(session_store=FileSessionStore(tmp_path)), scope_of(), Response()
+    seen: list[Any] = []
+
+    async def look() -> None:
+        seen.append(await sessions.get_session_data(scope_of()))
+
+    def change(data: dict[str, Any]) -> None:
+        data["a"] = 1
+        asyncio.run(look())
+
+    assert api.update_session_data(scope, response, change) is True
+    assert api.get_session_data(scope) == {"a": 1}
+    assert seen == [{}]
 
 
 def test_a_change_that_raises_writes_nothing(api):

@@ -570,18 +570,6 @@ def test_whatever_a_bodys_bytes_looking_through_a_mebibyte_takes_a_bounded_numbe
     assert calls < 30 * 1000
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_with_no_limit_to_spend_nothing_is_read(limit: int) -> None:
-    async def receive() -> Any:
-        raise AssertionError
-
-    assert drive(read_asgi(receive, limit)) == (b"", False, receive)
-    stream = object()
-    environ = {"CONTENT_LENGTH": "9", "wsgi.input": stream}
-    assert read_wsgi(environ, limit) == (b"", False)
-    assert environ["wsgi.input"] is stream
-
-
 FRAGMENTS = [
     *(b"--B", b"\r\n--B", b"\r\n--B\r\n", b"\r\n--B--", b"--", b"-", b"\r\n", b"\r", b"\n", b"\r\n\r\n", b" ", b"\t"),
     *(NAME, b'; filename="a"', b"X: ", b":", b"; ", b'"', b"\\", b"\0", b"\xff", b"\xc3\xa9", b"B", b"x"),

@@ -20,8 +20,9 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from server_session import CarrierError
 from server_session.http.carrier import Carrier, current, is_carrier, resolve
-from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest, register_request
-from server_session.http.responses import MultiDictHeaders, register_response
+from server_session.http.frameworks import HeadersRequest, MultiDictHeaders
+from server_session.http.requests import AsgiRequest, WsgiRequest, register_request
+from server_session.http.responses import register_response
 from tests.asgi_client import scope_of
 
 COOKIE = "session=" + "A" * 64

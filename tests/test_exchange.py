@@ -8,12 +8,13 @@ import pytest
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
-from server_session import CookieHandler, MemorySessionStore, Sessions
+from server_session import CSRF, CookieHandler, MemorySessionStore, Sessions
 from server_session._record import ENDED
 from server_session.adapters import (
     BytesBody,
     Exchange,
     StreamedBody,
+    WsgiBody,
     WsgiHeaders,
     WsgiRequest,
     csrf_exempt,
@@ -393,6 +394,24 @@ async def test_one_that_awaits_finds_a_token_in_a_body_that_is_at_hand(sessions:
         exchange.serve()
         refusal = await exchange.check(BytesBody(form))
         assert (refusal and refusal.status) == status
+
+
+def test_with_no_limit_to_spend_no_body_is_read(store: Watched) -> None:
+    sessions = Sessions(session_store=store, csrf=CSRF(body_limit=0))
+    first = exchange_of(sessions)
+    form = f"csrf_token={sessions.sync.get_csrf_token(first.request.slots)}".encode()
+    cookie = answer(first)["Set-Cookie"].partition(";")[0]
+    environ = create_environ(method="POST", data=form, headers={"Cookie": cookie})
+    environ["CONTENT_TYPE"] = "application/x-www-form-urlencoded"
+    stream = environ["wsgi.input"]
+    exchange = sessions.exchange(WsgiRequest.of(environ))
+    exchange.serve()
+    refusal = exchange.blocking.check(WsgiBody(environ))
+    assert refusal is not None
+    assert refusal.rejection is not None
+    assert refusal.rejection.code == "csrf_token_missing"
+    assert environ["wsgi.input"] is stream
+    assert stream.tell() == 0
 
 
 @pytest.mark.parametrize("blocks", [True, False])

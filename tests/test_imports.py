@@ -26,7 +26,7 @@ ROOMS = (
     {"adapters", "adopt", "asgi", "wsgi", "otel", "sync"},
     {"_sessions", "_functions", "migration"},
     {"exchange"},
-    {"_api", "_urls"},
+    {"_api", "_opened", "_urls"},
     {"_verbs", "_convert"},
     {"csrf"},
     {"http"},
@@ -36,7 +36,7 @@ ROOMS = (
     {"stores"},
     {"_cookies"},
     {"_cookie_attributes"},
-    {"_colour", "_durations", "_origins", "_base64url"},
+    {"_colour", "_settings", "_origins", "_base64url"},
     {"exceptions"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(ROOMS) for room in rooms}
@@ -53,7 +53,7 @@ DRIVERS = {
     "memory": set[str](),
     "next_server_session": set[str](),
     "redis": {"redis", "hiredis"},
-    "sql": {"sqlalchemy", "psycopg"},
+    "sql": {"sqlalchemy", "psycopg", "pymysql"},
 }
 DEPENDENCIES = {"msgspec"}
 FOR_STORES = {
@@ -65,7 +65,7 @@ FOR_STORES = {
     "stores._waits",
     "_base64url",
     "_colour",
-    "_durations",
+    "_settings",
     "exceptions",
 }
 # What one may besides that shares a layout of somebody else's: what a cookie is there, and where it is kept.

@@ -370,7 +370,7 @@ async def test_a_session_that_was_given_a_later_deadline_does_not_outlive_its_ow
         await send(Browser(site), FOUNDED_ANEW["log_in"])
     site.clock.advance((100 - others) * DAY - 1)
     assert await data_of(browser) == {"user": "ada"}
-    assert await OwnerIndex(site.policy).destroy("ada") == 1
+    assert await OwnerIndex(site.policy, "ada").destroy() == 1
     assert await data_of(browser) == {}
 
 

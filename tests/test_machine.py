@@ -689,14 +689,14 @@ class Calls:
 
     async def sessions_of(self, visit: StoredSession, owner: str) -> Any:
         current = await visit.living_selector()
-        listed = await OwnerIndex(self.policy).sessions(owner, current)
+        listed = await OwnerIndex(self.policy, owner).sessions(current)
         return [(one.id, one.created.timestamp(), one.is_current) for one in listed]
 
     async def destroy_sessions_of(
         self, visit: StoredSession, owner: str, only: str | None, spares_its_own: bool
     ) -> Any:
         kept = await visit.living_selector() if spares_its_own else None
-        return await OwnerIndex(self.policy).destroy(owner, only=only, but=kept)
+        return await OwnerIndex(self.policy, owner).destroy(only=only, but=kept)
 
 
 DESIGNED = (NotFreshError, ResponseStartedError)
@@ -1164,8 +1164,8 @@ class Machine(RuleBasedStateMachine):
     def the_owners_lists_are_the_sessions_that_live(self) -> None:
         for owner in self.owners:
             # Without the tidying that the public call does.
-            owners = OwnerIndex(self.aside.policy)
-            answers = self.run(owners._look(owner, _listed(self.run(owners._index(owner)))))
+            owners = OwnerIndex(self.aside.policy, owner)
+            answers = self.run(owners._look(_listed(self.run(owners._index()))))
             living = [selector for selector, answer in answers.items() if isinstance(answer, dict)]
             assert living == [one.id for one in self.world.living_of(owner)]
             most = self.world.most
@@ -1420,7 +1420,7 @@ class FailingMachine(Machine):
         return {
             key: (owner, since)
             for owner in self.owners
-            for since, key in _listed(await OwnerIndex(self.aside.policy)._index(owner))
+            for since, key in _listed(await OwnerIndex(self.aside.policy, owner)._index())
             if key not in world.sessions and await self.store.get(key, {}, False) is MISSING
         }
 
@@ -1690,7 +1690,7 @@ def test_a_log_in_by_a_request_whose_cookie_was_swapped_long_ago_lets_no_more_se
     clock.advance(MINUTE + 1)
     # It is not entitled to end the session that it had, so that one counts.
     assert drive(late.replace({}, "ada"))
-    assert len(drive(OwnerIndex(policy).sessions("ada"))) == 1
+    assert len(drive(OwnerIndex(policy, "ada").sessions())) == 1
 
 
 def test_a_session_that_is_only_asked_for_what_it_has_not_was_seen_all_the_same() -> None:
@@ -1702,5 +1702,5 @@ def test_a_session_that_is_only_asked_for_what_it_has_not_was_seen_all_the_same(
         clock.advance(100)
         # The flash that is not there, on every page.
         assert drive(made_by(policy, first.cookie_value).pluck("flash")) is None
-    (seen,) = drive(OwnerIndex(policy).sessions("ada"))
+    (seen,) = drive(OwnerIndex(policy, "ada").sessions())
     assert clock() - seen.last_seen.timestamp() <= MINUTE + 1

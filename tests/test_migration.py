@@ -408,7 +408,7 @@ def test_sealed_sessions_move_as_they_are_and_owners_with_them():
         browser.receive(visit)
 
     async def look():
-        return await Browser(after, browser.cookie).request().get(), await OwnerIndex(after.policy).sessions("ada")
+        return await Browser(after, browser.cookie).request().get(), await OwnerIndex(after.policy, "ada").sessions()
 
     drive(log_in())
     assert asyncio.run(migrate(old, new)) == Migrated(sessions=1, owners=1)

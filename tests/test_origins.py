@@ -3,8 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server_session._origins import (
-    authority_of,
-    host_for,
+    is_at,
     origin_in_header,
     origin_of_url,
     origins_of,
@@ -214,7 +213,7 @@ def test_a_referer_has_the_origin_of_its_url_or_none(value, origin):
     ],
 )
 def test_an_origin_equals_a_host_of_the_same_name_and_port(origin, host, same):
-    assert (authority_of(origin) == host_for(origin, host)) == same
+    assert is_at(origin, host) == same
 
 
 # --- what must hold of all
@@ -233,9 +232,8 @@ def test_any_bytes_in_a_header_are_an_origin_or_none_and_never_an_error(value):
 
 
 @given(st.sampled_from(["https://shop.example", "http://[::1]:8000"]), st.text() | words)
-def test_any_host_is_an_authority_or_none_and_never_an_error(origin, host):
-    authority = host_for(origin, host)
-    assert authority is None or authority.isascii()
+def test_any_host_is_an_origin_s_own_or_not_and_never_an_error(origin, host):
+    assert not is_at(origin, host) or host.isascii()
 
 
 @given(spellings)

@@ -26,6 +26,7 @@ from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
 from server_session._record import MARK_SECONDS, STAMP, user_fields
 from server_session._tokens import Credential, short_digest
+from server_session._tries import Tries
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
@@ -58,7 +59,7 @@ async def logged_in(site: Site, owner: str = "ada") -> Browser:
 
 
 async def ids(site: Site, owner: str = "ada") -> list[str]:
-    return [session.id for session in await OwnerIndex(site.policy).sessions(owner)]
+    return [session.id for session in await OwnerIndex(site.policy, owner).sessions()]
 
 
 def id_of(browser: Browser) -> str:
@@ -73,7 +74,7 @@ async def listed(site: Site, owner: str = "ada") -> set[str]:
     return set() if isinstance(index, Outcome) else set(user_fields(index))
 
 
-async def refuse_to_wait(names: Collection[str]) -> None:
+async def refuse_to_wait(_: Tries, names: Collection[str]) -> None:
     raise AssertionError(f"nobody else writes {names}")
 
 
@@ -100,7 +101,7 @@ async def test_an_owner_s_sessions_are_listed_the_oldest_first_with_the_time_the
         founded.append((id_of(await logged_in(site)), datetime.fromtimestamp(site.clock(), UTC)))
         site.clock.advance(7)
     await logged_in(site, "bob")
-    sessions = await OwnerIndex(site.policy).sessions("ada")
+    sessions = await OwnerIndex(site.policy, "ada").sessions()
     assert [(one.id, one.created) for one in sessions] == founded
     assert all(one.created.tzinfo is UTC and not one.is_current for one in sessions)
 
@@ -122,8 +123,8 @@ async def test_the_oldest_comes_first_in_whatever_order_a_store_keeps_the_fields
 
 
 async def test_one_who_never_logged_in_has_no_sessions_and_asking_makes_no_record(site):
-    assert await OwnerIndex(site.policy).sessions("ada") == []
-    assert await OwnerIndex(site.policy).destroy("ada") == 0
+    assert await OwnerIndex(site.policy, "ada").sessions() == []
+    assert await OwnerIndex(site.policy, "ada").destroy() == 0
     assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
 
 
@@ -150,7 +151,7 @@ async def test_a_session_that_was_renewed_or_reset_stays_its_owner_s(site, step)
     else:
         await send(browser, lambda visit: visit.replace({"form": 1}, in_place=True))
     assert await ids(site) == [before]
-    assert await OwnerIndex(site.policy).destroy("ada") == 1
+    assert await OwnerIndex(site.policy, "ada").destroy() == 1
     assert await data_of(browser) == {}
 
 
@@ -159,7 +160,7 @@ async def test_who_logs_in_as_another_takes_the_session_from_the_first_owner(sit
     await send(browser, lambda visit: visit.replace({"user": "bob"}, "bob"))
     assert await ids(site) == []
     assert await ids(site, "bob") == [id_of(browser)]
-    assert await OwnerIndex(site.policy).destroy("ada") == 0
+    assert await OwnerIndex(site.policy, "ada").destroy() == 0
     assert await data_of(browser) == {"user": "bob"}
 
 
@@ -181,7 +182,7 @@ def test_owners_never_meet_whatever_they_are_called(one, other):
 async def test_any_text_is_an_owner_and_its_name_is_in_no_key(site, owner):
     browser = await logged_in(site, owner)
     assert await ids(site, owner) == [id_of(browser)]
-    assert await OwnerIndex(site.policy).destroy(owner) == 1
+    assert await OwnerIndex(site.policy, owner).destroy() == 1
     assert await data_of(browser) == {}
 
 
@@ -193,20 +194,20 @@ async def test_all_sessions_of_an_owner_end_and_no_other_s(site):
     bob = await logged_in(site, "bob")
     visitor = Browser(site)
     await send(visitor, lambda visit: visit.merge({"a": 1}))
-    assert await OwnerIndex(site.policy).destroy("ada") == 5
+    assert await OwnerIndex(site.policy, "ada").destroy() == 5
     assert [await data_of(browser) for browser in browsers] == [{}] * 5
     assert await data_of(bob) == {"user": "bob"}
     assert await data_of(visitor) == {"a": 1}
     assert await ids(site) == []
-    assert await OwnerIndex(site.policy).destroy("ada") == 0
+    assert await OwnerIndex(site.policy, "ada").destroy() == 0
 
 
 async def test_one_session_can_be_spared_and_one_alone_can_be_ended(site):
     spared, second, third = [await logged_in(site) for _ in range(3)]
-    assert await OwnerIndex(site.policy).destroy("ada", only=id_of(second), but=id_of(spared)) == 1
+    assert await OwnerIndex(site.policy, "ada").destroy(only=id_of(second), but=id_of(spared)) == 1
     assert set(await ids(site)) == {id_of(spared), id_of(third)}
-    assert await OwnerIndex(site.policy).destroy("ada", only=id_of(spared), but=id_of(spared)) == 0
-    assert await OwnerIndex(site.policy).destroy("ada", but=id_of(spared)) == 1
+    assert await OwnerIndex(site.policy, "ada").destroy(only=id_of(spared), but=id_of(spared)) == 0
+    assert await OwnerIndex(site.policy, "ada").destroy(but=id_of(spared)) == 1
     assert await ids(site) == [id_of(spared)]
     assert await data_of(spared) == {"user": "ada"}
 
@@ -217,17 +218,17 @@ async def test_by_an_owner_nobody_ends_a_session_of_someone_else(site):
     await send(visitor, lambda visit: visit.merge({"a": 1}))
     await logged_in(site)
     for foreign in (id_of(bob), id_of(visitor), "x" * 24, "", _key_of("bob")):
-        assert await OwnerIndex(site.policy).destroy("ada", only=foreign) == 0
+        assert await OwnerIndex(site.policy, "ada").destroy(only=foreign) == 0
     assert await data_of(bob) == {"user": "bob"}
     assert await data_of(visitor) == {"a": 1}
 
 
 async def test_each_session_that_is_ended_everywhere_is_told_of_once(site):
     browsers = [await logged_in(site) for _ in range(3)]
-    await OwnerIndex(site.policy).destroy("ada", only=id_of(browsers[0]))
+    await OwnerIndex(site.policy, "ada").destroy(only=id_of(browsers[0]))
     assert site.signals[-1] == ("destroyed", short_digest(id_of(browsers[0])), "")
-    await OwnerIndex(site.policy).destroy("ada")
-    await OwnerIndex(site.policy).destroy("ada")
+    await OwnerIndex(site.policy, "ada").destroy()
+    await OwnerIndex(site.policy, "ada").destroy()
     ended = [signal.session for signal in site.signals if signal.event == "destroyed"]
     assert sorted(ended) == sorted(short_digest(id_of(browser)) for browser in browsers)
 
@@ -239,7 +240,7 @@ async def test_a_request_under_way_cannot_bring_back_what_was_ended_everywhere(s
     if seen:
         await blind.get()
     session = await mapped.load()
-    await OwnerIndex(site.policy).destroy("ada")
+    await OwnerIndex(site.policy, "ada").destroy()
     session["late"] = 1
     assert await blind.merge({"late": 1}) is False
     assert await mapped.commit() is False
@@ -262,7 +263,7 @@ async def test_a_log_in_that_meets_the_end_of_all_is_refused_and_leaves_what_was
 
         async def set(self, key, fields, *rest):
             if "user" in fields:
-                assert await OwnerIndex(site.policy).destroy("ada") == 0
+                assert await OwnerIndex(site.policy, "ada").destroy() == 0
             return await super().set(key, fields, *rest)
 
     browser = Browser(site)
@@ -286,9 +287,9 @@ async def test_a_log_in_that_overlaps_the_end_of_all_is_ended_or_listed(seed):
     browsers = [await logged_in(site), await logged_in(site), Browser(site)]
     before = [browser.copy() for browser in browsers]
     said = await asyncio.gather(
-        OwnerIndex(site.policy).destroy("ada"),
+        OwnerIndex(site.policy, "ada").destroy(),
         *(send(browser, lambda visit: visit.replace({"user": "ada"}, "ada")) for browser in browsers),
-        OwnerIndex(site.policy).sessions("ada"),
+        OwnerIndex(site.policy, "ada").sessions(),
     )
     living = set(await ids(site))
     for one, old, answer in zip(browsers, before, said[1:4], strict=True):
@@ -296,7 +297,7 @@ async def test_a_log_in_that_overlaps_the_end_of_all_is_ended_or_listed(seed):
         assert (data == {"user": "ada"}) == (one.cookie is not None and id_of(one) in living)
         # What the log-in replaced has ended with it.
         assert answer is False or await data_of(old) == {}
-    assert await OwnerIndex(site.policy).destroy("ada") == len(living)
+    assert await OwnerIndex(site.policy, "ada").destroy() == len(living)
     assert [await data_of(browser) for browser in browsers] == [{}] * 3
     assert await listed(site) == set()
 
@@ -311,7 +312,7 @@ async def test_the_index_outlives_every_session_that_it_lists(site):
         site.clock.advance(1200)
         assert await data_of(browser) == {"user": "ada"}
     assert await ids(site) == [id_of(browser)]
-    assert await OwnerIndex(site.policy).destroy("ada") == 1
+    assert await OwnerIndex(site.policy, "ada").destroy() == 1
 
 
 async def test_without_a_deadline_the_index_lives_for_as_long_as_a_browser_keeps_a_cookie(site):
@@ -349,11 +350,12 @@ async def test_about_one_log_in_in_sixteen_looks_after_the_index():
     assert len(await listed(site)) < 300
 
 
-async def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_live():
+async def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_live(monkeypatch):
+    monkeypatch.setattr(Tries, "next", refuse_to_wait)
     clock = Clock()
     site = Site(Tidying(clock=clock), clock)
 
-    await OwnerIndex(site.policy).enter("ada", "n" * 24, refuse_to_wait)
+    await OwnerIndex(site.policy, "ada").enter("n" * 24)
     clock.advance(MARK_SECONDS - 1)
     browser = await logged_in(site)
     await ids(site)
@@ -365,13 +367,13 @@ async def test_an_entry_listed_within_the_minute_is_left_for_it_may_be_about_to_
 
 async def test_an_index_of_nothing_goes_within_a_minute_and_a_later_log_in_is_listed(site):
     await logged_in(site)
-    await OwnerIndex(site.policy).destroy("ada")
+    await OwnerIndex(site.policy, "ada").destroy()
     assert await listed(site) == set()
     site.clock.advance(MARK_SECONDS - 1)
     browser = await logged_in(site)
     site.clock.advance(MARK_SECONDS + 1)
     assert await ids(site) == [id_of(browser)]
-    await OwnerIndex(site.policy).destroy("ada")
+    await OwnerIndex(site.policy, "ada").destroy()
     site.clock.advance(MARK_SECONDS + 1)
     assert await site.store.get(_key_of("ada"), {}, False) is Outcome.MISSING
     assert await site.store.get(id_of(browser), {}, False) is Outcome.MISSING
@@ -392,7 +394,7 @@ async def test_a_log_in_while_an_empty_index_is_let_go_keeps_the_index():
             return await super().set(key, fields, *rest)
 
     await logged_in(site)
-    assert await OwnerIndex(site.with_store(Between(store)).policy).destroy("ada") == 1
+    assert await OwnerIndex(site.with_store(Between(store)).policy, "ada").destroy() == 1
     clock.advance(MARK_SECONDS + 1)
     assert await ids(site) == [id_of(entered[0])]
 
@@ -406,7 +408,7 @@ def seen_at(site: Site) -> datetime:
 
 
 async def last_seen(site: Site) -> datetime:
-    (one,) = await OwnerIndex(site.policy).sessions("ada")
+    (one,) = await OwnerIndex(site.policy, "ada").sessions()
     return one.last_seen
 
 
@@ -547,7 +549,7 @@ async def test_a_sight_makes_an_update_of_everything_start_again_and_no_more(sit
 @pytest.mark.parametrize("stamp", [b'"AAAAAAAA"', b'""', b"7", b"\xff" * 14, b'"' + b"=" * 12 + b'"', None])
 async def test_a_stamp_of_another_form_tells_the_founding_until_the_next_write(site, stamp):
     browser = await logged_in(site)
-    (one,) = await OwnerIndex(site.policy).sessions("ada")
+    (one,) = await OwnerIndex(site.policy, "ada").sessions()
     changed, removed = ({}, {STAMP}) if stamp is None else ({STAMP: stamp}, set())
     await site.store.merge(id_of(browser), changed, removed, {})
     site.clock.advance(30)
@@ -561,7 +563,7 @@ async def test_no_session_was_seen_before_it_was_founded(site):
     site.clock.advance(0.75)
 
     await logged_in(site)
-    (one,) = await OwnerIndex(site.policy).sessions("ada")
+    (one,) = await OwnerIndex(site.policy, "ada").sessions()
     assert one.last_seen == one.created
 
 
@@ -580,7 +582,7 @@ async def test_a_field_of_the_core_of_earlier_releases_is_ignored_and_left_alone
     ]
     for change in visits:
         assert await send(browser, change) is True
-    (one,) = await OwnerIndex(site.policy).sessions("ada", data=True)
+    (one,) = await OwnerIndex(site.policy, "ada").sessions(data=True)
     assert one.data == await data_of(browser) == {"user": "ada", "form": 1}
     fields = await site.store.get(id_of(browser), {}, False)
     assert not isinstance(fields, Outcome)
@@ -686,10 +688,11 @@ async def test_what_has_expired_does_not_count_and_leaves_the_list(limited):
 
 
 @pytest.mark.parametrize("seconds", [MARK_SECONDS - 1, MARK_SECONDS + 1])
-async def test_one_that_is_about_to_live_counts_for_a_minute(limited, seconds):
+async def test_one_that_is_about_to_live_counts_for_a_minute(limited, seconds, monkeypatch):
+    monkeypatch.setattr(Tries, "next", refuse_to_wait)
     limited.most = 2
 
-    await OwnerIndex(limited.policy).enter("ada", "n" * 24, refuse_to_wait)
+    await OwnerIndex(limited.policy, "ada").enter("n" * 24)
     limited.clock.advance(1)
     other = await logged_in(limited)
     limited.clock.advance(seconds - 1)
@@ -823,7 +826,7 @@ async def living_at_each_step(site: Limited, done: asyncio.Event, owner: str = "
     """Count the owner's sessions again and again, by their records, and return the most that lived."""
     most = 0
     while not done.is_set():
-        most = max(most, len(await OwnerIndex(site.policy).sessions(owner)))
+        most = max(most, len(await OwnerIndex(site.policy, owner).sessions()))
         await asyncio.sleep(0)
     return most
 
@@ -848,7 +851,7 @@ async def test_of_twenty_log_ins_at_once_never_more_live_than_are_allowed(limite
     alive = [browser for browser in browsers if browser is not None and await data_of(browser)]
     assert 1 <= len(alive) <= most
     assert {id_of(browser) for browser in alive} == set(await ids(limited))
-    assert await OwnerIndex(limited.policy).destroy("ada") == len(alive)
+    assert await OwnerIndex(limited.policy, "ada").destroy() == len(alive)
 
 
 @pytest.mark.parametrize("kind", ["memory", "file"])

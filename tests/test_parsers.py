@@ -35,7 +35,8 @@ from server_session._record import (
     Life,
 )
 from server_session._tokens import Credential, TokenState, issue_token, read_token
-from server_session.http.requests import AsgiRequest, HeadersRequest, WsgiRequest
+from server_session.http.frameworks import HeadersRequest
+from server_session.http.requests import AsgiRequest, WsgiRequest
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
@@ -391,7 +392,7 @@ async def log_in(scene: Scene) -> object:
 async def list_sessions(scene: Scene) -> object:
     own = scene.cookie[:24]
     return [
-        one for one in await OwnerIndex(scene.policy).sessions(OWNERS_NAME, own) if one.id == own and not one.is_current
+        one for one in await OwnerIndex(scene.policy, OWNERS_NAME).sessions(own) if one.id == own and not one.is_current
     ]
 
 
@@ -417,7 +418,7 @@ CALLS: dict[str, tuple[Call, tuple[object, ...]]] = {
     "require fresh": (lambda scene: scene.visit().require_fresh(60), (None,)),
     "is alive": (lambda scene: scene.visit().is_alive(), (True, False)),
     "sessions of": (list_sessions, ([],)),
-    "destroy sessions of": (lambda scene: OwnerIndex(scene.policy).destroy(OWNERS_NAME), (0, 1, 2, 3)),
+    "destroy sessions of": (lambda scene: OwnerIndex(scene.policy, OWNERS_NAME).destroy(), (0, 1, 2, 3)),
 }
 
 

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from server_session import CookieHandler, Sessions
+from server_session.http.frameworks import MultiDictHeaders
 from server_session.http.requests import AsgiRequest
 from server_session.http.responses import (
     AsgiHeaders,
-    MultiDictHeaders,
     ResponseHeaders,
     WsgiHeaders,
     headers_of,

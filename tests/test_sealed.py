@@ -357,7 +357,7 @@ def selector_of(browser: Browser) -> str:
 
 
 def sessions_of(site: Site, owner: str = "ada") -> list[str]:
-    return [one.id for one in drive(OwnerIndex(site.policy).sessions(owner))]
+    return [one.id for one in drive(OwnerIndex(site.policy, owner).sessions())]
 
 
 def add_one(data: dict[str, Any]) -> None:
@@ -380,7 +380,7 @@ def test_a_session_lives_its_whole_life_sealed(site, browser):
 def test_owners_find_and_end_their_sessions_sealed(site):
     one, other, of_eve = logged_in(site), logged_in(site), logged_in(site, "eve")
     assert set(sessions_of(site)) == {selector_of(one), selector_of(other)}
-    assert drive(OwnerIndex(site.policy).destroy("ada", but=selector_of(one))) == 1
+    assert drive(OwnerIndex(site.policy, "ada").destroy(but=selector_of(one))) == 1
     assert [data_of(one), data_of(other), data_of(of_eve)] == [{"user": "ada"}, {}, {"user": "eve"}]
     assert sessions_of(site) == [selector_of(one)]
     assert "unreadable" not in site.events
@@ -612,7 +612,7 @@ def test_to_end_an_owners_session_costs_one_look_more():
         site = Site(over(beneath), Clock())
         logged_in(site)
         beneath.calls.clear()
-        assert drive(OwnerIndex(site.policy).destroy("ada")) == 1
+        assert drive(OwnerIndex(site.policy, "ada").destroy()) == 1
         calls.append(list(beneath.calls))
     plain, dear = calls
     assert dear == [plain[0], "look", *plain[1:]]
@@ -696,7 +696,7 @@ def test_the_next_log_in_seals_the_owners_index_with_the_newest_key(rotated):
     second = logged_in(rotated(OLD, NEW))
     after = rotated(NEW)
     assert set(sessions_of(after)) == {selector_of(first), selector_of(second)}
-    assert drive(OwnerIndex(after.policy).destroy("ada")) == 2
+    assert drive(OwnerIndex(after.policy, "ada").destroy()) == 2
     assert data_of(move(first, after)) == {}
 
 

@@ -69,7 +69,10 @@ def test_any_other_text_is_no_credential_and_never_an_error(value):
 def test_each_session_gets_a_verifier_of_its_own_under_the_selector_that_was_given():
     founded = [Credential.found(SELECTOR) for _ in range(1000)]
     assert len({credential.verifier for credential in founded}) == 1000
-    assert all(Credential.parse(credential.value) == credential for credential in founded)
+    for credential in founded:
+        parsed = Credential.parse(credential.value)
+        assert parsed is not None
+        assert parsed.digest() == credential.digest()
 
 
 @pytest.mark.parametrize("selector", ["", "s" * 23, "s" * 25, "s" * 23 + "\n", "s" * 23 + "/", "s" * 23 + "é"])

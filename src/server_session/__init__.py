@@ -6,10 +6,10 @@ The functions here are awaitable; `server_session.sync` has the same ones blocki
 from typing import TYPE_CHECKING
 
 from server_session import _api, exceptions
-from server_session._api import Health
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
-from server_session._functions import OpenedSession
+from server_session._functions import Health
+from server_session._opened import OpenedSession
 from server_session._owners import OwnedSession
 from server_session._sessions import DEFAULT as _DEFAULT
 from server_session._sessions import Sessions, configure
@@ -52,7 +52,11 @@ __all__ = [
     "csrf_meta",
     "csrf_protect",
     "csrf_script",
+    "destroy_sessions_of",
+    "health",
     "open_session",
+    "sessions_of",
+    "update_sessions_of",
 ]
 __all__ += _api.__all__
 __all__ += exceptions.__all__

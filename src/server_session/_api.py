@@ -5,73 +5,35 @@ now), `request`, `request, response` (no middleware is needed), or a context obj
 `.request`/`.response`. What is no carrier raises `CarrierError`, which is a `TypeError`. A store that does not answer
 raises `StoreError`; nothing is ever taken for an empty session.
 
-A body is called with the request's session where a caller has the carrier, with the one that was opened where an id
-names it, or with what is `Asked` of an owner's.
-Nobody calls what stands here: `_functions` makes the functions of it, in both colours.
+Nobody calls what stands here: `_functions` has it as methods, in both colours.
 """
 
-import time
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 from server_session._convert import convert
-from server_session._durations import seconds_of
-from server_session._owners import OwnedSession, OwnerIndex
 from server_session._record import Life
-from server_session._verbs import (
-    Asked,
-    Change,
-    TokenScope,
-    by_id,
-    change_of,
-    data_of,
-    flag_of,
-    name_of,
-    owner_of,
-    scope_of,
-    verb,
-)
-from server_session.exceptions import ConflictError, LimitError, RecordError, SessionError, StoreError
-from server_session.kernel.by_id import SessionById
+from server_session._settings import seconds_of
+from server_session._verbs import Change, Data, TokenScope, checked, flag_of, scope_of, verb
 from server_session.kernel.stored import StoredSession
 
 __all__ = [
     "destroy_session",
-    "destroy_sessions_of",
     "get_csrf_token",
     "get_session_data",
-    "health",
     "is_alive",
     "log_in",
     "pluck_session_property",
     "renew_session",
     "replace_session_data",
     "require_fresh",
-    "sessions_of",
     "set_session_data",
     "update_session_data",
-    "update_sessions_of",
     "validate_csrf_token",
 ]
 
 T = TypeVar("T")
-Data: TypeAlias = Mapping[str, object]
 Duration: TypeAlias = float | timedelta
-
-
-class Health(NamedTuple):
-    """What `health` found; true where the store answers."""
-
-    answers: bool
-    """Whether the store answers."""
-    seconds: float
-    """How long it took to answer, or to fail."""
-    why: str
-    """What it failed by, in words of ours, that name no host; empty where it answers."""
-
-    def __bool__(self) -> bool:
-        return self.answers
 
 
 @overload
@@ -115,7 +77,7 @@ async def set_session_data(session: StoredSession, *arguments: Any) -> bool:
     the session would grow beyond its bounds, `NoResponseError` or `ResponseStartedError` where a cookie is needed
     and cannot be set.
     """
-    return await session.merge(data_of("set_session_data", *arguments))
+    return await session.merge(checked("set_session_data", "data", *arguments))
 
 
 @overload
@@ -133,7 +95,7 @@ async def update_session_data(session: StoredSession, *arguments: Any) -> bool:
     So it may run several times and must have no other effect. Returns False if the session ended meanwhile.
     """
     (change,) = arguments
-    return await session.update(change_of("update_session_data", change))
+    return await session.update(checked("update_session_data", "change", change))
 
 
 @overload
@@ -149,7 +111,7 @@ async def replace_session_data(session: StoredSession, *arguments: Any, in_place
     Nothing of before is kept, no owner and no age (OWASP ASVS 5.0, 7.2.4). `in_place=True` resets a form instead:
     cookie, age, owner and the tokens of other tabs stay.
     """
-    return await session.replace(data_of("replace_session_data", *arguments), in_place=in_place)
+    return await session.replace(checked("replace_session_data", "data", *arguments), in_place=in_place)
 
 
 @overload
@@ -167,7 +129,7 @@ async def log_in(session: StoredSession, *arguments: Any) -> bool:
     sessions of the owner were ended meanwhile.
     """
     owner, data, *_ = *arguments, None
-    return await session.replace(data_of("log_in", data or {}), owner_of("log_in", owner))
+    return await session.replace(checked("log_in", "data", data or {}), checked("log_in", "owner", owner))
 
 
 @overload
@@ -186,7 +148,7 @@ async def pluck_session_property(request: object, response: object, name: str, /
 async def pluck_session_property(session: StoredSession, *arguments: Any, as_type: Any = None) -> Any:
     """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
     (name,) = arguments
-    value = await session.pluck(name_of("pluck_session_property", name))
+    value = await session.pluck(checked("pluck_session_property", "name", name))
     return value if as_type is None or value is None else convert(value, as_type, name)
 
 
@@ -233,7 +195,7 @@ async def renew_session(  # noqa: D417 - the session is the carrier's
         absolute=None if absolute_max_age is None else seconds_of("absolute_max_age", absolute_max_age),
         persistent=None if persistent is None else flag_of("renew_session", "persistent", persistent),
     )
-    given = data_of("renew_session", data) if data else None
+    given = checked("renew_session", "data", data) if data else None
     return await session.renew(given, life, authenticated=flag_of("renew_session", "authenticated", authenticated))
 
 
@@ -282,107 +244,3 @@ async def validate_csrf_token(session: StoredSession, *arguments: Any, scope: To
     """
     (token,) = arguments
     return isinstance(token, str) and await session.has_csrf_token(token, scope_of(scope))
-
-
-@verb(current="current")
-async def sessions_of(asked: Asked, owner: str, *, current: object = None, data: bool = False) -> list[OwnedSession]:
-    """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
-
-    Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
-    a call more). `current` is a request, or True for the one that is being served; its session has `is_current`. With
-    `data` each brings its data too: what the log-in was given to tell a device by, say. None of this restarts an idle
-    clock.
-    """
-    with_data = flag_of("sessions_of", "data", data)
-    return await OwnerIndex(asked.policy).sessions(
-        owner_of("sessions_of", owner), await asked.selector(), data=with_data
-    )
-
-
-@verb(current="")
-async def update_sessions_of(asked: Asked, owner: str, change: Change) -> int:
-    """Change the data of all sessions of an owner that live ("role changed"); return of how many.
-
-    Each is changed as `update_session_data` changes one, by itself: where one cannot be (`ConflictError`, `LimitError`,
-    `RecordError`) that is raised when all the others are. A log-in that is under way is not changed: write first to
-    where log-ins read it from.
-    """
-    name, change = owner_of("update_sessions_of", owner), change_of("update_sessions_of", change)
-    failed: list[SessionError] = []
-    changed = 0
-    for one in await OwnerIndex(asked.policy).sessions(name):
-        try:
-            changed += await SessionById(asked.policy.with_one_limit(), one.id).update(change)
-        except (ConflictError, LimitError, RecordError) as error:
-            # A role that is taken away must go from the others all the same.
-            failed.append(error)
-    if failed:
-        raise failed[0]
-    return changed
-
-
-@verb(current="except_current")
-async def destroy_sessions_of(
-    asked: Asked, owner: str, *, except_current: object = None, only: str | None = None
-) -> int:
-    """End the sessions of an owner, "log out everywhere"; return how many were ended.
-
-    `except_current` spares the session of a request: the request, or True for the one that is being served.
-    `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
-    """
-    kept = await asked.selector()
-    return await OwnerIndex(asked.policy).destroy(owner_of("destroy_sessions_of", owner), only=only, but=kept)
-
-
-@verb(current="")
-async def health(asked: Asked) -> Health:
-    """Return whether the store answers, and in how many seconds, for a load balancer's probe.
-
-    It reads one record that is not there, and needs no request and no session. A store that is down is told of, not
-    raised: `health.answers` is False, and `why` says what failed. While requests fail at once because the store has
-    been down for a while, this does too, or is the one call that asks it again. Whether the store takes writes it does
-    not say: a full one may still be read.
-    """
-    store, start, why = asked.policy.store, time.perf_counter(), ""
-    try:
-        await store.get(store.id(), {}, False)
-    except StoreError as error:
-        # What the server said may name hosts, users and databases: that is for the log.
-        why = str(error).partition(" (it said: ")[0]
-    return Health(not why, time.perf_counter() - start, why)
-
-
-# --- of one session, opened by its id
-
-
-@by_id("get")
-async def get_by_id(session: StoredSession) -> dict[str, Any]:
-    """Return the session's data; `{}` if it has ended. Does not restart the idle clock."""
-    return await session.get()
-
-
-@by_id("set")
-async def set_by_id(session: StoredSession, data: Data, /) -> bool:
-    """Merge top-level keys into the session, atomically, as `set_session_data` does."""
-    return await session.merge(data_of("set", data))
-
-
-@by_id("update")
-async def update_by_id(session: StoredSession, change: Change, /) -> bool:
-    """Change the data by a function of the data, as `update_session_data` does.
-
-    One that changes nothing writes nothing, and so restarts no idle clock.
-    """
-    return await session.update(change_of("update", change))
-
-
-@by_id("pluck")
-async def pluck_by_id(session: StoredSession, name: str, /) -> Any:
-    """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
-    return await session.pluck(name_of("pluck", name))
-
-
-@by_id("destroy")
-async def destroy_by_id(session: StoredSession) -> bool:
-    """End the session; return whether there was one to end. Requests under way cannot bring it back."""
-    return await session.destroy()

@@ -111,14 +111,7 @@ def _tagged(value: Any, room: int, plain: frozenset[type]) -> Any:
 def encode_value(key: str, value: object) -> bytes:
     """Write one value as JSON text in UTF-8. Equal values of equal types and order of keys have one text, sets too.
 
-    Args:
-        key: The session's key that the value is for; it is named in errors and not checked.
-        value: None, bool, int, finite float, text, list, dict with text keys, datetime, date, time, timedelta, UUID,
-            finite Decimal, bytes, tuple, set or markupsafe's Markup: of exactly these types, in one another to 64
-            levels.
-
-    Raises:
-        SerializationError: The value would not come out equal and of the same type.
+    Raises `SerializationError`, which names `key`, for what would not come out equal and of the same type.
     """
     try:
         try:
@@ -130,14 +123,7 @@ def encode_value(key: str, value: object) -> bytes:
 
 
 def encode_fields(data: Mapping[str, object]) -> dict[str, bytes]:
-    """Write a session's data as the fields of a record, in order.
-
-    Args:
-        data: The session's keys (text of 1 to 255 bytes of UTF-8 that does not begin with NUL) and their values.
-
-    Raises:
-        SerializationError: A key is not such a text, or a value would not come out as it went in.
-    """
+    """Write a session's data as the fields of a record, in order; raises `SerializationError` for a key likewise."""
     fields: dict[str, bytes] = {}
     try:
         for key, value in data.items():
@@ -229,11 +215,7 @@ UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError, ImportErr
 
 
 def decode_value(key: str, text: bytes) -> Any:
-    """Read one field of a record.
-
-    Raises:
-        RecordError: The text is not what `encode_value` writes; `key` is named.
-    """
+    """Read one field of a record; raises `RecordError`, which names it, for what `encode_value` does not write."""
     try:
         value = _decode(text)
         return value if type(value) not in _NESTED or _is_plain(text) else _from_json(value, MAX_DEPTH)
@@ -243,11 +225,7 @@ def decode_value(key: str, text: bytes) -> Any:
 
 
 def decode_fields(fields: Mapping[str, bytes]) -> dict[str, Any]:
-    """Read all fields of a record, in order. What is returned is the caller's own.
-
-    Raises:
-        RecordError: A field is not what `encode_value` writes; it is named.
-    """
+    """Read all fields of a record, in order. What is returned is the caller's own. Raises `RecordError` likewise."""
     # Each text is decoded alone, so that none can reach into its neighbour; joined into one text for a single call
     # of the decoder they could, and to join them takes longer than the calls saved.
     data: dict[str, Any] = {}

@@ -179,3 +179,10 @@ def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutin
         )
     result: T = home(start())
     return result
+
+
+async def run(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]], *, blocks: bool) -> T:
+    """Run a coroutine of the core over a store of this colour, for a caller that awaits, or blocks and drives this."""
+    if colour is Colour.INSTANT:
+        return await start()
+    return run_blocking(colour, home, start) if blocks else await run_awaiting(colour, start())

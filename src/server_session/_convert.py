@@ -36,18 +36,11 @@ _AT = re.compile(r"(?P<reason>.*) - at (?P<key>`key` in )?`\$(?P<place>.*)`", re
 
 
 def convert(value: object, as_type: type[T], where: str = "") -> T:
-    """Check a session's data, or one value of it, against a type, and return it as that type.
+    """Check a session's data, or the value that was under the key `where`, against a type; return it as that type.
 
-    Args:
-        value: What `decode_fields` or `decode_value` returned.
-        as_type: A TypedDict, dataclass, msgspec Struct or attrs class, by msgspec's strict rules (missing keys without
-            a default are errors; others are left out, unless the class forbids them), or a class that has
-            `model_validate`, by its own. Any other type that msgspec knows will do too.
-        where: The key that the value was under, for errors; empty for the whole data.
-
-    Raises:
-        DataTypeError: The data does not fit; the field is named.
-        TypeError: msgspec cannot work with such a type.
+    It is msgspec's strict rules that hold (missing keys without a default are errors; others are left out, unless the
+    class forbids them), or those of a class that has `model_validate`. Raises `DataTypeError`, which names the field,
+    and `TypeError` for a type with which msgspec cannot work.
     """
     try:
         return msgspec.convert(value, as_type, dec_hook=_validate_by_model)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final, Never, Protocol, TypeAlias
 
 from server_session import _cookie_attributes as attributes
-from server_session._durations import seconds_of, unknown
+from server_session._settings import seconds_of, unknown_option
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["CREDENTIAL", "LONGEST_KEPT", "CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
@@ -151,7 +151,7 @@ class CookieHandler(CookieTransport):
         **others: Never,
     ) -> None:
         for keyword in others:
-            raise unknown("CookieHandler", keyword, attributes.OPTIONS, attributes.HINTS)
+            raise unknown_option("CookieHandler", keyword, attributes.OPTIONS, attributes.HINTS)
         self.name = attributes.name("session" if name is None else name)
         self.path: Final = attributes.path(path)
         self.domain: Final = None if domain is None else attributes.domain(domain)

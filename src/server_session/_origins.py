@@ -6,7 +6,7 @@ from typing import Final
 
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["NULL", "authority_of", "host_for", "origin_in_header", "origin_of_url", "origins_of", "trusted_origins_of"]
+__all__ = ["NULL", "is_at", "origin_in_header", "origin_of_url", "origins_of", "trusted_origins_of"]
 
 NULL: Final = "null"
 """What a browser sends where it will not say: a sandboxed frame, `Referrer-Policy: no-referrer`, a `data:` page."""
@@ -54,16 +54,12 @@ def origin_of_url(value: bytes) -> str | None:
     return _normal(matched["origin"].lower()) if matched is not None and matched["origin"].isascii() else None
 
 
-def authority_of(origin: str) -> str:
-    """Return an origin's host and port, the port only where it is not the scheme's own."""
-    return origin.partition("://")[2]
-
-
-def host_for(origin: str, host: str | None) -> str | None:
-    """Return what the `Host` header says as this origin would say it, or `None` where it is no host."""
+def is_at(origin: str, host: str | None) -> bool:
+    """Tell whether the `Host` header says what this origin does; it may name the scheme's own port."""
     text = (host or "").strip(" \t")
     matched = _HOST.fullmatch(text.lower()) if text.isascii() else None
-    return None if matched is None else _without_default_port(origin.partition(":")[0], matched)
+    scheme, _, authority = origin.partition("://")
+    return matched is not None and _without_default_port(scheme, matched) == authority
 
 
 def _each(setting: str, given: object, schemes: Collection[str] | None) -> tuple[str, ...]:

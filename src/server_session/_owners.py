@@ -3,7 +3,7 @@
 It rests on the store's contract alone, so every store has it, and one key a call keeps it fit for a cluster.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -14,8 +14,9 @@ from server_session._cookies import LONGEST_KEPT
 from server_session._policy import Policy
 from server_session._record import CREATED, ENDED, LONGEST, OWNER, STAMP
 from server_session._tokens import short_digest
+from server_session._tries import Tries
 from server_session.exceptions import ConfigurationError, RecordError
-from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome
+from server_session.stores._base import APPLIED, CONFLICT, MISSING, Fields, Lifetime, Outcome, SessionStore
 
 _MOST_LISTED: Final = 1000
 """How many sessions an owner's list keeps where no bound is set: so many a log-in at the most has to write again."""
@@ -45,21 +46,27 @@ class OwnedSession(NamedTuple):
     """What the session holds, where it was asked for and can be read."""
 
 
+def require_owners(store: SessionStore) -> None:
+    """Raise `ConfigurationError` for a store that can have no owners."""
+    if getattr(store, "evicts", False):
+        named = getattr(store, "named", type(store).__name__)
+        raise ConfigurationError(
+            f"{named} may drop what it holds, so it cannot say which sessions an owner has: "
+            "log_in and destroy_sessions_of need a store that keeps what it is given"
+        )
+
+
 class OwnerIndex:
-    """The sessions of each owner.
+    """The sessions of one owner.
 
     Where their number has no bound a log-in ends the oldest of a list that is found longer than `_MOST_LISTED`.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        store = policy.store
-        if getattr(store, "evicts", False):
-            named = getattr(store, "named", type(store).__name__)
-            raise ConfigurationError(
-                f"{named} may drop what it holds, so it cannot say which sessions an owner has: "
-                "log_in and destroy_sessions_of need a store that keeps what it is given"
-            )
-        self._store = store
+    def __init__(self, policy: Policy, owner: str) -> None:
+        require_owners(policy.store)
+        self._key = _key_of(owner)
+        self._own = {OWNER: encode_value("owner", owner)}
+        self._store = policy.store
         self._signals = policy.signals
         # No touch reaches an index, so it lives for as long as the session listed last can.
         self._longest = policy.absolute or LONGEST_KEPT
@@ -67,55 +74,48 @@ class OwnerIndex:
         self._is_bounded = policy.max_sessions is not None
         self._most = policy.max_sessions or _MOST_LISTED
 
-    async def enter(
-        self,
-        owner: str,
-        selector: str,
-        pause: Callable[[Collection[str]], Awaitable[None]],
-        replaced: str | None = None,
-    ) -> None:
+    async def enter(self, selector: str, replaced: str | None = None) -> None:
         """List a session that is about to live: whoever ends all sessions of the owner now ends this one too.
 
         Those that must make room are ended, the oldest first; `replaced`, the selector of one that ends for this one
-        all the same, does not count. `pause` waits before another try.
+        all the same, does not count. Raises `ConflictError` where others change the list all the time.
         """
-        outcome = CONFLICT
+        outcome, tries = CONFLICT, Tries("log_in", "nobody was logged in")
         if not self._is_bounded and selector[-1] not in _LOOKS:
             # Without a look, as if it were what lists mostly are.
-            outcome = await self._list(owner, selector, {LONGEST: record.number(self._longest)}, ())
+            outcome = await self._list(selector, {LONGEST: record.number(self._longest)}, ())
         answers: dict[str, _Answer] = {}
         while outcome is not APPLIED:
-            index = {} if outcome is MISSING else await self._index(owner)
+            index = {} if outcome is MISSING else await self._index()
             listed = _listed(index)
             doubtful = self._doubtful(listed, selector)
-            answers |= await self._look(owner, [entry for entry in doubtful if entry[1] not in answers])
+            answers |= await self._look([entry for entry in doubtful if entry[1] not in answers])
             # One that cannot be read takes nobody's place, and stays in the list: it may be read again, or ended.
             taken = [one for _, one in listed if one != replaced and answers.get(one, MISSING) not in (CONFLICT, None)]
             excess = max(0, len(taken) + 1 - self._most)
             # Ended before they leave the list: who hangs up between the two leaves none that lives and is not listed.
             for one in taken[: excess if self._is_bounded else min(excess, _LOOKED_AT)]:
-                await self._end(owner, one)
+                await self._end(one)
                 answers[one] = CONFLICT
             gone = [one for _, one in listed if answers.get(one) is CONFLICT]
-            outcome = await self._list(owner, selector, index, gone)
+            outcome = await self._list(selector, index, gone)
             if outcome is not APPLIED:
-                await pause({"the owner's sessions"})
+                await tries.next({"the owner's sessions"})
 
-    async def outlive(self, owner: str, age: float) -> None:
+    async def outlive(self, age: float) -> None:
         """Keep the owner's list for as long as a session in it that may reach this age, in seconds."""
-        key = _key_of(owner)
-        while age > self._longest and (index := await self._index(owner)) and age > _number_in(index, LONGEST):
+        while age > self._longest and (index := await self._index()) and age > _number_in(index, LONGEST):
             changed = {LONGEST: record.number(age), STAMP: record.fresh_stamp(self._now())}
-            if await self._store.merge(key, changed, (), {STAMP: index.get(STAMP)}, Lifetime(age)) is APPLIED:
+            if await self._store.merge(self._key, changed, (), {STAMP: index.get(STAMP)}, Lifetime(age)) is APPLIED:
                 break
 
-    async def sessions(self, owner: str, current: str | None = None, *, data: bool = False) -> list[OwnedSession]:
+    async def sessions(self, current: str | None = None, *, data: bool = False) -> list[OwnedSession]:
         """Return the owner's sessions that live, the oldest first, and their data if it is asked for.
 
         `current` is the selector of the asker's.
         """
-        answers = await self._look(owner, _listed(await self._index(owner)))
-        await self._unlist(owner, [selector for selector, answer in answers.items() if answer is CONFLICT])
+        answers = await self._look(_listed(await self._index()))
+        await self._unlist([selector for selector, answer in answers.items() if answer is CONFLICT])
         living: list[OwnedSession] = []
         for selector, fields in answers.items():
             if isinstance(fields, dict):
@@ -126,12 +126,12 @@ class OwnerIndex:
                     living.append(_owned(selector, fields, is_current=selector == current)._replace(data=held))
         return living
 
-    async def destroy(self, owner: str, *, only: str | None = None, but: str | None = None) -> int:
+    async def destroy(self, *, only: str | None = None, but: str | None = None) -> int:
         """End the owner's sessions: one of them, all, or all but one. Return how many were ended."""
-        listed = record.user_fields(await self._index(owner))
+        listed = record.user_fields(await self._index())
         selectors = [one for one in listed if one != but and only in (None, one)]
-        ended = sum([await self._end(owner, selector) for selector in selectors])
-        await self._unlist(owner, selectors)
+        ended = sum([await self._end(selector) for selector in selectors])
+        await self._unlist(selectors)
         return ended
 
     def _doubtful(self, listed: list[tuple[float, str]], selector: str) -> list[tuple[float, str]]:
@@ -143,21 +143,19 @@ class OwnerIndex:
         # Those that come after a selector, which is random: each has its turn, however old those before it grow.
         return sorted(listed, key=lambda entry: (entry[1] < selector, entry[1]))[:_LOOKED_AT]
 
-    async def _list(self, owner: str, selector: str, index: Fields, gone: Collection[str]) -> Outcome:
+    async def _list(self, selector: str, index: Fields, gone: Collection[str]) -> Outcome:
         """List a session, and no longer those that are gone, if the list is still what it was."""
-        key, longest = _key_of(owner), max(self._longest, _number_in(index, LONGEST))
-        now = self._now()
+        now, longest = self._now(), max(self._longest, _number_in(index, LONGEST))
         entry = {selector: record.number(now), LONGEST: record.number(longest), STAMP: record.fresh_stamp(now)}
         if not index:
-            head = {OWNER: encode_value("owner", owner)}
-            return await self._store.set(key, {**entry, **head}, Lifetime(longest), None)
+            return await self._store.set(self._key, {**entry, **self._own}, Lifetime(longest), None)
         # Where sessions are counted, nobody may have come meanwhile; else the list must only live as long as it did.
         guard = STAMP if self._is_bounded else LONGEST
-        return await self._store.merge(key, entry, gone, {guard: index.get(guard)}, Lifetime(longest))
+        return await self._store.merge(self._key, entry, gone, {guard: index.get(guard)}, Lifetime(longest))
 
-    async def _look(self, owner: str, entries: list[tuple[float, str]]) -> dict[str, _Answer]:
+    async def _look(self, entries: list[tuple[float, str]]) -> dict[str, _Answer]:
         """Ask what became of these, without a touch."""
-        own = {OWNER: encode_value("owner", owner), ENDED: None}
+        own = {**self._own, ENDED: None}
         answers: dict[str, _Answer] = {}
         for since, selector in entries:
             answer: _Answer = None
@@ -168,42 +166,42 @@ class OwnerIndex:
             answers[selector] = CONFLICT if answer is MISSING and is_past else answer
         return answers
 
-    async def _end(self, owner: str, selector: str) -> bool:
+    async def _end(self, selector: str) -> bool:
         """End a session of the owner's, and say so; return whether there was one."""
-        is_ended = await self._mark(owner, selector)
+        is_ended = await self._mark(selector)
         if is_ended:
             self._signals.send("destroyed", short_digest(selector))
         return is_ended
 
-    async def _mark(self, owner: str, selector: str) -> bool:
-        own, mark = {OWNER: encode_value("owner", owner)}, record.mark_of(self._now())
+    async def _mark(self, selector: str) -> bool:
+        mark = record.mark_of(self._now())
         try:
-            while await self._store.set(selector, mark, record.MARK_LIFETIME, own) is not APPLIED:
+            while await self._store.set(selector, mark, record.MARK_LIFETIME, self._own) is not APPLIED:
                 # Listed and not there: gone, or about to live. The mark is what its founding then meets.
                 if await self._store.set(selector, mark, record.MARK_LIFETIME, None) is APPLIED:
                     return False
-                if isinstance(await self._store.get(selector, own, False), Outcome):
+                if isinstance(await self._store.get(selector, self._own, False), Outcome):
                     return False
         except RecordError:
             # One that is damaged must not keep the others alive; whose it was the list says.
             return await self._store.destroy(selector)
         return True
 
-    async def _index(self, owner: str) -> Fields:
-        answer = await self._store.get(_key_of(owner), {}, False)
+    async def _index(self) -> Fields:
+        answer = await self._store.get(self._key, {}, False)
         return {} if isinstance(answer, Outcome) else answer
 
-    async def _unlist(self, owner: str, selectors: list[str]) -> None:
+    async def _unlist(self, selectors: list[str]) -> None:
         if not selectors:
             return
-        key, stamp = _key_of(owner), record.fresh_stamp(self._now())
-        if await self._store.merge(key, {STAMP: stamp}, selectors, {}) is MISSING:
+        stamp = record.fresh_stamp(self._now())
+        if await self._store.merge(self._key, {STAMP: stamp}, selectors, {}) is MISSING:
             return
-        index = await self._index(owner)
+        index = await self._index()
         if not record.user_fields(index) and index.get(STAMP) == stamp:
             # An index of nothing goes soon; the stamp, for a log-in may be adding to it.
             head = {**index, LONGEST: record.number(self._longest)}
-            await self._store.set(key, head, _SOON, {STAMP: stamp})
+            await self._store.set(self._key, head, _SOON, {STAMP: stamp})
 
 
 def _owned(selector: str, fields: Fields, *, is_current: bool) -> OwnedSession:

@@ -31,10 +31,8 @@ class Wish(NamedTuple):
 class Policy(NamedTuple):
     """The settings that a session's life depends on. Times in seconds.
 
-    `max_bytes` and `max_fields` bound the keys and values of the application, as they are stored. A write that would
-    exceed them is refused wherever the whole session is known, and a `set_session_data` or renewal of more than a
-    sixteenth of a bound looks at the rest first; so only many small writes can exceed it, to the first write that knows
-    the whole. One that makes a session smaller is never refused.
+    A write is held to the bounds wherever the whole session is known, and a `set_session_data` or renewal of more than
+    a sixteenth of a bound looks at the rest first: so only many small writes can exceed one.
     """
 
     store: SessionStore

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from server_session._cookies import CookieHandler, RequestFacts, cookie_values
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 
 __all__ = ["Reader"]
 

@@ -9,11 +9,11 @@ from typing import Any, Final, TypedDict, Unpack
 
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
-from server_session._durations import count_of, seconds_of, unknown
 from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, Policy
 from server_session._readers import Reader
+from server_session._settings import count_of, seconds_of, unknown_option
 from server_session._signals import Signal, Signals, Telemetry
 from server_session._urls import open_store
 from server_session.csrf.policy import CSRF
@@ -88,13 +88,12 @@ class Sessions(Functions, Served):
 
     def __init__(self, **settings: Unpack[Settings]) -> None:
         for keyword in settings.keys() - Settings.__annotations__.keys():
-            raise unknown("configure()", keyword, sorted(Settings.__annotations__), _HINTS)
+            raise unknown_option("configure()", keyword, sorted(Settings.__annotations__), _HINTS)
         self.base = self
         self.store = _store(settings.get("session_store"))
         if (fit := getattr(self.store, "fit", None)) is not None:
             # A layout of somebody else's, that cannot hold everything.
             settings = fit(settings)
-        self.needs_home = self.store.colour in (Colour.AWAITS, Colour.EITHER)
         self.origins = origins_of(settings.get("origin"))
         given = settings.get("cookie_handler")
         if given is not None and not _has(given, _TRANSPORT_METHODS):

@@ -57,12 +57,6 @@ class Credential:
             raise StoreError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
         return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Credential) and hmac.compare_digest(self.value, other.value)
-
-    def __hash__(self) -> int:
-        return hash(self.selector)
-
     def __repr__(self) -> str:
         # Whoever reads a traceback with its variables could use it.
         return f"<credential of session {short_digest(self.selector)}>"

@@ -1,16 +1,13 @@
-"""Trying again, where other writers were faster: for how long, and with which pauses."""
+"""Trying again, where other writers were faster: for how long."""
 
-import os
 import time
 from collections.abc import Collection
 from typing import Final
 
-from server_session._colour import pause
 from server_session.exceptions import ConflictError
+from server_session.stores._packed import step_back
 
 UPDATE_SECONDS: Final = 2.0
-_FIRST_PAUSE: Final = 0.001
-_LONGEST_PAUSE: Final = 0.05
 
 
 class Tries:
@@ -20,7 +17,7 @@ class Tries:
         self._function = function
         self._end = end
         self._started = time.monotonic()
-        self._longest = _FIRST_PAUSE
+        self._number = 0
 
     async def next(self, names: Collection[str]) -> None:
         """Wait a little before the next try; raises `ConflictError` when the time is over."""
@@ -29,5 +26,5 @@ class Tries:
                 f"{self._function} met other writers of {sorted(names)} for {UPDATE_SECONDS:g} s; "
                 f"{self._end}, calling again is safe"
             )
-        await pause(self._longest * ord(os.urandom(1)) / 256)
-        self._longest = min(2 * self._longest, _LONGEST_PAUSE)
+        self._number += 1
+        await step_back(self._number)

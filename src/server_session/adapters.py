@@ -14,10 +14,10 @@ from server_session.exchange.streams import StreamedBody
 from server_session.exchange.templates import template_functions
 from server_session.http.body import AsgiBody, BytesBody, FileBody, WsgiBody
 from server_session.http.carrier import find_request_by
-from server_session.http.requests import AsgiRequest, HeadersRequest, Request, WsgiRequest, register_request
+from server_session.http.frameworks import HeadersRequest, MultiDictHeaders
+from server_session.http.requests import AsgiRequest, Request, WsgiRequest, register_request
 from server_session.http.responses import (
     AsgiHeaders,
-    MultiDictHeaders,
     ResponseHeaders,
     WsgiHeaders,
     headers_of,

@@ -8,8 +8,8 @@ from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
 from aiohttp.typedefs import Handler
 
-from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session._settings import seconds_of
 from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, StoreError
 from server_session.exchange.streams import astreamed

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias, Unpack
 
 from server_session._colour import beside
-from server_session._durations import seconds_of
 from server_session._sessions import Sessions, Settings, chosen, configured
+from server_session._settings import seconds_of
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError

@@ -21,8 +21,8 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from server_session import adapters
 from server_session._colour import Colour, drive, running_library
-from server_session._durations import seconds_of
 from server_session._sessions import Extension, Sessions, Settings, chosen
+from server_session._settings import seconds_of
 from server_session.adapters import BlockingExchange, Exchange, LazySession, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import ConfigurationError, CookieWithheldError, SessionError, StoreError

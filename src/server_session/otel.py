@@ -8,21 +8,17 @@ Attributes have the names of OpenTelemetry's semantic conventions for databases,
 and the spans are no database client's: nothing counts twice where the driver's own instrumentation is used beside them.
 """
 
-from collections.abc import Callable, Coroutine
 from time import perf_counter
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Final
 
 from opentelemetry.metrics import Histogram, MeterProvider, get_meter
 from opentelemetry.trace import StatusCode, Tracer, TracerProvider, get_tracer
 
 from server_session._signals import Signal
 from server_session.stores._base import Outcome, SessionStore
-from server_session.stores._over import StoreOver
+from server_session.stores._over import Call, P, R, StoreOver
 
 __all__ = ["OpenTelemetry"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _SCOPE: Final = "server_session"
 # Those for databases begin at a millisecond, within which most of these calls have ended; at 2 s the store is down.
@@ -75,13 +71,7 @@ class _MeasuredStore(StoreOver):
         self._tracer = tracer
         self._calls = calls
 
-    async def _ask(
-        self,
-        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
-        key: str,
-        *arguments: P.args,
-        **options: P.kwargs,
-    ) -> R:
+    async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
         name = getattr(call, "__name__", "call")
         attributes = {"db.operation.name": name, "server_session.store": self.named}
         # What an exception says may name hosts, and its traceback what a visitor was about to store: its type is told.

@@ -5,10 +5,18 @@ over a store that would, `ColourError` says what to call instead.
 """
 
 from server_session import _api
-from server_session._functions import BlockingOpenedSession as OpenedSession
+from server_session._opened import BlockingOpenedSession as OpenedSession
 from server_session._sessions import BLOCKING_DEFAULT, configure
 
-__all__ = ["OpenedSession", "configure", "open_session"]
+__all__ = [
+    "OpenedSession",
+    "configure",
+    "destroy_sessions_of",
+    "health",
+    "open_session",
+    "sessions_of",
+    "update_sessions_of",
+]
 __all__ += _api.__all__
 
 destroy_session = BLOCKING_DEFAULT.destroy_session

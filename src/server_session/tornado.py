@@ -10,8 +10,8 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from server_session._colour import beside
-from server_session._durations import seconds_of
 from server_session._sessions import configured
+from server_session._settings import seconds_of
 from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.exchange.templates import template_functions

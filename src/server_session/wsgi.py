@@ -23,6 +23,8 @@ Application: TypeAlias = Callable[[Any, Any], Iterable[bytes]]
 SESSION: Final = "server_session.session"
 """The key of the mapping in the environ."""
 
+_END: Final[Any] = object()
+
 
 class SessionMiddleware:
     """Serves the functions of `server_session.sync`, and a mapping, to a WSGI application.
@@ -77,6 +79,7 @@ class ServedResponse:
         self._exchange = sessions.exchange(request)
         self._exchange.serve()
         self._blocking = self._exchange.blocking
+        self._serving = self._exchange.serving()
         self._environ = environ
         environ[SESSION] = LazySession(self._blocking.load)
         self._start_response = start_response
@@ -88,12 +91,13 @@ class ServedResponse:
     def call(self, app: Application, endpoint: Callable[[], object] | None = None) -> Self:
         """Call the application; the request is checked before, if not by the application, which knows its endpoint."""
         try:
-            refusal = endpoint and self._blocking.check(WsgiBody(self._environ), endpoint=endpoint)
-            if refusal is not None:
-                self._refuse(refusal)
-                return self
+            if endpoint is not None and self._exchange.may_be_forged(self._environ["REQUEST_METHOD"]):
+                refusal = self._blocking.check(WsgiBody(self._environ), endpoint=endpoint)
+                if refusal is not None:
+                    self._refuse(refusal)
+                    return self
             try:
-                with self._exchange.serving():
+                with self._serving:
                     self._body = app(self._environ, self._note)
                 self._chunks = iter(self._body)
             except (StoreError, CookieWithheldError) as error:
@@ -104,29 +108,25 @@ class ServedResponse:
         return self
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
         try:
-            try:
-                with self._exchange.serving():
-                    chunk = next(self._chunks)
-            except StopIteration:
+            while True:
+                with self._serving:
+                    chunk = next(self._chunks, _END)
                 self._start()
-                self._blocking.commit_late()
-                raise
-            self._start()
+                if chunk is _END:
+                    break
+                yield chunk
+            self._blocking.commit_late()
         except (StoreError, CookieWithheldError) as error:
             if self._write is not None:
                 raise
             self._fail(error)
-            return next(self._chunks)
-        return chunk
+            yield from self._chunks
 
     def close(self) -> None:
         try:
             if callable(close := getattr(self._body, "close", None)):
-                with self._exchange.serving():
+                with self._serving:
                     close()
         finally:
             try:
@@ -148,20 +148,18 @@ class ServedResponse:
         return self._write_now
 
     def _write_now(self, data: bytes) -> object:
-        self._start()
-        assert self._write is not None  # noqa: S101 - _start has set it
-        return self._write(data)
+        return self._start()(data)
 
-    def _start(self) -> None:
-        if self._write is not None:
-            return
-        if self._head is None:
-            raise AssertionError("the application began its body before it called start_response (PEP 3333)")
-        self._blocking.commit_late()
-        status, raw, exc_info = self._head
-        headers = self._answered(raw)
-        given = (status, headers) if exc_info is None else (status, headers, exc_info)
-        self._write = self._start_response(*given)
+    def _start(self) -> Write:
+        if self._write is None:
+            if self._head is None:
+                raise AssertionError("the application began its body before it called start_response (PEP 3333)")
+            self._blocking.commit_late()
+            status, raw, exc_info = self._head
+            headers = self._answered(raw)
+            given = (status, headers) if exc_info is None else (status, headers, exc_info)
+            self._write = self._start_response(*given)
+        return self._write
 
     def _answered(self, raw: list[tuple[str, str]]) -> list[tuple[str, str]]:
         headers = WsgiHeaders(raw)

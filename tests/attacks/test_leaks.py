@@ -4,7 +4,6 @@ import asyncio
 import collections
 import copy
 import json
-import logging
 import pickle
 import traceback
 import types
@@ -514,7 +513,7 @@ def test_what_is_refused_leaves_no_token_and_no_cookie_in_the_log(interface, cas
     attacker = Browser(site)
     token, other = victim.get("/token").said, attacker.get("/token").said
     caplog.set_level(1)
-    logging.getLogger("server_session").setLevel(1)
+    caplog.set_level(1, "server_session")
     reply = refused_one(victim, case, token, other)
     assert reply.status == 403
     assert "csrf_rejected" in site.events

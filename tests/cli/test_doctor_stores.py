@@ -16,7 +16,7 @@ from server_session import FileSessionStore
 from server_session.cli.doctor import _disk, _findings, _store
 from server_session.cli.doctor._findings import Report
 from server_session.stores.memcached import MemcachedSessionStore
-from server_session.stores.redis import MENDS as REDIS_MENDS
+from server_session.stores.redis._errors import MENDS as REDIS_MENDS
 from server_session.stores.sql import ddl
 from server_session.stores.sql._errors import MENDS as SQL_MENDS
 from tests import servers

@@ -9,7 +9,7 @@ import pytest
 from server_session import cli
 from server_session.cli._commands import Commands
 from server_session.cli.doctor import file
-from server_session.stores.redis import MENDS as REDIS_MENDS
+from server_session.stores.redis._errors import MENDS as REDIS_MENDS
 from server_session.stores.sql._errors import MENDS as SQL_MENDS
 from tests.cli.page import PAGE
 

@@ -98,7 +98,7 @@ class Proxy:
             for end in (writer, beyond):
                 if end is not None:
                     self._writers.discard(end)
-                    if self._weather is Weather.RESET:
+                    if self._weather is Weather.RESET and not end.is_closing():
                         end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                     end.transport.abort()
             self._tasks.discard(task)

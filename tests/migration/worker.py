@@ -124,7 +124,7 @@ class Worker:
                 case "log out everywhere":
                     owner = self.owner_of(visitor)
                     theirs = [place for place, one in enumerate(mine) if one.owner == owner]
-                    ended = await OwnerIndex(self.site.policy).destroy(owner)
+                    ended = await OwnerIndex(self.site.policy, owner).destroy()
                     if ended != len(theirs):
                         self.wrong.append(f"{ended} sessions of an owner ended, and there were {len(theirs)}")
                     self.drop(mine, theirs)
@@ -155,7 +155,7 @@ class Worker:
                     assert parsed is not None
                     listed.setdefault(browser.owner, set()).add(parsed.selector)
             for owner, selectors in listed.items():
-                if {one.id for one in await OwnerIndex(self.site.policy).sessions(owner)} != selectors:
+                if {one.id for one in await OwnerIndex(self.site.policy, owner).sessions()} != selectors:
                     self.wrong.append("lost: an owner's list is another")
 
         await asyncio.gather(*map(some, range(VISITORS)))

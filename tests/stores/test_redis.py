@@ -2,7 +2,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import queue
 import random
 import re
 import shutil
@@ -16,7 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -143,7 +142,7 @@ def answers(client: redis.Redis) -> bool:
 
 def close(store: RedisSessionStore) -> None:
     """Close the connections of the blocking callers of a store that was made from a URL."""
-    for connection in store._blocking.args[0].get()._free:
+    for connection in store._blocking.args[0].get().places.clear():
         connection.disconnect()
 
 
@@ -628,34 +627,39 @@ class TestLostAnswers:
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
 
-    @pytest.mark.parametrize("colour", ["blocking", "awaiting"])
-    def test_a_server_whose_answer_trickles_in_is_a_store_error_within_the_limit(self, colour, redis_server):
+    # The pieces come so slowly that the whole takes longer than any machine is slow, or each at once.
+    @pytest.mark.parametrize(
+        "colour, size, pause_seconds",
+        [("blocking", 1, LIMIT / 2), ("awaiting", 1, LIMIT / 2), ("blocking", 1_000_000, 0)],
+    )
+    def test_a_server_whose_answer_trickles_in_is_a_store_error_within_the_limit(
+        self, colour, size, pause_seconds, redis_server
+    ):
         with Proxy(redis_server.port) as proxy:
             # With a database to choose, the making of a connection has answers too.
             store = RedisSessionStore(f"redis://127.0.0.1:{proxy.port}/1", timeout=LIMIT)
 
             async def body():
                 key = store.id()
-                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
-                # The whole of it would take longer than any machine is slow.
-                proxy.weather, proxy.pause = Weather.TRICKLE, LIMIT / 2
-                # Over the connection that there is, and over one that is to be made.
-                for _ in range(2):
+                assert await store.set(key, {"a": bytes(size)}, LONG) is APPLIED
+                proxy.weather, proxy.pause = Weather.TRICKLE, pause_seconds
+                # Over the connection that there is and, where the answers to its making last, over a new one.
+                for _ in range(2 if pause_seconds else 1):
                     began = time.monotonic()
                     with pytest.raises(StoreDownError, match="no answer from Redis: TimeoutError"):
                         await store.get(key, {})
                     assert time.monotonic() - began < PATIENCE
                 proxy.weather = Weather.FAIR
-                assert await store.get(key, {}) == {"a": b"1"}
+                assert await store.get(key, {}) == {"a": bytes(size)}
 
             asyncio.run(body()) if colour == "awaiting" else drive(body())
             close(store)
 
-    def test_a_server_that_hangs_when_its_health_is_checked_and_checked_again_is_a_store_error(self, own_server):
+    def test_a_server_that_hangs_after_a_rest_longer_than_its_health_check_interval_is_a_store_error(self, own_server):
         store = RedisSessionStore(f"{own_server.url}?health_check_interval=1&retry_on_timeout=true", timeout=0.2)
         assert drive(store.get(KEY, {})) is MISSING
-        (connection,) = store._blocking.args[0].get()._free
-        connection.next_health_check = 0
+        connection = store._blocking.args[0].get().places._free[-1]
+        connection._used_at -= 2
         os.kill(own_server.pid, signal.SIGSTOP)
         try:
             with pytest.raises(StoreDownError, match="no answer from Redis: TimeoutError"):
@@ -867,14 +871,15 @@ class TestForks:
             client.close()
 
 
-class Taken(NamedTuple):
-    """Places that all are taken: it notes for how long callers would wait for one."""
+class Taken:
+    """Places of which none comes free; those who ask wait for nothing."""
 
-    waited: list[float]
+    def __init__(self, waited: list[float]) -> None:
+        self.waited = waited
 
-    def get(self, timeout: float) -> None:
-        self.waited.append(timeout)
-        raise queue.Empty
+    def take(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        raise TimeoutError
 
 
 class TestManyAtOnce:
@@ -918,13 +923,13 @@ class TestManyAtOnce:
         assert drive(store.get(KEY, {})) is MISSING
         connections = store._blocking.args[0].get()
         waited = []
-        free, connections._places = connections._places, Taken(waited)
+        free, connections.places = connections.places, Taken(waited)
         for call in (lambda: store.get(KEY, {}), lambda: store.merge(KEY, {"a": b"1"}, [], {})):
             with pytest.raises(StoreError, match="more calls at once than connections"):
                 drive(call())
         assert len(waited) == 2
         assert max(waited) <= LIMIT
-        connections._places = free
+        connections.places = free
         assert drive(store.get(KEY, {})) is MISSING
 
     def test_threads_wait_for_a_connection_of_a_store_made_from_a_url(self, redis_server):
@@ -1165,11 +1170,24 @@ class TestCallsThatShareAConnection:
 
         asyncio.run(body())
 
+    def test_a_blocking_connection_that_has_rested_longer_than_its_health_check_interval_is_made_anew(self, own_server):
+        store = RedisSessionStore(f"{own_server.url}?health_check_interval=1")
+        sockets = []
+        for rested in (0.5, 2, 0):
+            assert drive(store.get(KEY, {})) is MISSING
+            connection = store._blocking.args[0].get().places._free[-1]
+            connection._used_at -= rested
+            sockets.append(connection._sock)
+        first, second, third = sockets
+        assert first is second
+        assert third is not second
+        close(store)
+
     def test_what_comes_unasked_is_no_answer_of_a_blocking_call_either(self, redis_server):
         store = RedisSessionStore(f"{redis_server.url}?protocol=3")
         key = store.id()
         assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
-        (connection,) = store._blocking.args[0].get()._free
+        connection = store._blocking.args[0].get().places._free[-1]
         connection._answers.feed(b">2\r\n+moving\r\n+soon\r\n")
         assert drive(store.get(key, {})) == {"a": b"1"}
         close(store)

@@ -646,9 +646,13 @@ def test_a_server_that_stands_still_is_an_error_within_the_limit(driver: str, re
     run(SQLSessionStore(server.url_for(driver), create_table=True, timeout=LIMIT), body)
 
 
-@pytest.mark.parametrize("driver", NETWORKED)
+# The pieces come so slowly that the whole takes longer than any machine is slow, or each at once.
+@pytest.mark.parametrize(
+    "driver, size, pause",
+    [*((driver, 1, LIMIT / 2) for driver in NETWORKED), *((driver, 1_000_000, 0) for driver in BLOCKING[1:])],
+)
 def test_a_server_whose_answer_trickles_in_is_an_error_within_the_limit(
-    driver: str, request: pytest.FixtureRequest
+    driver: str, size: int, pause: float, request: pytest.FixtureRequest
 ) -> None:
     url = make_url(url_of(driver, request))
     with Proxy(url.port or 0) as proxy:
@@ -657,17 +661,16 @@ def test_a_server_whose_answer_trickles_in_is_an_error_within_the_limit(
 
         async def body(store: SQLSessionStore) -> None:
             key = store.id()
-            assert await store.set(key, {"a": b"1"}, LIFE) is APPLIED
-            # The whole of it would take longer than any machine is slow.
-            proxy.weather, proxy.pause = Weather.TRICKLE, LIMIT / 2
-            # Over the connection that there is, and over one that is to be made.
-            for _ in range(2):
+            assert await store.set(key, {"a": bytes(size)}, LIFE) is APPLIED
+            proxy.weather, proxy.pause = Weather.TRICKLE, pause
+            # Over the connection that there is and, where the answers to its making last, over a new one.
+            for _ in range(2 if pause else 1):
                 began = time.monotonic()
                 with pytest.raises(StoreError, match="in time"):
                     await store.get(key, {})
                 assert time.monotonic() - began < PATIENCE
             proxy.weather = Weather.FAIR
-            assert await store.get(key, {}) == {"a": b"1"}
+            assert await store.get(key, {}) == {"a": bytes(size)}
 
         run(store, body)
 
@@ -812,6 +815,23 @@ def test_a_wait_for_a_row_ends_at_the_server_through_a_pooler_too(
     watch.dispose()
 
 
+def test_a_wait_for_a_row_ends_over_an_engine_that_would_wait_for_ever(postgresql_server: servers.Server) -> None:
+    table, engine = f"locked_{time.monotonic_ns()}", create_engine(postgresql_server.url_for("postgresql+psycopg"))
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        with engine.connect() as holder:
+            holder.execute(text(f"SELECT id FROM {table} FOR UPDATE"))  # noqa: S608 - a name of the test's own
+            for call in (store.merge(key, {"a": b"2"}, [], {}), store.destroy(key)):
+                with pytest.raises(StoreError, match="held a lock"):
+                    await call
+        assert await store.merge(key, {"a": b"2"}, [], {}) is APPLIED
+
+    run(SQLSessionStore(engine, table=table, create_table=True, timeout=LIMIT), body)
+    engine.dispose()
+
+
 def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(blocking_url: str) -> None:
     given: list[float] = []
     limit, pause = PATIENCE, 0.3
@@ -841,12 +861,13 @@ def test_a_wait_of_a_blocking_call_takes_no_longer_than_what_the_call_has_left(b
 
 def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path: Path) -> None:
     store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True, timeout=LIMIT)
-    places = store._source.get().free
-    while not places.empty():
-        places.get()
+    places = store._source.get().places
+    with suppress(TimeoutError):
+        while True:
+            places.take(0)
     with pytest.raises(StoreDownError, match="no connection of the pool came free"):
         drive(store.get(store.id(), {}))
-    places.put(None)
+    places.give_back(None)
     assert drive(store.get(store.id(), {})) is MISSING
     drive(store.close())
 

@@ -18,7 +18,7 @@ from server_session.stores._circuit import CircuitStore
 from server_session.stores._files import Files
 from server_session.stores._over import StoreOver
 from server_session.stores._packed import step_back
-from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left
+from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left, next_wait
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
 from server_session.stores.redis import RedisSessionStore
@@ -262,6 +262,17 @@ def test_a_call_with_a_long_limit_is_tried_for_as_long(monkeypatch):
     assert max(paused) <= 0.05
 
 
+def test_who_was_kept_from_looking_may_look_once_more_and_no_piece_is_waited_for_after_that(clock):
+    begin_call(LIMIT)
+    assert next_wait() == pytest.approx(LIMIT)
+    clock.advance(LIMIT + 1)
+    assert next_wait() == pytest.approx(0.001)
+    with pytest.raises(TimeoutError):
+        next_wait()
+    begin_call(LIMIT)
+    assert next_wait() == pytest.approx(LIMIT)
+
+
 # --- stores, whose call is several waits
 
 
@@ -348,7 +359,7 @@ def test_a_blocking_call_to_redis_waits_for_the_answer_what_the_connecting_has_l
     first, *others = waits
     assert first == pytest.approx(LIMIT)
     assert max(others) <= LIMIT / 2
-    (connection,) = store._blocking.args[0].get()._free
+    (connection,) = store._blocking.args[0].get().places.clear()
     connection.disconnect()
 
 

@@ -8,9 +8,8 @@ from typing import Any, Final, NamedTuple
 from server_session._sessions import Sessions
 from server_session._urls import kind_of, open_store
 from server_session.exceptions import ConfigurationError, StoreDownError
-from server_session.stores._base import Expect, Fields, SessionStore
+from server_session.stores._base import Expect, Fields, Refusal, SessionStore
 from server_session.stores._over import StoreOver
-from server_session.stores._packed import Refusal
 from server_session.stores._sealed import HEAD, VERSION, EncryptedCodec, SealedStore
 
 __all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "settings_of"]

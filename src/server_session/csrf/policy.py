@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Final, Literal, Never, TypeAlias
 
-from server_session._durations import seconds_of, unknown
 from server_session._origins import trusted_origins_of
+from server_session._settings import seconds_of, unknown_option
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["CSRF", "SAFE_METHODS", "Mode"]
@@ -79,7 +79,7 @@ class CSRF:
         **others: Never,
     ) -> None:
         for keyword in others:
-            raise unknown("CSRF", keyword, ("mode", *(CSRF.__init__.__kwdefaults__ or ())), _HINTS)
+            raise unknown_option("CSRF", keyword, ("mode", *(CSRF.__init__.__kwdefaults__ or ())), _HINTS)
         _require(mode in (None, "layered", "strict", "report"), "mode", mode, "'layered', 'strict' or 'report'")
         for option, given in (("single_use", single_use), ("protect_anonymous", protect_anonymous)):
             _require(isinstance(given, bool), option, given, "True or False")

@@ -6,7 +6,7 @@ Standards: RFC 6454 (Origin), W3C Fetch Metadata, RFC 9110 (safe methods); OWASP
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from server_session._origins import NULL, authority_of, host_for, origin_in_header, origin_of_url
+from server_session._origins import NULL, is_at, origin_in_header, origin_of_url
 from server_session._tokens import TokenState
 from server_session.csrf.policy import CSRF, SAFE_METHODS
 from server_session.http.requests import Request
@@ -153,11 +153,9 @@ def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Reject
         if mode == b"same-origin" or (mode == b"navigate" and dest in (b"", b"empty")) or b"," in mode + dest:
             # A service worker that passes requests on makes a sibling's form look like this, with our own Origin.
             return _Undecided("it may come through a service worker", excusable=False)
-        return (
-            _Undecided(f"Origin {origin} is not the Host (configure origin= for a proxy)", excusable)
-            if is_foreign
-            else None
-        )
+        if not is_foreign:
+            return None
+        return _Undecided(f"Origin {origin} is not the Host (configure origin= for a proxy)", excusable)
     if origin:
         return None if origins else _Undecided("Origin equals the Host alone", excusable)
     for value in values(b"referer"):
@@ -204,7 +202,7 @@ def _is_own(origin: str, request: Request, origins: Collection[str]) -> bool:
     # The reverse is no sign of anything: a proxy may have ended TLS.
     if request.scheme.lower() in ("https", "wss") and not origin.startswith("https:"):
         return False
-    return authority_of(origin) == host_for(origin, request.host)
+    return is_at(origin, request.host)
 
 
 def _is_authorized_by_browser(request: Request) -> bool:

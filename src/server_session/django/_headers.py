@@ -3,7 +3,7 @@
 from http.cookies import Morsel
 from typing import Any
 
-from server_session.http.responses import HeadersApart
+from server_session.http.frameworks import HeadersApart
 
 __all__ = ["DjangoHeaders"]
 

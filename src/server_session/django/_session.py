@@ -12,7 +12,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.module_loading import import_string
 
-from server_session._colour import drive, home, is_driven, run_awaiting, run_blocking
+from server_session._colour import Colour, drive, home, is_driven, run_awaiting, run_blocking
 from server_session._tokens import Credential
 from server_session.csrf.refusals import Refusal
 from server_session.django._headers import DjangoHeaders
@@ -69,7 +69,7 @@ class SessionStore(SessionBase):
     def __init__(self, session_key: str | None = None) -> None:
         # Not Django's own, which would look for a serializer at each request.
         self._sessions = PROJECT.sessions()
-        self._home = home() if self._sessions.needs_home else None
+        self._home = home() if self._sessions.store.colour is Colour.AWAITS else None
         self._key = session_key
 
     def bind(self, request: Request) -> None:

@@ -7,7 +7,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.auth.signals import user_logged_in
 from django.http import HttpRequest
 
-from server_session._owners import OwnerIndex
+from server_session._owners import require_owners
 from server_session.django._project import PROJECT
 from server_session.django._session import found_session
 
@@ -25,7 +25,7 @@ class ServerSessionConfig(AppConfig):
     def ready(self) -> None:
         """Begin to hear of log-ins."""
         # What cannot work is said when the process starts; and commands, which have no middleware, have the functions.
-        OwnerIndex(PROJECT.sessions().policy)
+        require_owners(PROJECT.sessions().store)
         user_logged_in.connect(_name_owner)
 
 

@@ -40,7 +40,10 @@ class Body(Protocol):
     """A request's body, which is read by awaiting or by blocking, or has been read already."""
 
     def read(self, limit: int) -> tuple[bytes, bool] | Awaitable[tuple[bytes, bool]]:
-        """Return up to about so many bytes of the body, and whether that is all; the application gets them again."""
+        """Return so many bytes of the body at most, and whether that is all; the application gets them again.
+
+        It is not all if there are more, or if the client has hung up.
+        """
         ...
 
 
@@ -54,8 +57,6 @@ class Configured:
     cookie: CookieTransport
     origins: tuple[str, ...]
     csrf: CSRF | None
-    needs_home: bool
-    """Whether blocking callers in worker threads must find the way back to the application's loop."""
     # What was said once.
     _proxy_noted = _rival_noted = False
 
@@ -163,7 +164,8 @@ class Steps:
             if self._stored is not None:
                 self._stored.response = ResponseState.OPEN
         self._serving += 1
-        if self.sessions.needs_home:
+        if self.sessions.store.colour is Colour.AWAITS:
+            # So that who blocks in a worker thread finds the way back to the application's loop.
             self.request.home = home() or self.request.home
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
@@ -272,7 +274,7 @@ class Steps:
             kinds = request.header_values(b"content-type")
             # Several are none.
             kind = kinds[0] if len(kinds) == 1 else None
-            if can_bear_token(kind):
+            if policy.body_limit and can_bear_token(kind):
                 read, is_whole = await settled(body.read(policy.body_limit))
                 token = token_in(kind, read, policy.field, is_whole=is_whole)
         own = f"{method} {request.decoded_path}"

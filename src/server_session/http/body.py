@@ -70,12 +70,7 @@ class AsgiBody:
         self.receive = receive
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return so many bytes at most, and whether that is all, which it is not if the client has hung up.
-
-        It is read until it ends, or a message brings more than the limit; with a limit of 0 not at all.
-        """
-        if limit <= 0:
-            return b"", False
+        """Read until it ends, or a message brings more than the limit."""
         receive = self.receive
         # One buffer, not the messages: a body that trickles in by single bytes costs no more than another.
         buffer = io.BytesIO()
@@ -106,11 +101,10 @@ class WsgiBody:
         self._environ = environ
 
     def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return so many bytes at most, and whether that is all, which it is not if the client has hung up."""
         environ = self._environ
         length = _length(environ)
-        if limit <= 0 or length == 0:
-            return b"", length == 0
+        if length == 0:
+            return b"", True
         stream = environ["wsgi.input"]
         end = sys.maxsize if length is None or environ.get("wsgi.input_terminated") else length
         # The byte after the limit shows that there are more.
@@ -132,7 +126,6 @@ class FileBody:
         self._file = file
 
     def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return the first so many bytes, and whether these are all."""
         self._file.seek(0)
         body = self._file.read(limit + 1)
         self._file.seek(0)

@@ -1,23 +1,89 @@
 """The requests and responses of frameworks that are no scope, no environ and no plain headers, and whose are which."""
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
 from importlib import import_module
-from typing import Any, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import unquote
 
-from server_session.http.requests import REQUESTS, SLOT, AsgiRequest, HeadersRequest, Request, WsgiRequest
-from server_session.http.responses import RESPONSES, HeadersApart, MultiDictHeaders, ResponseHeaders
+from server_session.exceptions import CarrierError
+from server_session.http.requests import REQUESTS, SLOT, AsgiRequest, Request, WsgiRequest
+from server_session.http.responses import RESPONSES, ResponseHeaders
 
-__all__ = ["AiohttpBody", "AiohttpRequest", "MultiDictRequest", "TornadoRequest"]
+__all__ = [
+    "AiohttpBody",
+    "AiohttpRequest",
+    "HeadersApart",
+    "HeadersRequest",
+    "MultiDictHeaders",
+    "MultiDictRequest",
+    "TornadoRequest",
+]
+
+
+class HeadersRequest(Request):
+    """A request object with `headers`, of a framework that shows neither scope nor environ."""
+
+    def __init__(self, request: Any, slots: MutableMapping[Any, Any]) -> None:
+        self._request = request
+        super().__init__(slots)
+
+    @classmethod
+    def of(cls, request: Any, /) -> Self:
+        """Return the request of this object, the same one at each call."""
+        slots: Any = getattr(request, "__dict__", None)
+        if slots is None:
+            try:
+                slots = _APART.setdefault(request, {})
+            except TypeError:
+                raise CarrierError(
+                    f"nothing can be kept with a {type(request).__name__!r}: "
+                    "it takes neither attributes nor weak references"
+                ) from None
+            # Kept for as long as the request, it must not keep the request.
+            request = weakref.proxy(request)
+        return slots[SLOT] if SLOT in slots else cls(request, slots)
+
+    def _text(self, *names: str) -> str:
+        """Return the text that is in the first of these attributes that has any."""
+        found = (getattr(self._request, name, None) for name in names)
+        return next((one for one in found if isinstance(one, str) and one), "")
+
+    @property
+    def method(self) -> str:
+        try:
+            return str(self._request.method or "")
+        except AttributeError:
+            return ""
+
+    @property
+    def scheme(self) -> str:
+        return self._text("scheme", "protocol") or "http"
+
+    @property
+    def path(self) -> str:
+        return self._text("path") or "/"
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        headers, text = self._request.headers, name.decode("ascii")
+        methods = (getattr(headers, one, None) for one in ("getall", "getlist", "get_list", "get_all"))
+        try:
+            if (read_all := next(filter(callable, methods), None)) is not None:
+                values: Any = read_all(text) or ()
+            else:
+                found = (headers.get(spelt) for spelt in (text, text.title()))
+                values = [one for one in found if one is not None][:1]
+        except KeyError:
+            values = ()
+        return [one if isinstance(one, bytes) else one.encode("utf-8", "surrogatepass") for one in values]
+
+
+_APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
 class MultiDictRequest(HeadersRequest):
     """A request of Sanic or aiohttp, whose headers are a multidict of text that was bytes."""
-
-    @property
-    def method(self) -> str:
-        return str(self._request.method)
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         return [
@@ -46,15 +112,6 @@ class AiohttpRequest(MultiDictRequest):
 class TornadoRequest(HeadersRequest):
     """A request of Tornado, whose path is as the browser spelt it."""
 
-    @classmethod
-    def of(cls, request: Any, /) -> Self:
-        slots = vars(request)
-        return slots[SLOT] if SLOT in slots else cls(request, slots)
-
-    @property
-    def method(self) -> str:
-        return str(self._request.method)
-
     @property
     def decoded_path(self) -> str:
         return unquote(self.path)
@@ -70,10 +127,7 @@ class AiohttpBody:
         self._request = request
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
-        """Return so many bytes at most, and whether that is all."""
         content = self._request.content
-        if limit <= 0:
-            return b"", False
         if content.at_eof():
             # A middleware has read it before, and aiohttp keeps it.
             kept: bytes = await self._request.read()
@@ -86,6 +140,76 @@ class AiohttpBody:
             warnings.simplefilter("ignore", DeprecationWarning)
             content.unread_data(bytes(body))
         return bytes(body[:limit]), len(body) <= limit
+
+
+class MultiDictHeaders(ResponseHeaders):
+    """The `headers` of a response object that can hold a name several times.
+
+    Args:
+        headers: the mapping.
+        several: the name of its method that returns all values of a name.
+        add: the name of its method that adds a value beside others.
+
+    """
+
+    def __init__(self, headers: Any, several: str, add: str) -> None:
+        self._headers = headers
+        self._several: Callable[[str], Iterable[str] | None] = getattr(headers, several)
+        self._add: Callable[[str, str], object] = getattr(headers, add)
+
+    def names(self) -> Collection[str]:
+        return [name.lower() for name in self._headers.keys()]  # noqa: SIM118 - not all of them are mappings
+
+    def all(self, name: str) -> list[str]:
+        try:
+            # Sanic has cookies of its own class among them.
+            return [*map(str, self._several(name) or ())]
+        except KeyError:
+            return []
+
+    def add(self, name: str, value: str) -> None:
+        self._add(name, value)
+
+    def drop(self, name: str) -> None:
+        if name in self._headers:
+            del self._headers[name]
+
+
+class HeadersApart(ResponseHeaders, Protocol):
+    """The headers of a response that keeps its cookies apart from them, and each of the others once.
+
+    A subclass defines `cookies`, which returns each as its header has it, `add_cookie` and `drop_cookies`.
+    """
+
+    _headers: MutableMapping[str, Any]
+
+    def __init__(self, headers: MutableMapping[str, Any]) -> None:
+        self._headers = headers
+
+    def cookies(self) -> list[str]: ...
+    def add_cookie(self, header: str) -> None: ...
+    def drop_cookies(self) -> None: ...
+
+    def names(self) -> Collection[str]:
+        names = [name.lower() for name in self._headers]
+        return [*names, "set-cookie"] if self.cookies() else names
+
+    def all(self, name: str) -> list[str]:
+        if name == "set-cookie":
+            return self.cookies()
+        return [str(value) for key, value in self._headers.items() if key.lower() == name]
+
+    def add(self, name: str, value: str) -> None:
+        if name == "set-cookie":
+            self.add_cookie(value)
+        else:
+            self._headers[name] = value
+
+    def drop(self, name: str) -> None:
+        if name == "set-cookie":
+            self.drop_cookies()
+        for key in [key for key in self._headers if key.lower() == name]:
+            del self._headers[key]
 
 
 class FalconHeaders(HeadersApart):

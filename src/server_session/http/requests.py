@@ -1,20 +1,17 @@
-"""What is read of a request, in the three forms in which Python frameworks bring one, and what is kept with it."""
+"""What is read of a request, an ASGI scope or a WSGI environ, and what is kept with it."""
 
-import weakref
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Self, TypeAlias
 
 from server_session._colour import Home
 from server_session._cookies import RequestFacts
-from server_session.exceptions import CarrierError
 from server_session.http.kinds import Kinds
 
 __all__ = [
     "REQUESTS",
     "SLOT",
     "AsgiRequest",
-    "HeadersRequest",
     "Request",
     "WsgiRequest",
     "reader_of",
@@ -180,63 +177,6 @@ class WsgiRequest(Request):
     def decoded_path(self) -> str:
         # Bytes are shown as Latin-1.
         return self.path.encode("latin-1", "replace").decode("utf-8", "replace")
-
-
-class HeadersRequest(Request):
-    """A request object with `headers`, of a framework that shows neither scope nor environ."""
-
-    def __init__(self, request: Any, slots: MutableMapping[Any, Any]) -> None:
-        self._request = request
-        super().__init__(slots)
-
-    @classmethod
-    def of(cls, request: Any, /) -> Self:
-        """Return the request of this object, the same one at each call."""
-        slots: Any = request if isinstance(request, MutableMapping) else getattr(request, "__dict__", None)
-        if slots is None:
-            try:
-                slots = _APART.setdefault(request, {})
-            except TypeError:
-                raise CarrierError(
-                    f"nothing can be kept with a {type(request).__name__!r}: "
-                    "it takes neither attributes nor weak references"
-                ) from None
-            # Kept for as long as the request, it must not keep the request.
-            request = weakref.proxy(request)
-        return slots[SLOT] if SLOT in slots else cls(request, slots)
-
-    def _text(self, *names: str) -> str:
-        """Return the text that is in the first of these attributes that has any."""
-        found = (getattr(self._request, name, None) for name in names)
-        return next((one for one in found if isinstance(one, str) and one), "")
-
-    @property
-    def method(self) -> str:
-        return self._text("method")
-
-    @property
-    def scheme(self) -> str:
-        return self._text("scheme", "protocol") or "http"
-
-    @property
-    def path(self) -> str:
-        return self._text("path") or "/"
-
-    def header_values(self, name: bytes) -> Sequence[bytes]:
-        headers, text = self._request.headers, name.decode("ascii")
-        methods = (getattr(headers, one, None) for one in ("getall", "getlist", "get_list", "get_all"))
-        try:
-            if (read_all := next(filter(callable, methods), None)) is not None:
-                values: Any = read_all(text) or ()
-            else:
-                found = (headers.get(spelt) for spelt in (text, text.title()))
-                values = [one for one in found if one is not None][:1]
-        except KeyError:
-            values = ()
-        return [one if isinstance(one, bytes) else one.encode("utf-8", "surrogatepass") for one in values]
-
-
-_APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
 # --- which objects are requests

@@ -1,7 +1,7 @@
 """What a session asks of a response's headers: its cookie, beside others', and that no cache mixes visitors up."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, MutableMapping
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -12,8 +12,6 @@ from server_session.http.kinds import Kinds
 __all__ = [
     "RESPONSES",
     "AsgiHeaders",
-    "HeadersApart",
-    "MultiDictHeaders",
     "ResponseHeaders",
     "WsgiHeaders",
     "headers_of",
@@ -96,76 +94,6 @@ class WsgiHeaders(ResponseHeaders):
 
     def drop(self, name: str) -> None:
         self.raw = [(key, value) for key, value in self.raw if key.lower() != name]
-
-
-class MultiDictHeaders(ResponseHeaders):
-    """The `headers` of a response object that can hold a name several times.
-
-    Args:
-        headers: the mapping.
-        several: the name of its method that returns all values of a name.
-        add: the name of its method that adds a value beside others.
-
-    """
-
-    def __init__(self, headers: Any, several: str, add: str) -> None:
-        self._headers = headers
-        self._several: Callable[[str], Iterable[str] | None] = getattr(headers, several)
-        self._add: Callable[[str, str], object] = getattr(headers, add)
-
-    def names(self) -> Collection[str]:
-        return [name.lower() for name in self._headers.keys()]  # noqa: SIM118 - not all of them are mappings
-
-    def all(self, name: str) -> list[str]:
-        try:
-            # Sanic has cookies of its own class among them.
-            return [*map(str, self._several(name) or ())]
-        except KeyError:
-            return []
-
-    def add(self, name: str, value: str) -> None:
-        self._add(name, value)
-
-    def drop(self, name: str) -> None:
-        if name in self._headers:
-            del self._headers[name]
-
-
-class HeadersApart(ResponseHeaders, Protocol):
-    """The headers of a response that keeps its cookies apart from them, and each of the others once.
-
-    A subclass defines `cookies`, which returns each as its header has it, `add_cookie` and `drop_cookies`.
-    """
-
-    _headers: MutableMapping[str, Any]
-
-    def __init__(self, headers: MutableMapping[str, Any]) -> None:
-        self._headers = headers
-
-    def cookies(self) -> list[str]: ...
-    def add_cookie(self, header: str) -> None: ...
-    def drop_cookies(self) -> None: ...
-
-    def names(self) -> Collection[str]:
-        names = [name.lower() for name in self._headers]
-        return [*names, "set-cookie"] if self.cookies() else names
-
-    def all(self, name: str) -> list[str]:
-        if name == "set-cookie":
-            return self.cookies()
-        return [str(value) for key, value in self._headers.items() if key.lower() == name]
-
-    def add(self, name: str, value: str) -> None:
-        if name == "set-cookie":
-            self.add_cookie(value)
-        else:
-            self._headers[name] = value
-
-    def drop(self, name: str) -> None:
-        if name == "set-cookie":
-            self.drop_cookies()
-        for key in [key for key in self._headers if key.lower() == name]:
-            del self._headers[key]
 
 
 # --- which objects are responses

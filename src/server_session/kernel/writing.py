@@ -98,8 +98,7 @@ class Writing(Presence):
                 with suppress(RecordError):
                     finding, _ = await self._find(before)
                     replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
-            pause = Tries("log_in", "nobody was logged in").next
-            await OwnerIndex(self._policy).enter(owner, credential.selector, pause, replaced)
+            await OwnerIndex(self._policy, owner).enter(credential.selector, replaced)
         fields = await self._set_first(credential, {**changed, **own})
         if fields is None and await self._find_own(credential) is Finding.ENDED:
             return self._drop()
@@ -309,7 +308,7 @@ class Writing(Presence):
                     await self.destroy()
                     return False
             if asked.absolute is not None and OWNER in seen:
-                await OwnerIndex(self._policy).outlive(record.owner_of(seen), asked.absolute)
+                await OwnerIndex(self._policy, record.owner_of(seen)).outlive(asked.absolute)
             if self._credential is not credential:
                 # Another call of this request has gone on meanwhile.
                 continue

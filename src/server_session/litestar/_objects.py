@@ -7,7 +7,7 @@ from litestar.datastructures import Cookie
 from litestar.serialization import decode_json, encode_json
 from litestar.types import Empty
 
-from server_session.http.responses import HeadersApart
+from server_session.http.frameworks import HeadersApart
 from server_session.kernel.mapping import Session
 
 __all__ = ["LitestarHeaders", "telling"]

@@ -18,7 +18,7 @@ record moves in one direction at a time: of two movers that go in both, one coul
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from server_session._base64url import base64url
 from server_session._codec import RESERVED
@@ -36,6 +36,7 @@ from server_session.stores._base import (
     Lifetime,
     Listing,
     Outcome,
+    Refusal,
     SessionStore,
     close_store,
 )
@@ -85,12 +86,10 @@ class MovingStore(SessionStore):
         founds = self.new if moves else self.old
         self.max_age, self.evicts = founds.max_age, getattr(founds, "evicts", False)
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
         answer: Any = await self._ask(key, expect, lambda store, expect: store.get(key, expect, touch))
-        return cast("Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]", answer)
+        return cast("Fields | Refusal", answer)
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
         """Write the whole record anew; see `SessionStore.set`."""

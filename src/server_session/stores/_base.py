@@ -24,6 +24,7 @@ __all__ = [
     "Lifetime",
     "Listing",
     "Outcome",
+    "Refusal",
     "SessionStore",
     "close_store",
 ]
@@ -43,6 +44,8 @@ class Outcome(enum.Enum):
 APPLIED: Final = Outcome.APPLIED
 MISSING: Final = Outcome.MISSING
 CONFLICT: Final = Outcome.CONFLICT
+
+Refusal: TypeAlias = Literal[Outcome.MISSING, Outcome.CONFLICT]
 
 Fields: TypeAlias = dict[str, bytes]
 """A record's fields. Names are text of 1 to 255 bytes in UTF-8, without lone surrogates, NUL included;
@@ -98,9 +101,7 @@ class SessionStore:
         """Return a fresh key: 24 characters of base64url, 144 bits from the system's source of randomness."""
         return base64url(os.urandom(self.key_bytes)).decode("ascii")
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Return all fields of the record, and restart its idle clock if `expect` holds and `touch` says so.
 
         `MISSING` if there is no record, `CONFLICT` if `expect` does not hold. The dict is the caller's own.

@@ -1,18 +1,15 @@
 """A store over another that is down: most calls fail at once, and one now and then asks whether it is back."""
 
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from server_session.exceptions import StoreDownError, StoreError
 from server_session.stores._base import SessionStore
-from server_session.stores._over import StoreOver
+from server_session.stores._over import Call, P, R, StoreOver
 from server_session.stores._waits import SpentError
 
 __all__ = ["CircuitOpenError", "CircuitStore"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 # Of failures with no answer among them, until the store counts as down: a server that starts anew is mostly faster.
 _DOWN_AFTER: Final = 1.0
@@ -43,15 +40,10 @@ class CircuitStore(StoreOver):
         that was the same each time."""
         self._next_probe = 0.0
 
-    async def _ask(
-        self,
-        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
-        key: str,
-        *arguments: P.args,
-        **options: P.kwargs,
-    ) -> R:
-        if self.failed is not None:
-            self._admit()
+    async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
+        # Looked at once: another thread may hear an answer meanwhile.
+        if (failed := self.failed) is not None:
+            self._admit(*failed)
         try:
             answer = await call(key, *arguments, **options)
         except SpentError:
@@ -66,14 +58,11 @@ class CircuitStore(StoreOver):
         self.failed = None
         return answer
 
-    def _admit(self) -> None:
+    def _admit(self, first: float, last: float, why: str, only: str | None) -> None:
         """Let a call through that is a probe, or meets no store that is down; else raise `CircuitOpenError`."""
-        failed, now = self.failed, self._clock()
-        if failed is None:
-            return
-        first, last, why, only = failed
         if only is not None or last - first < _DOWN_AFTER:
             return
+        now = self._clock()
         if now < self._next_probe:
             raise CircuitOpenError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}")
         self._next_probe = now + _BETWEEN_PROBES

@@ -1,16 +1,18 @@
 """Clients that belong to one process, or to one event loop, and are made there."""
 
 import os
+import select
 import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from socket import socket
 from typing import Any, Generic, TypeVar
 
 from server_session._colour import drive
 from server_session.exceptions import ColourError
 
-__all__ = ["ClientOfEachLoop", "ClientOfProcess", "free_places"]
+__all__ = ["ClientOfEachLoop", "ClientOfProcess", "Places", "has_ended"]
 
 C = TypeVar("C")
 
@@ -88,9 +90,70 @@ class ClientOfEachLoop(Generic[C]):
                 await self._close(client)
 
 
-def free_places(number: int) -> SimpleQueue[None]:
-    """Return so many places, each to be taken by `get` and put back: a semaphore whose every step is one in C."""
-    places: SimpleQueue[None] = SimpleQueue()
-    for _ in range(number):
-        places.put(None)
-    return places
+class Places(Generic[C]):
+    """So many places for callers that block, each with the connection that was used there.
+
+    It costs next to nothing while a place is free. (To wait at a `SimpleQueue` may last past every limit: Python before
+    3.13 counts wrongly where several wait.)
+    """
+
+    def __init__(self, number: int) -> None:
+        # Those with a connection stand at the end, the one used last behind them all: so the others may rest.
+        self._free: list[C | None] = [None] * number
+        self._waiting = 0
+        self._one_is_free = threading.Condition()
+
+    def take(self, seconds: float) -> C | None:
+        """Return the connection of a place, `None` where it is still to be made.
+
+        Raises `TimeoutError` where no place came free.
+        """
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._wait(seconds)
+
+    def give_back(self, connection: C | None) -> None:
+        """Give a place back, with its connection or without."""
+        if connection is None:
+            self._free.insert(0, None)
+        else:
+            self._free.append(connection)
+        # Who waits has said so before it looked the last time.
+        if self._waiting:
+            with self._one_is_free:
+                self._one_is_free.notify()
+
+    def clear(self) -> list[C]:
+        """Take the connections out of the places that are free, and return them."""
+        kept: list[C] = []
+        with suppress(IndexError):
+            while (connection := self._free.pop()) is not None:
+                kept.append(connection)
+                self._free.insert(0, None)
+            self._free.append(None)
+        return kept
+
+    def _wait(self, seconds: float) -> C | None:
+        taken: list[C | None] = []
+
+        def has_taken() -> bool:
+            with suppress(IndexError):
+                taken.append(self._free.pop())
+            return bool(taken)
+
+        with self._one_is_free:
+            self._waiting += 1
+            try:
+                if not self._one_is_free.wait_for(has_taken, seconds):
+                    raise TimeoutError
+            finally:
+                self._waiting -= 1
+        return taken[0]
+
+
+def has_ended(connection: socket) -> bool:
+    """Tell whether the server has hung up, or has said what nobody asked for."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,14 +1,17 @@
 """A store over another: what it does not change it leaves to the one beneath."""
 
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import Expect, Fields, Lifetime, Outcome, Refusal, SessionStore
 
-__all__ = ["StoreOver"]
+__all__ = ["Call", "P", "R", "StoreOver"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Call: TypeAlias = Callable[Concatenate[str, P], Coroutine[Any, Any, R]]
+"""A method of the contract, given a key and what else it takes."""
 
 
 class StoreOver(SessionStore):
@@ -28,9 +31,7 @@ class StoreOver(SessionStore):
     def id(self) -> str:
         return self._store.id()
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         return await self._ask(self._store.get, key, expect, touch)
 
     async def set(self, key: str, fields: Fields, lifetime: Lifetime, expect: Expect | None = None) -> Outcome:
@@ -49,12 +50,6 @@ class StoreOver(SessionStore):
     async def destroy(self, key: str) -> bool:
         return await self._ask(self._store.destroy, key)
 
-    async def _ask(
-        self,
-        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
-        key: str,
-        *arguments: P.args,
-        **options: P.kwargs,
-    ) -> R:
+    async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
         """Make one call to the store beneath."""
         return await call(key, *arguments, **options)

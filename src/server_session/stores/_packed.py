@@ -19,12 +19,11 @@ from server_session.stores._base import (
     Kept,
     Lifetime,
     Outcome,
+    Refusal,
     SessionStore,
 )
 
-__all__ = ["TENTH", "Change", "Likely", "PackedStore", "Record", "Refusal", "holds", "step_back"]
-
-Refusal: TypeAlias = Literal[Outcome.MISSING, Outcome.CONFLICT]
+__all__ = ["TENTH", "Change", "Likely", "PackedStore", "Record", "holds", "step_back"]
 
 TENTH: Final = 0.1
 """The part of the idle time that a touch must be worth, for stores to which a touch costs a write."""
@@ -143,9 +142,7 @@ class PackedStore(SessionStore):
         """
         raise NotImplementedError
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
 
         def look(record: _Found, now: float) -> _Decision:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import msgspec
 
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
-from server_session.stores._base import APPLIED, CONFLICT, Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import APPLIED, CONFLICT, Expect, Fields, Lifetime, Outcome, Refusal, SessionStore
 from server_session.stores._over import StoreOver
-from server_session.stores._packed import Refusal, holds
+from server_session.stores._packed import holds
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV

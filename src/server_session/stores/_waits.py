@@ -1,25 +1,22 @@
 """How long a call may wait for its server: of the store's limit, what the calls before it in its request have left."""
 
 import math
-from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Final
 
 from server_session.exceptions import StoreDownError
 from server_session.stores._base import SessionStore
-from server_session.stores._over import StoreOver
+from server_session.stores._over import Call, P, R, StoreOver
 
-__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left", "next_wait"]
 
 AT_ONCE: Final = 0.05
 """Seconds within which an answer has come at once: they count for nothing, and a request may have thousands of such."""
 
-# No driver takes 0 for a limit.
+# No driver takes 0 for a limit, and no socket infinity: what closes connections is no call.
 _LEAST: Final = 0.001
+_MOST: Final = 86400.0
 # Who has waited for more than this part of the limit is turned away: what was sent now would hardly be answered.
 _ALL: Final = 0.9
 
@@ -44,7 +41,23 @@ def begin_call(limit: float) -> None:
 
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
-    return max(_LEAST, _end.get() - monotonic())
+    return max(_LEAST, min(_MOST, _end.get() - monotonic()))
+
+
+def next_wait() -> float:
+    """Return the seconds that the next of several waits for one answer may take.
+
+    Who was kept from looking takes what has come by now; but once, for pieces may come for ever. Raises `TimeoutError`
+    where none are left.
+    """
+    end = _end.get()
+    seconds = end - monotonic()
+    if seconds > _LEAST:
+        return min(_MOST, seconds)
+    if end == -math.inf:
+        raise TimeoutError("the server did not answer in time")
+    _end.set(-math.inf)
+    return _LEAST
 
 
 def is_over() -> bool:
@@ -63,13 +76,7 @@ class OneLimit(StoreOver):
         # When the request has its whole limit again.
         self._whole_at = 0.0
 
-    async def _ask(
-        self,
-        call: Callable[Concatenate[str, P], Coroutine[Any, Any, R]],
-        key: str,
-        *arguments: P.args,
-        **options: P.kwargs,
-    ) -> R:
+    async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
         begun = monotonic()
         waited = max(0.0, self._whole_at - begun)
         _waited.set(waited)

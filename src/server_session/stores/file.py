@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from server_session._base64url import base64url
 from server_session._colour import Colour
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._files import Files, Found, look
@@ -44,15 +44,12 @@ _CALLS_A_SWEEP: Final = 16
 class FileSessionStore(PackedStore):
     """Sessions in a directory, shared by all the threads and processes of one machine.
 
-    Each session is a file of its own: a process that is killed at any moment leaves the old record or the new one. With
-    `durable=True` each write replaces the file; that holds for a loss of power too, and a write that has returned
-    stands. Without, a loss of power can take back the last seconds' writes, and leave a record that cannot be read.
+    Each session is a file of its own: a process that is killed at any moment leaves the old record or the new one. A
+    loss of power can take back the last seconds' writes, and leave a record that cannot be read, but not with
+    `durable=True`. A damaged record is `RecordError`, never an absent one, until it is removed by `destroy` or by hand.
 
-    A record that is damaged is `RecordError`, never an absent one; it stays until it is removed, by `destroy` or by
-    hand. Session files may be removed at any time, the folders and `store` only while nothing uses the store.
-
-    A touch worth less than a tenth of the idle time is left out. Each call that founds a session, and now and then
-    another, removes what has expired among a few files, and what killed processes left; there is no thread for it.
+    A touch worth less than a tenth of the idle time is left out. Calls that found a session, and now and then another,
+    remove what has expired among a few files, and what killed processes left.
 
     For Linux, macOS and the BSDs, on a local file system. Windows lacks the locks, network file systems do not keep
     them dependably.

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import math
-import select
 import socket
 import time
 from collections.abc import Callable, Generator
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymemcache import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, PooledClient
 
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import (
     ConfigurationError,
     LimitError,
@@ -25,10 +24,10 @@ from server_session.exceptions import (
     StoreFullError,
 )
 from server_session.stores._base import Colour, Outcome
-from server_session.stores._clients import ClientOfProcess
+from server_session.stores._clients import ClientOfProcess, has_ended
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores._parameters import refuse_parameters
-from server_session.stores._waits import begin_call, is_over, left
+from server_session.stores._waits import begin_call, is_over, next_wait
 
 __all__ = ["MemcachedSessionStore"]
 
@@ -49,20 +48,16 @@ class MemcachedSessionStore(PackedStore):
     """Keeps sessions in one memcached server (1.4.2 or newer).
 
     **memcached is a cache.** When its memory is full it evicts what was used least, sessions that have not expired
-    among them, and a restart loses all: such a visitor has no session any more. Give it memory enough (`-m`) and watch
-    `evictions` in its statistics, or choose another store where that must not be. So this store serves no owners.
+    among them, and a restart loses all: such a visitor has no session any more. So this store serves no owners.
 
     A session is one value, packed; a write reads it and swaps it if nobody wrote meanwhile, else reads it again. A read
     is one round trip, a new session one, another write two. A read restarts the idle clock by a write of its own, but
-    not for a tenth of the idle time or less: a session that is only read may expire so much earlier.
+    not for a tenth of the idle time or less: a session that is only read may expire so much earlier. It blocks;
+    awaitable functions call it in a worker thread.
 
-    Expiries are exact, by the web servers' clocks: where there are several keep these in step. memcached drops the
-    value within 2 seconds after; past 30 days by its own clock of the day.
-
-    A session larger than memcached's items (`-I`, 1 MiB by default) is a `LimitError`; what was stored before stays.
-
-    It blocks; awaitable functions call it in a worker thread. A write is sent once: where its answer is lost,
-    `StoreError` is raised and it was made or not made. A connection that ended while nobody used it is made anew.
+    Expiries are exact, by the web servers' clocks: where there are several keep these in step. A session larger than
+    memcached's items is a `LimitError`. A write is sent once: where its answer is lost, `StoreError` is raised and it
+    was made or not made. A connection that ended while nobody used it is made anew.
 
     Args:
         client: A `pymemcache.client.base.PooledClient`, or a URL: `memcached://host:port`, `memcached:///path/of/socket`.
@@ -139,7 +134,7 @@ class MemcachedSessionStore(PackedStore):
         except RuntimeError as error:
             raise StoreError("no free connection to memcached: give the client a larger max_pool_size") from error
         try:
-            if connection.sock is not None and _has_ended(connection.sock):
+            if connection.sock is not None and has_ended(connection.sock):
                 connection.close()
             yield connection
         except BaseException:
@@ -193,23 +188,16 @@ class _Socket(socket.socket):
     """Waits no longer than what the call under way has left. pymemcache counts anew at each piece of an answer."""
 
     def connect(self, address: Any) -> None:
-        self.settimeout(left())
+        self.settimeout(next_wait())
         super().connect(address)
 
     def sendall(self, *data: Any) -> None:
-        self.settimeout(left())
+        self.settimeout(next_wait())
         super().sendall(*data)
 
     def recv(self, *size: int) -> bytes:
-        self.settimeout(left())
+        self.settimeout(next_wait())
         return super().recv(*size)
-
-
-def _has_ended(connection: socket.socket) -> bool:
-    """Tell whether the server has hung up, or has said what nobody asked for."""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _live(found: Any, now: float) -> Record | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from server_session._durations import count_of, seconds_of
+from server_session._settings import count_of, seconds_of
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Batch, Colour, Kept, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
@@ -87,13 +87,14 @@ class MemorySessionStore(PackedStore):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
-        self._most_sessions = None if max_sessions is None else count_of("max_sessions", max_sessions)
-        self._most_bytes = None if max_bytes is None else count_of("max_bytes", max_bytes)
+        self._most_sessions = math.inf if max_sessions is None else count_of("max_sessions", max_sessions)
+        self._most_bytes = math.inf if max_bytes is None else count_of("max_bytes", max_bytes)
+        self._is_bounded = max_sessions is not None or max_bytes is not None
         if when_full not in ("refuse", "evict"):
             raise ConfigurationError(f'when_full must be "refuse" or "evict", not {when_full!r}')
-        if when_full == "evict" and max_sessions is None and max_bytes is None:
+        if when_full == "evict" and not self._is_bounded:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
-        self._evicts = self.evicts = when_full == "evict"
+        self.evicts = when_full == "evict"
         self._clock = clock
         # Held for the microseconds of one call, and never across an await.
         self._lock = threading.Lock()
@@ -170,7 +171,7 @@ class MemorySessionStore(PackedStore):
             packed = bytes(self._buffer)
         except MemoryError as error:
             raise StoreFullError("the memory store got no more memory from the system") from error
-        if self._most_sessions or self._most_bytes:
+        if self._is_bounded:
             former = self._make_room(key, former, packed, now)
         prefix = key[:_PREFIX]
         self._shards[prefix][key] = packed
@@ -242,21 +243,19 @@ class MemorySessionStore(PackedStore):
 
     def _make_room(self, key: str, former: bytes | None, packed: bytes, now: float) -> bytes | None:
         """Drop others until there is room, and return what then stands under the key; else raise `StoreFullError`."""
-        evicts = self._evicts and (self._most_bytes is None or _OVERHEAD + len(packed) <= self._most_bytes)
+        evicts = self.evicts and _OVERHEAD + len(packed) <= self._most_bytes
         if evicts and former is not None:
             # The session that is written is no candidate: it is out of the way while the others are compared.
             self._drop(key)
             former = None
-        new, growth = (1, _OVERHEAD + len(packed)) if former is None else (0, len(packed) - len(former))
-        while (new and self._most_sessions is not None and self._sessions >= self._most_sessions) or (
-            self._most_bytes is not None and self._bytes + growth > self._most_bytes
-        ):
+        most_sessions = self._most_sessions - (former is None)
+        most_bytes = self._most_bytes - len(packed) - (_OVERHEAD if former is None else -len(former))
+        while self._sessions > most_sessions or self._bytes > most_bytes:
             nearest = self._nearest()
             if nearest is None or not (evicts or nearest[0] <= now):
-                bounds = {"max_sessions": self._most_sessions, "max_bytes": self._most_bytes}
                 raise StoreFullError(
                     f"the memory store is full ({self._sessions} sessions, {self._bytes} bytes; "
-                    f"{', '.join(f'{name}={most}' for name, most in bounds.items() if most is not None)}): "
+                    f"max_sessions={self._most_sessions}, max_bytes={self._most_bytes}): "
                     "raise the bound, shorten the lifetimes, or let it evict"
                 )
             self._drop(nearest[1])

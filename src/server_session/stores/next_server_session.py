@@ -14,7 +14,7 @@ import msgspec
 
 from server_session._base64url import base64url
 from server_session._cookies import CookieHandler, Header, RequestFacts, cookie_values
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, SerializationError
 from server_session.stores._base import Fields, Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T

@@ -1,10 +1,10 @@
 """A store that suspends, for tests of what uses a store."""
 
 from collections.abc import Collection, Coroutine, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from server_session._colour import Colour, pause, run_awaiting
-from server_session.stores._base import Expect, Fields, Lifetime, Outcome, SessionStore
+from server_session.stores._base import Expect, Fields, Lifetime, Outcome, Refusal, SessionStore
 
 __all__ = ["YieldingStore"]
 
@@ -48,9 +48,7 @@ class YieldingStore(SessionStore):
         """Return a fresh key, of the inner store's making."""
         return self.store.id()
 
-    async def get(
-        self, key: str, expect: Expect, touch: bool = True
-    ) -> Fields | Literal[Outcome.MISSING, Outcome.CONFLICT]:
+    async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Suspend, call the inner store's `get`, suspend."""
         return await self._call(self.store.get(key, expect, touch))
 

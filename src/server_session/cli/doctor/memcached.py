@@ -15,10 +15,10 @@ async def look(store: Any, report: Report) -> None:
     begin_call(store._timeout)
     with store._connection() as connection:
         before = time.time()
-        said = _read(store._ask(connection, connection.stats))
+        said = _read(store._ask(connection.stats))
         # It tells whole seconds, by a clock that ticks once in one.
         report.compare_clocks(float(said["time"]), before, resolution=2.0)
-        settings = _read(store._ask(connection, connection.stats, "settings"))
+        settings = _read(store._ask(connection.stats, "settings"))
     report.facts["server"] = said.get("version", "")
     evicted = int(said.get("evictions", 0))
     report.find(

@@ -6,7 +6,7 @@ from typing import Any
 
 from server_session.cli.doctor._findings import Report, Severity
 from server_session.exceptions import StoreDownError, StoreError
-from server_session.stores.redis import MENDS
+from server_session.stores.redis._errors import MENDS
 
 __all__ = ["MENDS", "look"]
 

@@ -1,47 +1,26 @@
 """Sessions in Redis or Valkey: a hash a session, one key and one command a call."""
 
-import asyncio
 import hashlib
 import importlib.resources
 import math
 import re
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
-from functools import partial
-from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlencode
+from typing import Any, Final, Literal
 
 import redis
 import redis.asyncio
-from redis.exceptions import (
-    NoScriptError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    SlotNotCoveredError,
-)
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
-from server_session._colour import is_driven, settled
-from server_session._durations import seconds_of
+from server_session._colour import is_driven
+from server_session._settings import seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, SessionStore
-from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
-from server_session.stores._packed import Refusal
-from server_session.stores._parameters import parameters_of, refusal_of
-from server_session.stores._waits import AT_ONCE, begin_call, left
-from server_session.stores.redis._connections import Connections
-from server_session.stores.redis._pipeline import Pipeline
-from server_session.stores.redis._resp import packed
+from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, Refusal, SessionStore
+from server_session.stores._waits import begin_call
+from server_session.stores.redis._errors import NEEDS, RIGHTS, explain
+from server_session.stores.redis._ways import NODES, Client, ways_of
 
 __all__ = ["Client", "RedisSessionStore"]
-
-Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
-"""The clients that a store can be given. What a Sentinel's `master_for` returns is a `Redis`."""
-
-# What is not of this form redis-py reads in part, without a word: a password with a reserved character in it, a path
-# that is no number, a socket whose path is not absolute.
-_WHOLE: Final = re.compile(r"(rediss?://[^/?#]*(/\d*)?|unix://([^/?#]*@)?/[^?#]*)(\?[^#@]*)?")
 
 _SCRIPT: Final = importlib.resources.files("server_session.stores.redis").joinpath("redis.lua").read_bytes()
 # The name that Redis gives a script; nothing is kept secret by it.
@@ -55,51 +34,7 @@ _FOREIGN_HASH: Final = "the key holds a hash that is no session: another program
 # What a record has under the empty name: its idle time and its deadline.
 _TIMES: Final = re.compile(rb"(\d+) ?(\d*)")
 
-# What an access control list is to allow.
-_RIGHTS: Final = "time hget hgetall hset hdel hexists exists del unlink pttl pexpireat"
 _KEY: Final = re.compile(rb"[A-Za-z0-9_-]{24}")
-_NODES: Final = ""
-"""In the place of a key or of a node's name: asks for the names of a Cluster's nodes."""
-_NEEDS: Final = f"its user needs +eval +evalsha +{_RIGHTS.replace(' ', ' +')} on the store's prefix (docs/stores.md)"
-
-# What is wrong, in a word, by the name of redis-py's error and what Redis says; and what mends it.
-_MARKS: Final = {
-    "rights": r"NoPermissionError|can't run this command",
-    "replica": r"ReadOnlyError",
-    "password": r"AuthenticationError|NOAUTH|WRONGPASS|unauthenticated",
-    "cluster": r"MovedError|AskError",
-    "memory_full": r"OutOfMemoryError",
-    "disk_full": r"MISCONF",
-    "old_server": r"(unknown|Invalid) command|non deterministic",
-    "certificate": r"CERTIFICATE_VERIFY_FAILED",
-    "no_file": r"No such file",
-    "starting": r"ClusterDownError|BusyLoadingError|MasterDownError",
-    "connections": r"MaxConnections|No connection available|max number of clients",
-}
-MENDS: Final = {
-    "rights": _NEEDS,
-    "replica": "this is a replica: name the master, or ask a Sentinel for it",
-    "password": "look at user and password in the URL",
-    "cluster": "this is a node of a Cluster: give the store a RedisCluster of redis-py",
-    "memory_full": "its memory is full: raise maxmemory",
-    "disk_full": "it cannot write to its disk: is that full?",
-    "old_server": "it is older than Redis 5, or the command was renamed",
-    "certificate": "name the authority that signed its certificate by ?ssl_ca_certs=/path/of/its.pem",
-    "no_file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
-    "starting": "it is starting, or a fail-over is under way",
-    "connections": "more calls at once than connections",
-}
-
-# redis-py takes these as objects, and looks at them when it connects.
-_OBJECTS: Final = ("retry", "credential_provider", "redis_connect_func", "socket_keepalive_options", "socket_type")
-
-# Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
-_CONNECTIONS: Final = 50
-
-_ELSEWHERE: Final = (
-    "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL with "
-    "`blocking=True`, or of a blocking client, which is then called in worker threads"
-)
 
 
 class RedisSessionStore(SessionStore):
@@ -110,8 +45,9 @@ class RedisSessionStore(SessionStore):
 
     A write is sent once, redis-py's own retries notwithstanding: where its answer is lost, `StoreError` is raised and
     it was made or not made. Only what is known not to have run (the script was lost, the slot had moved) is sent again,
-    and a read. A connection that ended while nobody used it is noticed beforehand and made anew, but not by redis-py's
-    asynchronous client of a Cluster: there a write that meets one is a `StoreError`.
+    and a read. A connection that ended while nobody used it is noticed beforehand and made anew, as is one that rested
+    for longer than `health_check_interval`; but not by redis-py's asynchronous client of a Cluster: there a write that
+    meets one is a `StoreError`.
 
     Made from a URL it serves both colours. Callers that block share 50 connections (`max_connections`). The calls of an
     event loop share one, closed with the loop; those of one turn of the loop are sent in one piece. For a
@@ -145,44 +81,15 @@ class RedisSessionStore(SessionStore):
         timeout: float = 2.0,
         blocking: bool = False,
     ) -> None:
-        self._timeout = limit = seconds_of("timeout", timeout)
+        self._timeout = seconds_of("timeout", timeout)
         if blocking and not isinstance(client, str):
             raise ConfigurationError("blocking=True belongs to a URL: a client blocks or awaits by its class")
         self.max_age = None if max_age is None else seconds_of("max_age", max_age)
         self._prefix = prefix.encode()
         self._is_checked = False
         self._is_cluster = isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster)
-        self._blocking: Any = None
-        self._awaiting: Any = None
-        encoding: Any = client
-        match client:
-            case str():
-                encoding = _pool(redis.ConnectionPool, client, limit, max_connections=_CONNECTIONS)
-                connections = ClientOfProcess(lambda: Connections(encoding), lambda _: None)
-                self._blocking = partial(_ask_in_turn, connections)
-                if not blocking:
-                    pool = _pool(redis.asyncio.ConnectionPool, client, limit)
-                    self._awaiting = partial(_ask_pipeline, _pipelines(pool, limit), limit)
-            case redis.Redis():
-                self._blocking = partial(_ask, client.connection_pool)
-            case redis.RedisCluster():
-                self._blocking = partial(_ask_cluster, client)
-            case redis.asyncio.Redis():
-                self._awaiting = partial(_ask_pipeline, _pipelines(client.connection_pool, limit), limit)
-            case redis.asyncio.RedisCluster():
-                clients = ClientOfEachLoop(lambda: client, None, _ELSEWHERE)
-                self._awaiting = partial(_ask_cluster_awaiting, clients)
-            case _:
-                raise ConfigurationError(
-                    f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
-                    "of `redis` or `redis.asyncio`"
-                )
-        self.colour = Colour.AWAITS if self._blocking is None else Colour.EITHER if self._awaiting else Colour.BLOCKS
-        if encoding.get_encoder().decode_responses:
-            raise ConfigurationError(
-                "the client decodes its answers, and a session's fields are bytes: make it without "
-                "decode_responses=True"
-            )
+        self._blocking, self._awaiting = ways_of(client, self._timeout, blocking)
+        self.colour = Colour.AWAITS if not self._blocking else Colour.EITHER if self._awaiting else Colour.BLOCKS
 
     async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         """Return all fields of the record, and restart its idle clock; see `SessionStore.get`."""
@@ -239,7 +146,7 @@ class RedisSessionStore(SessionStore):
         """
         begin_call(self._timeout)
         node, _, cursor = after.rpartition(" ")
-        nodes = sorted(await self._send(_NODES, b"")) if self._is_cluster else [_NODES]
+        nodes = sorted(await self._send(NODES, b"")) if self._is_cluster else [NODES]
         node = next((name for name in nodes if name >= node), "")
         pattern = re.sub(rb"([][*?\\])", rb"\\\1", self._prefix) + b"?" * 24
         cursor, now, *found = await self._send(
@@ -277,14 +184,14 @@ class RedisSessionStore(SessionStore):
         return answer
 
     async def _check(self, name: bytes) -> None:
-        denied = await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, b"rights", *_RIGHTS.encode().split())
+        denied = await self._send(name, b"EVALSHA", _SCRIPT_NAME, b"1", name, b"rights", *RIGHTS.encode().split())
         if denied:
-            raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {_NEEDS}")
+            raise StoreError(f"Redis would refuse {b', '.join(denied).decode()}: {NEEDS}")
         self._is_checked = True
 
     async def _send(self, name: bytes | str, *command: bytes) -> Any:
         try:
-            way = self._blocking if not self._awaiting or (self._blocking and is_driven()) else self._awaiting
+            way: Any = self._blocking if not self._awaiting or (self._blocking and is_driven()) else self._awaiting
             return await way(name, command)
         except NoScriptError:
             # Nothing ran. The server never had the script or has lost it: SCRIPT FLUSH, a restart, a fail-over.
@@ -294,9 +201,9 @@ class RedisSessionStore(SessionStore):
                 raise RecordError("the key holds a value of another kind: another program wrote it") from error
             # An unknown command's arguments are quoted by the server.
             cause = None if "unknown command" in str(error) else error
-            raise StoreError(f"Redis refused the call: {_explained(error)}") from cause
+            raise StoreError(f"Redis refused the call: {explain(error)}") from cause
         except (RedisError, RedisClusterException, OSError) as error:
-            raise StoreDownError(f"no answer from Redis: {_explained(error)}") from error
+            raise StoreDownError(f"no answer from Redis: {explain(error)}") from error
         except RuntimeError as error:
             if self.colour is not Colour.AWAITS or isinstance(error, ColourError):
                 raise
@@ -304,116 +211,6 @@ class RedisSessionStore(SessionStore):
                 "redis-py's asynchronous client of a Cluster serves one event loop, and this one was used on another: "
                 "give each loop a store and a client of its own, or take a blocking client"
             ) from error
-
-
-# Ways to a server, by the name of a key, or by that of a Cluster's node, which is text. None of them sends a command
-# twice whose answer was lost, as the clients' own `execute_command` does.
-
-
-async def _ask_in_turn(
-    connections: ClientOfProcess[Connections], _name: bytes | str, command: tuple[bytes, ...]
-) -> Any:
-    return connections.get().call(command)
-
-
-async def _ask(pool: Any, _name: bytes | str, command: tuple[bytes, ...]) -> Any:
-    connection = pool.get_connection()
-    try:
-        connection.send_packed_command([packed(command)])
-        return connection.read_response()
-    finally:
-        pool.release(connection)
-
-
-async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
-    if name == _NODES:
-        return [node.name for node in client.get_primaries()]
-    try:
-        node = client.get_node(node_name=name) if isinstance(name, str) else client.get_node_from_key(name)
-    except SlotNotCoveredError:
-        # The client itself looks anew only when a node has answered, and here there is none to ask.
-        await settled(client.nodes_manager.initialize())
-        node = client.get_node_from_key(name)
-    try:
-        # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
-        return await settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
-    except (AttributeError, RuntimeError) as error:
-        if "loop" in str(error):
-            raise
-        # Others change the client's nodes while it goes through them, and end connections that are in use.
-        raise redis.ConnectionError("the nodes changed meanwhile") from error
-
-
-async def _ask_cluster_awaiting(clients: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
-    client = clients.get()
-    async with asyncio.timeout(left()):
-        return await _ask_cluster(await client.initialize(), name, command)
-
-
-def _ask_pipeline(
-    pipelines: ClientOfEachLoop[Pipeline], limit: float, _name: bytes | str, command: tuple[bytes, ...]
-) -> Awaitable[Any]:
-    call, seconds = pipelines.get().call(command), left()
-    # Most calls have their whole limit, which the connection keeps with one timer for many.
-    return call if seconds > limit - AT_ONCE else _within(seconds, call)
-
-
-async def _within(seconds: float, call: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(seconds):
-        return await call
-
-
-def _pipelines(pool: Any, limit: float) -> ClientOfEachLoop[Pipeline]:
-    return ClientOfEachLoop(lambda: Pipeline(pool.make_connection(), limit), Pipeline.close, _ELSEWHERE)
-
-
-def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
-    # RESP2 says all that is said here.
-    limits = {"protocol": 2, "socket_timeout": limit, "socket_connect_timeout": limit}
-    parameters = parameters_of(url)
-    whole = _WHOLE.fullmatch(url)
-    names = [*(("db",) if whole and whole[2] and whole[2] != "/" else ()), *(name for name, _ in parameters)]
-    for name in names:
-        if names.count(name) > 1:
-            raise refusal_of(name, "is given twice")
-        if name in _OBJECTS:
-            raise refusal_of(name, "cannot be given as text: make a client of redis-py with it")
-    try:
-        if not whole:
-            raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
-        pool = _made(kind, url, **limits, **options)
-    except TypeError as error:
-        raise ConfigurationError(f"an option in the URL that redis-py does not know: {error}") from error
-    except (ValueError, RedisError):
-        # What Python and redis-py say of it may quote the password.
-        for name, value in parameters:
-            try:
-                _made(kind, f"{url.partition(':')[0]}:///?{urlencode({name: value})}")
-            except (ValueError, RedisError):
-                raise refusal_of(name, "has a value that redis-py does not take") from None
-        raise ConfigurationError(
-            "the URL cannot be read: give redis://[user:password@]host[:port][/number][?option=value], the same with "
-            "rediss:// for TLS, or unix:///path; in a user and password write reserved characters as %XX"
-        ) from None
-    for name in ("socket_timeout", "socket_connect_timeout"):
-        seconds_of(name, pool.connection_kwargs[name])
-    return pool
-
-
-def _made(kind: Any, url: str, **options: Any) -> Any:
-    pool = kind.from_url(url, **options)
-    # Made, but not connected: what else the URL asks for is only looked at here.
-    pool.connection_class(**pool.connection_kwargs)
-    return pool
-
-
-def _explained(error: Exception) -> str:
-    """Say what kind of error it is, what mends it and what was said, without hosts, and without values."""
-    kind, said = type(error).__name__, str(error)
-    mend = next((MENDS[code] for code, marks in _MARKS.items() if re.search(marks, f"{kind} {said}")), "")
-    hidden = r"\S+:\d+\S*|, with args.*" if mend and isinstance(error, ResponseError) else r"\S+:\d+\S*|['\"`].*"
-    said = re.sub(hidden, "…", said, flags=re.DOTALL)
-    return kind + (f": {mend}" if mend else "") + (f" (it said: {said})" if said else "")
 
 
 def _fields(answer: list[bytes]) -> Fields:

@@ -1,12 +1,13 @@
 """The connections to Redis of callers that block: each call has one for itself."""
 
-from queue import Empty
+import math
+from time import monotonic
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
 
-from server_session.stores._clients import free_places
-from server_session.stores._waits import left
+from server_session.stores._clients import Places, has_ended
+from server_session.stores._waits import left, next_wait
 from server_session.stores.redis._resp import NOT_YET, Answers, Notice, packed
 
 __all__ = ["Connections"]
@@ -27,9 +28,7 @@ class Connections:
     def __init__(self, pool: Any) -> None:
         self._kind = _limited(pool)
         self._settings = pool.connection_kwargs
-        self._places = free_places(pool.max_connections)
-        # The last one used is the first one taken, so that the others may rest.
-        self._free: list[Any] = []
+        self.places = Places[Any](pool.max_connections)
 
     def call(self, words: tuple[bytes, ...]) -> Any:
         """Send a command, once, and return its answer, within what the call under way has left.
@@ -38,78 +37,69 @@ class Connections:
             RedisError, OSError: There was no place, the answer is lost, or it is an error.
         """
         try:
-            self._places.get(timeout=left())
-        except Empty:
+            connection = self.places.take(left())
+        except TimeoutError:
             raise ConnectionError("No connection available.") from None
-        connection = None
         try:
-            try:
-                connection = self._free.pop()
-            except IndexError:
+            if connection is None:
                 connection = self._kind(**self._settings)
             return connection.call(packed(words))
         finally:
-            if connection is not None:
-                self._free.append(connection)
-            self._places.put(None)
+            self.places.give_back(connection)
 
 
 def _limited(pool: Any) -> Any:
     """Return the pool's class of connections, whose every wait takes no longer than what its call has left."""
     kind, given = pool.connection_class, pool.connection_kwargs
+    # redis-py would ask one that has rested for so long whether it is well, and connect again by itself.
+    rest = given.get("health_check_interval") or math.inf
 
     class Limited(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings | {"health_check_interval": 0})
+            self._used_at = -math.inf
+
         def call(self, command: bytes) -> Any:
+            now = monotonic()
             try:
                 # redis-py has no public word for its socket.
-                if self._sock is None or self._has_ended():
+                if self._sock is None or now - self._used_at > rest or has_ended(self._sock):
                     self.disconnect()
                     self.connect()
-                self.send_packed_command([command])
+                self._used_at = now
+                self._wire().sendall(command)
                 return self.read_response()
             except ResponseError:
                 raise
-            except BaseException:
+            except BaseException as error:
                 self.disconnect()
+                if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                    raise ConnectionError(str(error)) from error
                 raise
 
         def connect(self) -> None:
             for name in ("socket_timeout", "socket_connect_timeout"):
                 setattr(self, name, min(given[name], left()))
-            self._answers = Answers()
             super().connect()
 
-        def send_packed_command(self, *command: Any, **options: Any) -> None:
-            # A check of its health may have ended it.
-            if self._sock is not None:
-                self._sock.settimeout(min(given["socket_timeout"], left()))
-            super().send_packed_command(*command, **options)
+        def disconnect(self, *arguments: Any, **options: Any) -> None:
+            self._answers = Answers()
+            super().disconnect(*arguments, **options)
 
         # redis-py's own counts the limit anew at each piece of an answer.
         def read_response(self, **_: object) -> Any:
             while (said := self._answers.gets()) is NOT_YET or type(said) is Notice:
                 if said is NOT_YET:
-                    self._answers.feed(self._more())
+                    piece = self._wire().recv(_PIECE)
+                    if not piece:
+                        raise ConnectionError("the server ended the connection")
+                    self._answers.feed(piece)
             if isinstance(said, RedisError):
                 raise said
             return said
 
-        def _more(self) -> bytes:
-            try:
-                self._sock.settimeout(min(given["socket_timeout"], left()))
-                piece: bytes = self._sock.recv(_PIECE)
-            except TimeoutError:
-                raise
-            except OSError as error:
-                raise ConnectionError(str(error)) from error
-            if not piece:
-                raise ConnectionError("the server ended the connection")
-            return piece
-
-        def _has_ended(self) -> bool:
-            try:
-                return bool(self.can_read())
-            except (RedisError, OSError):
-                return True
+        def _wire(self) -> Any:
+            self._sock.settimeout(min(given["socket_timeout"], next_wait()))
+            return self._sock
 
     return Limited

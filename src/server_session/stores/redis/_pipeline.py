@@ -59,7 +59,7 @@ class Pipeline:
         await self._connection.disconnect()
 
     def _send(self) -> None:
-        if self._connecting is not None:
+        if self._connecting is not None or not self._unsent:
             return
         now = self._loop.time()
         if self._line is None or self._line.has_ended(now):

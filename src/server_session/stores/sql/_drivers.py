@@ -13,9 +13,9 @@ from sqlalchemy.exc import ArgumentError
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._parameters import refusal_of
-from server_session.stores._waits import AT_ONCE, is_over, left
+from server_session.stores._waits import AT_ONCE, is_over, left, next_wait
 
-__all__ = ["connect_clearly", "keep_to_the_end", "limits_of"]
+__all__ = ["connect_by_url", "limits_of"]
 
 T = TypeVar("T")
 Limits: TypeAlias = Callable[[float], dict[str, Any]]
@@ -81,7 +81,7 @@ class _Driver(NamedTuple):
 _OF_TLS: Final = ("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname")
 
 _DRIVERS: Final = {
-    **dict.fromkeys(("psycopg", "psycopg_async"), _Driver(_libpq_limits, _of_libpq, _pooled_limits)),
+    "psycopg": _Driver(_libpq_limits, _of_libpq, _pooled_limits),
     "psycopg2": _Driver(_libpq_limits),
     "asyncpg": _Driver(_asyncpg_limits, _of_signature("asyncpg", "prepared_statement_cache_size")),
     "pymysql": _Driver(_pymysql_limits, _of_signature("pymysql", *_OF_TLS)),
@@ -123,16 +123,18 @@ def limits_of(spoken: type[DefaultDialect], url: URL, seconds: float, has_pooler
     return limits
 
 
-def connect_clearly(engine: Engine, names: Collection[str], connect: Callable[..., Any] | None = None) -> None:
-    """Let a value of the URL at which the driver only looks when it connects be a fault of the URL then.
+def connect_by_url(engine: Engine, names: Collection[str]) -> None:
+    """Let an engine connect as its URL and the limits of a call ask.
 
-    Args:
-        engine: What connects.
-        names: The parameters of its URL.
-        connect: How, if not as the driver does.
+    Where its driver blocks and has a way each wait takes no longer than what its call has left. A parameter of the URL,
+    of which these are the names, may have a value at which the driver only looks when it connects: then that is told.
     """
+    limited = _LIMITED.get(engine.driver) if not engine.dialect.is_async else None
+    connect = None if limited is None else limited()
+    if engine.driver == "pysqlite":
+        event.listen(engine, "before_cursor_execute", _limit_sqlite)
 
-    def connect_by(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
+    def connect_clearly(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
         try:
             return (connect or dialect.connect)(*arguments, **settings)
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -143,21 +145,7 @@ def connect_clearly(engine: Engine, names: Collection[str], connect: Callable[..
                 f"the driver cannot connect with what the URL asks for ({', '.join(names)}): {error}"
             ) from error
 
-    event.listen(engine, "do_connect", connect_by)
-
-
-def keep_to_the_end(engine: Engine) -> Callable[..., Any] | None:
-    """Let each wait of a blocking engine take no longer than what its call has left, where the driver has a way.
-
-    Returns how it is to connect, if not as the driver does.
-    """
-    if engine.driver == "psycopg":
-        return _limited_psycopg()
-    if engine.driver == "pymysql":
-        return _limited_pymysql()
-    if engine.driver == "pysqlite":
-        event.listen(engine, "before_cursor_execute", _limit_sqlite)
-    return None
+    event.listen(engine, "do_connect", connect_clearly)
 
 
 def _limit_sqlite(connection: Any, *_: object) -> None:
@@ -182,7 +170,7 @@ def _limited_pymysql() -> Callable[..., Any]:
             read = b""
             try:
                 while missing := num_bytes - len(read):
-                    self._sock.settimeout(left())
+                    self._sock.settimeout(next_wait())
                     piece = self._rfile.read1(missing)
                     if not piece:
                         raise ConnectionResetError
@@ -218,20 +206,24 @@ def _limited_psycopg() -> Callable[..., Any]:
 
     # psycopg resumes a generator at every event, and with none several times a second.
     def _limited(gen: Generator[Any, Any, T], finish: Callable[[], object]) -> Generator[Any, Any, T]:
-        is_late = False
         try:
             waits_for = next(gen)
             while True:
                 ready = yield waits_for
-                # Who was kept from looking takes what has come by now; but no more, for pieces may come for ever.
-                was_late, is_late = is_late, is_over()
-                if is_late and (was_late or not ready):
-                    gen.close()
-                    finish()
-                    raise psycopg.OperationalError("the server did not answer in time")
+                if not ready and is_over():
+                    raise TimeoutError  # noqa: TRY301 - as one that came too late
+                next_wait()
                 waits_for = gen.send(ready)
         except StopIteration as stop:
             answer: T = stop.value
             return answer
+        except TimeoutError as error:
+            gen.close()
+            finish()
+            raise psycopg.OperationalError("the server did not answer in time") from error
 
     return LimitedConnection.connect
+
+
+# How to connect by drivers that block.
+_LIMITED: Final = {"psycopg": _limited_psycopg, "pymysql": _limited_pymysql}

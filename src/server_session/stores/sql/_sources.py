@@ -3,8 +3,6 @@
 import asyncio
 import importlib
 from collections.abc import Callable
-from contextlib import suppress
-from queue import Empty
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -16,10 +14,10 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._base import Colour
-from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, free_places
+from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
 from server_session.stores._waits import left
-from server_session.stores.sql._drivers import connect_clearly, keep_to_the_end, limits_of
+from server_session.stores.sql._drivers import connect_by_url, limits_of
 from server_session.stores.sql._table import family_of
 
 __all__ = ["source_of"]
@@ -46,7 +44,6 @@ class Given:
     """Connections of an engine that was given, and that blocks."""
 
     colour = Colour.BLOCKS
-    is_given = True
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -55,7 +52,10 @@ class Given:
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
         with self.engine.connect() as connection:
-            return step(connection)
+            answer = step(connection)
+            # A listener of the application's may have begun a transaction, autocommit notwithstanding.
+            connection.commit()
+            return answer
 
     async def close(self) -> None:
         """Leave the connections to the engine's owner."""
@@ -68,50 +68,41 @@ class Blocking:
     """
 
     colour = Colour.BLOCKS
-    is_given = False
 
     def __init__(self, engine: Engine, places: int) -> None:
         self.engine = engine
         self.dialect = engine.dialect.name
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
-        self.free = free_places(places)
-        self._kept: list[Connection] = []
+        self.places = Places[Connection](places)
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
+        connection = self.places.take(left())
         try:
-            self.free.get(timeout=left())
-        except Empty:
-            raise TimeoutError from None
-        try:
-            # In one step, for other threads take one too.
-            try:
-                connection = self._kept.pop()
-            except IndexError:
+            if connection is None:
                 connection = self.engine.connect()
-            try:
-                answer = step(connection)
-                # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
-                connection.rollback()
-            except BaseException:
-                # What has ended one connection has mostly ended all, and the pool makes those anew.
+            answer = step(connection)
+            # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
+            connection.rollback()
+            return answer  # noqa: TRY300 - nothing of it can fail
+        except BaseException:
+            if connection is not None:
                 connection.close()
-                self._give_back()
-                raise
-            self._kept.append(connection)
-            return answer
+                connection = None
+                # What has ended one connection has mostly ended all, and the pool makes those anew.
+                self._close_kept()
+            raise
         finally:
-            self.free.put(None)
+            self.places.give_back(connection)
 
     async def close(self) -> None:
         """Close the connections that nobody uses."""
-        self._give_back()
+        self._close_kept()
         self.engine.dispose()
 
-    def _give_back(self) -> None:
-        with suppress(IndexError):
-            while True:
-                self._kept.pop().close()
+    def _close_kept(self) -> None:
+        for connection in self.places.clear():
+            connection.close()
 
 
 class Awaiting:
@@ -121,7 +112,7 @@ class Awaiting:
 
     def __init__(self, dialect: str, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
         self.dialect = dialect
-        self.is_given = is_given
+        self._is_given = is_given
         self._loops = ClientOfEachLoop(make, None if is_given else AsyncEngine.dispose, _ELSEWHERE)
 
     async def close(self) -> None:
@@ -137,7 +128,11 @@ class Awaiting:
             nonlocal has_begun
             async with asyncio.timeout(left()), engine.connect() as connection:
                 has_begun = True
-                return await connection.run_sync(step)
+                answer = await connection.run_sync(step)
+                if self._is_given:
+                    # As in `Given`; elsewhere nothing is open, and MySQL's drivers would ask the server all the same.
+                    await connection.commit()
+                return answer
 
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
@@ -221,12 +216,12 @@ def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
 
     def make() -> Engine:
         made = create_engine(**settings)
-        connect_clearly(made, url.query, keep_to_the_end(made))
+        connect_by_url(made, url.query)
         return made
 
     def make_awaiting() -> AsyncEngine:
         made = create_async_engine(**settings)
-        connect_clearly(made.sync_engine, url.query)
+        connect_by_url(made.sync_engine, url.query)
         return made
 
     if not spoken.is_async:

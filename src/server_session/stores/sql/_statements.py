@@ -61,10 +61,10 @@ class Row(NamedTuple):
 class Statements:
     """The statements of a store: made once, and compiled once by SQLAlchemy.
 
-    Those that may wait for a row tell PostgreSQL for how many seconds, the `lock_limit`: poolers pass no settings on.
+    Those that may wait for a row tell PostgreSQL for how many seconds: poolers pass no settings on.
     """
 
-    def __init__(self, table: Table, family: str, clock: Callable[[], float] | None, lock_limit: float | None) -> None:
+    def __init__(self, table: Table, family: str, clock: Callable[[], float] | None, lock_limit: float) -> None:
         now: ColumnElement[float] = (
             literal_column(SERVER_TIME[family], Double)
             if clock is None
@@ -73,7 +73,7 @@ class Statements:
         column = table.c
         is_key = column.id == bindparam("key")
         limits = []
-        if lock_limit is not None and family == "postgresql":
+        if family == "postgresql":
             # A condition that is always true, and holds for the present transaction.
             limits = [text(f"set_config('lock_timeout', '{math.ceil(lock_limit * 1000)}', true) IS NOT NULL")]
         is_mine = and_(is_key, *limits)

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server_session._durations import seconds_of
+from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
@@ -47,33 +47,18 @@ class SQLSessionStore(PackedStore):
     SQLSessionStore(engine)                               # an Engine blocks, an AsyncEngine awaits
     ```
 
-    **Table.** It must be there: run `await store.create_table()` once, or what `ddl` returns, or let Alembic see
+    The table must be there: make it by `create_table`, by what `ddl` returns, or by Alembic, which is shown it by
     `session_table`; or say `create_table=True`, and it is made when it is found missing.
 
-    **Atomic.** Each statement is a transaction of its own, and correct at READ COMMITTED and above. A read is one round
-    trip. A write reads the row and writes it back on condition that nobody has written since; where somebody has, it
-    locks the row and does so again. Deadlocks, serialization failures and SQLite's "database is locked" are tried again
-    until the time is over. A write whose answer is lost is a `StoreError`, and it was made or not made.
+    A session is a row. A read is one statement, and writes only if that moves the expiry by more than a tenth of the
+    idle time: so a session of 30 minutes may expire after 27. A write reads the row and writes it back on condition
+    that nobody has written since; where somebody has, it locks the row and does so again. Each statement is a
+    transaction of its own, and correct at READ COMMITTED and above. What was not written, for a deadlock or a database
+    that is locked, is tried again until the time is over. A write whose answer is lost is a `StoreError`, and it was
+    made or not made.
 
-    **Touch.** A read writes only if that moves the expiry by more than a tenth of the idle time, so a session of 30
-    minutes may expire after 27.
-
-    **Clock.** Times are the database's, so that hosts whose clocks differ agree. That clock must not be set back.
-
-    **Expired rows.** Every 50th write deletes at most 100. Where almost nobody writes call `delete_expired` at times.
-
-    **Limits of time.** A call ends within `timeout` seconds whatever the database does, the wait for a place in the
-    pool included: give more where a rush of calls is to queue on a busy machine. So it is for drivers that await, and,
-    from a URL, for psycopg, PyMySQL and pysqlite. Other drivers that block have this limit for each wait; where the
-    store was given an `Engine`, its own arguments say how long, and without `connect_args` psycopg and PyMySQL wait for
-    ever.
-
-    **Poolers.** Through PgBouncer and its like take psycopg and end the URL with `?pgbouncer=true` (docs/stores.md).
-
-    **Settings.** A given engine's connections are used in autocommit; MySQL's drivers make more round trips for that,
-    unless it was made with `isolation_level="AUTOCOMMIT"` and `skip_autocommit_rollback=True`, as those of a URL are;
-    these have 10 connections, or 2 to a file of SQLite. There, `PRAGMA journal_mode=WAL` keeps readers from waiting for
-    a writer. A whole session must fit into MySQL's `max_allowed_packet`.
+    Times are the database's, so that hosts whose clocks differ agree; that clock must not be set back. Every 50th write
+    deletes at most 100 expired rows. What is to be known of engines, limits and poolers is in docs/stores.md.
 
     Args:
         engine: SQLAlchemy's `Engine` or `AsyncEngine`, or a URL, whose driver says whether calls block or await. From a
@@ -81,7 +66,7 @@ class SQLSessionStore(PackedStore):
         table: The table's name.
         max_age: Idle seconds, or a timedelta, for sessions of this store; `None` for no opinion.
         create_table: Whether to make the table when it is found missing.
-        timeout: Seconds, see above.
+        timeout: Seconds within which a call ends, the wait for a place in the pool included.
         clock: For tests: seconds since any moment, instead of the database's clock.
 
     Raises:
@@ -107,9 +92,8 @@ class SQLSessionStore(PackedStore):
         self._table = session_table(MetaData(), table)
         self._source = source_of(engine, self._timeout)
         source = self._source.get()
-        self.colour, self._is_given = source.colour, source.is_given
-        lock_limit = None if source.is_given else self._timeout
-        self._statements = Statements(self._table, family_of(source.dialect), clock, lock_limit)
+        self.colour = source.colour
+        self._statements = Statements(self._table, family_of(source.dialect), clock, self._timeout)
         # Its start is left to chance, so that hosts do not sweep at once.
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
@@ -256,12 +240,7 @@ class SQLSessionStore(PackedStore):
     def _step(self, connection: Connection, *, work: Work[R], locks: bool) -> R | None:
         say = self._statements
         if not locks:
-            answer = work(connection, say.read)
-            if self._is_given:
-                # A listener of the application's may have begun a transaction, autocommit notwithstanding. Elsewhere
-                # nothing is open, and MySQL's drivers would ask the server all the same.
-                connection.commit()
-            return answer
+            return work(connection, say.read)
         try:
             connection.begin()
             # On SQLite a listener of the application's may have sent a BEGIN already.

@@ -1,4 +1,4 @@
-"""Durations and counts, as settings give them, and settings that there are not."""
+"""How settings are read: durations and counts; and the error for an option that there is not."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ def count_of(setting: str, given: object) -> int:
     return given
 
 
-def unknown(of: str, keyword: str, options: Collection[str], hints: Mapping[str, str]) -> ConfigurationError:
+def unknown_option(of: str, keyword: str, options: Collection[str], hints: Mapping[str, str]) -> ConfigurationError:
     """Return the error for an option that there is not; `hints` are by the names that other libraries have for one."""
     plain = keyword.replace("_", "").lower()
     alike = [f"it is spelt `{option}`" for option in options if option.replace("_", "") == plain]

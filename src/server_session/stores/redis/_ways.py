@@ -1,0 +1,190 @@
+"""The ways to a server, for a client of each kind or for a URL: of callers that block, and of those that await."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import urlencode
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError, SlotNotCoveredError
+
+from server_session._colour import settled
+from server_session._settings import seconds_of
+from server_session.exceptions import ConfigurationError
+from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
+from server_session.stores._parameters import parameters_of, refusal_of
+from server_session.stores._waits import AT_ONCE, left
+from server_session.stores.redis._connections import Connections
+from server_session.stores.redis._pipeline import Pipeline
+from server_session.stores.redis._resp import packed
+
+__all__ = ["NODES", "Client", "Ways", "ways_of"]
+
+Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
+"""The clients that a store can be given. What a Sentinel's `master_for` returns is a `Redis`."""
+
+_Way: TypeAlias = Callable[[bytes | str, tuple[bytes, ...]], Awaitable[Any]]
+"""Sends a command to the server of a key, or to a Cluster's node of a name, which is text; and returns its answer.
+
+It sends no command twice whose answer was lost, as the clients' own `execute_command` does.
+"""
+
+NODES: Final = ""
+"""In the place of a key or of a node's name: asks for the names of a Cluster's nodes."""
+
+# What is not of this form redis-py reads in part, without a word: a password with a reserved character in it, a path
+# that is no number, a socket whose path is not absolute.
+_WHOLE: Final = re.compile(r"(rediss?://[^/?#]*(/\d*)?|unix://([^/?#]*@)?/[^?#]*)(\?[^#@]*)?")
+
+# redis-py takes these as objects, and looks at them when it connects.
+_OBJECTS: Final = ("retry", "credential_provider", "redis_connect_func", "socket_keepalive_options", "socket_type")
+
+# Connections of a store made from a URL, for all threads that block; `?max_connections=` in the URL wins.
+_CONNECTIONS: Final = 50
+
+_ELSEWHERE: Final = (
+    "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL with "
+    "`blocking=True`, or of a blocking client, which is then called in worker threads"
+)
+
+
+class Ways(NamedTuple):
+    """What a client can do: block, await, or either."""
+
+    blocking: _Way | None
+    awaiting: _Way | None
+
+
+def ways_of(client: Client | str, limit: float, blocking: bool) -> Ways:
+    """Return the ways by a client; by a URL's, which are made here, those that block alone if so asked.
+
+    Raises:
+        ConfigurationError: It is no client of redis-py, it decodes its answers, or the URL cannot be read.
+    """
+    encoding: Any = client
+    match client:
+        case str():
+            encoding = _pool(redis.ConnectionPool, client, limit, max_connections=_CONNECTIONS)
+            connections = ClientOfProcess(lambda: Connections(encoding), lambda _: None)
+            pool = None if blocking else _pool(redis.asyncio.ConnectionPool, client, limit)
+            ways = Ways(partial(_ask_in_turn, connections), pool and _by_pipeline(pool, limit))
+        case redis.Redis():
+            ways = Ways(partial(_ask, client.connection_pool), None)
+        case redis.RedisCluster():
+            ways = Ways(partial(_ask_cluster, client), None)
+        case redis.asyncio.Redis():
+            ways = Ways(None, _by_pipeline(client.connection_pool, limit))
+        case redis.asyncio.RedisCluster():
+            clients = ClientOfEachLoop(lambda: client, None, _ELSEWHERE)
+            ways = Ways(None, partial(_ask_cluster_awaiting, clients))
+        case _:
+            raise ConfigurationError(
+                f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "
+                "of `redis` or `redis.asyncio`"
+            )
+    if encoding.get_encoder().decode_responses:
+        raise ConfigurationError(
+            "the client decodes its answers, and a session's fields are bytes: make it without decode_responses=True"
+        )
+    return ways
+
+
+async def _ask_in_turn(
+    connections: ClientOfProcess[Connections], _name: bytes | str, command: tuple[bytes, ...]
+) -> Any:
+    return connections.get().call(command)
+
+
+async def _ask(pool: Any, _name: bytes | str, command: tuple[bytes, ...]) -> Any:
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command([packed(command)])
+        return connection.read_response()
+    finally:
+        pool.release(connection)
+
+
+async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
+    if name == NODES:
+        return [node.name for node in client.get_primaries()]
+    try:
+        node = client.get_node(node_name=name) if isinstance(name, str) else client.get_node_from_key(name)
+    except SlotNotCoveredError:
+        # The client itself looks anew only when a node has answered, and here there is none to ask.
+        await settled(client.nodes_manager.initialize())
+        node = client.get_node_from_key(name)
+    try:
+        # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
+        return await settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
+    except (AttributeError, RuntimeError) as error:
+        if "loop" in str(error):
+            raise
+        # Others change the client's nodes while it goes through them, and end connections that are in use.
+        raise redis.ConnectionError("the nodes changed meanwhile") from error
+
+
+async def _ask_cluster_awaiting(clients: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
+    client = clients.get()
+    async with asyncio.timeout(left()):
+        return await _ask_cluster(await client.initialize(), name, command)
+
+
+def _by_pipeline(pool: Any, limit: float) -> _Way:
+    pipelines = ClientOfEachLoop(lambda: Pipeline(pool.make_connection(), limit), Pipeline.close, _ELSEWHERE)
+    return partial(_ask_pipeline, pipelines, limit)
+
+
+def _ask_pipeline(
+    pipelines: ClientOfEachLoop[Pipeline], limit: float, _name: bytes | str, command: tuple[bytes, ...]
+) -> Awaitable[Any]:
+    call, seconds = pipelines.get().call(command), left()
+    # Most calls have their whole limit, which the connection keeps with one timer for many.
+    return call if seconds > limit - AT_ONCE else _within(seconds, call)
+
+
+async def _within(seconds: float, call: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(seconds):
+        return await call
+
+
+def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
+    # RESP2 says all that is said here.
+    limits = {"protocol": 2, "socket_timeout": limit, "socket_connect_timeout": limit}
+    parameters = parameters_of(url)
+    whole = _WHOLE.fullmatch(url)
+    names = [*(("db",) if whole and whole[2] and whole[2] != "/" else ()), *(name for name, _ in parameters)]
+    for name in names:
+        if names.count(name) > 1:
+            raise refusal_of(name, "is given twice")
+        if name in _OBJECTS:
+            raise refusal_of(name, "cannot be given as text: make a client of redis-py with it")
+    try:
+        if not whole:
+            raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
+        pool = _made(kind, url, **limits, **options)
+    except TypeError as error:
+        raise ConfigurationError(f"an option in the URL that redis-py does not know: {error}") from error
+    except (ValueError, RedisError):
+        # What Python and redis-py say of it may quote the password.
+        for name, value in parameters:
+            try:
+                _made(kind, f"{url.partition(':')[0]}:///?{urlencode({name: value})}")
+            except (ValueError, RedisError):
+                raise refusal_of(name, "has a value that redis-py does not take") from None
+        raise ConfigurationError(
+            "the URL cannot be read: give redis://[user:password@]host[:port][/number][?option=value], the same with "
+            "rediss:// for TLS, or unix:///path; in a user and password write reserved characters as %XX"
+        ) from None
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        seconds_of(name, pool.connection_kwargs[name])
+    return pool
+
+
+def _made(kind: Any, url: str, **options: Any) -> Any:
+    pool = kind.from_url(url, **options)
+    # Made, but not connected: what else the URL asks for is only looked at here.
+    pool.connection_class(**pool.connection_kwargs)
+    return pool

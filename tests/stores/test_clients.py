@@ -1,0 +1,112 @@
+import threading
+import time
+
+import pytest
+
+from server_session.stores._clients import Places
+from tests.patience import PATIENCE
+
+
+def is_taken(places: Places[str]) -> bool:
+    """Take a place, if one is free."""
+    try:
+        places.take(0)
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_of_so_many_places_no_more_are_taken_and_each_that_comes_back_is_taken_again():
+    places = Places[str](2)
+    assert [is_taken(places) for _ in range(3)] == [True, True, False]
+    places.give_back(None)
+    assert [is_taken(places) for _ in range(2)] == [True, False]
+
+
+def test_the_connection_that_was_used_last_is_used_first_and_none_is_made_while_one_is_free():
+    places = Places[str](4)
+    assert [places.take(0) for _ in range(3)] == [None] * 3
+    for connection in ("first", "second", None):
+        places.give_back(connection)
+    assert [places.take(0) for _ in range(4)] == ["second", "first", None, None]
+
+
+def test_who_clears_the_places_gets_the_connections_of_those_that_are_free():
+    places = Places[str](3)
+    for _ in range(3):
+        places.take(0)
+    assert not places.clear()
+    places.give_back("first")
+    places.give_back("second")
+    assert places.clear() == ["second", "first"]
+    assert [places.take(0) for _ in range(2)] == [None, None]
+    assert not is_taken(places)
+
+
+def test_who_waits_for_a_place_gets_the_next_that_is_given_back():
+    places = Places[str](1)
+    places.take(0)
+    got: list[str | None] = []
+    waiting = threading.Thread(target=lambda: got.append(places.take(PATIENCE)))
+    waiting.start()
+    places.give_back("used")
+    waiting.join(PATIENCE)
+    assert got == ["used"]
+    assert not is_taken(places)
+
+
+def test_nobody_waits_past_the_limit_while_others_take_every_place_that_comes_free():
+    places, is_over = Places[str](4), threading.Event()
+    answers = []
+
+    def churn() -> None:
+        while not is_over.is_set():
+            connection = places.take(PATIENCE)
+            time.sleep(0)
+            places.give_back(connection)
+
+    def wait() -> None:
+        for _ in range(20):
+            try:
+                places.give_back(places.take(0.002))
+                answers.append(True)
+            except TimeoutError:
+                answers.append(False)
+
+    others = [threading.Thread(target=churn) for _ in range(8)]
+    patient = [threading.Thread(target=wait) for _ in range(4)]
+    for thread in (*others, *patient):
+        thread.start()
+    for thread in patient:
+        thread.join(PATIENCE)
+    told = len(answers)
+    is_over.set()
+    for thread in others:
+        thread.join(PATIENCE)
+    assert told == 80
+    assert [is_taken(places) for _ in range(5)] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("number", [1, 50])
+def test_no_place_is_lost_among_threads(number):
+    places = Places[str](number)
+    at_work: list[None] = []
+    most = []
+
+    def work() -> None:
+        for _ in range(200):
+            connection = places.take(PATIENCE)
+            at_work.append(None)
+            most.append(len(at_work))
+            at_work.pop()
+            places.give_back(connection or "made")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(most) == 1600
+    assert max(most) <= number
+    assert len(places.clear()) <= 8
+    assert [is_taken(places) for _ in range(number + 1)] == [True] * number + [False]
