@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from server_session._tokens import TokenState
 from server_session.csrf.policy import CSRF
-from server_session.csrf.verdict import Protection, Rejection, check, is_cross_site
+from server_session.csrf.verdict import Protection, Rejection, check, check_token, is_cross_site
 from server_session.exceptions import ConfigurationError
 
 CODES = {
@@ -79,19 +79,15 @@ class Case(NamedTuple):
     policy: CSRF
     own: tuple[str, ...]
     asked: Protection
-    token: TokenState
+    token: TokenState | None
+    """What is known of the token; `None` where it was not looked for yet."""
 
     def check(self) -> Rejection | None:
         facts: Any = self.facts
-        return check(
-            facts,
-            facts.seen_method,
-            self.policy,
-            self.own,
-            self.asked,
-            self.token,
-            has_cookie=facts.has_cookie,
-        )
+        rejection = check(facts, facts.seen_method, self.policy, self.own, self.asked, has_cookie=facts.has_cookie)
+        if rejection is None or not rejection.needs_token or self.token is None:
+            return rejection
+        return check_token(rejection, self.token, self.policy)
 
 
 def rows(step: str, common: str, text: str) -> Iterator[Row]:
@@ -139,7 +135,7 @@ def case_of(request: str) -> Case:
         CSRF(**policy),
         tuple(said["own"].split(",")) if "own" in said else (),
         Protection(**dict.fromkeys(said["but"].split(","), True)) if "but" in said else Protection(),
-        TokenState(said.get("token", "missing")),
+        None if said.get("token") == "unread" else TokenState(said.get("token", "missing")),
     )
 
 
@@ -1111,7 +1107,7 @@ def test_a_token_is_looked_for_wherever_one_was_missed_and_nowhere_else():
             assert bool(unread and unread.needs_token) == bool(unread and unread.code == "csrf_token_missing"), row
 
 
-@pytest.mark.parametrize("token", [state for state in TokenState if state is not TokenState.UNREAD], ids=str)
+@pytest.mark.parametrize("token", TokenState, ids=str)
 def test_who_has_looked_for_the_token_is_not_asked_to_look_again(token):
     rejection = case_of("POST cookie")._replace(token=token).check()
     assert rejection is None or not rejection.needs_token
@@ -1218,7 +1214,7 @@ policies = st.builds(
 )
 owns = st.sampled_from([(), ("https://shop.example",), ("https://shop.example", "https://www.shop.example")])
 asks = st.builds(Protection, *[st.booleans()] * 5)
-tokens = st.sampled_from(TokenState)
+tokens = st.sampled_from([None, *TokenState])
 cases = st.builds(Case, facts_of_any, policies, owns, asks, tokens)
 
 # At most one line of each, of what browsers send: most of these get past step 3.
@@ -1253,7 +1249,7 @@ def test_any_bytes_in_any_header_get_a_verdict_whose_reason_is_one_plain_line(ca
 @given(st.data())
 def test_bytes_of_one_header_alone_raise_nothing(name, data):
     facts = Facts("POST", "POST", host="shop.example", has_cookie=True)
-    case = Case(facts._replace(**{name: [data.draw(st.binary())]}), CSRF(), (), Protection(), TokenState.UNREAD)
+    case = Case(facts._replace(**{name: [data.draw(st.binary())]}), CSRF(), (), Protection(), None)
     case.check()
 
 
@@ -1312,12 +1308,14 @@ def test_a_cookie_turns_no_rejection_into_a_pass(case):
 
 @given(cases | plausible_cases)
 def test_a_valid_token_lets_pass_what_needs_one_and_changes_nothing_else(case):
-    unread = case._replace(token=TokenState.UNREAD).check()
+    unread = case._replace(token=None).check()
     valid = case._replace(token=TokenState.VALID).check()
     assert valid == (None if unread is not None and unread.needs_token else unread)
 
 
-@given(cases | plausible_cases, st.sampled_from([state for state in TokenState if state is not TokenState.VALID]))
+@given(
+    cases | plausible_cases, st.sampled_from([None, *(state for state in TokenState if state is not TokenState.VALID)])
+)
 def test_a_token_that_is_not_valid_is_worth_no_more_than_none(case, state):
     missing = case._replace(token=TokenState.MISSING).check()
     assert (case._replace(token=state).check() is None) == (missing is None)

@@ -275,6 +275,19 @@ async def test_overlapping_mappings_of_own_keys_all_survive(browser):
     assert await data_of(browser) == {"a": 1} | {f"k{n}": n for n in range(50)}
 
 
+@pytest.mark.parametrize("write", ["merge", "pluck"])
+async def test_a_change_inside_a_value_is_stored_though_others_wrote_there_before_this_request_looked_again(
+    browser, write
+):
+    await send(browser, lambda visit: visit.merge({"cart": ["a"], "b": 1}))
+    visit = browser.request()
+    (await visit.load())["cart"].append("b")
+    await send(browser, lambda visit: visit.merge({"cart": None}) if write == "merge" else visit.pluck("cart"))
+    assert await visit.get() == {"cart": ["a", "b"], "b": 1}
+    assert await visit.commit() is True
+    assert await data_of(browser) == {"cart": ["a", "b"], "b": 1}
+
+
 @over_every_store
 async def test_overlapping_updates_of_one_counter_all_count(browser):
     def increment(data: dict[str, Any]) -> None:
@@ -743,6 +756,26 @@ async def test_a_mapping_that_takes_the_user_out_leaves_nobody_logged_in(browser
     await logged_in(browser)
     await send(browser, take_out)
     with pytest.raises(NotFreshError, match="nobody has logged in"):
+        await browser.request().require_fresh(1000)
+
+
+USERS: list[tuple[Callable[[dict[str, Any]], None], bool]] = [
+    (lambda data: data.update(user={"id": 2}), True),
+    (lambda data: data.update(user={"id": 1, "seen": 2}), True),
+    (lambda data: data["user"].update(seen=2), False),
+    (lambda data: data.update(user={"id": 1}), False),
+    (lambda data: data.clear(), True),
+]
+
+
+@pytest.mark.parametrize("change,is_another", USERS)
+async def test_an_update_that_writes_another_user_leaves_nobody_logged_in(browser, change, is_another):
+    await send(browser, lambda visit: visit.replace({"user": {"id": 1}}))
+    await send(browser, lambda visit: visit.update(change))
+    if is_another:
+        with pytest.raises(NotFreshError, match="nobody has logged in"):
+            await browser.request().require_fresh(1000)
+    else:
         await browser.request().require_fresh(1000)
 
 

@@ -932,11 +932,16 @@ class Machine(RuleBasedStateMachine):
     def step(self, who: Who, *moves: Move) -> None:
         browser, visit, request = self.open(who)
         for move in moves:
-            if self.make(visit, request, move) in (ResponseStartedError, StoreError):
-                # An application that raises ends there.
-                self.held = [one for one in self.held if one[1] is not visit]
+            if self.has_ended(visit, self.make(visit, request, move)):
                 break
         self.leave(browser, visit, request)
+
+    def has_ended(self, visit: StoredSession, got: Any) -> bool:
+        """Tell whether a request is over by what came of a call: an application that raises ends there."""
+        is_over = got in (ResponseStartedError, StoreError)
+        if is_over:
+            self.held = [one for one in self.held if one[1] is not visit]
+        return is_over
 
     def make(self, visit: StoredSession, request: Request, move: Move) -> Any:
         given = self.resolve(request, move)
@@ -1258,8 +1263,9 @@ class YieldingMachine(Machine):
         else:
             raise AssertionError(f"as if neither had come first: {failures}")
         self.world = world
-        for racer, request in zip(racers, requests, strict=True):
+        for racer, request, got in zip(racers, requests, results, strict=True):
             racer[2].__dict__.update(request.__dict__)
+            self.has_ended(racer[1], got)
             self.leave(*racer)
 
     def between(

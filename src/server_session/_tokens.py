@@ -105,8 +105,6 @@ def issue_token(credential: Credential, scope: str, now: float) -> str:
 class TokenState(enum.Enum):
     """What is known of the token that came with a request."""
 
-    UNREAD = "unread"
-    """It was not looked for yet."""
     MISSING = "missing"
     INVALID = "invalid"
     STALE = "stale"

@@ -12,7 +12,6 @@ from server_session import adapters
 from server_session._colour import drive
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session._settings import seconds_if_given
-from server_session._tokens import TokenState
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
@@ -59,7 +58,7 @@ class _Middleware:
         found, exchange = self._find(uri, req=req), self._exchange_of(req)
         if found is None or found[0] is None:
             # A sink, or nothing: no middleware comes between, and what waits cannot be asked. So no body is read.
-            if refusal := drive(exchange.checked(lambda _: TokenState.UNREAD, method=req.method)):
+            if refusal := drive(exchange.checked(None, method=req.method)):
                 raise _error_of(refusal)
             return found
         resource, responders, *rest = found

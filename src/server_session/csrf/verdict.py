@@ -1,4 +1,4 @@
-"""The verdict on a request that another site may have forged: pure, from what it says of itself and of its token.
+"""The verdict on a request that another site may have forged: pure, from what it says of itself, and of its token.
 
 Standards: RFC 6454 (Origin), W3C Fetch Metadata, RFC 9110 (safe methods); OWASP ASVS 5.0, 3.5.1-3.5.3 and 4.4.2.
 """
@@ -11,7 +11,7 @@ from server_session._tokens import TokenState
 from server_session.csrf.policy import CSRF, SAFE_METHODS
 from server_session.http.requests import Request
 
-__all__ = ["Protection", "Rejection", "check", "is_cross_site"]
+__all__ = ["Protection", "Rejection", "check", "check_token", "is_cross_site"]
 
 # Schemes whose credentials a browser sends by itself, to whichever site asks (RFC 7617, 7616, 4559).
 _BY_THE_BROWSER: Final = (b"basic", b"digest", b"negotiate", b"ntlm")
@@ -47,7 +47,7 @@ class Rejection(NamedTuple):
     reason: str
     """For the log."""
     needs_token: bool = False
-    """Whether a valid token would have let it pass, and none was looked for yet."""
+    """Whether a valid token lets it pass: it was not looked for yet, and `check_token` says what becomes of it."""
 
 
 class _Undecided(NamedTuple):
@@ -64,16 +64,14 @@ def check(
     policy: CSRF,
     origins: Collection[str],
     asked: Protection,
-    token: TokenState = TokenState.UNREAD,
     *,
     has_cookie: bool,
 ) -> Rejection | None:
     """Return why the request is refused, or `None` where it may pass.
 
     `method` is as the endpoint sees it, `origins` are the application's own, `()` where the `Host` header decides, and
-    `has_cookie` is whether the session's cookie is there, whatever its value. `token` is what is known of the token:
-    where that decides and it is `UNREAD`, the rejection `needs_token`. The mode `"report"` is checked like `"layered"`:
-    not to refuse is up to the caller.
+    `has_cookie` is whether the session's cookie is there, whatever its value. The mode `"report"` is checked like
+    `"layered"`: not to refuse is up to the caller.
     """
     if asked.exempt:
         return None
@@ -94,10 +92,22 @@ def check(
     if is_safe or not request.is_http:
         return None
     if policy.mode == "strict" or asked.strict or asked.scoped:
-        return _check_token(token, "every request needs a token here", policy)
+        return _needs_token("every request needs a token here")
     if verdict is None or (verdict.excusable and not has_cookie and not asked.anonymous):
         return None
-    return _check_token(token, verdict.reason, policy)
+    return _needs_token(verdict.reason)
+
+
+def check_token(rejection: Rejection, token: TokenState, policy: CSRF) -> Rejection | None:
+    """Return why a request that needs a token is refused, or `None` where this one lets it pass."""
+    if token is TokenState.VALID:
+        return None
+    if token is TokenState.MISSING:
+        places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
+        where = f"{places} ({policy.body_limit}; none are read where no session's cookie came)"
+        return Rejection("csrf_token_missing", f"{rejection.reason}, and no token is in {where}")
+    code, why = _NO_PASS[token]
+    return Rejection(code, f"{rejection.reason}, and its token {why}")
 
 
 def is_cross_site(request: Request, origins: Collection[str]) -> bool:
@@ -182,17 +192,8 @@ def _foreign(what: str, origins: Collection[str]) -> Rejection:
     return Rejection("csrf_origin", f"{what} is none of the application's, as far as the Host tells: {hint}")
 
 
-def _check_token(token: TokenState, reason: str, policy: CSRF) -> Rejection | None:
-    if token is TokenState.VALID:
-        return None
-    if token is TokenState.UNREAD:
-        return Rejection("csrf_token_missing", reason, needs_token=True)
-    if token is TokenState.MISSING:
-        places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
-        where = f"{places} ({policy.body_limit}; none are read where no session's cookie came)"
-        return Rejection("csrf_token_missing", f"{reason}, and no token is in {where}")
-    code, why = _NO_PASS[token]
-    return Rejection(code, f"{reason}, and its token {why}")
+def _needs_token(reason: str) -> Rejection:
+    return Rejection("csrf_token_missing", reason, needs_token=True)
 
 
 def _is_own(origin: str, request: Request, origins: Collection[str]) -> bool:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 from server_session._colour import Colour, home, settled
@@ -12,7 +11,7 @@ from server_session._tokens import Credential, TokenState, junk_token, short_dig
 from server_session.csrf.decorators import marked_every_method, protection_of
 from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal, forbidden, unavailable, withheld
-from server_session.csrf.verdict import Protection, Rejection, check, is_cross_site
+from server_session.csrf.verdict import Protection, Rejection, check, check_token, is_cross_site
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
 from server_session.http.body import can_bear_token, token_in
 from server_session.http.carrier import Serving, current
@@ -209,13 +208,16 @@ class Steps:
 
     async def checked(
         self,
-        run: Run,
+        run: Run | None,
         body: Body | None = None,
         endpoint: Endpoint = unknown,
         method: str | None = None,
         find: Find | None = None,
     ) -> Refusal | None:
-        """Return the answer to a request that may be forged; `run`, `body` and `find` wait as whoever drives this."""
+        """Return the answer to a request that may be forged; `run`, `body` and `find` wait as whoever drives this.
+
+        Without `run` the store cannot be asked, and no token lets a request pass.
+        """
         request, policy = self.request, self.sessions.csrf
         seen = request.method if method is None else method
         if policy is None or not self.may_be_forged(seen):
@@ -242,7 +244,7 @@ class Steps:
 
     async def judged(
         self,
-        run: Run,
+        run: Run | None,
         policy: CSRF,
         asked: Protection,
         method: str,
@@ -258,9 +260,8 @@ class Steps:
         if sessions.policy.adopt and not has_cookie:
             # With another library's a request can do what it can do with ours.
             has_cookie = any(reader.cookie.is_present(request) for reader in sessions.policy.adopt)
-        verdict = partial(check, request, method, policy, sessions.origins, asked, has_cookie=has_cookie)
-        rejection = verdict()
-        if rejection is None or not rejection.needs_token:
+        rejection = check(request, method, policy, sessions.origins, asked, has_cookie=has_cookie)
+        if rejection is None or not rejection.needs_token or run is None:
             return rejection
         values = request.header_values(policy.header.lower().encode("ascii"))
         # Several are no token: which of them was meant nobody can say.
@@ -278,7 +279,7 @@ class Steps:
                 token = token_in(kind, read, policy.field, is_whole=is_whole)
         own = f"{method} {request.decoded_path}"
         scopes = (own,) if asked.scoped else ("", own)
-        return verdict(await settled(run(lambda: self.stored.admit(token, scopes))))
+        return check_token(rejection, await settled(run(lambda: self.stored.admit(token, scopes))), policy)
 
     def _is_withheld(self) -> bool:
         """Tell whether the browser may have a session's cookie that it did not send with this request."""

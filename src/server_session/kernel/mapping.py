@@ -1,19 +1,23 @@
-"""The request's mapping: a dict that records what is read of it and what is done to it."""
+"""The request's mapping: a dict that notes what is read of it and what is done to it."""
 
+import copy
 import logging
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from functools import wraps
+from typing import Any, Final, Protocol, Self, SupportsIndex, TypeVar, cast
 
 import msgspec
 
 from server_session._codec import decode_fields, encode_fields, encode_value
 from server_session._record import is_same, user_fields
 from server_session.exceptions import SerializationError, SessionNotLoadedError
-from server_session.kernel.observed import ObservedDict
 
-__all__ = ["Changes", "Session"]
+__all__ = ["NO_CHANGES", "Changes", "Session"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _LOG: Final = logging.getLogger("server_session")
+_ABSENT: Final[Any] = object()
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -29,7 +33,7 @@ class Changes(msgspec.Struct, frozen=True):
     """How many assignments and removals there had been: what came later is not in here."""
 
 
-_NO_CHANGES: Final = Changes({}, (), False, (), 0)
+NO_CHANGES: Final = Changes({}, (), False, (), 0)
 
 
 class _Stored(Protocol):
@@ -42,26 +46,51 @@ class _Stored(Protocol):
     async def is_alive(self) -> bool: ...
 
 
-class Session(ObservedDict):
-    """The session of one request: a whole `dict` that records every kind of write.
+def _noticed(read: F, *, shows: bool = False) -> F:
+    """Make a dict's method note that it asks which keys there are, and with `shows` that it hands out all values."""
+
+    @wraps(read)
+    def noticed(session: "Session", *args: Any) -> Any:
+        session.accessed = session.read_names = True
+        session.read_values |= shows
+        return read(session, *args)
+
+    return cast("F", noticed)
+
+
+class _Dict(dict[str, Any]):
+    """A session's methods have the types of its keys and values."""
+
+
+class Session(_Dict):
+    """The session of one request: a whole `dict` that notes every kind of read, and every kind of write.
 
     Only the fields that were changed or removed are stored, at the commit; a change inside a value
-    (`session["cart"].append(…)`) counts.
+    (`session["cart"].append(…)`) counts. What looks past a dict's methods (orjson, C code) sees the data, unnoticed.
     """
 
+    accessed = False
+    """Whether anything was read or written; the response then varies on the cookie."""
+    read_names = False
+    """Whether it was asked which keys there are, or how many."""
+    read_values = False
+    """Whether all values were handed out."""
     _moment = 0
-    _cleared = False
+    # The moment of the last `clear` that is not yet stored, 0 where there is none.
+    _cleared = 0
+    # The moment since which it is the mapping of the session that it is of.
+    _since = 0
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
         # What the store holds of the user's fields, as this mapping last heard.
         self._stored = user_fields(fields) if fields else {}
         super().__init__(decode_fields(self._stored) if fields else ())
-        self.read = set()
+        self.read: set[Any] = set()
+        """The keys that were looked up, or whose values were once written: whoever has one may change it inside."""
         self._of = stored
         self._is_left = stored is not None and stored.is_left
-        # By name, the moment of its last assignment.
-        self._assigned: dict[str, int] = {}
-        self._removed: set[str] = set()
+        # By name, the moment of its last assignment or removal that is not yet stored.
+        self._written: dict[str, int] = {}
 
     # --- what a request does to its session
 
@@ -86,8 +115,7 @@ class Session(ObservedDict):
         """Note that the request is over; without an answer nobody has looked what there is to store."""
         self._is_left = True
         try:
-            is_written = self._assigned or self._removed or self._cleared
-            is_stored = not is_written and (is_answered or self.changes() is None)
+            is_stored = (is_answered and not self._written and not self._cleared) or self.changes() is None
         except SerializationError:
             is_stored = False
         if not is_stored:
@@ -129,7 +157,7 @@ class Session(ObservedDict):
     @property
     def may_differ(self) -> bool:
         """Whether anything was written, or handed out that can have changed inside."""
-        if self._assigned or self._removed or self._cleared:
+        if self._written or self._cleared:
             return True
         stored = self._stored
         for name in stored if self.read_values else self.read:  # noqa: SIM110 - each request comes by here
@@ -146,43 +174,53 @@ class Session(ObservedDict):
             return None
         if self._cleared:
             return Changes(encode_fields(self.plain()), (), True, frozenset(dict.keys(self)), self._moment)
-        stored, assigned = self._stored, self._assigned
+        stored, written = self._stored, self._written
         changed: dict[str, bytes] = {}
-        if assigned:
+        removed: list[str] = []
+        if written:
             for name, value in encode_fields(
-                {name: value for name, value in dict.items(self) if name in assigned}
+                {name: value for name, value in dict.items(self) if name in written}
             ).items():
                 # To assign what is stored already is no assignment; what then changes inside it is a change inside.
                 if name in stored and stored[name] == value:
-                    del assigned[name]
+                    del written[name]
+                    self.read.add(name)
                 else:
                     changed[name] = value
+            for name in written:
+                if name in stored and name not in changed:
+                    removed += [name]
+        assigned = {*changed}
         for name in stored if self.read_values else self.read:
             # Only a container can have changed inside, and only JSON's containers are stored as one.
-            if name in stored and stored[name][0] in b"[{" and name not in assigned and name not in self._removed:
+            # What a function took out while a commit wrote it is not here, and may be there.
+            if name in stored and stored[name][0] in b"[{" and name not in written and dict.__contains__(self, name):
                 value = encode_value(name, dict.__getitem__(self, name))
                 if value != stored[name] and not is_same(name, stored[name], value):
                     changed[name] = value
-        if not changed and not self._removed:
+        if not changed and not removed:
             return None
-        return Changes(changed, {*self._removed}, False, {*assigned}, self._moment)
+        return Changes(changed, removed, False, assigned, self._moment)
 
     def settle(self, changes: Changes) -> None:
         """Note that these changes are stored (or were refused for good)."""
+        if changes.moment < self._since:
+            return
         if changes.cleared:
-            self._cleared = False
             self._stored = {}
         self._stored.update(changes.changed)
         for name in changes.removed:
             self._stored.pop(name, None)
+        # Who assigned a value may hold it and change it after it was stored.
+        self.read.update(self._written)
         # What was written while the store was at work is not stored yet.
         if self._moment == changes.moment:
-            self._assigned.clear()
-            if self._removed:
-                self._removed.clear()
+            self._written = {}
+            self._cleared = 0
         else:
-            self._assigned = {name: moment for name, moment in self._assigned.items() if moment > changes.moment}
-            self._removed = self._stored.keys() - dict.keys(self)
+            self._written = {name: moment for name, moment in self._written.items() if moment > changes.moment}
+            if self._cleared <= changes.moment:
+                self._cleared = 0
 
     # --- what the functions of the request ask of it
 
@@ -191,15 +229,16 @@ class Session(ObservedDict):
 
         A value whose bytes did not change stays the object that it is, so that references to it hold.
         """
-        pending = self.changes() or _NO_CHANGES
+        pending = self.changes() or NO_CHANGES
         if pending.cleared:
             return pending.changed
         own = pending.changed.keys() | pending.removed
         news = {name: value for name, value in fields.items() if name not in own and self._stored.get(name) != value}
         gone = self._stored.keys() - fields.keys()
-        self._bring(news, gone - own)
-        self._stored = dict(fields)
-        self._removed -= gone
+        self._bring(news, gone - pending.changed.keys())
+        # A change inside a value shows only beside what it was changed from.
+        inside = {name: self._stored[name] for name in pending.changed.keys() - pending.assigned}
+        self._stored = {**fields, **inside}
         return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
     def accept(self, changed: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
@@ -208,16 +247,15 @@ class Session(ObservedDict):
         self._bring({name: value for name, value in changed.items() if not self._holds(name, value)}, removed)
         self._stored.update(changed)
         for name in changed:
-            self._assigned.pop(name, None)
+            if self._written.pop(name, None) is not None:
+                self.read.add(name)
 
     def restart(self, fields: Mapping[str, bytes]) -> None:
         """Become the mapping of a session with just these fields, all stored."""
-        dict.clear(self)
-        dict.update(self, decode_fields(fields))
-        self._stored = dict(fields)
-        self._assigned.clear()
-        self._removed.clear()
-        self._cleared = False
+        self._cleared = 0
+        self._moment += 1
+        self._since = self._moment
+        self.accept(fields, (dict.keys(self) | self._stored.keys()) - fields.keys())
 
     def _bring(self, news: Mapping[str, bytes], gone: Iterable[str]) -> None:
         """Hold these fields as they are stored, and no longer those that are gone."""
@@ -226,16 +264,70 @@ class Session(ObservedDict):
             dict.pop(self, name, None)
             self._stored.pop(name, None)
         for name in (*news, *gone):
-            self._assigned.pop(name, None)
-            self._removed.discard(name)
+            self._written.pop(name, None)
 
     def _holds(self, name: str, value: bytes) -> bool:
         if not dict.__contains__(self, name):
             return False
         # What was never handed out cannot have changed inside.
-        if not self.read_values and name not in self.read:
+        if not self.read_values and name not in self.read and name not in self._written:
             return self._stored.get(name) == value
-        return encode_value(name, dict.__getitem__(self, name)) == value
+        try:
+            return encode_value(name, dict.__getitem__(self, name)) == value
+        except SerializationError:
+            # It could not be stored, and is not: what was stored supersedes it.
+            return False
+
+    # --- dict's reads
+
+    def plain(self) -> dict[str, Any]:
+        """Return the content as a plain dict, unnoticed."""
+        return dict(dict.items(self))
+
+    def __getitem__(self, key: str) -> Any:
+        self.accessed = True
+        self.read.add(key)
+        return dict.__getitem__(self, key)
+
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """Return the key's value, or `default`."""
+        self.accessed = True
+        self.read.add(key)
+        return dict.get(self, key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.accessed = True
+        self.read.add(key)
+        return dict.__contains__(self, key)
+
+    __iter__ = _noticed(_Dict.__iter__)
+    __reversed__ = _noticed(_Dict.__reversed__)
+    __len__ = _noticed(_Dict.__len__)
+    __repr__ = _noticed(_Dict.__repr__)
+    __eq__ = _noticed(_Dict.__eq__)
+    __hash__ = None  # type: ignore[assignment]
+    keys = _noticed(_Dict.keys)
+    values = _noticed(_Dict.values, shows=True)
+    items = _noticed(_Dict.items, shows=True)
+    copy = __copy__ = _noticed(plain, shows=True)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self.copy(), memo)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # A pickle holds the data, and nothing of who watches it.
+        return dict, (self.copy(),)
+
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        merged: dict[str, Any] = self.copy() | other
+        return merged
+
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
+        merged: dict[str, Any] = other | self.copy()
+        return merged
 
     # --- dict's writes
 
@@ -248,20 +340,15 @@ class Session(ObservedDict):
     def __setitem__(self, key: str, value: Any) -> None:
         dict.__setitem__(self, key, value)
         self._note_write()
-        # Who assigned the value may hold it and change it after it was stored.
-        self.read.add(key)
-        self._assigned[key] = self._moment
-        if self._removed:
-            self._removed.discard(key)
+        self._written[key] = self._moment
 
     def __delitem__(self, key: str) -> None:
         # To hear that there is none is to have read.
         self.accessed = True
+        self.read.add(key)
         super().__delitem__(key)
         self._note_write()
-        self._assigned.pop(key, None)
-        if key in self._stored:
-            self._removed.add(key)
+        self._written[key] = self._moment
 
     def clear(self) -> None:
         """Drop every field, seen or not.
@@ -269,9 +356,10 @@ class Session(ObservedDict):
         Left empty at the commit the session is destroyed; written to again it is founded anew, under a new cookie.
         """
         self._note_write()
-        self._cleared = True
-        self._assigned.clear()
-        self._removed.clear()
+        self._cleared = self._moment
+        self._written.clear()
+        # What a write drops unseen, it depends on.
+        self.read_names = True
         super().clear()
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -279,7 +367,27 @@ class Session(ObservedDict):
         news = dict(*args, **kwargs)
         dict.update(self, news)
         self._note_write()
-        self.read.update(news)
-        self._assigned.update(dict.fromkeys(news, self._moment))
-        if self._removed:
-            self._removed.difference_update(news)
+        self._written.update(dict.fromkeys(news, self._moment))
+
+    # Writes that return what they find are reads, and then a simple write.
+
+    setdefault: Any = MutableMapping.setdefault
+
+    def pop(self, key: str, default: Any = _ABSENT, /) -> Any:
+        """Remove the key and return its value, or `default`; `KeyError` if neither is there."""
+        if key not in self and default is not _ABSENT:
+            return default
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the key that was set last, with its value; `KeyError` if there is none."""
+        if not self:
+            raise KeyError("popitem(): dictionary is empty")
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def __ior__(self, other: Any, /) -> Self:  # type: ignore[override]
+        self.update(other)
+        return self

@@ -13,8 +13,7 @@ from server_session._codec import decode_fields, decode_value, encode_fields, is
 from server_session._record import AS_CONFIGURED, AUTHENTICATED, OUTSTANDING, STAMP, Life, user_fields
 from server_session._tokens import Token, TokenState, issue_token, junk_token, read_token
 from server_session.exceptions import ColourError, NotFreshError
-from server_session.kernel.mapping import Changes, Session
-from server_session.kernel.observed import ReadTracking
+from server_session.kernel.mapping import NO_CHANGES, Changes, Session
 from server_session.kernel.states import LIVE, NONE, OVER, REFUSED, UNASKED
 from server_session.kernel.writing import Draft, Writing
 from server_session.stores._base import Fields
@@ -174,13 +173,13 @@ class StoredSession(Writing):
     async def update(self, change: Callable[[dict[str, Any]], object]) -> bool:
         """Change the data by a function of the data, if what the function read is still so; else again."""
         self.accessed = True
-        changed: dict[str, bytes] = {}
-        removed: set[str] = set()
+        changed: Mapping[str, bytes] = {}
+        removed: Collection[str] = ()
 
         def decide(fields: Fields | None) -> Draft | None:
             nonlocal changed, removed
             seen = self._seen_by_request(fields)
-            data = ReadTracking(decode_fields(seen))
+            data = Session(seen)
             if (returned := change(data)) is not None:
                 if isinstance(returned, Coroutine):
                     returned.close()
@@ -188,9 +187,9 @@ class StoredSession(Writing):
                     "the change given to update_session_data must be a plain def (not async) that alters the dict that "
                     "it is given and returns None; what it returns would be lost"
                 )
-            after = encode_fields(data.plain())
-            changed = {name: value for name, value in after.items() if not record.is_same(name, seen.get(name), value)}
-            removed = seen.keys() - after.keys()
+            changes = data.changes() or NO_CHANGES
+            changed = changes.changed
+            removed = seen.keys() - changed.keys() if changes.cleared else changes.removed
             # What is removed where there is no session was never stored.
             if not changed and (fields is None or not removed):
                 return None
@@ -198,9 +197,7 @@ class StoredSession(Writing):
             expect: dict[str, bytes | None] = {name: stored.get(name) for name in data.read if is_key(name)}
             if data.read_names:
                 expect[STAMP] = stored.get(STAMP)
-            # A container in a container's place may be the same one, changed inside.
-            assigned = [name for name, value in changed.items() if not _are_containers(value, seen.get(name))]
-            return Draft(changed, removed, expect, assigned)
+            return Draft(changed, removed, expect, changes.assigned)
 
         return await self._write_if_still_so("update_session_data", decide) and self._accept(changed, removed)
 
@@ -343,10 +340,6 @@ class StoredSession(Writing):
 
         applied = await self._write_if_still_so("validate_csrf_token", remove, fields=fields, names={"csrf token"})
         return applied and is_listed
-
-
-def _are_containers(*values: bytes | None) -> bool:
-    return all(value is not None and value[:1] in (b"[", b"{") for value in values)
 
 
 def _draft(fields: Fields, names: list[str]) -> Draft:
