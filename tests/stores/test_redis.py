@@ -1192,6 +1192,21 @@ class TestCallsThatShareAConnection:
         assert drive(store.get(key, {})) == {"a": b"1"}
         close(store)
 
+    def test_a_store_that_nobody_has_any_more_closes_its_connection_without_a_word(self, own_server):
+        async def body():
+            store = RedisSessionStore(own_server.url)
+            store.itself = store
+            assert await store.get(KEY, {}) is MISSING
+            with look_at(own_server) as client:
+                assert len(client.client_list()) == 2
+                del store
+                gc.collect()
+                await let_the_loop_run()
+                wait_until(lambda: len(client.client_list()) == 1)
+
+        asyncio.run(body())
+        gc.collect()
+
     def test_who_is_cancelled_as_its_connection_ends_leaves_nothing_that_asyncio_logs(self, redis_server, caplog):
         async def body():
             store = RedisSessionStore(redis_server.url)

@@ -105,6 +105,8 @@ class _Line(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._answers = Answers()
         self._watcher: asyncio.Handle | None = None
+        # So the loop keeps it from being collected before it is closed, with a store that nobody has any more.
+        self._connection = connection
         # redis-py has no public word for it, and its own sending and reading take a coroutine each.
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._beneath = self._transport.get_protocol()
