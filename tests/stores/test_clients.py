@@ -1,9 +1,11 @@
+import select
+import socket
 import threading
 import time
 
 import pytest
 
-from server_session.stores._clients import Places
+from server_session.stores._clients import Places, has_ended
 from tests.patience import PATIENCE
 
 
@@ -110,3 +112,15 @@ def test_no_place_is_lost_among_threads(number):
     assert max(most) <= number
     assert len(places.clear()) <= 8
     assert [is_taken(places) for _ in range(number + 1)] == [True] * number + [False]
+
+
+@pytest.mark.parametrize("system", ["has poll", "has none"])
+def test_a_connection_has_ended_when_the_server_hangs_up_or_says_what_nobody_asked_for(system, monkeypatch):
+    if system == "has none":
+        monkeypatch.delattr(select, "poll")
+    for end in (socket.socket.close, lambda server: server.sendall(b"moved")):
+        ours, server = socket.socketpair()
+        with ours, server:
+            assert not has_ended(ours)
+            end(server)
+            assert has_ended(ours)

@@ -154,6 +154,9 @@ class Places(Generic[C]):
 
 def has_ended(connection: socket) -> bool:
     """Tell whether the server has hung up, or has said what nobody asked for."""
+    if not hasattr(select, "poll"):
+        # Windows has none, and no bound to a socket's number.
+        return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
