@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trio
 from sqlalchemy import Engine, MetaData, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from server_session._colour import Colour, drive
@@ -869,6 +869,26 @@ def test_a_blocking_call_waits_no_longer_for_a_place_than_for_all_else(tmp_path:
         drive(store.get(store.id(), {}))
     places.give_back(None)
     assert drive(store.get(store.id(), {})) is MISSING
+    drive(store.close())
+
+
+def test_a_connection_that_failed_and_cannot_be_closed_either_is_used_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SQLSessionStore(f"sqlite:///{tmp_path}/sessions.db", create_table=True)
+    source: Any = store._source.get()
+    failed = []
+
+    def fail(connection: Any) -> None:
+        failed.append(connection)
+        monkeypatch.setattr(connection, "close", lambda: connection.execute(text("no statement")))
+        connection.execute(text("no statement"))
+
+    with pytest.raises(SQLAlchemyError):
+        drive(source.run(fail))
+    assert drive(source.run(lambda connection: connection)) is not failed[0]
+    monkeypatch.undo()
+    failed[0].close()
     drive(store.close())
 
 

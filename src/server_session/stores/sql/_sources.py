@@ -87,8 +87,9 @@ class Blocking:
             return answer  # noqa: TRY300 - nothing of it can fail
         except BaseException:
             if connection is not None:
-                connection.close()
-                connection = None
+                # It is kept no more, even where it cannot be closed.
+                ended, connection = connection, None
+                ended.close()
                 # What has ended one connection has mostly ended all, and the pool makes those anew.
                 self._close_kept()
             raise
