@@ -25,10 +25,11 @@ R = TypeVar("R")
 class FailingStore(StoreOver):
     """A tool for tests: a store over another, that raises `StoreError` while it `is_down`.
 
-    With `loses_answer` it does the next change to a record, and raises it nevertheless.
+    It does the next change to the record of which it `loses_answer`, its key, and raises it nevertheless.
     """
 
-    is_down = loses_answer = False
+    is_down = False
+    loses_answer: str | None = None
 
     async def _ask(
         self,
@@ -40,8 +41,8 @@ class FailingStore(StoreOver):
         if self.is_down:
             raise StoreError("the store of this test is down")
         answer = await call(key, *arguments, **options)
-        if self.loses_answer and call == self._store.merge:
-            self.loses_answer = False
+        if key == self.loses_answer and call == self._store.merge:
+            self.loses_answer = None
             raise StoreError("the answer of this test's store is lost")
         return answer
 
