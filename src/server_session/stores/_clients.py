@@ -73,6 +73,11 @@ class ClientOfEachLoop(Generic[C]):
             kept = self._kept[loop] = drive(lasting.asend(None)), lasting
         return kept[0]
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether a loop that has not ended has a client."""
+        return bool(self._kept)
+
     async def close(self) -> None:
         """Close the client of the running loop, if there is one. The next call makes another."""
         kept = self._kept.get(sys.modules["asyncio"].get_running_loop())

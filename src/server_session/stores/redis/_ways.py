@@ -78,7 +78,7 @@ def ways_of(client: Client | str, limit: float, blocking: bool) -> Ways:
         case redis.asyncio.Redis():
             ways = Ways(None, _by_pipeline(client.connection_pool, limit))
         case redis.asyncio.RedisCluster():
-            clients = ClientOfEachLoop(lambda: client, None, _ELSEWHERE)
+            clients = ClientOfEachLoop(lambda: _of_one_loop(client, clients.has_loop), None, _ELSEWHERE)
             ways = Ways(None, partial(_ask_cluster_awaiting, clients))
         case _:
             raise ConfigurationError(
@@ -124,6 +124,13 @@ async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...
             raise
         # Others change the client's nodes while it goes through them, and end connections that are in use.
         raise redis.ConnectionError("the nodes changed meanwhile") from error
+
+
+def _of_one_loop(client: Any, has_another: bool) -> Any:
+    # Where the other loop's thread is quicker it works without an error, and answers come from two threads.
+    if has_another:
+        raise RuntimeError("a loop that has not ended uses it")
+    return client
 
 
 async def _ask_cluster_awaiting(clients: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
