@@ -62,7 +62,7 @@ class Listings(Stage):
         key = await self._new(store, {"a": b"1"}, self._life(8))
         await self._advance(2)
         check(key in await self._listed(store, 10_000), "list_records left out one that lives")
-        check_equal((await store.read_record(key)).key, key, "read_record of one that lives")
+        check(await store.read_record(key) is not MISSING, "read_record found nothing where one lives")
         await self._advance(7)
         check(key not in await self._listed(store, 10_000), "list_records gave one that expired, or touched it before")
         check_equal(await store.read_record(key), MISSING, "read_record of one that expired")
