@@ -71,7 +71,8 @@ def test_through_a_fault_each_request_works_or_is_a_503_and_what_was_acknowledge
 @pytest.mark.needs("redis-server")
 def test_a_server_that_is_silent_costs_its_limit_to_probes_alone_and_is_found_when_it_is_back(redis_server):
     with Proxy(redis_server.port) as proxy:
-        sessions = Sessions(session_store=open_store(f"redis://127.0.0.1:{proxy.port}/0", 0.3))
+        opened = open_store(f"redis://127.0.0.1:{proxy.port}/0", 0.3)
+        sessions = Sessions(session_store=opened)
         store = sessions.policy.store
         read = lambda: drive(store.get(store.id(), {}))
         wait_until(sessions.sync.health)
@@ -89,6 +90,7 @@ def test_a_server_that_is_silent_costs_its_limit_to_probes_alone_and_is_found_wh
         assert not sessions.sync.health()
         proxy.weather = Weather.FAIR
         wait_until(sessions.sync.health)
+        close_store(opened)
 
 
 # --- what a store keeps open

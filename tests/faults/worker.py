@@ -76,6 +76,10 @@ def close_store(store: Any) -> None:
     end = getattr(store, "close", None)
     if end is not None and (closing := end()) is not None:
         drive(closing)
+    clients = getattr(getattr(store, "_blocking", None), "args", (None,))[0]
+    if isinstance(clients, ClientOfProcess):
+        for connection in clients.get().places.clear():
+            connection.disconnect()
 
 
 class Diary:
