@@ -20,6 +20,7 @@ from typing import Any
 from server_session import FileSessionStore, Sessions
 from server_session._colour import drive, pause
 from server_session.stores._base import SessionStore
+from server_session.stores._clients import ClientOfProcess
 from tests.faults.clock import clock
 from tests.redis_sets import SERVICE
 from tests.trials.worker import STEPS, Awaiting, Blocking, settled
