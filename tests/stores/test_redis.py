@@ -1222,6 +1222,27 @@ class TestCallsThatShareAConnection:
         asyncio.run(body())
         assert not caplog.records
 
+    def test_a_call_that_is_made_while_the_loop_ends_is_answered_where_the_connecting_had_not_begun(self, redis_server):
+        store = RedisSessionStore(redis_server.url)
+        key = store.id()
+
+        async def visit():
+            # In the turn in which the loop is stopped.
+            await asyncio.sleep(0)
+            try:
+                await store.get(key, {})
+            finally:
+                assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+
+        visits = []
+
+        async def body():
+            visits.append(asyncio.create_task(visit()))
+            await asyncio.sleep(0)
+
+        asyncio.run(body())
+        assert asyncio.run(store.get(key, {})) == {"a": b"1"}
+
     def test_a_call_that_is_made_while_the_loop_ends_is_answered(self, redis_server):
         store = RedisSessionStore(redis_server.url)
         key = store.id()

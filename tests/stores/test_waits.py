@@ -316,6 +316,7 @@ async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_beg
     pipeline = Pipeline(connection, LIMIT)
     call = pipeline.call((b"PING",))
     await pipeline._connecting
+    await asyncio.sleep(0)
     due, _ = pipeline._line.owed[0]
     assert due <= connection.connected_at + LIMIT
     await pipeline.close()

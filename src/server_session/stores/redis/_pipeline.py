@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import deque
+from functools import partial
 from typing import Any, TypeAlias
 
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError  # noqa: A004
@@ -51,11 +52,13 @@ class Pipeline:
 
     async def close(self) -> None:
         """End the connection; calls that wait fail."""
+        ended = ConnectionError("the event loop ends")
+        _fail([answer for _, answer in self._taken()], ended)
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
         if self._line is not None:
-            self._line.end(ConnectionError("the event loop ends"))
+            self._line.end(ended)
         await self._connection.disconnect()
 
     def _send(self) -> None:
@@ -63,7 +66,8 @@ class Pipeline:
             return
         now = self._loop.time()
         if self._line is None or self._line.has_ended(now):
-            self._connecting = self._loop.create_task(self._connect(now))
+            self._connecting = self._loop.create_task(self._connect())
+            self._connecting.add_done_callback(partial(self._go_on, now))
         else:
             self._line.send(self._taken(), now)
 
@@ -72,21 +76,28 @@ class Pipeline:
         self._unsent.clear()
         return calls
 
-    async def _connect(self, begun: float) -> None:
+    async def _connect(self) -> None:
         try:
             async with asyncio.timeout(self._limit):
                 await self._connection.disconnect(nowait=True)
                 await self._connection.connect()
-            self._line = _Line(self._connection, self._limit)
-            self._line.send(self._taken(), begun)
-        except BaseException as error:
+        except BaseException:
             await self._connection.disconnect(nowait=True)
-            lost = error if isinstance(error, Exception) else ConnectionError("the event loop ends")
-            _fail([answer for _, answer in self._taken()], lost)
-            if lost is not error:
-                raise
-        finally:
-            self._connecting = None
+            raise
+
+    # Called however the connecting ended: a task that is cancelled before it begins does not say so itself.
+    def _go_on(self, begun: float, connecting: asyncio.Task[None]) -> None:
+        self._connecting = None
+        calls = self._taken()
+        if connecting.cancelled():
+            # By a loop that ends; what is called by its last tasks goes over another.
+            self._unsent = calls
+            self._send()
+        elif (error := connecting.exception()) is not None:
+            _fail([answer for _, answer in calls], error)
+        else:
+            self._line = _Line(self._connection, self._limit)
+            self._line.send(calls, begun)
 
 
 class _Line(asyncio.Protocol):
@@ -176,7 +187,7 @@ class _Line(asyncio.Protocol):
             self.end(TimeoutError())
 
 
-def _fail(answers: list[_Answer], error: Exception) -> None:
+def _fail(answers: list[_Answer], error: BaseException) -> None:
     for answer in answers:
         if not answer.done():
             answer.set_exception(error)
