@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ __all__ = [
     "aiohttp_serves",
     "asked_by",
     "asked_by_webtest",
+    "check_a_timedelta_watches",
     "hypercorn_serves",
     "listening",
     "on_a_loop",
@@ -206,3 +208,19 @@ def waitress_serves(app: Any, *, threads: int = 8) -> Iterator[int]:
         server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
         thread.join(PATIENCE)
         server.task_dispatcher.shutdown()
+
+
+def check_a_timedelta_watches(suite: Any) -> None:
+    """Hold that an adapter's `watch` may be a timedelta, by its suite's test of a WebSocket."""
+
+    class Watching(suite):  # type: ignore[misc]
+        stores = ("memory",)
+
+        def make_app(self, site: Site) -> Any:
+            site.watch = timedelta(seconds=site.watch)  # type: ignore[assignment]
+            return super().make_app(site)
+
+    try:
+        Watching().test_websocket_is_closed_when_its_session_ends()
+    finally:
+        Watching.teardown_class()

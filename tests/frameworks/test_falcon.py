@@ -5,7 +5,6 @@ import re
 import types
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,14 @@ from server_session.falcon import ServerSession, csrf_exempt
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
 from tests.documents import code_of
-from tests.frameworks.serving import AWAITED, BLOCKING, OverRedis, uvicorn_serves, waitress_serves
+from tests.frameworks.serving import (
+    AWAITED,
+    BLOCKING,
+    OverRedis,
+    check_a_timedelta_watches,
+    uvicorn_serves,
+    waitress_serves,
+)
 
 PAGE = Path(__file__).parents[2] / "docs/frameworks/falcon.md"
 TEMPLATES = Environment(loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True)
@@ -404,14 +410,4 @@ def test_how_often_a_socket_is_watched_may_be_a_timedelta_and_nothing_that_is_no
         with pytest.raises(ConfigurationError, match="watch must be"):
             ServerSession(falcon.asgi.App(), session_store="memory:", watch=watch)
 
-    class Watching(TestFalconAsgi):
-        stores = ("memory",)
-
-        def make_app(self, site: Site) -> Any:
-            site.watch = timedelta(seconds=site.watch)  # type: ignore[assignment]
-            return super().make_app(site)
-
-    try:
-        Watching().test_websocket_is_closed_when_its_session_ends()
-    finally:
-        Watching.teardown_class()
+    check_a_timedelta_watches(TestFalconAsgi)

@@ -7,7 +7,6 @@ import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from server_session.testing._browser import Answered, Browser
 from server_session.testing._site import FailingStore
 from server_session.testing._yielding import YieldingStore
 from tests.documents import code_of
-from tests.frameworks.serving import AWAITED, OverRedis, listening, on_a_loop, uvicorn_serves
+from tests.frameworks.serving import AWAITED, OverRedis, check_a_timedelta_watches, listening, on_a_loop, uvicorn_serves
 from tests.patience import wait_until
 
 # Sanic's own test client, of a year before.
@@ -421,14 +420,4 @@ def test_how_often_a_socket_is_watched_may_be_a_timedelta_and_nothing_that_is_no
         with pytest.raises(ConfigurationError, match="watch must be"):
             ServerSession(Sanic(f"site{next(numbers)}"), session_store="memory:", watch=watch)
 
-    class Watching(TestSanic):
-        stores = ("memory",)
-
-        def make_app(self, site: Site) -> Any:
-            site.watch = timedelta(seconds=site.watch)  # type: ignore[assignment]
-            return super().make_app(site)
-
-    try:
-        Watching().test_websocket_is_closed_when_its_session_ends()
-    finally:
-        Watching.teardown_class()
+    check_a_timedelta_watches(TestSanic)
