@@ -94,7 +94,7 @@ def test_it_is_imported_from_where_there_is_nothing_else(wheel: Path, tmp_path: 
 
 
 @long
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14", "3.15"])
 def test_each_python_installs_and_imports_it_in_an_empty_environment(
     wheel: Path, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

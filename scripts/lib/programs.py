@@ -15,7 +15,7 @@ from tests.parts import PARTS
 
 __all__ = ["PARTS", "PYTHONS", "find_pythons", "install_parts", "version_of"]
 
-PYTHONS = tuple(f"3.{minor}" for minor in range(11, 15))
+PYTHONS = tuple(f"3.{minor}" for minor in range(11, 16))
 
 
 def install_parts(note: Callable[[str], None]) -> bool:
