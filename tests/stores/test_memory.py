@@ -407,7 +407,6 @@ def test_the_names_of_fields_are_kept_once_and_no_more_than_a_few(clock):
     assert list(fields_of(store, many)) == [f"name {place}" for place in range(1000)]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="it visits every dict's values there")
 def test_the_garbage_collector_has_nothing_to_do_with_sessions(clock):
     store = MemorySessionStore(clock=clock)
 
