@@ -1128,6 +1128,7 @@ def test_who_has_looked_for_the_token_is_not_asked_to_look_again(token):
         ("POST Origin=null", "null"),
         ("POST cookie Site=none", "Sec-Fetch-Site: none"),
         ("POST cookie", "neither Origin nor Sec-Fetch-Site"),
+        ("POST cookie", "a form of your own needs csrf_input(), a client the header"),
         ("POST cookie Site=same-origin Mode=same-origin", "service worker"),
         ("POST mode=strict", "every request"),
     ],

@@ -269,6 +269,7 @@ app = Forgetful()
 @pytest.mark.parametrize(
     "name, said",
     [
+        ("shop", "module:attribute"),
         ("nowhere:app", "no module"),
         ("shop:nothing", "has no 'nothing'"),
         ("shop:SOUND", "no sessions were found"),

@@ -103,9 +103,9 @@ def check_token(rejection: Rejection, token: TokenState, policy: CSRF) -> Reject
     if token is TokenState.VALID:
         return None
     if token is TokenState.MISSING:
-        places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
-        where = f"{places} ({policy.body_limit}; none are read where no session's cookie came)"
-        return Rejection("csrf_token_missing", f"{rejection.reason}, and no token is in {where}")
+        where = f"the header {policy.header} or the field {policy.field} of the body's first {policy.body_limit} bytes"
+        why = f"{rejection.reason}, and no token in {where}, none of which are read where no session's cookie came"
+        return Rejection("csrf_token_missing", f"{why}; a form of your own needs csrf_input(), a client the header")
     code, why = _NO_PASS[token]
     return Rejection(code, f"{rejection.reason}, and its token {why}")
 

@@ -68,7 +68,9 @@ async def examine_application(name: str) -> Report:
 
 
 def _imported(name: str) -> Any:
-    module, _, attributes = name.partition(":")
+    module, colon, attributes = name.partition(":")
+    if not colon:
+        raise click.UsageError(f"{name!r} is neither a store's URL nor an application: that is module:attribute")
     # As servers do that are given such a name.
     if "" not in sys.path:
         sys.path.insert(0, "")
