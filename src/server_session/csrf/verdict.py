@@ -137,8 +137,8 @@ def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Reject
     site = sites[0].strip(b" \t") if sites else b""
     if site in (b"cross-site", b"same-site"):
         # A sibling domain is another site, and may be another's: whom to trust is said by name.
-        named = f", of Origin {origin}" if origin else ""
-        return Rejection("csrf_site", f"Sec-Fetch-Site: {site.decode()}{named}; {_IF_YOURS}")
+        whose = f", of Origin {origin}" if origin else ""
+        return Rejection("csrf_site", f"Sec-Fetch-Site: {site.decode()}{whose}; {_IF_YOURS}")
     is_foreign = origin not in ("", NULL) and not _is_own(origin, request, origins)
     # Against the browser's own word the Host proves nothing: a proxy may have changed it.
     if is_foreign and (origins or site not in (b"same-origin", b"none")):
