@@ -310,6 +310,11 @@ def test_what_is_no_carrier_is_a_type_error_that_says_what_was_given_and_what_ca
         getattr(api, name)(*last)
 
 
+def test_an_owner_that_is_a_number_is_told_to_be_text(api):
+    with pytest.raises(CarrierError, match=r"\(the owner as text, str\(user\.id\)\); 'int' is none of these"):
+        api.log_in(scope_of(), 17, {"user": 17})
+
+
 def test_data_where_the_response_belongs_is_refused_for_it_is_a_keyword_there(api):
     with pytest.raises(CarrierError, match="dict has no headers"):
         api.renew_session(scope_of(), {"a": 1})

@@ -191,7 +191,7 @@ def test_without_a_loop_and_a_home_a_store_that_awaits_is_refused_before_the_fir
         run_blocking(Colour.AWAITS, None, start)
     assert start.started == 0
     assert "there is no event loop here" in str(caught.value)
-    assert "give the store a blocking client" in str(caught.value)
+    assert "give the store a blocking client (in a URL a driver that blocks, postgresql+psycopg" in str(caught.value)
     assert "server_session.asgi.SessionMiddleware" in str(caught.value)
 
 

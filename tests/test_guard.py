@@ -165,7 +165,7 @@ def test_report_refuses_nothing_and_tells_of_all(interface, caplog):
     victim = victim_at(site)
     assert victim.forged("/write", FORGED, body=b"x").status == 200
     assert site.events[-1] == "csrf_rejected"
-    assert "not refused" in caplog.text
+    assert "not refused: 'POST /write' (csrf_site, " in caplog.text
 
 
 def test_no_check_is_made_where_none_is_wanted(interface):

@@ -174,8 +174,9 @@ def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutin
         return drive(start())
     if home is None:
         raise ColourError(
-            "the store's client awaits, and there is no event loop here: give the store a blocking client, "
-            "or call this in a worker thread of an application under server_session.asgi.SessionMiddleware"
+            "the store's client awaits, and there is no event loop here: give the store a blocking client (in a URL "
+            "a driver that blocks, postgresql+psycopg or mysql+pymysql), or call this in a worker thread of an "
+            "application under server_session.asgi.SessionMiddleware"
         )
     result: T = home(start())
     return result

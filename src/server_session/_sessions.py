@@ -259,7 +259,7 @@ def _store(given: SessionStore | str | None) -> SessionStore:
     if not _has(given, _STORE_METHODS):
         raise ConfigurationError(
             f"session_store is a store or a store's URL as text, not {type(given).__name__!r}: a store has "
-            + ", ".join(_STORE_METHODS)
+            f"{', '.join(_STORE_METHODS)}; a client or an engine is given to one, as in RedisSessionStore(client)"
         )
     return given
 

@@ -19,7 +19,6 @@ _OTHER_SCHEMES: Final = {
     "next-server-session": ("next_server_session", "redis"),
     "sqlite": ("sql", "sql"),
     "postgresql": ("sql", "postgresql"),
-    "postgres": ("sql", "postgresql"),
     "mysql": ("sql", "mysql"),
     "mariadb": ("sql", "mysql"),
 }
@@ -41,9 +40,9 @@ def kind_of(url: str) -> tuple[str, str]:
     if not colon or kind not in schemes:
         # A URL may hold a password, and one that is mangled anywhere.
         shown = _SCHEME.match(url)
+        what = f"the URL scheme {shown[1]!r}" if shown else "what was given"
         raise ConfigurationError(
-            f"no store is known for the URL scheme {shown[1] if shown else '(none)'!r}: "
-            f"use one of {', '.join(schemes)}, or give a store object"
+            f"no store is known for {what}: a URL begins with one of {', '.join(schemes)}; or give a store object"
         )
     return _OTHER_SCHEMES.get(kind, (kind, kind))
 

@@ -86,7 +86,7 @@ def _split(
             after = "".join(f", then its {each}" for each in (last, then) if each)
             raise CarrierError(
                 f"{function} takes a request (or nothing, or a request and a response){after}"
-                f"{' (the owner as text)' if then else ''}; {type(one).__name__!r} is none of these. "
+                f"{' (the owner as text, str(user.id))' if then else ''}; {type(one).__name__!r} is none of these. "
                 "A request is an ASGI scope, a WSGI environ, or a framework's object"
             )
     return resolve(carrier), rest

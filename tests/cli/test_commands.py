@@ -250,7 +250,9 @@ def test_where_the_server_sweeps_there_is_nothing_to_do(run: Run, redis_server: 
 
 def test_memcached_cannot_list_what_it_holds(run: Run, memcached_server: Server) -> None:
     for words in (["stats"], ["sessions", "ada"], ["end", "--all", "--yes"]):
-        assert run(*words, "--store", memcached_server.url).code == 2
+        ran = run(*words, "--store", memcached_server.url, "--json")
+        assert ran.code == 2
+        assert ran.data["error"]["what"].removeprefix("a ").startswith("MemcachedSessionStore ")
 
 
 @pytest.mark.parametrize("words", [["stats"], ["sessions", "ada"], ["end", "ada"], ["sweep"]])

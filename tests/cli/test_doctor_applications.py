@@ -164,6 +164,44 @@ ServerSession(app, origin="https://shop.example")
     assert ran.data["reports"][0]["facts"]["cookie"] == "shop"
 
 
+@pytest.mark.parametrize(
+    "made, served",
+    [
+        (
+            "fastapi import FastAPI; app = FastAPI()",
+            "fastapi import SessionMiddleware; app.add_middleware(SessionMiddleware)",
+        ),
+        ("flask import Flask; app = Flask(__name__)", "flask import ServerSession; ServerSession(app)"),
+        (
+            "flask import Flask; app = Flask(__name__)",
+            "wsgi import SessionMiddleware; app.wsgi_app = SessionMiddleware(app.wsgi_app)",
+        ),
+    ],
+)
+def test_an_application_that_nothing_serves_sessions_to(examine: Examine, made: str, served: str) -> None:
+    text = f"configure()\nfrom {made}\n"
+    assert_found(examine(text), "not_served", "SessionMiddleware", "warning")
+    assert "not_served" not in found(examine(f"{text}from server_session.{served}\n"))
+
+
+def test_an_application_that_blocks_over_a_store_that_awaits(examine: Examine) -> None:
+    text = """
+from flask import Flask
+from server_session.{} import {}
+
+configure(session_store="sqlite+{}:///sessions.db")
+app = Flask(__name__)
+{}
+"""
+    asgi = "app = SessionMiddleware(app)"
+    ran = examine(text.format("flask", "ServerSession", "aiosqlite", "ServerSession(app)"))
+    assert_found(ran, "awaiting_driver", "postgresql+psycopg")
+    assert "awaiting_driver" not in found(examine(text.format("asgi", "SessionMiddleware", "aiosqlite", asgi)))
+    assert "awaiting_driver" not in found(
+        examine(text.format("flask", "ServerSession", "pysqlite", "ServerSession(app)"))
+    )
+
+
 def test_an_application_behind_a_proxy_that_says_no_origin(examine: Examine) -> None:
     text = """
 from flask import Flask
@@ -269,6 +307,7 @@ app = Forgetful()
 @pytest.mark.parametrize(
     "name, said",
     [
+        ("shop", "module:attribute"),
         ("nowhere:app", "no module"),
         ("shop:nothing", "has no 'nothing'"),
         ("shop:SOUND", "no sessions were found"),

@@ -1215,7 +1215,8 @@ def test_an_awaiting_driver_without_greenlet_is_refused(monkeypatch: pytest.Monk
         ("no url", r"postgresql\+asyncpg"),
         ("postgresql+nothing://127.0.0.1/session", r"postgresql\+asyncpg"),
         ("mssql+pyodbc://127.0.0.1/session", "'mssql'"),
-        ("postgresql+pg8000://127.0.0.1/session", "not installed .*pg8000"),
+        ("postgresql+pg8000://127.0.0.1/session", r"not installed \(pg8000\): install it, or .*postgresql\+psycopg"),
+        ("mysql://127.0.0.1/session", r"not installed \(MySQLdb\): install it, or .*mysql\+pymysql"),
         ("postgresql+asyncpg://session@127.0.0.1:99999/session", r"postgresql\+asyncpg"),
     ],
 )

@@ -30,7 +30,8 @@ async def each_record(sessions: Sessions) -> AsyncIterator[Listed]:
     """
     store: Any = sessions.policy.store
     if not hasattr(store, "list_records"):
-        raise ConfigurationError(f"a {type(sessions.store).__name__} cannot list what it holds")
+        named = getattr(sessions.store, "named", type(sessions.store).__name__)
+        raise ConfigurationError(f"a {named} cannot list what it holds")
     after: str | None = ""
     while after is not None:
         batch = await store.list_records(after, _A_BATCH)

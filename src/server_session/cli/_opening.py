@@ -111,4 +111,6 @@ def _require_database(url: str) -> None:
 
 def _require(path: str, otherwise: str) -> None:
     if not Path(path).exists():
-        raise StoreDownError(f"{otherwise}: {path} is not there. Look at the URL; or is its disk not mounted?")
+        raise StoreDownError(
+            f"{otherwise}: {path} is not there. Look at the URL; or is its disk not mounted? The application makes it"
+        )

@@ -103,9 +103,9 @@ def check_token(rejection: Rejection, token: TokenState, policy: CSRF) -> Reject
     if token is TokenState.VALID:
         return None
     if token is TokenState.MISSING:
-        places = f"the header {policy.header}, nor in the field {policy.field} of the body's first bytes"
-        where = f"{places} ({policy.body_limit}; none are read where no session's cookie came)"
-        return Rejection("csrf_token_missing", f"{rejection.reason}, and no token is in {where}")
+        where = f"the header {policy.header} or the field {policy.field} of the body's first {policy.body_limit} bytes"
+        why = f"{rejection.reason}, and no token in {where}, none of which are read where no session's cookie came"
+        return Rejection("csrf_token_missing", f"{why}; a form of your own needs csrf_input(), a client the header")
     code, why = _NO_PASS[token]
     return Rejection(code, f"{rejection.reason}, and its token {why}")
 
@@ -137,7 +137,8 @@ def _verdict(request: Request, policy: CSRF, origins: Collection[str]) -> Reject
     site = sites[0].strip(b" \t") if sites else b""
     if site in (b"cross-site", b"same-site"):
         # A sibling domain is another site, and may be another's: whom to trust is said by name.
-        return Rejection("csrf_site", f"Sec-Fetch-Site: {site.decode()}")
+        whose = f", of Origin {origin}" if origin else ""
+        return Rejection("csrf_site", f"Sec-Fetch-Site: {site.decode()}{whose}; {_IF_YOURS}")
     is_foreign = origin not in ("", NULL) and not _is_own(origin, request, origins)
     # Against the browser's own word the Host proves nothing: a proxy may have changed it.
     if is_foreign and (origins or site not in (b"same-origin", b"none")):
@@ -185,9 +186,12 @@ def _check_handshake(request: Request, policy: CSRF, origins: Collection[str]) -
     return _foreign(f"the Origin {origin} of a WebSocket's handshake", origins)
 
 
+_IF_YOURS: Final = "if that is a site of yours, name it in origin= or CSRF(trusted_origins=)"
+
+
 def _foreign(what: str, origins: Collection[str]) -> Rejection:
     if origins:
-        return Rejection("csrf_origin", f"{what} is none of the application's")
+        return Rejection("csrf_origin", f"{what} is none of the application's; {_IF_YOURS}")
     hint = "where a proxy changes that, configure origin="
     return Rejection("csrf_origin", f"{what} is none of the application's, as far as the Host tells: {hint}")
 

@@ -30,6 +30,8 @@ Run: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, TokenState]]], Token
 Find: TypeAlias = Callable[[], str | Awaitable[str | None] | None]
 
 _LOG: Final = logging.getLogger("server_session")
+# A log line is no place for a path that a stranger made long.
+_SHOWN: Final = 200
 
 
 def unknown() -> None:
@@ -234,7 +236,11 @@ class Steps:
             is_reported = policy.mode == "report"
             credential = self.stored.credential
             session = "" if credential is None else short_digest(credential.selector)
-            detail = rejection.reason + (", reported and not refused" if is_reported else "")
+            detail = rejection.reason
+            if is_reported:
+                # It was answered as every other, so nothing else tells it from them.
+                what = f"{request.wire_method} {request.path}"[:_SHOWN]
+                detail += f", reported and not refused: {what!a}"
             self.sessions.policy.signals.send("csrf_rejected", session, rejection.code, detail)
             if not is_reported:
                 self.refusal = forbidden(rejection, policy.page)

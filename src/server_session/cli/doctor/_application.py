@@ -19,7 +19,7 @@ from server_session._sessions import Sessions, configured
 from server_session.cli.doctor import _store
 from server_session.cli.doctor._findings import Report, Severity
 from server_session.exceptions import NotConfiguredError, SessionError
-from server_session.stores._base import SessionStore, close_store
+from server_session.stores._base import Colour, SessionStore, close_store
 from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.memory import MemorySessionStore
 
@@ -68,7 +68,9 @@ async def examine_application(name: str) -> Report:
 
 
 def _imported(name: str) -> Any:
-    module, _, attributes = name.partition(":")
+    module, colon, attributes = name.partition(":")
+    if not colon:
+        raise click.UsageError(f"{name!r} is neither a store's URL nor an application: that is module:attribute")
     # As servers do that are given such a name.
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -144,12 +146,36 @@ def _look_at(sessions: Sessions, within: list[Any], report: Report) -> None:
         "absolute_seconds": sessions.policy.absolute,
         "workers": _workers(),
     }
+    _look_at_serving(sessions, within, report)
     _look_at_origin(sessions, within, report)
     _look_at_cookie(sessions, report)
     _look_at_rivals(cookie.name, within, report)
     _look_at_csrf(sessions, report)
     _look_at_life(sessions, report)
     _look_at_keys(sessions.policy.store, report)
+
+
+def _look_at_serving(sessions: Sessions, within: list[Any], report: Report) -> None:
+    awaits = any(_is(each, "server_session.asgi.SessionMiddleware") for each in within)
+    is_served = awaits or any(
+        _is(each, "server_session.wsgi.SessionMiddleware", "server_session.flask.ServerSession") for each in within
+    )
+    if _is(within[0], "starlette.applications.Starlette", "flask.app.Flask") and not is_served:
+        report.find(
+            "not_served",
+            Severity.WARNING,
+            "nothing of this library serves the application: there is no session in its requests, and no request is "
+            "checked, whatever its views are marked with",
+            "app.add_middleware(SessionMiddleware), in Flask ServerSession(app)",
+        )
+    blocks = any(_is(each, "flask.app.Flask", "django.core.handlers.wsgi.WSGIHandler") for each in within)
+    if blocks and not awaits and sessions.store.colour is Colour.AWAITS:
+        report.find(
+            "awaiting_driver",
+            Severity.ERROR,
+            "the store's client awaits, and the application blocks: whatever asks for a session fails",
+            "take a driver that blocks: postgresql+psycopg, mysql+pymysql",
+        )
 
 
 def _look_at_origin(sessions: Sessions, within: list[Any], report: Report) -> None:

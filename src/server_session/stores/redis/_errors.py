@@ -24,6 +24,7 @@ _MARKS: Final = {
     "no_file": r"No such file",
     "starting": r"ClusterDownError|BusyLoadingError|MasterDownError",
     "connections": r"MaxConnections|No connection available|max number of clients",
+    "unreachable": r"connecting to",
 }
 MENDS: Final = {
     "rights": NEEDS,
@@ -37,6 +38,7 @@ MENDS: Final = {
     "no_file": "a file that the URL names is not there: the socket, or what ssl_ca_certs and its like name",
     "starting": "it is starting, or a fail-over is under way",
     "connections": "more calls at once than connections",
+    "unreachable": "does it run, there? Look at host and port, and at its log",
 }
 
 

@@ -182,8 +182,9 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Clien
         raise ConfigurationError(_UNREADABLE) from None
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the driver that the URL asks for is not installed ({error.name}): it comes with the extra [postgresql] "
-            "or [mysql] of server-session, SQLite's aiosqlite with none"
+            f"the driver that the URL asks for is not installed ({error.name}): install it, or name one that comes "
+            "with an extra of server-session: postgresql+psycopg and postgresql+asyncpg with [postgresql], "
+            "mysql+pymysql and mysql+asyncmy with [mysql]"
         ) from error
 
 
