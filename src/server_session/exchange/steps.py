@@ -30,8 +30,6 @@ Run: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, TokenState]]], Token
 Find: TypeAlias = Callable[[], str | Awaitable[str | None] | None]
 
 _LOG: Final = logging.getLogger("server_session")
-# A log line is no place for a path that a stranger made long.
-_SHOWN: Final = 200
 
 
 def unknown() -> None:
@@ -238,9 +236,8 @@ class Steps:
             session = "" if credential is None else short_digest(credential.selector)
             detail = rejection.reason
             if is_reported:
-                # It was answered as every other, so nothing else tells it from them.
-                what = f"{request.wire_method} {request.path}"[:_SHOWN]
-                detail += f", reported and not refused: {what!a}"
+                # It is answered as every other, so nothing else tells which it was. A stranger may make the path long.
+                detail += f", reported and not refused: {f'{request.wire_method} {request.path}'[:200]!a}"
             self.sessions.policy.signals.send("csrf_rejected", session, rejection.code, detail)
             if not is_reported:
                 self.refusal = forbidden(rejection, policy.page)
