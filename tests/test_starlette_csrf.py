@@ -376,3 +376,6 @@ def test_what_is_asked_for_and_exempt_at_once_is_an_error():
         csrf_exempt(csrf_protect(strict=True)(torn))
     with pytest.raises(ConfigurationError, match="asks for nothing"):
         csrf_protect()
+    # Without parentheses, as Django's own is written.
+    with pytest.raises(ConfigurationError, match="asks for nothing"):
+        csrf_protect(torn)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Never, TypeVar
 
 from server_session.csrf.policy import CSRF
 from server_session.csrf.verdict import Protection
@@ -37,7 +37,7 @@ def csrf_exempt(endpoint: E) -> E:
 
 
 def csrf_protect(
-    *, strict: bool = False, every_method: bool = False, anonymous: bool = False, scoped: bool = False
+    *_: Never, strict: bool = False, every_method: bool = False, anonymous: bool = False, scoped: bool = False
 ) -> Callable[[E], E]:
     """Mark an endpoint that asks for more than the application's policy.
 
