@@ -1028,6 +1028,21 @@ class TestCallsThatShareAConnection:
 
         asyncio.run(body())
 
+    def test_a_connection_that_ends_as_soon_as_it_is_made_fails_its_calls_at_once(self):
+        async def greet_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"LIB-VER")
+            writer.write(b"+OK\r\n+OK\r\n")
+            writer.close()
+
+        async def body():
+            async with await asyncio.start_server(greet_and_close, "127.0.0.1") as server:
+                port = server.sockets[0].getsockname()[1]
+                store = RedisSessionStore(f"redis://127.0.0.1:{port}", timeout=PATIENCE)
+                with pytest.raises(StoreDownError, match="the server ended the connection"):
+                    await store.get(store.id(), {})
+
+        asyncio.run(body())
+
     def test_calls_of_one_turn_go_in_one_piece_over_one_connection(self, own_server):
         async def body():
             store = RedisSessionStore(own_server.url)

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import deque
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError  # noqa: A004
 
@@ -14,6 +14,8 @@ __all__ = ["Pipeline"]
 
 _Answer: TypeAlias = asyncio.Future[Any]
 _Call: TypeAlias = tuple[bytes, _Answer]
+
+_ENDED: Final = "the server ended the connection"
 
 
 class Pipeline:
@@ -33,7 +35,7 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._unsent: list[_Call] = []
         self._line: _Line | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[_Line] | None = None
 
     def call(self, words: tuple[bytes, ...]) -> _Answer:
         """Send a command, once, and return what will be its answer.
@@ -76,17 +78,19 @@ class Pipeline:
         self._unsent.clear()
         return calls
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> "_Line":
         try:
             async with asyncio.timeout(self._limit):
                 await self._connection.disconnect(nowait=True)
                 await self._connection.connect()
+            # At once: who has it until then would keep to itself that it has ended.
+            return _Line(self._connection, self._limit)
         except BaseException:
             await self._connection.disconnect(nowait=True)
             raise
 
     # Called however the connecting ended: a task that is cancelled before it begins does not say so itself.
-    def _go_on(self, begun: float, connecting: asyncio.Task[None]) -> None:
+    def _go_on(self, begun: float, connecting: "asyncio.Task[_Line]") -> None:
         self._connecting = None
         calls = self._taken()
         if connecting.cancelled():
@@ -96,7 +100,7 @@ class Pipeline:
         elif (error := connecting.exception()) is not None:
             _fail([answer for _, answer in calls], error)
         else:
-            self._line = _Line(self._connection, self._limit)
+            self._line = connecting.result()
             self._line.send(calls, begun)
 
 
@@ -122,6 +126,8 @@ class _Line(asyncio.Protocol):
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._beneath = self._transport.get_protocol()
         self._transport.set_protocol(self)
+        if connection._reader.at_eof():  # noqa: SLF001 - as the other
+            self._transport.abort()
 
     def has_ended(self, now: float) -> bool:
         """Tell whether nothing more is to be sent over it."""
@@ -131,6 +137,10 @@ class _Line(asyncio.Protocol):
 
     def send(self, calls: list[_Call], begun: float) -> None:
         """Send calls, begun then, without a wait: each caller waits for its answer anyway."""
+        if self._transport.is_closing():
+            # It ended as soon as it was made.
+            _fail([answer for _, answer in calls], ConnectionError(_ENDED))
+            return
         if not calls:
             return
         self._sent_at = begun
@@ -160,7 +170,7 @@ class _Line(asyncio.Protocol):
         """Fail what is owed."""
         # Whoever waits for the connection to be closed waits there.
         self._beneath.connection_lost(exc)
-        self.end(ConnectionError("the server ended the connection"))
+        self.end(ConnectionError(_ENDED))
 
     def _give(self, said: Any) -> None:
         answer = self.owed.popleft()[1]
