@@ -1435,6 +1435,8 @@ class FailingMachine(Machine):
                 assert before is None, "a record neither as it was nor as it would be"
                 assert isinstance(fields, Outcome), "a session founded otherwise than it would be"
                 del world.sessions[key]
+                # Nobody was given it, to be copied. A mark may come to stand there, for it may be listed.
+                world.cookies.remove(after.cookie)
                 continue
             world.sessions[key] = found = copy.copy(may_be[0])
             if before in may_be and world.lives(before):
