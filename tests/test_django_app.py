@@ -342,7 +342,7 @@ def test_a_command_has_the_functions_without_a_request_and_a_store_that_evicts_i
 
 def test_the_app_makes_no_table_no_migration_and_no_dump(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("dumpdata", APP)
-    assert capsys.readouterr().out == "[]"
+    assert capsys.readouterr().out.strip() == "[]"
     call_command("makemigrations", "--check", "--dry-run")
     call_command("check")
     from django.db import connection

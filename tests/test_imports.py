@@ -62,6 +62,7 @@ FOR_STORES = {
     "stores._files",
     "stores._packed",
     "stores._parameters",
+    "stores._untracked",
     "stores._waits",
     "_base64url",
     "_colour",
