@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from server_session.exceptions import ConfigurationError
@@ -220,16 +220,11 @@ def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
         connect_by_url(made, url.query)
         return made
 
-    def make_awaiting() -> AsyncEngine:
-        made = create_async_engine(**settings)
-        connect_by_url(made.sync_engine, url.query)
-        return made
-
     if not spoken.is_async:
         return ClientOfProcess(lambda: Blocking(make(), places), _of_parents.append)
     # SQLAlchemy itself misses it at the first call alone.
     importlib.import_module("greenlet")
-    return ClientOfProcess(lambda: Awaiting(spoken.name, make_awaiting), _of_parents.append)
+    return ClientOfProcess(lambda: Awaiting(spoken.name, lambda: AsyncEngine(make())), _of_parents.append)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:
