@@ -23,7 +23,7 @@ from server_session.stores._waits import begin_call, is_over
 from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, pack, row_of, send
-from server_session.stores.sql._table import TABLE, family_of, session_table
+from server_session.stores.sql._table import TABLE, session_table
 
 __all__ = ["SQLSessionStore"]
 
@@ -90,10 +90,9 @@ class SQLSessionStore(PackedStore):
         self._timeout = seconds_of("timeout", timeout)
         self._makes_table = create_table
         self._table = session_table(MetaData(), table)
-        self._source = source_of(engine, self._timeout)
-        source = self._source.get()
-        self.colour = source.colour
-        self._statements = Statements(self._table, family_of(source.dialect), clock, self._timeout)
+        family, self._source = source_of(engine, self._timeout)
+        self.colour = self._source.get().colour
+        self._statements = Statements(self._table, family, clock, self._timeout)
         # Its start is left to chance, so that hosts do not sweep at once.
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
