@@ -10,14 +10,14 @@ import pytest
 import redis
 from starlette.responses import Response
 
-from server_session import MemorySessionStore, Sessions, StoreDownError
+from server_session import MemorySessionStore, Sessions, StoreDownError, StoreError
 from server_session._colour import Colour, drive
 from server_session.stores import _packed, _waits
 from server_session.stores._base import APPLIED, MISSING, Lifetime
 from server_session.stores._circuit import CircuitStore
 from server_session.stores._files import Files
 from server_session.stores._over import StoreOver
-from server_session.stores._packed import step_back
+from server_session.stores._packed import next_try, step_back
 from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left, next_wait
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
@@ -260,6 +260,18 @@ def test_a_call_with_a_long_limit_is_tried_for_as_long(monkeypatch):
     for tries in range(5000):
         drive(step_back(tries))
     assert max(paused) <= 0.05
+
+
+def test_a_call_that_others_are_faster_than_is_tried_to_its_end_and_then_says_so(clock):
+    begin_call(LIMIT)
+    drive(next_try(0, LIMIT))
+    clock.advance(LIMIT - 1)
+    drive(next_try(1, LIMIT))
+    clock.advance(1)
+    with pytest.raises(StoreError, match=r"for 20 seconds; nothing was written") as caught:
+        drive(next_try(2, LIMIT))
+    # Who answered, if only with another's write, is not down.
+    assert not isinstance(caught.value, StoreDownError)
 
 
 def test_who_was_kept_from_looking_may_look_once_more_and_no_piece_is_waited_for_after_that(clock):

@@ -4,12 +4,12 @@ import enum
 import math
 import random
 from collections.abc import Callable, Collection, Mapping
-from typing import ClassVar, Final, Literal, TypeAlias, TypeVar, final
+from typing import ClassVar, Final, Literal, TypeAlias, TypeGuard, TypeVar, final
 
 import msgspec
 
 from server_session._colour import pause
-from server_session.exceptions import RecordError
+from server_session.exceptions import RecordError, StoreError
 from server_session.stores._base import (
     APPLIED,
     CONFLICT,
@@ -22,8 +22,9 @@ from server_session.stores._base import (
     Refusal,
     SessionStore,
 )
+from server_session.stores._waits import is_over
 
-__all__ = ["TENTH", "Change", "Likely", "PackedStore", "Record", "holds", "step_back"]
+__all__ = ["TENTH", "Change", "Likely", "PackedStore", "Record", "holds", "is_write", "next_try", "step_back"]
 
 TENTH: Final = 0.1
 """The part of the idle time that a touch must be worth, for stores to which a touch costs a write."""
@@ -110,9 +111,27 @@ nothing else; `None`: the record is to be dropped; `MISSING` or `CONFLICT`: noth
 """
 
 
+def is_write(decision: Record | Outcome | None, record: Record | None) -> TypeGuard[Record | None]:
+    """Tell whether what a `Change` decided is to be written over the record that it was given."""
+    return decision is not record and not isinstance(decision, Outcome)
+
+
 async def step_back(tries: int) -> None:
     """Wait a little before a further try, by chance, so that those who met do not meet again."""
     await pause(random.uniform(0, min(0.001 * 2 ** min(tries, 6), 0.05)) if tries else 0)  # noqa: S311 - no secret
+
+
+async def next_try(tries: int, limit: float) -> None:
+    """Step back before a further try of a call that others were faster than.
+
+    Raises `StoreError` where the call, whose limit that is, has no time left.
+    """
+    if is_over():
+        raise StoreError(
+            f"others wrote the same session without a pause for {limit:g} seconds; nothing was written: "
+            "try again, or give the store a longer timeout"
+        )
+    await step_back(tries)
 
 
 class Likely(enum.Enum):

@@ -24,9 +24,9 @@ from server_session._base64url import base64url
 from server_session._colour import Colour
 from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
-from server_session.stores._base import Batch, Kept, Outcome
+from server_session.stores._base import Batch, Kept
 from server_session.stores._files import Files, Found, look
-from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write
 from server_session.stores._parameters import refuse_parameters
 from server_session.stores._waits import begin_call, left
 
@@ -123,14 +123,14 @@ class FileSessionStore(PackedStore):
             if likely is Likely.LOOKS:
                 now = self._clock()
                 record, decision = _decide(file, self._files.read(file, left()), change, now)
-                if decision is record or type(decision) is Outcome:
+                if not is_write(decision, record):
                     return decision
             while True:
                 # A file that is put where there is none needs no lock.
                 with nullcontext() if likely is Likely.FOUNDS else self._files.held(file, left()) as held:
                     found = None if held is None else look(held, file)
                     record, decision = _decide(file, found, change, self._clock())
-                    if decision is record or type(decision) is Outcome:
+                    if not is_write(decision, record):
                         return decision
                     if not isinstance(decision, Record):
                         self._files.drop(file)

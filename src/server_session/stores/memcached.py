@@ -1,7 +1,6 @@
 """Sessions in memcached: one packed value a session, and compare-and-swap for every write."""
 
 import contextlib
-import itertools
 import math
 import socket
 import time
@@ -23,11 +22,11 @@ from server_session.exceptions import (
     StoreError,
     StoreFullError,
 )
-from server_session.stores._base import Colour, Outcome
+from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfProcess, has_ended
-from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write, next_try
 from server_session.stores._parameters import refuse_parameters
-from server_session.stores._waits import begin_call, is_over, next_wait
+from server_session.stores._waits import begin_call, next_wait
 
 __all__ = ["MemcachedSessionStore"]
 
@@ -99,27 +98,18 @@ class MemcachedSessionStore(PackedStore):
         name = self._prefix + key.encode()
         begin_call(self._timeout)
         with self._connection() as connection:
-            for tries in itertools.count():
+            tries = 0
+            while True:
                 # A new session needs no look first: to add it fails where there is one.
                 is_new = likely is Likely.FOUNDS and tries == 0
                 found, token = (None, None) if is_new else self._ask(connection.gets, name)
                 now = self._clock()
                 record = _live(found, now)
                 decision = change(record, now)
-                changed: Record | Outcome | None = decision
-                if (
-                    changed is record
-                    or isinstance(changed, Outcome)
-                    or self._write(connection, name, changed, now, token)
-                ):
+                if not is_write(decision, record) or self._write(connection, name, decision, now, token):
                     return decision
-                if is_over():
-                    break
-                await step_back(tries)
-        raise StoreError(
-            f"others wrote the same session without a pause for {self._timeout:g} seconds; nothing was written: "
-            "try again, or give the store a longer timeout"
-        )
+                await next_try(tries, self._timeout)
+                tries += 1
 
     def close(self) -> None:
         """Close all connections. The store can be used on, and then makes new ones."""

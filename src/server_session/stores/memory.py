@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -29,9 +29,8 @@ _pack_into = msgspec.msgpack.Encoder().encode_into
 _unpack = msgspec.msgpack.Decoder(tuple[float, float, float, Any, list[bytes]]).decode
 
 # How MessagePack begins it: an array of five, and a float. Its bytes are ordered as it is, if it is not negative.
-_HEAD: Final = b"\x95\xcb"
-_EXPIRES: Final = struct.Struct(">d")
-_EXPIRES_END: Final = len(_HEAD) + _EXPIRES.size
+_ARRAY: Final = b"\x95\xcb"
+_HEAD: Final = struct.Struct(">2sd")
 
 # The first characters of a key name the dict it is in.
 _PREFIX: Final = 2
@@ -105,7 +104,7 @@ class MemorySessionStore(PackedStore):
         # heap, where what is no longer its shard's is passed over.
         self._dues: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
-        self._due, self._calls_to_rest = math.inf, 0
+        self._looked_at = 0
         self._buffer = bytearray()
         self._numbers: dict[tuple[str, ...], int] = {}
         self._names: list[tuple[str, ...]] = []
@@ -138,7 +137,7 @@ class MemorySessionStore(PackedStore):
         """Let `change` say what becomes of the record; see `PackedStore.swap`."""
         with self._lock:
             now = self._clock()
-            if now >= self._due:
+            if self._heap and now >= self._heap[0][0]:
                 self._sweep(now)
             shard = self._shards[key[:_PREFIX]]
             record = packed = None
@@ -157,14 +156,17 @@ class MemorySessionStore(PackedStore):
             if type(changed) is not Record:
                 self._drop(key)
             elif packed is not None and record is not None and changed.fields is record.fields:
-                shard[key] = _HEAD + _EXPIRES.pack(changed.expires) + packed[_EXPIRES_END:]
+                shard[key] = _HEAD.pack(_ARRAY, changed.expires) + packed[_HEAD.size :]
             else:
                 self._write(key, packed, changed, now)
             return decision
 
     def _write(self, key: str, former: bytes | None, record: Record, now: float) -> None:
         names = (*record.fields,)
-        number = self._numbers[names] if names in self._numbers else self._number(names)
+        if names not in self._numbers and len(self._names) < _NUMBERED and len(names) <= _NAMES:
+            self._numbers[names] = len(self._names)
+            self._names.append(names)
+        number = self._numbers[names] if names in self._numbers else names  # noqa: SIM401 - each write comes by here
         expires = record.expires if record.expires > 0 else 0.0
         try:
             _pack_into((expires, record.idle, record.deadline, number, [*record.fields.values()]), self._buffer)
@@ -181,13 +183,6 @@ class MemorySessionStore(PackedStore):
         if prefix not in self._dues or expires < self._dues[prefix]:
             self._expect(prefix, packed)
 
-    def _number(self, names: tuple[str, ...]) -> int | tuple[str, ...]:
-        """Return a number for these names, or the names themselves if they are too many."""
-        if len(self._names) >= _NUMBERED or len(names) > _NAMES:
-            return names
-        self._names.append(names)
-        return self._numbers.setdefault(names, len(self._numbers))
-
     def _drop(self, key: str) -> None:
         prefix = key[:_PREFIX]
         shard = self._shards[prefix]
@@ -198,43 +193,36 @@ class MemorySessionStore(PackedStore):
 
     def _expect(self, prefix: str, packed: bytes) -> None:
         """Look at a shard when this record of it, the first to expire, would do so."""
-        (due,) = _EXPIRES.unpack_from(packed, len(_HEAD))
+        _, due = _HEAD.unpack_from(packed)
         self._dues[prefix] = due
         heappush(self._heap, (due, prefix))
         if len(self._heap) > 2 * len(self._dues) + _COMPARED:
-            self._heap = [(moment, shard) for shard, moment in self._dues.items()]
-            heapify(self._heap)
-        self._due = self._heap[0][0]
+            self._heap = sorted((moment, shard) for shard, moment in self._dues.items())
 
     def _next_due(self) -> str | None:
         """Return the shard whose turn is next."""
         while self._heap and self._dues.get(self._heap[0][1]) != self._heap[0][0]:
             heappop(self._heap)
-        self._due, prefix = self._heap[0] if self._heap else (math.inf, None)
-        return prefix
+        return self._heap[0][1] if self._heap else None
 
     def _sweep(self, now: float) -> None:
         """Drop what has expired in the shards that are due."""
-        if self._calls_to_rest:
-            self._calls_to_rest -= 1
-            return
-        expired = _HEAD + _EXPIRES.pack(now) + b"\xff"
-        looked_at = 0
-        while looked_at < _SWEPT and (prefix := self._next_due()) is not None and self._due <= now:
+        expired = _HEAD.pack(_ARRAY, now) + b"\xff"
+        # A shard has more sessions the more there are in all; so many calls more then look at none.
+        self._looked_at = max(0, self._looked_at - _SWEPT)
+        while self._looked_at < _SWEPT and (prefix := self._next_due()) is not None and self._dues[prefix] <= now:
             shard = self._shards[prefix]
-            looked_at += len(shard)
+            self._looked_at += len(shard)
             for key in [key for key, packed in shard.items() if packed <= expired]:
                 self._drop(key)
             if shard:
                 self._expect(prefix, min(shard.values()))
-        # A shard has more sessions the more there are in all, and is looked at the less often.
-        self._calls_to_rest = looked_at // _SWEPT
 
     def _nearest(self) -> tuple[float, str] | None:
         """Return when the session nearest to its expiry expires, of all or of about 1,000, and its key."""
         found: tuple[float, str] | None = None
         looked_at = 0
-        while looked_at < _COMPARED and (prefix := self._next_due()) and not (found and found[0] <= self._due):
+        while looked_at < _COMPARED and (prefix := self._next_due()) and not (found and found[0] <= self._dues[prefix]):
             shard = self._shards[prefix]
             looked_at += len(shard)
             key = min(shard, key=shard.__getitem__)

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 import redis
@@ -21,7 +21,7 @@ from server_session.stores.redis._connections import Connections
 from server_session.stores.redis._pipeline import Pipeline
 from server_session.stores.redis._resp import packed
 
-__all__ = ["NODES", "Client", "Ways", "ways_of"]
+__all__ = ["NODES", "Client", "ways_of"]
 
 Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
 """The clients that a store can be given. What a Sentinel's `master_for` returns is a `Redis`."""
@@ -51,35 +51,31 @@ _ELSEWHERE: Final = (
 )
 
 
-class Ways(NamedTuple):
-    """What a client can do: block, await, or either."""
+def ways_of(client: Client | str, limit: float, blocking: bool) -> tuple[_Way | None, _Way | None]:
+    """Return the ways by a client, for callers that block and for those that await, `None` where it has none.
 
-    blocking: _Way | None
-    awaiting: _Way | None
-
-
-def ways_of(client: Client | str, limit: float, blocking: bool) -> Ways:
-    """Return the ways by a client; by a URL's, which are made here, those that block alone if so asked.
+    By those of a URL, which are made here, only the way that blocks if so asked.
 
     Raises:
         ConfigurationError: It is no client of redis-py, it decodes its answers, or the URL cannot be read.
     """
     encoding: Any = client
+    ways: tuple[_Way | None, _Way | None]
     match client:
         case str():
             encoding = _pool(redis.ConnectionPool, client, limit, max_connections=_CONNECTIONS)
             connections = ClientOfProcess(lambda: Connections(encoding), lambda _: None)
             pool = None if blocking else _pool(redis.asyncio.ConnectionPool, client, limit)
-            ways = Ways(partial(_ask_in_turn, connections), pool and _by_pipeline(pool, limit))
+            ways = partial(_ask_in_turn, connections), pool and _by_pipeline(pool, limit)
         case redis.Redis():
-            ways = Ways(partial(_ask, client.connection_pool), None)
+            ways = partial(_ask, client.connection_pool), None
         case redis.RedisCluster():
-            ways = Ways(partial(_ask_cluster, client), None)
+            ways = partial(_ask_cluster, client), None
         case redis.asyncio.Redis():
-            ways = Ways(None, _by_pipeline(client.connection_pool, limit))
+            ways = None, _by_pipeline(client.connection_pool, limit)
         case redis.asyncio.RedisCluster():
             clients = ClientOfEachLoop(lambda: _of_one_loop(client, clients.has_loop), None, _ELSEWHERE)
-            ways = Ways(None, partial(_ask_cluster_awaiting, clients))
+            ways = None, partial(_ask_cluster_awaiting, clients)
         case _:
             raise ConfigurationError(
                 f"{type(client).__name__} is no client of redis-py: give a URL, or a Redis or RedisCluster "

@@ -70,27 +70,6 @@ def _of_sqlite(url: URL) -> Collection[str]:
     return (*known, "vfs", "mode", "cache", "psow", "nolock", "immutable") if is_uri else known
 
 
-class _Driver(NamedTuple):
-    limits: Limits
-    known: Callable[[URL], Collection[str]] | None = None
-    """The parameters that it knows; `None` where that cannot be told."""
-    limits_through_pooler: Limits | None = None
-
-
-# What SQLAlchemy itself takes out of a URL.
-_OF_TLS: Final = ("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname")
-
-_DRIVERS: Final = {
-    "psycopg": _Driver(_libpq_limits, _of_libpq, _pooled_limits),
-    "psycopg2": _Driver(_libpq_limits),
-    "asyncpg": _Driver(_asyncpg_limits, _of_signature("asyncpg", "prepared_statement_cache_size")),
-    "pymysql": _Driver(_pymysql_limits, _of_signature("pymysql", *_OF_TLS)),
-    "asyncmy": _Driver(_mysql_limits, _of_signature("asyncmy", *_OF_TLS)),
-    "mysqldb": _Driver(_mysql_limits),
-    **dict.fromkeys(("pysqlite", "aiosqlite"), _Driver(_sqlite_limits, _of_sqlite)),
-}
-
-
 def limits_of(spoken: type[DefaultDialect], url: URL, seconds: float, has_pooler: bool) -> dict[str, Any]:
     """Return what to connect with, so that no wait takes longer.
 
@@ -98,7 +77,7 @@ def limits_of(spoken: type[DefaultDialect], url: URL, seconds: float, has_pooler
         ConfigurationError: The driver cannot go through a pooler; or a parameter of the URL, by name, is one that it
             does not know or cannot read, or would not see, as it is among the limits.
     """
-    driver = _DRIVERS.get(spoken.driver, _Driver(lambda _: {}))
+    driver = _DRIVERS.get(spoken.driver, _Driver())
     limits_in = driver.limits_through_pooler if has_pooler else driver.limits
     if limits_in is None:
         raise ConfigurationError(
@@ -129,14 +108,14 @@ def connect_by_url(engine: Engine, names: Collection[str]) -> None:
     Where its driver blocks and has a way each wait takes no longer than what its call has left. A parameter of the URL,
     of which these are the names, may have a value at which the driver only looks when it connects: then that is told.
     """
-    limited = _LIMITED.get(engine.driver) if not engine.dialect.is_async else None
-    connect = None if limited is None else limited()
+    limited = _DRIVERS.get(engine.driver, _Driver()).limited
+    connect = engine.dialect.connect if limited is None or engine.dialect.is_async else limited()
     if engine.driver == "pysqlite":
         event.listen(engine, "before_cursor_execute", _limit_sqlite)
 
-    def connect_clearly(dialect: DefaultDialect, _record: object, arguments: Any, settings: Any) -> Any:
+    def connect_clearly(_dialect: object, _record: object, arguments: Any, settings: Any) -> Any:
         try:
-            return (connect or dialect.connect)(*arguments, **settings)
+            return connect(*arguments, **settings)
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             # A certificate that is not trusted is a ValueError as well as an OSError.
             if not names or isinstance(error, OSError):
@@ -225,5 +204,24 @@ def _limited_psycopg() -> Callable[..., Any]:
     return LimitedConnection.connect
 
 
-# How to connect by drivers that block.
-_LIMITED: Final = {"psycopg": _limited_psycopg, "pymysql": _limited_pymysql}
+class _Driver(NamedTuple):
+    limits: Limits = lambda _: {}
+    known: Callable[[URL], Collection[str]] | None = None
+    """The parameters that it knows; `None` where that cannot be told."""
+    limits_through_pooler: Limits | None = None
+    limited: Callable[[], Callable[..., Any]] | None = None
+    """Returns how to connect by it, where it blocks, so that nothing is waited for longer."""
+
+
+# What SQLAlchemy itself takes out of a URL.
+_OF_TLS: Final = ("ssl_ca", "ssl_key", "ssl_cert", "ssl_capath", "ssl_cipher", "ssl_check_hostname")
+
+_DRIVERS: Final = {
+    "psycopg": _Driver(_libpq_limits, _of_libpq, _pooled_limits, _limited_psycopg),
+    "psycopg2": _Driver(_libpq_limits),
+    "asyncpg": _Driver(_asyncpg_limits, _of_signature("asyncpg", "prepared_statement_cache_size")),
+    "pymysql": _Driver(_pymysql_limits, _of_signature("pymysql", *_OF_TLS), limited=_limited_pymysql),
+    "asyncmy": _Driver(_mysql_limits, _of_signature("asyncmy", *_OF_TLS)),
+    "mysqldb": _Driver(_mysql_limits),
+    **dict.fromkeys(("pysqlite", "aiosqlite"), _Driver(_sqlite_limits, _of_sqlite)),
+}

@@ -12,13 +12,12 @@ __all__ = ["MENDS", "explain", "is_down", "is_passing", "lacks_table"]
 # PostgreSQL's and MySQL's, and SQLite's BUSY and LOCKED.
 _SQLITE_BUSY: Final = frozenset({"5", "6"})
 _PASSING: Final = frozenset({"40001", "40P01", "1213", "1020"}) | _SQLITE_BUSY
-_NO_TABLE: Final = r"42P01|1146|no such table.*"
 # SQLite's for anything, the one by which PgBouncer says all that it says, and MySQL's for any end of a connection.
 _VAGUE: Final = frozenset({"1", "08P01", "2013"})
 
 # What is wrong, in a word, by its code (PostgreSQL's, MySQL's, SQLite's primary one) or, where there is none, by words.
 _MARKS: Final = {
-    "no_table": _NO_TABLE,
+    "no_table": r"42P01|1146|no such table.*",
     "table_version": r"42703|42804|42883|42P10|22001|23502|1054|1364|1406|19|.*(no such|has no) column.*|ON CONFL.*",
     "pooler": r"42P05|26000|.*(unsupported startup parameter|prepared statement).*",
     "replica": r"25006|1290|1792|1836|8",
@@ -104,4 +103,4 @@ def is_passing(error: SQLAlchemyError | OSError) -> bool:
 def lacks_table(error: SQLAlchemyError | OSError) -> bool:
     """Whether the table is not there."""
     code, said = _told(error)
-    return re.fullmatch(_NO_TABLE, code or said) is not None
+    return re.fullmatch(_MARKS["no_table"], code or said) is not None

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from server_session.exceptions import ConfigurationError
@@ -47,7 +47,6 @@ class Given:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.dialect = engine.dialect.name
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
@@ -71,7 +70,6 @@ class Blocking:
 
     def __init__(self, engine: Engine, places: int) -> None:
         self.engine = engine
-        self.dialect = engine.dialect.name
         # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
         self.places = Places[Connection](places)
 
@@ -111,8 +109,7 @@ class Awaiting:
 
     colour = Colour.AWAITS
 
-    def __init__(self, dialect: str, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
-        self.dialect = dialect
+    def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
         self._is_given = is_given
         self._loops = ClientOfEachLoop(make, None if is_given else AsyncEngine.dispose, _ELSEWHERE)
 
@@ -161,16 +158,16 @@ _UNREADABLE: Final = (
 )
 
 
-def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> ClientOfProcess[Source]:
-    """Return the source for what a store was given."""
+def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> tuple[str, ClientOfProcess[Source]]:
+    """Return the family of dialects of what a store was given, and the source."""
     if isinstance(engine, Engine | AsyncEngine):
+        family = family_of(engine.dialect.name)
         _refuse_memory(type(engine.pool))
         given = engine.execution_options(isolation_level="AUTOCOMMIT")
         if isinstance(given, Engine):
-            return ClientOfProcess(lambda: Given(given), lambda _: given.dispose(close=False))
-        return ClientOfProcess(
-            lambda: Awaiting(given.dialect.name, lambda: given, is_given=True),
-            lambda _: given.sync_engine.dispose(close=False),
+            return family, ClientOfProcess(lambda: Given(given), lambda _: given.dispose(close=False))
+        return family, ClientOfProcess(
+            lambda: Awaiting(lambda: given, is_given=True), lambda _: given.sync_engine.dispose(close=False)
         )
     if isinstance(engine, str):
         parameters_of(engine)
@@ -188,9 +185,9 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Clien
         ) from error
 
 
-def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
+def _source_of_url(url: URL, timeout: float) -> tuple[str, ClientOfProcess[Source]]:
     spoken = cast("type[DefaultDialect]", url.get_dialect())
-    family_of(spoken.name)
+    family = family_of(spoken.name)
     if "@" in (url.host or "") or (url.port or 0) >= 1 << 16:
         # A password had it; and what is no port some drivers only see when they connect.
         raise ValueError
@@ -203,7 +200,7 @@ def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
     limits = limits_of(spoken, url, timeout, has_pooler=pooler == "true")
     spoken().create_connect_args(url)
     _refuse_memory(spoken.get_pool_class(url))
-    places = _CONNECTIONS_TO_A_FILE if spoken.name == "sqlite" else _CONNECTIONS
+    places = _CONNECTIONS_TO_A_FILE if family == "sqlite" else _CONNECTIONS
     settings: dict[str, Any] = {
         "url": url,
         "isolation_level": "AUTOCOMMIT",
@@ -221,16 +218,11 @@ def _source_of_url(url: URL, timeout: float) -> ClientOfProcess[Source]:
         connect_by_url(made, url.query)
         return made
 
-    def make_awaiting() -> AsyncEngine:
-        made = create_async_engine(**settings)
-        connect_by_url(made.sync_engine, url.query)
-        return made
-
     if not spoken.is_async:
-        return ClientOfProcess(lambda: Blocking(make(), places), _of_parents.append)
+        return family, ClientOfProcess(lambda: Blocking(make(), places), _of_parents.append)
     # SQLAlchemy itself misses it at the first call alone.
     importlib.import_module("greenlet")
-    return ClientOfProcess(lambda: Awaiting(spoken.name, make_awaiting), _of_parents.append)
+    return family, ClientOfProcess(lambda: Awaiting(lambda: AsyncEngine(make())), _of_parents.append)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:

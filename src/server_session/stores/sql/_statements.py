@@ -94,7 +94,6 @@ class Statements:
         self.write = update(table).where(*as_seen).values(**whole, deadline=ends, expires=until)
         self.touch = update(table).where(*as_seen).values(stamp=bindparam("fresh"), expires=until)
         self.drop = delete(table).where(is_mine, is_live)
-        self.drop_expired = delete(table).where(is_mine, has_expired)
         self.list = (
             select(column.id, *self.read.selected_columns)
             .where(column.id > bindparam("after"), is_live)

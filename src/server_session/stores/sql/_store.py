@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import Batch, Kept, Outcome
-from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
+from server_session.stores._base import Batch, Kept
+from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write, next_try
 from server_session.stores._waits import begin_call, is_over
 from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, pack, row_of, send
-from server_session.stores.sql._table import TABLE, family_of, session_table
+from server_session.stores.sql._table import TABLE, session_table
 
 __all__ = ["SQLSessionStore"]
 
@@ -90,10 +90,9 @@ class SQLSessionStore(PackedStore):
         self._timeout = seconds_of("timeout", timeout)
         self._makes_table = create_table
         self._table = session_table(MetaData(), table)
-        self._source = source_of(engine, self._timeout)
-        source = self._source.get()
-        self.colour = source.colour
-        self._statements = Statements(self._table, family_of(source.dialect), clock, self._timeout)
+        family, self._source = source_of(engine, self._timeout)
+        self.colour = self._source.get().colour
+        self._statements = Statements(self._table, family, clock, self._timeout)
         # Its start is left to chance, so that hosts do not sweep at once.
         self._writes = itertools.count(random.randrange(_WRITES_A_SWEEP))  # noqa: S311 - no secret
 
@@ -117,8 +116,11 @@ class SQLSessionStore(PackedStore):
                 # The row of an earlier try, whose answer was lost.
                 return (change(None, 0.0),)
             # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
-            decision = change(None, 0.0) if row is None else change(row.record, row.now)
-            return (decision,) if self._put(connection, key, row, decision, fresh) else None
+            record, now = (None, 0.0) if row is None else (row.record, row.now)
+            decision = change(record, now)
+            if not is_write(decision, record) or self._put(connection, key, row, decision, fresh):
+                return (decision,)
+            return None
 
         (decision,) = await self._run(work)
         if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
@@ -185,13 +187,9 @@ class SQLSessionStore(PackedStore):
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
         await self._source.get().close()
 
-    def _put(
-        self, connection: Connection, key: str, row: Row | None, changed: Record | Outcome | None, fresh: int
-    ) -> bool:
+    def _put(self, connection: Connection, key: str, row: Row | None, changed: Record | None, fresh: int) -> bool:
         """Write what became of the record; `False` where somebody has written meanwhile."""
         say = self._statements
-        if isinstance(changed, Outcome) or changed is (None if row is None else row.record):
-            return True
         if changed is None:
             # What somebody wrote meanwhile is dropped with it.
             return send(connection, say.drop, {"key": key})
@@ -205,13 +203,13 @@ class SQLSessionStore(PackedStore):
         if connection.execute(say.add, whole).rowcount == 1:
             return True
         # Somebody was faster, or what stands there has expired.
-        connection.execute(say.drop_expired, {"key": key})
+        connection.execute(say.sweep, {"keys": [key]})
         return False
 
     async def _run(self, work: Work[R]) -> R:
         """Try this until it was done, refused, or the call's time is over."""
-        may_make_table, may_lose, locks = self._makes_table, True, False
-        for attempt in itertools.count():
+        may_make_table, may_lose, locks, attempt = self._makes_table, True, False, 0
+        while True:
             try:
                 answer = await self._source.get().run(partial(self._step, work=work, locks=locks))
             except (SQLAlchemyError, OSError) as error:
@@ -231,11 +229,9 @@ class SQLSessionStore(PackedStore):
                 if answer is not None:
                     return answer
                 locks = True
-                if is_over():
-                    break
             # Contention is met with the lock first, and with time after that.
-            await step_back(attempt)
-        raise StoreError(f"a session was written by others for {self._timeout:g} s: nothing was written by this call")
+            await next_try(attempt, self._timeout)
+            attempt += 1
 
     def _step(self, connection: Connection, *, work: Work[R], locks: bool) -> R | None:
         say = self._statements
