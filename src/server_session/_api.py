@@ -8,7 +8,7 @@ raises `StoreError`; nothing is ever taken for an empty session.
 
 from typing import Any, TypeVar, overload
 
-from server_session._arguments import Change, Data, Duration, TokenScope, checked, flag_of, parted, scope_of
+from server_session._arguments import Change, Data, Duration, TokenScope, checked, checked_flag, parted, scope_of
 from server_session._calls import Calls
 from server_session._convert import convert
 from server_session._record import Life
@@ -34,7 +34,7 @@ class RequestFunctions(Calls):
         raises `DataTypeError`, which names the field.
         """
         resolved, _ = parted("get_session_data", carrier)
-        flag_of("get_session_data", "touch", touch)
+        checked_flag("get_session_data", "touch", touch)
         data = await self._call(resolved, StoredSession.get, touch=touch)
         return data if as_type is None else convert(data, as_type)
 
@@ -94,6 +94,7 @@ class RequestFunctions(Calls):
         cookie, age, owner and the tokens of other tabs stay.
         """
         carrier, (data,) = parted("replace_session_data", arguments, "data")
+        checked_flag("replace_session_data", "in_place", in_place)
         return await self._call(carrier, StoredSession.replace, data, in_place=in_place)
 
     @overload
@@ -173,10 +174,10 @@ class RequestFunctions(Calls):
         life = Life(
             idle=seconds_if_given("max_age", max_age),
             absolute=seconds_if_given("absolute_max_age", absolute_max_age),
-            persistent=None if persistent is None else flag_of("renew_session", "persistent", persistent),
+            persistent=None if persistent is None else checked_flag("renew_session", "persistent", persistent),
         )
         given = checked("renew_session", "data", data) if data else None
-        flag_of("renew_session", "authenticated", authenticated)
+        checked_flag("renew_session", "authenticated", authenticated)
         return await self._call(resolved, StoredSession.renew, given, life, authenticated=authenticated)
 
     @overload

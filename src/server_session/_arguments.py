@@ -84,7 +84,7 @@ def checked(function: str, argument: str, given: T) -> T:
     return given
 
 
-def flag_of(function: str, name: str, given: object) -> bool:
+def checked_flag(function: str, name: str, given: object) -> bool:
     if not isinstance(given, bool):
         raise TypeError(f"{function} takes {name} as True or False, not {type(given).__name__!r}")
     return given

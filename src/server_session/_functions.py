@@ -4,7 +4,7 @@ import time
 from typing import NamedTuple
 
 from server_session._api import RequestFunctions
-from server_session._arguments import Change, checked, flag_of
+from server_session._arguments import Change, checked, checked_flag
 from server_session._calls import Calls, blocking
 from server_session._opened import BlockingOpenedSession, OpenedSession
 from server_session._owners import OwnedSession, OwnerIndex
@@ -42,7 +42,7 @@ class Functions(RequestFunctions):
         an idle clock.
         """
         checked("sessions_of", "owner", owner)
-        flag_of("sessions_of", "data", data)
+        checked_flag("sessions_of", "data", data)
         caller = self._caller(current)
 
         async def ask(policy: Policy) -> list[OwnedSession]:
