@@ -52,6 +52,7 @@ __all__ = [
     "csrf_protect",
     "csrf_script",
 ]
+# The same functions, name for name. mypy follows no list of another module: hence the `as` above.
 __all__ += sync.__all__
 __all__ += exceptions.__all__
 
