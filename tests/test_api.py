@@ -401,6 +401,11 @@ def test_a_touch_that_is_neither_true_nor_false_is_a_type_error_that_says_so(api
         api.get_session_data(scope_of(), touch=None)
 
 
+def test_a_replacing_in_a_place_that_is_neither_true_nor_false_is_a_type_error_for_it_would_keep_the_old_cookie(api):
+    with pytest.raises(TypeError, match=r"^replace_session_data takes in_place as True or False, not 'str'$"):
+        api.replace_session_data(scope_of(), Response(), {"user": "ada"}, in_place="false")
+
+
 def test_what_is_returned_is_the_caller_s_own(api):
     scope, response = scope_of(), Response()
     api.set_session_data(scope, response, {"cart": [1]})

@@ -67,3 +67,13 @@ def test_the_package_offers_every_function_and_the_ways_to_configure_them() -> N
 
 def test_the_blocking_functions_have_the_names_of_the_awaitable_ones() -> None:
     assert set(importlib.import_module("server_session.sync").__all__) >= FUNCTIONS
+
+
+def test_every_function_is_offered_in_both_colours_by_the_modules_and_by_sessions() -> None:
+    sync, sessions = importlib.import_module("server_session.sync"), server_session.Sessions()
+    members = {name: getattr(sessions, name) for name in dir(sessions) if not name.startswith("_")}
+    functions = {name for name, member in members.items() if inspect.iscoroutinefunction(member)}
+    assert functions >= FUNCTIONS
+    assert functions == set(sync.__all__) - {"OpenedSession", "configure", "open_session"}
+    assert functions < set(server_session.__all__)
+    assert all(inspect.isroutine(getattr(sessions.sync, name)) for name in functions)

@@ -30,6 +30,7 @@ from server_session import (
 )
 from server_session._sessions import RENEW_ON, chosen, configured
 from server_session._tokens import Credential
+from server_session.adopt import StarletteCookie
 from server_session.asgi import SessionMiddleware
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.presence import ResponseState
@@ -363,6 +364,22 @@ def test_one_key_alone_as_renew_on_is_refused_for_its_letters_would_be_the_keys(
     for keys in ("user", b"user", [5]):
         with pytest.raises(ConfigurationError, match=r"as in \('user',\)"):
             Sessions(renew_on=keys)
+
+
+def test_keys_or_readers_that_can_be_gone_through_once_are_refused_for_a_look_would_leave_none():
+    # Without a key that means log-in, whoever planted the cookie before it would share what follows.
+    for keys in (iter(["user"]), 5, None):
+        with pytest.raises(ConfigurationError, match=r"^renew_on is a collection of keys"):
+            Sessions(renew_on=keys)  # type: ignore[arg-type]
+    for readers in (iter([StarletteCookie("secret")]), StarletteCookie("secret"), None):
+        with pytest.raises(ConfigurationError, match=r"^adopt is a list of readers"):
+            Sessions(adopt=readers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting,given", [("clock", None), ("clock", 5), ("on_signal", "note"), ("on_signal", 5)])
+def test_what_is_no_function_is_refused_by_its_setting(setting, given):
+    with pytest.raises(ConfigurationError, match=f"^{setting} is a function, not {given!r}$"):
+        Sessions(**{setting: given})
 
 
 def test_an_unknown_setting_is_an_error_that_names_it():

@@ -5,14 +5,15 @@ The functions here are awaitable; `server_session.sync` has the same ones blocki
 
 from typing import TYPE_CHECKING
 
-from server_session import _api, exceptions
+from server_session import exceptions, sync
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
 from server_session._functions import Health
-from server_session._opened import OpenedSession
+from server_session._opened import OpenedSession as OpenedSession
 from server_session._owners import OwnedSession
 from server_session._sessions import DEFAULT as _DEFAULT
-from server_session._sessions import Sessions, configure
+from server_session._sessions import Sessions
+from server_session._sessions import configure as configure
 from server_session._signals import Signal
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
@@ -37,7 +38,6 @@ __all__ = [
     "Health",
     "Lifetime",
     "MemorySessionStore",
-    "OpenedSession",
     "Outcome",
     "OwnedSession",
     "PackedStore",
@@ -46,19 +46,14 @@ __all__ = [
     "SessionStore",
     "Sessions",
     "Signal",
-    "configure",
     "csrf_exempt",
     "csrf_input",
     "csrf_meta",
     "csrf_protect",
     "csrf_script",
-    "destroy_sessions_of",
-    "health",
-    "open_session",
-    "sessions_of",
-    "update_sessions_of",
 ]
-__all__ += _api.__all__
+# The same functions, name for name. mypy follows no list of another module: hence the `as` above.
+__all__ += sync.__all__
 __all__ += exceptions.__all__
 
 if TYPE_CHECKING:

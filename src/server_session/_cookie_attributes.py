@@ -7,7 +7,7 @@ from typing import Final
 
 from server_session.exceptions import ConfigurationError
 
-__all__ = ["HINTS", "OPTIONS", "domain", "flag", "name", "path", "places_of", "same_site"]
+__all__ = ["HINTS", "OPTIONS", "domain", "name", "path", "places_of", "same_site"]
 
 OPTIONS: Final = ("name", "path", "domain", "secure", "http_only", "same_site", "max_age", "partitioned")
 
@@ -66,14 +66,6 @@ def domain(given: object) -> str:
             "and trailing dot, in its ASCII form (xn--…); leave `domain` out for this host alone"
         )
     return lowered
-
-
-def flag(option: str, given: object) -> bool:
-    """Return an attribute that is there or not."""
-    # A text from the environment is true even if it says "false".
-    if not isinstance(given, bool):
-        raise ConfigurationError(f"the cookie's `{option}` is True or False, not {given!r}")
-    return given
 
 
 def same_site(given: object) -> str:

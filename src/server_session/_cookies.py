@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final, Never, Protocol, TypeAlias
 
 from server_session import _cookie_attributes as attributes
-from server_session._settings import seconds_of, unknown_option
+from server_session._settings import flag_of, seconds_if_given, unknown_option
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["CREDENTIAL", "LONGEST_KEPT", "CookieHandler", "CookieTransport", "Header", "RequestFacts", "cookie_values"]
@@ -155,13 +155,13 @@ class CookieHandler(CookieTransport):
         self.name = attributes.name("session" if name is None else name)
         self.path: Final = attributes.path(path)
         self.domain: Final = None if domain is None else attributes.domain(domain)
-        self.http_only: Final = attributes.flag("http_only", http_only)
+        self.http_only: Final = flag_of("the cookie's `http_only`", http_only)
         self.same_site: Final = attributes.same_site(same_site)
         self.withheld_cross_site = self.same_site != "none"
-        self.max_age: Final = None if max_age is None else seconds_of("the cookie's max_age", max_age)
-        self.partitioned: Final = attributes.flag("partitioned", partitioned)
+        self.max_age: Final = seconds_if_given("the cookie's max_age", max_age)
+        self.partitioned: Final = flag_of("the cookie's `partitioned`", partitioned)
         self.is_named: Final = name is not None
-        self._given_secure: Final = secure if secure is None else attributes.flag("secure", secure)
+        self._given_secure: Final = None if secure is None else flag_of("the cookie's `secure`", secure)
 
         # Browsers compare the prefix without regard to case; that `__Host-Http-` is a `__Host-` too is meant.
         lowered = self.name.lower()

@@ -1,24 +1,19 @@
-"""The functions as methods, over the sessions that a subclass finds, and their blocking twins."""
+"""All functions: those about a request's session, those about no request, and the blocking twins of both."""
 
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-from server_session import _api as api
-from server_session._colour import run
+from server_session._api import RequestFunctions
+from server_session._arguments import Change, checked, checked_flag
+from server_session._calls import Calls, blocking
 from server_session._opened import BlockingOpenedSession, OpenedSession
 from server_session._owners import OwnedSession, OwnerIndex
 from server_session._policy import Policy
-from server_session._verbs import Change, blocking, checked, flag_of
 from server_session.exceptions import ConflictError, LimitError, RecordError, SessionError, StoreError
 from server_session.exchange.colours import Served
-from server_session.http.carrier import Carrier, resolve, serving
+from server_session.http.carrier import Carrier
 from server_session.kernel.by_id import SessionById
 from server_session.kernel.stored import StoredSession
-
-F = TypeVar("F")
-F_co = TypeVar("F_co", covariant=True)
-R = TypeVar("R")
 
 
 class Health(NamedTuple):
@@ -35,41 +30,8 @@ class Health(NamedTuple):
         return self.answers
 
 
-class _Method(Generic[F_co]):
-    """What a type checker sees of a function that stands in a class."""
-
-    def __get__(self, instance: object, owner: type | None = None) -> F_co:
-        raise NotImplementedError
-
-
-def _method(function: F) -> _Method[F]:
-    return cast("_Method[F]", function)
-
-
-class Functions:
+class Functions(RequestFunctions):
     """The awaitable functions, over the sessions that a subclass finds."""
-
-    # Whether who calls them blocks, and drives them.
-    blocks = False
-
-    def sessions_for(self, carrier: Carrier | None) -> Served:
-        """Return the sessions that serve this carrier, or no request in particular."""
-        raise NotImplementedError
-
-    destroy_session = _method(api.destroy_session)
-    get_csrf_token = _method(api.get_csrf_token)
-    get_session_data = _method(api.get_session_data)
-    is_alive = _method(api.is_alive)
-    log_in = _method(api.log_in)
-    pluck_session_property = _method(api.pluck_session_property)
-    renew_session = _method(api.renew_session)
-    replace_session_data = _method(api.replace_session_data)
-    require_fresh = _method(api.require_fresh)
-    set_session_data = _method(api.set_session_data)
-    update_session_data = _method(api.update_session_data)
-    validate_csrf_token = _method(api.validate_csrf_token)
-
-    # --- what is about no request
 
     async def sessions_of(self, owner: str, *, current: object = None, data: bool = False) -> list[OwnedSession]:
         """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
@@ -80,7 +42,7 @@ class Functions:
         an idle clock.
         """
         checked("sessions_of", "owner", owner)
-        flag_of("sessions_of", "data", data)
+        checked_flag("sessions_of", "data", data)
         caller = self._caller(current)
 
         async def ask(policy: Policy) -> list[OwnedSession]:
@@ -156,58 +118,40 @@ class Functions:
 
         return await self._ask(ask)
 
-    def _caller(self, current: object) -> StoredSession | None:
-        """Return the session of a request or, for True, of the one that is being served."""
-        if current is None or current is False:
-            return None
-        carrier = resolve(() if current is True else (current,))
-        return self.sessions_for(None).exchange(carrier.request).stored
-
-    async def _ask(self, ask: Callable[[Policy], Coroutine[Any, Any, R]]) -> R:
-        # No limit for them all: how many sessions an owner has nobody knows.
-        sessions, request = self.sessions_for(None), serving()
-        home = None if request is None else request.home
-        return await run(sessions.store.colour, home, lambda: ask(sessions.policy), blocks=self.blocks)
-
 
 async def _selector_of(caller: StoredSession | None) -> str | None:
     return None if caller is None else await caller.living_selector()
 
 
-class _Driven(Functions):
-    """The functions as their blocking twins drive them."""
+class BlockingFunctions(Calls):
+    """The blocking twins of awaitable functions, name for name."""
 
     blocks = True
 
-    def __init__(self, functions: Functions) -> None:
-        self._functions = functions
+    def __init__(self, awaitable: Calls) -> None:
+        self._awaitable = awaitable
 
     def sessions_for(self, carrier: Carrier | None) -> Served:
-        return self._functions.sessions_for(carrier)
+        """Return those that serve the awaitable functions."""
+        return self._awaitable.sessions_for(carrier)
 
-
-class BlockingFunctions:
-    """The blocking twins of awaitable functions, name for name."""
-
-    def __init__(self, awaitable: Functions) -> None:
-        functions = self._functions = _Driven(awaitable)
-        self.destroy_session = blocking(functions.destroy_session)
-        self.destroy_sessions_of = blocking(functions.destroy_sessions_of)
-        self.get_csrf_token = blocking(functions.get_csrf_token)
-        self.get_session_data = blocking(functions.get_session_data)
-        self.health = blocking(functions.health)
-        self.is_alive = blocking(functions.is_alive)
-        self.log_in = blocking(functions.log_in)
-        self.pluck_session_property = blocking(functions.pluck_session_property)
-        self.renew_session = blocking(functions.renew_session)
-        self.replace_session_data = blocking(functions.replace_session_data)
-        self.require_fresh = blocking(functions.require_fresh)
-        self.sessions_of = blocking(functions.sessions_of)
-        self.set_session_data = blocking(functions.set_session_data)
-        self.update_session_data = blocking(functions.update_session_data)
-        self.update_sessions_of = blocking(functions.update_sessions_of)
-        self.validate_csrf_token = blocking(functions.validate_csrf_token)
+    destroy_session = blocking(Functions.destroy_session)
+    destroy_sessions_of = blocking(Functions.destroy_sessions_of)
+    get_csrf_token = blocking(Functions.get_csrf_token)
+    get_session_data = blocking(Functions.get_session_data)
+    health = blocking(Functions.health)
+    is_alive = blocking(Functions.is_alive)
+    log_in = blocking(Functions.log_in)
+    pluck_session_property = blocking(Functions.pluck_session_property)
+    renew_session = blocking(Functions.renew_session)
+    replace_session_data = blocking(Functions.replace_session_data)
+    require_fresh = blocking(Functions.require_fresh)
+    sessions_of = blocking(Functions.sessions_of)
+    set_session_data = blocking(Functions.set_session_data)
+    update_session_data = blocking(Functions.update_session_data)
+    update_sessions_of = blocking(Functions.update_sessions_of)
+    validate_csrf_token = blocking(Functions.validate_csrf_token)
 
     def open(self, session_id: str) -> BlockingOpenedSession:
         """Do what the awaitable `open` does, for calls that block."""
-        return BlockingOpenedSession(self._functions.open(session_id))
+        return BlockingOpenedSession(self._ask, checked("open", "id", session_id))

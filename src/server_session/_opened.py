@@ -1,20 +1,32 @@
 """A session without a request, opened by its id."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
+from server_session._arguments import Change, Data, checked
+from server_session._calls import blocking
 from server_session._policy import Policy
-from server_session._verbs import Change, Data, blocking, checked
 from server_session.kernel.by_id import SessionById
 
 R = TypeVar("R")
+Arguments = TypeVarTuple("Arguments")
 
 
 class _Ask(Protocol):
     async def __call__(self, ask: Callable[[Policy], Coroutine[Any, Any, R]], /) -> R: ...
 
 
-class OpenedSession:
+class _Opened:
+    def __init__(self, ask: _Ask, session_id: str) -> None:
+        self._ask = ask
+        self._id = session_id
+
+    async def _call(self, method: Callable[[SessionById, *Arguments], Coroutine[Any, Any, R]], *given: *Arguments) -> R:
+        # The policy as it is now: whoever opened the session may hold it for long.
+        return await self._ask(lambda policy: method(SessionById(policy.with_one_limit(), self._id), *given))
+
+
+class OpenedSession(_Opened):
     """A stored session, opened by its id: what background jobs, administrators' pages and sockets need.
 
     Its methods promise what the functions do: a write is atomic, is held to the bounds, and never brings an ended
@@ -24,18 +36,14 @@ class OpenedSession:
     `destroy` the session and let its user log in.
     """
 
-    def __init__(self, ask: _Ask, session_id: str) -> None:
-        self._ask = ask
-        self._id = session_id
-
     async def get(self) -> dict[str, Any]:
         """Return the session's data; `{}` if it has ended. Does not restart the idle clock."""
-        return await self._ask(lambda policy: self._session(policy).get())
+        return await self._call(SessionById.get)
 
     async def set(self, data: Data, /) -> bool:
         """Merge top-level keys into the session, atomically, as `set_session_data` does."""
         checked("set", "data", data)
-        return await self._ask(lambda policy: self._session(policy).merge(data))
+        return await self._call(SessionById.merge, data)
 
     async def update(self, change: Change, /) -> bool:
         """Change the data by a function of the data, as `update_session_data` does.
@@ -43,28 +51,23 @@ class OpenedSession:
         One that changes nothing writes nothing, and so restarts no idle clock.
         """
         checked("update", "change", change)
-        return await self._ask(lambda policy: self._session(policy).update(change))
+        return await self._call(SessionById.update, change)
 
     async def pluck(self, name: str, /) -> Any:
         """Remove one key and return its value, or `None`. Of several concurrent calls exactly one gets it."""
         checked("pluck", "name", name)
-        return await self._ask(lambda policy: self._session(policy).pluck(name))
+        return await self._call(SessionById.pluck, name)
 
     async def destroy(self) -> bool:
         """End the session; return whether there was one to end. Requests under way cannot bring it back."""
-        return await self._ask(lambda policy: self._session(policy).destroy())
-
-    def _session(self, policy: Policy) -> SessionById:
-        # As it is now: whoever opened it may hold it for long.
-        return SessionById(policy.with_one_limit(), self._id)
+        return await self._call(SessionById.destroy)
 
 
-class BlockingOpenedSession:
+class BlockingOpenedSession(_Opened):
     """The blocking twin of an `OpenedSession`."""
 
-    def __init__(self, opened: OpenedSession) -> None:
-        self.destroy = blocking(opened.destroy)
-        self.get = blocking(opened.get)
-        self.pluck = blocking(opened.pluck)
-        self.set = blocking(opened.set)
-        self.update = blocking(opened.update)
+    destroy = blocking(OpenedSession.destroy)
+    get = blocking(OpenedSession.get)
+    pluck = blocking(OpenedSession.pluck)
+    set = blocking(OpenedSession.set)
+    update = blocking(OpenedSession.update)

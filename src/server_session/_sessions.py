@@ -13,7 +13,7 @@ from server_session._functions import BlockingFunctions, Functions
 from server_session._origins import origins_of
 from server_session._policy import MAX_BYTES, MAX_FIELDS, Policy
 from server_session._readers import Reader
-from server_session._settings import count_of, seconds_of, unknown_option
+from server_session._settings import count_of, require, seconds_if_given, unknown_option
 from server_session._signals import Signal, Signals, Telemetry
 from server_session._urls import open_store
 from server_session.csrf.policy import CSRF
@@ -95,60 +95,53 @@ class Sessions(Functions, Served):
             # A layout of somebody else's, that cannot hold everything.
             settings = fit(settings)
         self.origins = origins_of(settings.get("origin"))
-        given = settings.get("cookie_handler")
-        if given is not None and not _has(given, _TRANSPORT_METHODS):
-            raise ConfigurationError(
-                f"cookie_handler is a CookieHandler(...) or an object of a subclass of CookieTransport, not {given!r}"
-            )
-        self._cookie_given = CookieHandler() if given is None else given
+        cookie = settings.get("cookie_handler")
+        wanted = "a CookieHandler(...) or an object of a subclass of CookieTransport"
+        require(cookie is None or _has(cookie, _TRANSPORT_METHODS), "cookie_handler", wanted, cookie)
+        self._cookie_given = CookieHandler() if cookie is None else cookie
         self.cookie = self._bound(self._cookie_given)
-        self.csrf = settings.get("csrf", CSRF())
-        if self.csrf is not None and not isinstance(self.csrf, CSRF):
-            raise ConfigurationError(f"csrf is a CSRF(...), or None for no check, not {self.csrf!r}")
+        self.csrf = csrf = settings.get("csrf", CSRF())
+        require(csrf is None or isinstance(csrf, CSRF), "csrf", "a CSRF(...), or None for no check", csrf)
         self.policy = self._policy(settings)
 
     def _policy(self, settings: Settings) -> Policy:
-        renew_on = settings.get("renew_on", RENEW_ON)
-        if isinstance(renew_on, str | bytes) or not all(isinstance(key, str) for key in renew_on):
-            raise ConfigurationError(f"renew_on is a collection of keys, as in ('user',), not {renew_on!r}")
-        on_signal, clock = settings.get("on_signal"), settings.get("clock", time.time)
-        for name, call in (("on_signal", on_signal), ("clock", clock)):
-            if call is not None and not callable(call):
-                raise ConfigurationError(f"{name} is a function, not {call!r}")
-        telemetry = settings.get("telemetry")
-        if telemetry is not None and not _has(telemetry, _TELEMETRY_METHODS):
-            raise ConfigurationError(f"telemetry is an OpenTelemetry() of server_session.otel, not {telemetry!r}")
-        hearers = (on_signal, None if telemetry is None else telemetry.on_signal)
-        signals, codec, csrf = Signals(*filter(None, hearers)), settings.get("codec"), self.csrf
-        store = self.store if self.store.colour is Colour.INSTANT else CircuitStore(self.store)
-        if telemetry is not None:
-            store = telemetry.over(store)
-        adopt = tuple(settings.get("adopt", ()))
-        for reader in adopt:
-            if not isinstance(reader, Reader):
-                raise ConfigurationError(
-                    f"adopt is a list of readers of server_session.adopt, of which {reader!r} is none"
-                )
+        renew_on, adopt = settings.get("renew_on", RENEW_ON), settings.get("adopt", ())
+        are_keys = _are(str, renew_on) and not isinstance(renew_on, str | bytes)
+        require(are_keys, "renew_on", "a collection of keys, as in ('user',)", renew_on)
+        require(_are(Reader, adopt), "adopt", "a list of readers of server_session.adopt", adopt)
         if adopt and getattr(self.store, "evicts", False):
             raise ConfigurationError(
                 "adopt needs a store that keeps what it is given: one that evicts would forget which sessions were "
                 "taken over and ended, and give them out again"
             )
-        idle, absolute = settings.get("max_age"), settings.get("absolute_max_age", ABSOLUTE_AGE)
-        most = settings.get("max_sessions")
+        store = self.store if self.store.colour is Colour.INSTANT else CircuitStore(self.store)
+        hearers: list[Callable[[Signal], None]] = []
+        if (on_signal := settings.get("on_signal")) is not None:
+            require(callable(on_signal), "on_signal", "a function", on_signal)
+            hearers.append(on_signal)
+        if (telemetry := settings.get("telemetry")) is not None:
+            is_one = _has(telemetry, _TELEMETRY_METHODS)
+            require(is_one, "telemetry", "an OpenTelemetry() of server_session.otel", telemetry)
+            hearers.append(telemetry.on_signal)
+            store = telemetry.over(store)
+        signals = Signals(*hearers)
+        if (codec := settings.get("codec")) is not None:
+            store = SealedStore(store, codec, signals.unreadable)
+        clock, most = settings.get("clock", time.time), settings.get("max_sessions")
+        require(callable(clock), "clock", "a function", clock)
         return Policy(
-            store=store if codec is None else SealedStore(store, codec, signals.unreadable),
-            idle=self.store.max_age or IDLE_SECONDS if idle is None else seconds_of("max_age", idle),
-            absolute=None if absolute is None else seconds_of("absolute_max_age", absolute),
+            store=store,
+            idle=seconds_if_given("max_age", settings.get("max_age")) or self.store.max_age or IDLE_SECONDS,
+            absolute=seconds_if_given("absolute_max_age", settings.get("absolute_max_age", ABSOLUTE_AGE)),
             renew_on=frozenset(renew_on),
             signals=signals,
             now=clock,
             max_sessions=None if most is None else count_of("max_sessions", most),
             max_bytes=count_of("max_bytes", settings.get("max_bytes", MAX_BYTES)),
             max_fields=count_of("max_fields", settings.get("max_fields", MAX_FIELDS)),
-            token_age=None if csrf is None else csrf.token_age,
-            single_use=csrf is not None and csrf.single_use,
-            adopt=adopt,
+            token_age=None if self.csrf is None else self.csrf.token_age,
+            single_use=self.csrf is not None and self.csrf.single_use,
+            adopt=tuple(adopt),
         )
 
     def adapted(self, idle: float | None, cookie: Mapping[str, Any]) -> "Sessions":
@@ -210,8 +203,7 @@ def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
         return Sessions(**settings) if settings else None
     if settings:
         raise ConfigurationError(f"give either sessions or its settings ({', '.join(settings)}), not both")
-    if not isinstance(sessions, Sessions):
-        raise ConfigurationError(f"sessions is a Sessions(...), not {type(sessions).__name__!r}")
+    require(isinstance(sessions, Sessions), "sessions", "a Sessions(...)", type(sessions).__name__)
     return sessions
 
 
@@ -256,16 +248,21 @@ def _store(given: SessionStore | str | None) -> SessionStore:
         return MemorySessionStore()
     if isinstance(given, str):
         return open_store(given)
-    if not _has(given, _STORE_METHODS):
-        raise ConfigurationError(
-            f"session_store is a store or a store's URL as text, not {type(given).__name__!r}: a store has "
-            f"{', '.join(_STORE_METHODS)}; a client or an engine is given to one, as in RedisSessionStore(client)"
-        )
+    wanted = (
+        f"a store or a store's URL as text (a store has {', '.join(_STORE_METHODS)}; a client or an engine is given to "
+        "one, as in RedisSessionStore(client))"
+    )
+    require(_has(given, _STORE_METHODS), "session_store", wanted, type(given).__name__)
     return given
 
 
 def _has(given: object, methods: tuple[str, ...]) -> bool:
     return not isinstance(given, type) and all(callable(getattr(given, name, None)) for name in methods)
+
+
+def _are(kind: type, given: object) -> bool:
+    # What can be gone through only once would be empty after this look.
+    return isinstance(given, Collection) and all(isinstance(one, kind) for one in given)
 
 
 _STORE_METHODS: Final = ("id", "get", "set", "merge", "destroy")

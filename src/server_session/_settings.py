@@ -1,10 +1,16 @@
-"""How settings are read: durations and counts; and the error for an option that there is not."""
+"""How settings are read and checked; and the error for an option that there is not."""
 
 import math
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from server_session.exceptions import ConfigurationError
+
+
+def require(holds: bool, setting: str, wanted: str, given: object) -> None:
+    """Raise `ConfigurationError`, which names the setting and what is wanted of it, unless this holds."""
+    if not holds:
+        raise ConfigurationError(f"{setting} is {wanted}, not {given!r}")
 
 
 def seconds_of(setting: str, given: object) -> float:
@@ -28,6 +34,14 @@ def count_of(setting: str, given: object) -> int:
     """Return a whole number above 0; raises `ConfigurationError`, which names the setting, for anything else."""
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ConfigurationError(f"{setting} is a whole number above 0, not {given!r}")
+    return given
+
+
+def flag_of(setting: str, given: object) -> bool:
+    """Return True or False; raises `ConfigurationError`, which names the setting, for anything else."""
+    # A text from the environment is true even if it says "false".
+    if not isinstance(given, bool):
+        raise ConfigurationError(f"{setting} is True or False, not {given!r}")
     return given
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, Unpack
 
 from server_session._colour import beside
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session._settings import seconds_of
+from server_session._settings import seconds_if_given
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import CookieWithheldError, StoreError
@@ -89,7 +89,7 @@ class SessionMiddleware:
         self.autoload = autoload
         # What was said once.
         self._is_noted = self._has_noted_other = False
-        self._watch = None if watch is None else seconds_of("watch", watch)
+        self._watch = seconds_if_given("watch", watch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

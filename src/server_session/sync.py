@@ -4,20 +4,30 @@ They are those of `server_session`, name for name; what each promises is said th
 over a store that would, `ColourError` says what to call instead.
 """
 
-from server_session import _api
 from server_session._opened import BlockingOpenedSession as OpenedSession
 from server_session._sessions import BLOCKING_DEFAULT, configure
 
 __all__ = [
     "OpenedSession",
     "configure",
+    "destroy_session",
     "destroy_sessions_of",
+    "get_csrf_token",
+    "get_session_data",
     "health",
+    "is_alive",
+    "log_in",
     "open_session",
+    "pluck_session_property",
+    "renew_session",
+    "replace_session_data",
+    "require_fresh",
     "sessions_of",
+    "set_session_data",
+    "update_session_data",
     "update_sessions_of",
+    "validate_csrf_token",
 ]
-__all__ += _api.__all__
 
 destroy_session = BLOCKING_DEFAULT.destroy_session
 destroy_sessions_of = BLOCKING_DEFAULT.destroy_sessions_of

@@ -1,5 +1,6 @@
 """The adapter for Pyramid keeps the contract of adapters."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -454,3 +455,4 @@ def test_the_application_of_the_documentation_runs_as_printed(monkeypatch: pytes
     assert client.cookies != cookie
     assert "csrf_token_missing" in client.post("/log-out", status=403).text
     assert "Log in" in page.forms[0].submit().follow().text
+    del sys.modules["shop"]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final, Literal, Never, TypeAlias
 
 from server_session._origins import trusted_origins_of
-from server_session._settings import seconds_of, unknown_option
+from server_session._settings import flag_of, require, seconds_if_given, unknown_option
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["CSRF", "SAFE_METHODS", "Mode"]
@@ -80,27 +80,25 @@ class CSRF:
     ) -> None:
         for keyword in others:
             raise unknown_option("CSRF", keyword, ("mode", *(CSRF.__init__.__kwdefaults__ or ())), _HINTS)
-        _require(mode in (None, "layered", "strict", "report"), "mode", mode, "'layered', 'strict' or 'report'")
-        for option, given in (("single_use", single_use), ("protect_anonymous", protect_anonymous)):
-            _require(isinstance(given, bool), option, given, "True or False")
+        require(mode in (None, "layered", "strict", "report"), "CSRF's mode", "'layered', 'strict' or 'report'", mode)
+        self.single_use: Final = flag_of("CSRF's single_use", single_use)
         if single_use and mode not in (None, "strict"):
             raise ConfigurationError(
                 f"CSRF(single_use=True) with mode={mode!r}: a token that passes once must be asked of every request, "
                 "which is mode='strict'; leave either out"
             )
-        _require(isinstance(field, str) and field != "", "field", field, "the name of a form field")
+        require(isinstance(field, str) and field != "", "CSRF's field", "the name of a form field", field)
         is_free = isinstance(header, str) and _NAME.fullmatch(header) is not None and header.lower() not in _TAKEN
-        _require(is_free, "header", header, "the name of a header of its own")
+        require(is_free, "CSRF's header", "the name of a header of its own", header)
         is_count = isinstance(body_limit, int) and not isinstance(body_limit, bool) and body_limit >= 0
-        _require(is_count, "body_limit", body_limit, "a number of bytes")
-        _require(page is None or callable(page), "page", page, "a function of a rejection's code")
+        require(is_count, "CSRF's body_limit", "a number of bytes", body_limit)
+        require(page is None or callable(page), "CSRF's page", "a function of a rejection's code", page)
         self.mode: Final[Mode] = mode or ("strict" if single_use else "layered")
         self.trusted_origins: tuple[str, ...] = trusted_origins_of(trusted_origins)
-        self.single_use: Final = single_use
-        self.token_age: Final = None if token_age is None else seconds_of("CSRF's token_age", token_age)
+        self.token_age: Final = seconds_if_given("CSRF's token_age", token_age)
         self.field: Final = field
         self.header: Final = header
-        self.protect_anonymous: Final = protect_anonymous
+        self.protect_anonymous: Final = flag_of("CSRF's protect_anonymous", protect_anonymous)
         self.body_limit: Final = body_limit
         self.page: Final = page
 
@@ -109,8 +107,3 @@ class CSRF:
         policy = copy.copy(self)
         policy.trusted_origins += trusted_origins_of(origins)
         return policy
-
-
-def _require(holds: bool, option: str, given: object, wanted: str) -> None:
-    if not holds:
-        raise ConfigurationError(f"CSRF's {option} is {wanted}, not {given!r}")

@@ -21,8 +21,8 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
+from server_session._arguments import scope_of
 from server_session._colour import drive, is_driven, running_library
-from server_session._verbs import scope_of
 from server_session.csrf import decorators
 from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF

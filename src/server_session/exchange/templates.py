@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from server_session._arguments import TokenScope, scope_of
 from server_session._colour import running_library
-from server_session._verbs import TokenScope, scope_of
 from server_session.csrf.html import Html, csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
 from server_session.exceptions import CarrierError

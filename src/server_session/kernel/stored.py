@@ -269,9 +269,9 @@ class StoredSession(Writing):
         # No session to bind it to: a token all the same, for the page to render, which will not validate.
         return junk_token()
 
-    async def has_csrf_token(self, text: str, scope: str) -> bool:
+    async def has_csrf_token(self, given: object, scope: str) -> bool:
         """Tell whether this token was issued to the session, and the session lives; one that passes once is used."""
-        return await self._token_state(text, (scope,)) is TokenState.VALID
+        return isinstance(given, str) and await self._token_state(given, (scope,)) is TokenState.VALID
 
     async def admit(self, text: str | None, scopes: Collection[str]) -> TokenState:
         """Say what is known of the token that came with the request; one that passes once is used by this.

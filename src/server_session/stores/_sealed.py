@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
 
+from server_session._settings import require
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, Expect, Fields, Lifetime, Outcome, Refusal, SessionStore
 from server_session.stores._over import StoreOver
@@ -187,8 +188,7 @@ class SealedStore(StoreOver):
 
     def __init__(self, store: SessionStore, codec: EncryptedCodec, unreadable: Unreadable) -> None:
         super().__init__(store)
-        if not isinstance(codec, EncryptedCodec):
-            raise ConfigurationError(f"codec is an EncryptedCodec([key]), not {type(codec).__name__!r}")
+        require(isinstance(codec, EncryptedCodec), "codec", "an EncryptedCodec([key])", type(codec).__name__)
         self._codec = codec
         self._unreadable = unreadable
 

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from server_session._base64url import base64url
 from server_session._colour import Colour
-from server_session._settings import seconds_of
+from server_session._settings import seconds_if_given, seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import Batch, Kept
 from server_session.stores._files import Files, Found, look
@@ -83,7 +83,7 @@ class FileSessionStore(PackedStore):
                 "FileSessionStore needs the file locks of Linux, macOS or a BSD (flock), which Windows lacks: "
                 "use SQLSessionStore with an SQLite file instead"
             )
-        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
+        self.max_age = seconds_if_given("max_age", max_age)
         self._timeout = seconds_of("timeout", timeout)
         self._clock = clock
         self._files = Files(directory, durable)

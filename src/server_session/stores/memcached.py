@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymemcache import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, PooledClient
 
-from server_session._settings import seconds_of
+from server_session._settings import seconds_if_given, seconds_of
 from server_session.exceptions import (
     ConfigurationError,
     LimitError,
@@ -88,7 +88,7 @@ class MemcachedSessionStore(PackedStore):
         self._timeout = seconds_of("timeout", timeout)
         pooled: Any = _client(client, self._timeout) if isinstance(client, str) else client
         _check_client(pooled)
-        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
+        self.max_age = seconds_if_given("max_age", max_age)
         self._prefix = _checked_prefix(prefix, pooled)
         self._clock = clock
         self._pool = ClientOfProcess[Any](lambda: pooled.client_pool, lambda parents: parents.clear())

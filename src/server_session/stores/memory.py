@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from server_session._settings import count_of, seconds_of
+from server_session._settings import count_of, require, seconds_if_given
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Batch, Colour, Kept, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
@@ -86,12 +86,11 @@ class MemorySessionStore(PackedStore):
         when_full: Literal["refuse", "evict"] = "refuse",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
+        self.max_age = seconds_if_given("max_age", max_age)
         self._most_sessions = math.inf if max_sessions is None else count_of("max_sessions", max_sessions)
         self._most_bytes = math.inf if max_bytes is None else count_of("max_bytes", max_bytes)
         self._is_bounded = max_sessions is not None or max_bytes is not None
-        if when_full not in ("refuse", "evict"):
-            raise ConfigurationError(f'when_full must be "refuse" or "evict", not {when_full!r}')
+        require(when_full in ("refuse", "evict"), "when_full", '"refuse" or "evict"', when_full)
         if when_full == "evict" and not self._is_bounded:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
         self.evicts = when_full == "evict"

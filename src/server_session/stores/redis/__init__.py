@@ -13,7 +13,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from server_session._colour import is_driven
-from server_session._settings import seconds_of
+from server_session._settings import seconds_if_given, seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, Refusal, SessionStore
 from server_session.stores._waits import begin_call
@@ -84,7 +84,7 @@ class RedisSessionStore(SessionStore):
         self._timeout = seconds_of("timeout", timeout)
         if blocking and not isinstance(client, str):
             raise ConfigurationError("blocking=True belongs to a URL: a client blocks or awaits by its class")
-        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
+        self.max_age = seconds_if_given("max_age", max_age)
         self._prefix = prefix.encode()
         self._is_checked = False
         self._is_cluster = isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster)

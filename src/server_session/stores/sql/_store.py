@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server_session._settings import seconds_of
+from server_session._settings import seconds_if_given, seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Kept
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write, next_try
@@ -86,7 +86,7 @@ class SQLSessionStore(PackedStore):
         timeout: float = 2.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self.max_age = None if max_age is None else seconds_of("max_age", max_age)
+        self.max_age = seconds_if_given("max_age", max_age)
         self._timeout = seconds_of("timeout", timeout)
         self._makes_table = create_table
         self._table = session_table(MetaData(), table)

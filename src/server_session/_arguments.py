@@ -1,72 +1,31 @@
-"""What the functions are made of: how a call's arguments are read, and the two colours of a call."""
+"""How the arguments of the functions are read."""
 
-from collections.abc import Callable, Coroutine, Mapping
-from functools import partial, wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, cast
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
-from server_session._colour import drive, run
 from server_session.exceptions import CarrierError
 from server_session.http.carrier import Carrier, is_carrier, resolve
-from server_session.kernel.stored import StoredSession
 
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 
-Function: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
 Change: TypeAlias = Callable[[dict[str, Any]], None]
 Data: TypeAlias = Mapping[str, object]
+Duration: TypeAlias = float | timedelta
 TokenScope: TypeAlias = tuple[str, str]
 
 
-def verb(
-    last: str | None = None, then: str | None = None
-) -> Callable[[Function[Concatenate[StoredSession, P], R]], Function[P, R]]:
-    """Make a method of `Functions` of a body, which is called with the session and what followed the carrier.
+def parted(
+    function: str, given: tuple[Any, ...], last: str | None = None, then: str | None = None
+) -> tuple[Carrier, tuple[Any, ...]]:
+    """Part the positional arguments of a function into the carrier and the rest.
 
-    `last` is what the last positional argument is, `None` where the carrier is all, and `then` what may follow it. A
-    type checker sees the function that users call.
+    `last` is what the last argument is, `None` where the carrier is all, and `then` what may follow it. Raises
+    `CarrierError` where the rest is missing, or a carrier stands in its place, and `TypeError` where the last argument
+    cannot be what it is to be.
     """
-
-    def method_of(body: Any) -> Any:
-        @wraps(body)
-        async def call(functions: Any, /, *arguments: Any, **options: Any) -> Any:
-            carrier, rest = _split(body.__name__, last, then, arguments)
-            sessions = functions.sessions_for(carrier)
-            exchange = sessions.exchange(carrier.request)
-            stored = exchange.begin_call(carrier.response)
-            try:
-                start = partial(body, stored, *rest, **options)
-                return await run(sessions.store.colour, carrier.request.home, start, blocks=functions.blocks)
-            finally:
-                exchange.end_call(carrier.response)
-
-        return call
-
-    return method_of
-
-
-def blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
-    """Make the blocking twin of an awaitable function, of `Functions` that block: it drives that to its end."""
-
-    @wraps(function)
-    def call(*arguments: P.args, **options: P.kwargs) -> R:
-        return drive(function(*arguments, **options))
-
-    name = function.__qualname__.removeprefix("Functions.")
-    call.__doc__ = f"Do what `server_session.{name}` does, and block until it is done."
-    return cast("Callable[P, R]", call)
-
-
-def _split(
-    function: str, last: str | None, then: str | None, given: tuple[object, ...]
-) -> tuple[Carrier, tuple[object, ...]]:
-    """Part the positional arguments into the carrier and the rest.
-
-    Raises `CarrierError` where the rest is missing, or a carrier stands in its place.
-    """
-    rest: tuple[object, ...] = ()
+    rest: tuple[Any, ...] = ()
     if last is None:
         carrier = given
     elif not given:
@@ -89,7 +48,10 @@ def _split(
                 f"{' (the owner as text, str(user.id))' if then else ''}; {type(one).__name__!r} is none of these. "
                 "A request is an ASGI scope, a WSGI environ, or a framework's object"
             )
-    return resolve(carrier), rest
+    resolved = resolve(carrier)
+    if last is not None and last in _ARGUMENTS:
+        checked(function, last, rest[0])
+    return resolved, rest
 
 
 _VALUES: Final = (str, bytes, int, float, list, tuple, set, type(None), UUID)
@@ -122,7 +84,7 @@ def checked(function: str, argument: str, given: T) -> T:
     return given
 
 
-def flag_of(function: str, name: str, given: object) -> bool:
+def checked_flag(function: str, name: str, given: object) -> bool:
     if not isinstance(given, bool):
         raise TypeError(f"{function} takes {name} as True or False, not {type(given).__name__!r}")
     return given
