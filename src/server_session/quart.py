@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any, Unpack
 
 import quart
-from quart.sessions import SessionInterface
 from werkzeug.exceptions import ServiceUnavailable
 
 from server_session import adapters, flask
@@ -88,24 +87,20 @@ class QuartSession(flask.FlaskSession):
         self.exchange.stored.keep_cookie(seconds, again=again)
 
 
-class _Interface(SessionInterface):
-    def __init__(self, extension: Any) -> None:
-        self.sessions_of: Any = flask.ServerSessionInterface(extension).sessions_of
-
-    async def open_session(self, app: Any, request: Any) -> QuartSession:
-        asgi = AsgiRequest.of(request.scope)
-        exchange = self.sessions_of(app).exchange(asgi)
-        if current.get() is not asgi and not exchange.is_served:
+class _Interface(flask.ServerSessionInterface):
+    async def open_session(self, app: Any, request: Any) -> QuartSession:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+        exchange = self.sessions_of(app).exchange(AsgiRequest.of(request.scope))
+        if not exchange.is_served:
             # A test's own context, which no server has opened.
             exchange.serve()
         session = QuartSession(exchange, request)
         await session.load()
         return session
 
-    async def save_session(self, app: Any, session: Any, response: Any) -> None:
+    async def save_session(self, app: Any, session: Any, response: Any) -> None:  # type: ignore[override] # noqa: ARG002 # pyright: ignore[reportIncompatibleMethodOverride]
         # Where a server asked all is stored by then, and the cookie is set when the response starts.
-        if isinstance(session, QuartSession) and current.get() is not session.exchange.request:
-            await session.save(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
+        if current.get() is not session.exchange.request:
+            await session.save()
             session.exchange.answer(adapters.headers_of(response))
 
 
@@ -138,8 +133,7 @@ async def _check() -> None:
     """Refuse a request that another site may have forged."""
     session = _session()
     exchange, app = session.exchange, quart.current_app
-    body = _Body() if exchange.request.is_http else None
-    if refusal := await exchange.check(body, endpoint=lambda: flask.endpoint_of(app, session.request)):
+    if refusal := await exchange.check(_Body(), endpoint=lambda: flask.endpoint_of(app, session.request)):
         raise refusal.error or CsrfRejected(refusal)
 
 

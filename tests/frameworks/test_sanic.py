@@ -190,8 +190,8 @@ def answers(app: Sanic, *asked: tuple[str, str, str]) -> list[Answered]:
         return [browser.ask(method, path, page=page) for method, path, page in asked]
 
 
-def shop(**settings: Any) -> Sanic:
-    app = Sanic(f"shop{next(numbers)}", configure_logging=False)
+def shop(request_class: Any = None, **settings: Any) -> Sanic:
+    app = Sanic(f"shop{next(numbers)}", configure_logging=False, request_class=request_class)
     ServerSession(app, **{"session_store": "memory:", **settings})
 
     @app.post("/write")
@@ -370,6 +370,73 @@ def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixt
         assert browser.get("/stream").is_cut
         store.is_down = False
         assert browser.get("/read").text == "{'a': 1}"
+
+
+def test_what_is_written_before_the_first_piece_or_before_the_last_is_stored():
+    class Asked(Request):
+        async def begin(self) -> Any:
+            return await self.respond()
+
+    app = shop(Asked)
+
+    class Events(HTTPResponse):
+        async def tell(self, event: str) -> None:
+            await self.send(f"data: {event}\n\n")
+
+    @app.get("/stream")
+    async def stream(request: Asked) -> None:
+        response = await request.begin()
+        request.ctx.session["stream"] = "begun"
+        await response.send("one", end_stream=True)
+
+    @app.get("/events")
+    async def events(request: Request) -> None:
+        response = await request.respond(Events(content_type="text/event-stream"))
+        await response.tell("one")
+        request.ctx.session["events"] = "told"
+        await response.eof()
+
+    @app.get("/whole")
+    async def whole(request: Request) -> None:
+        await request.respond(text("whole"))
+        request.ctx.session["whole"] = "given"
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        told = [browser.get(path) for path in ("/stream", "/events", "/whole")]
+        assert [one.text for one in told] == ["one", "data: one\n\n", "whole"]
+        # Of the second nobody knows at its beginning what it will look at.
+        assert ["Cookie" in one.all("vary") for one in told] == [True, True, True]
+        assert browser.get("/read").text == "{'stream': 'begun', 'events': 'told', 'whole': 'given'}"
+
+
+def test_a_stream_before_whose_first_piece_the_store_fails_is_503_by_the_application_s_page(
+    caplog: pytest.LogCaptureFixture,
+):
+    store, page = FailingStore(open_store("memory:")), text("own page", 503)
+    app = shop(session_store=store)
+    app.error_handler.add(ServiceUnavailable, lambda _request, _error: page)
+
+    @app.get("/stream")
+    async def stream(request: Request) -> None:
+        response = await request.respond(content_type="text/plain")
+        request.ctx.session["late"] = 1
+        store.is_down = True
+        for piece in ("one", "two"):
+            await response.send(piece)
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        answered = browser.get("/stream")
+        assert (answered.status, answered.text, answered.all("cache-control")) == (
+            503,
+            "own page",
+            ["private, no-store"],
+        )
+        store.is_down = False
+        assert browser.get("/read").text == "{'a': 1}"
+    assert "cache-control" not in page.headers
 
 
 def test_a_file_that_is_streamed_bears_the_cookie():
