@@ -6,8 +6,9 @@ ServerSession(app, max_age=timedelta(minutes=30))
 ```
 """
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import quart
 from werkzeug.exceptions import ServiceUnavailable
@@ -123,10 +124,7 @@ class _Body:
         return body[:limit], len(body) <= limit
 
 
-def _session() -> QuartSession:
-    proxy: Any = quart.session
-    session: QuartSession = proxy._get_current_object()  # noqa: SLF001 - by Werkzeug
-    return session
+_session: Callable[[], QuartSession] = cast("Any", quart.session)._get_current_object  # noqa: SLF001 - by Werkzeug
 
 
 async def _check() -> None:
@@ -160,5 +158,5 @@ async def _answer_refused(error: UnavailableError) -> Any:
     return await quart.current_app.make_response(await quart.current_app.handle_http_exception(page))
 
 
-_request: Any = quart.request
-adapters.find_request_by(lambda: _request._get_current_object() if quart.has_request_context() else None)  # noqa: SLF001 - by Werkzeug
+_request: Callable[[], object] = cast("Any", quart.request)._get_current_object  # noqa: SLF001 - by Werkzeug
+adapters.find_request_by(lambda: _request() if quart.has_request_context() else None)

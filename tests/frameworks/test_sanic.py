@@ -17,10 +17,11 @@ from sanic.exceptions import Forbidden, SanicException, ServiceUnavailable
 from sanic.response import file_stream
 from sanic.views import HTTPMethodView
 
-from server_session import get_csrf_token
+from server_session import CookieHandler, get_csrf_token
 from server_session._urls import open_store
 from server_session.adapters import template_functions
-from server_session.exceptions import ConfigurationError
+from server_session.asgi import SessionMiddleware
+from server_session.exceptions import ConfigurationError, ResponseStartedError
 from server_session.sanic import ServerSession, csrf_exempt
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
@@ -351,6 +352,50 @@ def test_a_websocket_stores_what_it_changed_and_sets_no_cookie():
             assert opened.receive() == 1000
         wait_until(lambda: "socket" in browser.get("/read").text)
         assert browser.get("/read").text == "{'a': 1, 'socket': 'was here'}"
+
+
+def test_a_handshake_sets_no_cookie_and_says_so_and_an_error_page_in_its_place_does():
+    app, raised = shop(), list[Exception]()
+    functions = app.ctx.server_session.sessions
+
+    @app.on_request
+    async def greet(request: Request) -> None:
+        if request.path == "/refused":
+            request.ctx.session["greeted"] = True
+            raise SanicException("not now", 409)
+        try:
+            await functions.set_session_data({"greeted": True})
+        except ResponseStartedError as error:
+            raised.append(error)
+
+    async def socket(_request: Request, ws: Any) -> None:
+        await ws.send("open")
+
+    app.add_websocket_route(socket, "/socket", name="socket")
+    app.add_websocket_route(socket, "/refused", name="refused")
+    with sanic_serves_alone(app) as port:
+        with Browser(port).open_socket("/socket") as opened:
+            assert opened.receive() == "open"
+        with Browser(port).open_socket("/refused") as refused:
+            assert refused.status == 409
+    assert len(raised) == 1
+
+
+def test_the_functions_know_sanic_s_request_within_another_application_s_middleware():
+    app = shop()
+    functions = app.ctx.server_session.sessions
+
+    @app.post("/function")
+    async def call(_request: Request) -> HTTPResponse:
+        await functions.set_session_data({"function": 1})
+        return text("called")
+
+    Sanic.unregister_app(app)
+    around = SessionMiddleware(app, cookie_handler=CookieHandler("outer"))
+    with uvicorn_serves(around, lifespan="on") as port:
+        browser = Browser(port)
+        assert browser.post("/function").status == 200
+        assert browser.get("/read").text == "{'function': 1}"
 
 
 def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixture):
