@@ -354,6 +354,17 @@ def test_a_websocket_stores_what_it_changed_and_sets_no_cookie():
         assert browser.get("/read").text == "{'a': 1, 'socket': 'was here'}"
 
 
+def test_a_middleware_that_answers_before_ours_is_heard():
+    app = shop()
+
+    @app.on_request(priority=2_000_000)
+    async def close(request: Request) -> HTTPResponse | None:
+        return text("closed", 503) if request.path == "/read" else None
+
+    (read,) = answers(app, ("GET", "/read", "same-origin"))
+    assert (read.status, read.text) == (503, "closed")
+
+
 def test_a_handshake_sets_no_cookie_and_says_so_and_an_error_page_in_its_place_does():
     app, raised = shop(), list[Exception]()
     functions = app.ctx.server_session.sessions
@@ -411,6 +422,10 @@ def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixt
 
     with sanic_serves_alone(app) as port:
         browser = Browser(port)
+        # Without a session it would need a cookie, which comes too late.
+        assert browser.get("/stream").is_cut
+        assert "ResponseStartedError" in caplog.text
+        store.is_down = False
         browser.post("/write")
         assert browser.get("/stream").is_cut
         store.is_down = False
@@ -484,8 +499,12 @@ def test_a_stream_before_whose_first_piece_the_store_fails_is_503_by_the_applica
     assert "cache-control" not in page.headers
 
 
-def test_a_file_that_is_streamed_bears_the_cookie():
+def test_a_file_that_is_streamed_bears_the_cookie_and_one_of_known_length_is_the_same_for_all():
     app = shop()
+
+    @app.get("/whole")
+    async def send_whole(_request: Request) -> Any:
+        return await file_stream(PAGE, headers={"content-length": f"{PAGE.stat().st_size}"})
 
     @app.get("/file")
     async def send(request: Request) -> Any:
@@ -494,6 +513,8 @@ def test_a_file_that_is_streamed_bears_the_cookie():
 
     with sanic_serves_alone(app) as port:
         browser = Browser(port)
+        whole = browser.get("/whole")
+        assert (whole.text, whole.all("vary")) == (PAGE.read_text(), [])
         assert browser.get("/file").text == PAGE.read_text()
         assert browser.get("/read").text == "{'file': 'sent'}"
 
