@@ -432,7 +432,7 @@ def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixt
         assert browser.get("/read").text == "{'a': 1}"
 
 
-def test_what_is_written_before_the_first_piece_or_before_the_last_is_stored():
+def test_what_is_written_before_the_first_piece_or_before_the_last_is_stored(caplog: pytest.LogCaptureFixture):
     class Asked(Request):
         async def begin(self) -> Any:
             return await self.respond()
@@ -468,6 +468,20 @@ def test_what_is_written_before_the_first_piece_or_before_the_last_is_stored():
         # Of the second nobody knows at its beginning what it will look at.
         assert ["Cookie" in one.all("vary") for one in told] == [True, True, True]
         assert browser.get("/read").text == "{'stream': 'begun', 'events': 'told', 'whole': 'given'}"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_what_is_written_after_the_response_is_said_to_be_lost(caplog: pytest.LogCaptureFixture):
+    app, kept = shop(), []
+
+    @app.get("/kept")
+    async def keep(request: Request) -> HTTPResponse:
+        kept.append(request.ctx.session)
+        return text("kept")
+
+    answers(app, ("GET", "/kept", "same-origin"))
+    kept[0]["late"] = 1
+    assert "is not stored" in caplog.text
 
 
 def test_a_stream_before_whose_first_piece_the_store_fails_is_503_by_the_application_s_page(
