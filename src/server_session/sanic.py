@@ -105,7 +105,7 @@ class _Request(Request):
 
 async def _page(request: Request, refusal: Refusal) -> Any:
     said = refusal.rejection and {"code": refusal.rejection.code}
-    error = Forbidden(refusal.said, context=said, quiet=True) if said else ServiceUnavailable(quiet=True)
+    error = Forbidden(refusal.said, context=said) if said else ServiceUnavailable()
     pages: Any = request.app.error_handler
     return await settled(pages.response(request, error))
 
