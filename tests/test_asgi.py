@@ -233,6 +233,26 @@ def test_a_response_that_only_reads_keeps_its_cache_control(caplog):
     assert answer.one("cache-control") == "max-age=60"
 
 
+async def test_headers_that_can_be_iterated_once_are_sent_whole():
+    for autoload in (True, False):
+        sent = []
+
+        async def app(scope, receive, send):
+            assert (b"host", b"shop.example") in scope["headers"]
+            headers = ((name, b"1") for name in (b"content-length", b"x-own"))
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"a"})
+
+        async def send(message, sent=sent):
+            sent.append(message)
+
+        served = SessionMiddleware(app, session_store="memory:", autoload=autoload)
+        scope = scope_of(cookie=f"session={'a' * 64}")
+        scope["headers"] = iter([iter(header) for header in scope["headers"]])
+        await served(scope, None, send)
+        assert {(b"content-length", b"1"), (b"x-own", b"1")} <= {*sent[0]["headers"]}
+
+
 async def test_a_response_that_bears_a_token_is_kept_by_no_cache():
     configure()
 

@@ -230,7 +230,8 @@ class _Connection:
                     raise
             # Of no known length it is still to be made, and what makes it can look at the session at any time; so can C
             # code at a mapping, past its methods.
-            raw = message["headers"] if "headers" in message else ()  # noqa: SIM401 - each request comes by here
+            # Whatever can be iterated, once at least: Sanic's is a generator.
+            raw = [*message["headers"]] if "headers" in message else []
             is_streamed = kind == "http.response.start"
             for name, _ in raw:
                 if name in _LENGTH:
@@ -239,8 +240,9 @@ class _Connection:
             if has_answer or is_streamed or not (tells or self._session.__class__ is UnloadedSession):
                 headers = AsgiHeaders(raw)
                 exchange.write_headers(headers)
-                # Another: whoever sent it may keep it, as a cache does, and must not keep the visitor's cookie.
-                message = {**message, "headers": headers.raw}
+                raw = headers.raw
+            # Another: whoever sent it may keep it, as a cache does, and must not keep the visitor's cookie.
+            message = {**message, "headers": raw}
             self._started = True
             exchange.started()
         elif kind == "websocket.close":

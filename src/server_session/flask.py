@@ -8,7 +8,6 @@ ServerSession(app)
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from copy import copy
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Final, TypeVar, Unpack
@@ -26,6 +25,7 @@ from server_session._settings import seconds_of
 from server_session.adapters import BlockingExchange, Exchange, LazySession, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import ConfigurationError, SessionError, UnavailableError
+from server_session.http.responses import own_copy
 from server_session.kernel.mapping import Session
 
 __all__ = ["CsrfRejected", "FlaskSession", "ServerSession", "ServerSessionInterface", "csrf_exempt", "csrf_protect"]
@@ -100,7 +100,7 @@ class ServerSession(Extension):
             before.insert(0, _check)
             # Last of all: what is registered after this comes first.
             app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
-            app.after_request_funcs.setdefault(None, []).insert(0, _own)
+            app.after_request_funcs.setdefault(None, []).insert(0, own_copy)
         for name, function in adapters.template_functions(lambda: _Blocking(_session().exchange)).items():
             app.jinja_env.globals.setdefault(name, function)
 
@@ -197,7 +197,7 @@ class _Blocking(BlockingExchange):
 class ServerSessionInterface(SessionInterface):
     """Opens and saves `flask.session`; `ServerSession` installs it."""
 
-    def __init__(self, extension: ServerSession) -> None:
+    def __init__(self, extension: Extension) -> None:
         self._extension = extension
         self._adapted: tuple[Sessions, tuple[Any, ...], Sessions] | None = None
 
@@ -296,13 +296,6 @@ def endpoint_of(app: Any, request: Any) -> object:
     """Return the view that will serve a request, with the blueprints that it is in; `None` where there is none."""
     view = app.view_functions.get(request.endpoint or "")
     return (view, *map(app.blueprints.get, request.blueprints))
-
-
-def _own(response: Response) -> Response:
-    """Return a response that is this request's alone: whoever made it may answer others with it, at the same time."""
-    own = copy(response)
-    own.headers = response.headers.copy()
-    return own
 
 
 def _answer_refused(error: UnavailableError) -> Response:

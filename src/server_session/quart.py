@@ -6,11 +6,11 @@ ServerSession(app, max_age=timedelta(minutes=30))
 ```
 """
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import quart
-from quart.sessions import SessionInterface
 from werkzeug.exceptions import ServiceUnavailable
 
 from server_session import adapters, flask
@@ -88,24 +88,20 @@ class QuartSession(flask.FlaskSession):
         self.exchange.stored.keep_cookie(seconds, again=again)
 
 
-class _Interface(SessionInterface):
-    def __init__(self, extension: Any) -> None:
-        self.sessions_of: Any = flask.ServerSessionInterface(extension).sessions_of
-
-    async def open_session(self, app: Any, request: Any) -> QuartSession:
-        asgi = AsgiRequest.of(request.scope)
-        exchange = self.sessions_of(app).exchange(asgi)
-        if current.get() is not asgi and not exchange.is_served:
+class _Interface(flask.ServerSessionInterface):
+    async def open_session(self, app: Any, request: Any) -> QuartSession:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+        exchange = self.sessions_of(app).exchange(AsgiRequest.of(request.scope))
+        if not exchange.is_served:
             # A test's own context, which no server has opened.
             exchange.serve()
         session = QuartSession(exchange, request)
         await session.load()
         return session
 
-    async def save_session(self, app: Any, session: Any, response: Any) -> None:
+    async def save_session(self, app: Any, session: Any, response: Any) -> None:  # type: ignore[override] # noqa: ARG002 # pyright: ignore[reportIncompatibleMethodOverride]
         # Where a server asked all is stored by then, and the cookie is set when the response starts.
-        if isinstance(session, QuartSession) and current.get() is not session.exchange.request:
-            await session.save(refresh=app.config["SESSION_REFRESH_EACH_REQUEST"])
+        if current.get() is not session.exchange.request:
+            await session.save()
             session.exchange.answer(adapters.headers_of(response))
 
 
@@ -128,18 +124,14 @@ class _Body:
         return body[:limit], len(body) <= limit
 
 
-def _session() -> QuartSession:
-    proxy: Any = quart.session
-    session: QuartSession = proxy._get_current_object()  # noqa: SLF001 - by Werkzeug
-    return session
+_session: Callable[[], QuartSession] = cast("Any", quart.session)._get_current_object  # noqa: SLF001 - by Werkzeug
 
 
 async def _check() -> None:
     """Refuse a request that another site may have forged."""
     session = _session()
     exchange, app = session.exchange, quart.current_app
-    body = _Body() if exchange.request.is_http else None
-    if refusal := await exchange.check(body, endpoint=lambda: flask.endpoint_of(app, session.request)):
+    if refusal := await exchange.check(_Body(), endpoint=lambda: flask.endpoint_of(app, session.request)):
         raise refusal.error or CsrfRejected(refusal)
 
 
@@ -166,5 +158,5 @@ async def _answer_refused(error: UnavailableError) -> Any:
     return await quart.current_app.make_response(await quart.current_app.handle_http_exception(page))
 
 
-_request: Any = quart.request
-adapters.find_request_by(lambda: _request._get_current_object() if quart.has_request_context() else None)  # noqa: SLF001 - by Werkzeug
+_request: Callable[[], object] = cast("Any", quart.request)._get_current_object  # noqa: SLF001 - by Werkzeug
+adapters.find_request_by(lambda: _request() if quart.has_request_context() else None)

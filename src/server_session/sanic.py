@@ -1,12 +1,14 @@
 """Sessions for Sanic, on its own server and under ASGI: `ServerSession(app)` serves `request.ctx.session`."""
 
 import asyncio
-from copy import copy
 from datetime import timedelta
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Unpack, cast
 
-from sanic import HTTPResponse, Request
+from sanic import Request
 from sanic.exceptions import Forbidden, ServiceUnavailable
+from sanic.http import Stage
 from sanic.response import BaseHTTPResponse, JSONResponse
 
 from server_session import adapters
@@ -17,6 +19,7 @@ from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, c
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
 from server_session.http.frameworks import MultiDictRequest
+from server_session.http.responses import own_copy
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
@@ -37,7 +40,7 @@ class ServerSession(Extension):
     ) -> None:
         self._sessions, self._watch = chosen(sessions, settings), seconds_if_given("watch", watch)
         app.ctx.server_session = self
-        app.request_class = type("SessionRequest", (_Request, app.request_class or Request), {})
+        app.request_class = type("SessionRequest", (_Request, app.request_class), {})
         app.register_middleware(self._begin, "request", priority=1_000_000)
         app.add_signal(self._attend, "websocket.handler.before")
         app.exception(UnavailableError)(self._refuse)
@@ -68,55 +71,43 @@ class ServerSession(Extension):
 
 
 class _Request(Request):
-    # No middleware of responses: Sanic swallows what one raises.
     async def respond(self, response: BaseHTTPResponse | None = None, **options: Any) -> Any:
-        exchange, stream = _exchange_of(self), None if response else _Streamed(self, **options)
-        answer = await self._connected(stream or response)
-        if not exchange.is_served or not isinstance(answer, BaseHTTPResponse):
-            return answer
-        exchange.answer_anew()
-        given = self.ctx.session
-        if given is not exchange.stored.session and not isinstance(given, adapters.UnloadedSession):
-            (await exchange.load()).become(given)
-        if stream is not None:
+        answer, connection = await super().respond(response, **options), cast("Any", self.stream)
+        exchange = _exchange_of(self)
+        if exchange.is_served and isinstance(answer, BaseHTTPResponse):
+            answer = connection.respond(own_copy(answer))
+            answer._cookies = None  # noqa: SLF001 - they are of the other
+            # No middleware of responses: Sanic swallows what one raises, and a stream's are over before it begins.
+            answer.stream = SimpleNamespace(send=partial(self._send, exchange))
+        return answer
+
+    async def _send(self, exchange: Exchange, data: bytes, *, end_stream: bool) -> None:
+        connection: Any = self.stream
+        response = connection.response
+        if connection.stage is Stage.HANDLER:
+            exchange.answer_anew()
+            given = self.ctx.session
+            if given is not exchange.stored.session and not isinstance(given, adapters.UnloadedSession):
+                (await exchange.load()).become(given)
+            if refusal := await exchange.commit():
+                response = connection.respond(own_copy(await _page(self, refusal)))
+                data, end_stream = b"", True
+            # What makes Sanic's JSON looks past the mapping's methods, and what sends a stream can look at any time.
+            varies = isinstance(response, JSONResponse) or not (end_stream or "content-length" in response.headers)
+            exchange.answer(headers_of(response), varies=varies)
+        elif end_stream:
             await exchange.commit_late()
-        elif refusal := await exchange.commit():
-            self.reset_response()
-            answer = await self._connected(await _page(self, refusal))
-        # What makes Sanic's JSON looks past the mapping's methods.
-        varies = isinstance(answer, JSONResponse) or (stream and "content-length" not in stream.headers)
-        exchange.answer(headers_of(answer), varies=bool(varies))
-        if stream is None:
+        if end_stream:
             exchange.leave()
-        return answer
-
-    async def _connected(self, response: Any) -> Any:
-        answer, connection = await super().respond(response), cast("Any", self.stream)
-        if isinstance(answer, BaseHTTPResponse) and not isinstance(answer, _Streamed):
-            # Another: whoever made it may answer others with it, at the same time too.
-            answer = connection.respond(copy(answer))
-            answer.headers, answer._cookies = answer.headers.copy(), None  # noqa: SLF001 - they are of the other
-        return answer
-
-
-class _Streamed(HTTPResponse):
-    def __init__(self, request: Request, **options: Any) -> None:
-        super().__init__(**options)
-        self.exchange = _exchange_of(request)
-
-    async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
-        if self.exchange.is_served and (end_stream or (data is None and end_stream is None)):
-            await self.exchange.commit_late()
-            self.exchange.leave()
-        await super().send(data, end_stream)
+            response.stream = connection
+        await connection.send(data, end_stream=end_stream)
 
 
 async def _page(request: Request, refusal: Refusal) -> Any:
     said = refusal.rejection and {"code": refusal.rejection.code}
-    error = Forbidden(refusal.said, context=said, quiet=True) if said else ServiceUnavailable(quiet=True)
+    error = Forbidden(refusal.said, context=said) if said else ServiceUnavailable()
     pages: Any = request.app.error_handler
-    page = pages.response(request, error)
-    return await settled(page)
+    return await settled(pages.response(request, error))
 
 
 def _exchange_of(request: Request) -> Exchange:

@@ -298,6 +298,72 @@ async def test_a_store_that_fails_is_told_to_whoever_looks_at_the_session_and_to
     assert await (await client.get("/read")).get_json() == {"a": "1"}
 
 
+async def test_a_token_that_the_store_cannot_be_asked_for_is_503_by_the_application_s_page() -> None:
+    store = Watched()
+    app = shop(store)
+    app.register_error_handler(503, own_page)
+
+    @app.get("/token")
+    async def token() -> str:
+        return await app.extensions["server_session"].sessions.get_csrf_token()
+
+    client = app.test_client()
+    own = await (await client.get("/token")).get_data(as_text=True)
+    store.fails = ["get"]
+    answered = await client.post("/write", headers={"X-CSRF-Token": own})
+    assert (answered.status_code, (await answered.get_data())[:8]) == (503, b"own page")
+
+
+async def test_a_log_in_of_which_the_store_says_nothing_is_503_by_the_application_s_page() -> None:
+    store = Watched()
+    app = shop(store)
+    app.register_error_handler(503, own_page)
+
+    @app.post("/log-in")
+    async def log_in() -> str:
+        session["user"] = "ada"
+        store.fails = ["get", "look", "merge"]
+        return "logged in"
+
+    client = app.test_client()
+    await client.post("/write?a=1", headers=OWN)
+    answered = await client.post("/log-in", headers=OWN)
+    assert (answered.status_code, (await answered.get_data())[:8]) == (503, b"own page")
+
+
+async def test_what_cannot_be_stored_is_the_application_s_own_error_page() -> None:
+    app = Quart(__name__)
+    ServerSession(session_store="memory:").init_app(app)
+    app.register_error_handler(500, own_page)
+
+    @app.post("/bad")
+    async def bad() -> str:
+        session["bad"] = object()
+        return "written"
+
+    answered = await app.test_client().post("/bad", headers=OWN)
+    assert (answered.status_code, (await answered.get_data())[:8]) == (500, b"own page")
+    assert "set-cookie" not in answered.headers
+
+
+async def test_a_response_that_has_nothing_of_a_permanent_session_bears_no_cookie() -> None:
+    app = shop()
+
+    @app.post("/stay")
+    async def stay() -> str:
+        session.permanent = True
+        return "stays"
+
+    @app.get("/nothing")
+    async def nothing() -> str:
+        return "nothing"
+
+    client = app.test_client()
+    await client.post("/stay", headers=OWN)
+    answered = await client.get("/nothing")
+    assert {"set-cookie", "vary"}.isdisjoint(name.lower() for name in answered.headers.keys())  # noqa: SIM118 - of pairs
+
+
 async def test_a_page_of_a_refusal_can_say_who_is_logged_in() -> None:
     app = shop(YieldingStore(open_store("memory:")))
 
@@ -310,7 +376,9 @@ async def test_a_page_of_a_refusal_can_say_who_is_logged_in() -> None:
     assert await (await client.post("/write", headers=FOREIGN)).get_data() == b"not so, ada: csrf_site"
 
 
-async def test_a_websocket_sets_the_cookie_with_its_handshake_and_stores_what_it_writes_later() -> None:
+async def test_a_websocket_sets_the_cookie_with_its_handshake_and_stores_what_it_writes_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     app = shop(YieldingStore(open_store("memory:")))
 
     @app.websocket("/socket")
@@ -336,19 +404,27 @@ async def test_a_websocket_sets_the_cookie_with_its_handshake_and_stores_what_it
     await app({**scope, "asgi": {"spec_version": "2.3"}}, arriving.get, send)
     assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send", "websocket.close"]
     assert sent[1]["text"] == "True"
+    assert not caplog.records
     cookie = dict(sent[0]["headers"])[b"set-cookie"].partition(b";")[0].decode()
     answered = await app.test_client(use_cookies=False).get("/read", headers={"Cookie": cookie})
     assert await answered.get_json() == {"begun": True, "then": "later"}
 
 
-async def test_a_background_task_saves_what_it_writes_itself() -> None:
+async def test_a_background_task_saves_what_it_writes_itself_or_it_is_said_to_be_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     app = shop(YieldingStore(open_store("memory:")))
+    answered = asyncio.Event()
 
     @app.post("/work")
     async def work() -> str:
         visit = session._get_current_object()
 
         async def later() -> None:
+            await answered.wait()
+            visit["forgotten"] = True
+            assert "is not stored" in caplog.text
+            del visit["forgotten"]
             visit["worked"] = True
             await visit.save()
 
@@ -358,6 +434,7 @@ async def test_a_background_task_saves_what_it_writes_itself() -> None:
     client = app.test_client()
     await client.post("/write?a=1", headers=OWN)
     await client.post("/work", headers=OWN)
+    answered.set()
     await asyncio.gather(*app.background_tasks)
     assert await (await client.get("/read")).get_json() == {"a": "1", "worked": True}
 

@@ -17,10 +17,11 @@ from sanic.exceptions import Forbidden, SanicException, ServiceUnavailable
 from sanic.response import file_stream
 from sanic.views import HTTPMethodView
 
-from server_session import get_csrf_token
+from server_session import CookieHandler, get_csrf_token
 from server_session._urls import open_store
 from server_session.adapters import template_functions
-from server_session.exceptions import ConfigurationError
+from server_session.asgi import SessionMiddleware
+from server_session.exceptions import ConfigurationError, ResponseStartedError
 from server_session.sanic import ServerSession, csrf_exempt
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
@@ -190,8 +191,8 @@ def answers(app: Sanic, *asked: tuple[str, str, str]) -> list[Answered]:
         return [browser.ask(method, path, page=page) for method, path, page in asked]
 
 
-def shop(**settings: Any) -> Sanic:
-    app = Sanic(f"shop{next(numbers)}", configure_logging=False)
+def shop(request_class: Any = None, **settings: Any) -> Sanic:
+    app = Sanic(f"shop{next(numbers)}", configure_logging=False, request_class=request_class)
     ServerSession(app, **{"session_store": "memory:", **settings})
 
     @app.post("/write")
@@ -353,6 +354,61 @@ def test_a_websocket_stores_what_it_changed_and_sets_no_cookie():
         assert browser.get("/read").text == "{'a': 1, 'socket': 'was here'}"
 
 
+def test_a_middleware_that_answers_before_ours_is_heard():
+    app = shop()
+
+    @app.on_request(priority=2_000_000)
+    async def close(request: Request) -> HTTPResponse | None:
+        return text("closed", 503) if request.path == "/read" else None
+
+    (read,) = answers(app, ("GET", "/read", "same-origin"))
+    assert (read.status, read.text) == (503, "closed")
+
+
+def test_a_handshake_sets_no_cookie_and_says_so_and_an_error_page_in_its_place_does():
+    app, raised = shop(), list[Exception]()
+    functions = app.ctx.server_session.sessions
+
+    @app.on_request
+    async def greet(request: Request) -> None:
+        if request.path == "/refused":
+            request.ctx.session["greeted"] = True
+            raise SanicException("not now", 409)
+        try:
+            await functions.set_session_data({"greeted": True})
+        except ResponseStartedError as error:
+            raised.append(error)
+
+    async def socket(_request: Request, ws: Any) -> None:
+        await ws.send("open")
+
+    app.add_websocket_route(socket, "/socket", name="socket")
+    app.add_websocket_route(socket, "/refused", name="refused")
+    with sanic_serves_alone(app) as port:
+        with Browser(port).open_socket("/socket") as opened:
+            assert opened.receive() == "open"
+        with Browser(port).open_socket("/refused") as refused:
+            assert refused.status == 409
+    assert len(raised) == 1
+
+
+def test_the_functions_know_sanic_s_request_within_another_application_s_middleware():
+    app = shop()
+    functions = app.ctx.server_session.sessions
+
+    @app.post("/function")
+    async def call(_request: Request) -> HTTPResponse:
+        await functions.set_session_data({"function": 1})
+        return text("called")
+
+    Sanic.unregister_app(app)
+    around = SessionMiddleware(app, cookie_handler=CookieHandler("outer"))
+    with uvicorn_serves(around, lifespan="on") as port:
+        browser = Browser(port)
+        assert browser.post("/function").status == 200
+        assert browser.get("/read").text == "{'function': 1}"
+
+
 def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixture):
     store = FailingStore(open_store("memory:"))
     app = shop(session_store=store)
@@ -366,14 +422,103 @@ def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixt
 
     with sanic_serves_alone(app) as port:
         browser = Browser(port)
+        # Without a session it would need a cookie, which comes too late.
+        assert browser.get("/stream").is_cut
+        assert "ResponseStartedError" in caplog.text
+        store.is_down = False
         browser.post("/write")
         assert browser.get("/stream").is_cut
         store.is_down = False
         assert browser.get("/read").text == "{'a': 1}"
 
 
-def test_a_file_that_is_streamed_bears_the_cookie():
+def test_what_is_written_before_the_first_piece_or_before_the_last_is_stored(caplog: pytest.LogCaptureFixture):
+    class Asked(Request):
+        async def begin(self) -> Any:
+            return await self.respond()
+
+    app = shop(Asked)
+
+    class Events(HTTPResponse):
+        async def tell(self, event: str) -> None:
+            await self.send(f"data: {event}\n\n")
+
+    @app.get("/stream")
+    async def stream(request: Asked) -> None:
+        response = await request.begin()
+        request.ctx.session["stream"] = "begun"
+        await response.send("one", end_stream=True)
+
+    @app.get("/events")
+    async def events(request: Request) -> None:
+        response = await request.respond(Events(content_type="text/event-stream"))
+        await response.tell("one")
+        request.ctx.session["events"] = "told"
+        await response.eof()
+
+    @app.get("/whole")
+    async def whole(request: Request) -> None:
+        await request.respond(text("whole"))
+        request.ctx.session["whole"] = "given"
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        told = [browser.get(path) for path in ("/stream", "/events", "/whole")]
+        assert [one.text for one in told] == ["one", "data: one\n\n", "whole"]
+        # Of the second nobody knows at its beginning what it will look at.
+        assert ["Cookie" in one.all("vary") for one in told] == [True, True, True]
+        assert browser.get("/read").text == "{'stream': 'begun', 'events': 'told', 'whole': 'given'}"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_what_is_written_after_the_response_is_said_to_be_lost(caplog: pytest.LogCaptureFixture):
+    app, kept = shop(), []
+
+    @app.get("/kept")
+    async def keep(request: Request) -> HTTPResponse:
+        kept.append(request.ctx.session)
+        return text("kept")
+
+    answers(app, ("GET", "/kept", "same-origin"))
+    kept[0]["late"] = 1
+    assert "is not stored" in caplog.text
+
+
+def test_a_stream_before_whose_first_piece_the_store_fails_is_503_by_the_application_s_page(
+    caplog: pytest.LogCaptureFixture,
+):
+    store, page = FailingStore(open_store("memory:")), text("own page", 503)
+    app = shop(session_store=store)
+    app.error_handler.add(ServiceUnavailable, lambda _request, _error: page)
+
+    @app.get("/stream")
+    async def stream(request: Request) -> None:
+        response = await request.respond(content_type="text/plain")
+        request.ctx.session["late"] = 1
+        store.is_down = True
+        for piece in ("one", "two"):
+            await response.send(piece)
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        answered = browser.get("/stream")
+        assert (answered.status, answered.text, answered.all("cache-control")) == (
+            503,
+            "own page",
+            ["private, no-store"],
+        )
+        store.is_down = False
+        assert browser.get("/read").text == "{'a': 1}"
+    assert "cache-control" not in page.headers
+
+
+def test_a_file_that_is_streamed_bears_the_cookie_and_one_of_known_length_is_the_same_for_all():
     app = shop()
+
+    @app.get("/whole")
+    async def send_whole(_request: Request) -> Any:
+        return await file_stream(PAGE, headers={"content-length": f"{PAGE.stat().st_size}"})
 
     @app.get("/file")
     async def send(request: Request) -> Any:
@@ -382,6 +527,8 @@ def test_a_file_that_is_streamed_bears_the_cookie():
 
     with sanic_serves_alone(app) as port:
         browser = Browser(port)
+        whole = browser.get("/whole")
+        assert (whole.text, whole.all("vary")) == (PAGE.read_text(), [])
         assert browser.get("/file").text == PAGE.read_text()
         assert browser.get("/read").text == "{'file': 'sent'}"
 

@@ -94,6 +94,9 @@ class AsgiRequest(Request):
         self.wire_method = scope["method"] if "method" in scope else "GET"  # noqa: SIM401 - each request comes by here
         cookies: list[bytes] = []
         is_upgrade = False
+        if scope["headers"].__class__ is not list:
+            # Whatever can be iterated, once at least: Falcon's test client gives an iterator of iterators.
+            scope["headers"] = [(name, value) for name, value in scope["headers"]]
         for name, value in scope["headers"]:
             if name == b"cookie":
                 cookies += [value]

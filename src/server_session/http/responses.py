@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from copy import copy
 from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -16,6 +17,7 @@ __all__ = [
     "WsgiHeaders",
     "headers_of",
     "never_store",
+    "own_copy",
     "register_response",
     "vary_on",
     "write_answer",
@@ -113,6 +115,13 @@ def headers_of(response: Any) -> ResponseHeaders:
             "(server_session.adapters.register_response says how those of another framework are set)"
         )
     return make(response)
+
+
+def own_copy(response: Any) -> Any:
+    """Return a response that is one request's alone: whoever made it may answer others with it, at the same time."""
+    own = copy(response)
+    own.headers = response.headers.copy()
+    return own
 
 
 # --- what a session asks
