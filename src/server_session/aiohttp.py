@@ -12,7 +12,7 @@ from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import UnavailableError
-from server_session.exchange.streams import astreamed
+from server_session.exchange.streams import astreamed, is_sent
 from server_session.exchange.templates import served
 from server_session.http.carrier import current
 from server_session.http.frameworks import AiohttpBody, AiohttpRequest
@@ -59,7 +59,11 @@ def setup(
                 await exchange.commit_late()
             elif refusal := await exchange.commit():
                 raise _error(refusal)
-        if isinstance(response, web.Response) and isinstance(response.body, AsyncIterablePayload):
+        if (
+            isinstance(response, web.Response)
+            and isinstance(response.body, AsyncIterablePayload)
+            and is_sent(request.method, response.status)
+        ):
             response.body = astreamed(response.body._value, exchange)  # noqa: SLF001 - nothing else tells it
         return response
 

@@ -2,20 +2,19 @@
 
 # ruff: noqa: SLF001 - Falcon shows neither its look-up, nor its pages, nor the pieces of a body
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Unpack
 
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
 from server_session import adapters
-from server_session._colour import drive
-from server_session._sessions import Extension, Sessions, Settings, chosen
+from server_session._colour import drive, settled
+from server_session._sessions import Extension, Sessions, Settings, chosen, configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
-from server_session.exchange.streams import astreamed
+from server_session.exchange.streams import StreamedBody, astreamed, is_sent
 from server_session.http.carrier import current
 from server_session.kernel.mapping import Session
 
@@ -39,32 +38,57 @@ class ServerSession(Extension):
         **settings: Unpack[Settings],
     ) -> None:
         self._sessions = chosen(sessions, settings)
-        middleware = _Middleware(self, app, seconds_if_given("watch", watch))
+        middleware = _Middleware(app, self._sessions, seconds_if_given("watch", watch))
         app.add_middleware(middleware)
         refuse: Any = middleware.refuse_async if isinstance(app, asgi.App) else middleware.refuse
         app.add_error_handler(UnavailableError, refuse)
 
 
 class _Middleware:
-    def __init__(self, extension: ServerSession, app: Any, watch: float | None) -> None:
-        self._extension, self._app, self._watch = extension, app, watch
+    def __init__(self, app: Any, sessions: Sessions | None, watch: float | None) -> None:
+        self._app, self._sessions, self._watch = app, sessions, watch
         self._is_asgi = isinstance(app, asgi.App)
         # Of several on one application each has its own.
         self._token = f"server_session.falcon.{id(self)}"
         # Falcon asks its router once: a second look-up could find another view.
         self._find, app._router_search = app._router_search, self._search
 
+    def _exchange_of(self, req: Any) -> Exchange:
+        request = adapters.AsgiRequest.of(req.scope) if self._is_asgi else adapters.WsgiRequest.of(req.env)
+        return (self._sessions or configured()).exchange(request)
+
+    def process_request(self, req: Any, _resp: Any) -> None:
+        exchange = self._exchange_of(req)
+        exchange.serve()
+        exchange.request.slots[self._token] = current.set(exchange.request)
+        req.context.session = UnloadedSession(exchange.load) if self._is_asgi else LazySession(exchange.blocking.load)
+
+    async def process_request_async(self, req: Any, resp: Any) -> None:
+        if not isinstance(req.scope["headers"], list | tuple):
+            # An iterator, as Falcon's test client gives one: Falcon has read it to its end.
+            req.scope["headers"] = [(name.lower().encode(), one.encode()) for name, one in req.headers.items()]
+        self.process_request(req, resp)
+
+    process_request_ws = process_request_async
+
     def _search(self, uri: str, req: Any) -> Any:
-        found, exchange = self._find(uri, req=req), self._exchange_of(req)
-        if found is None or found[0] is None:
-            # A sink, or nothing: no middleware comes between, and what waits cannot be asked. So no body is read.
-            if refusal := drive(exchange.checked(None, method=req.method)):
-                raise _error_of(refusal)
-            return found
+        found: Any = self._find(uri, req=req) or (None, {}, {}, None)
         resource, responders, *rest = found
-        responder = responders.get("WEBSOCKET" if req.is_websocket else req.method)
-        exchange.request.slots[_VIEW] = (responder, resource)
-        if not req.is_websocket or responder is None:
+        method = "WEBSOCKET" if req.is_websocket else req.method
+        responder: Any = None if resource is None else responders.get(method)
+        exchange = self._exchange_of(req)
+        view = exchange.request.slots[_VIEW] = (responder, resource)
+        refusal = None
+        if not self._is_asgi and exchange.may_be_forged(req.method):
+            body = adapters.WsgiBody(req.env)
+            refusal = exchange.blocking.check(body, endpoint=lambda: view, method=req.method)
+            req.stream = req.env["wsgi.input"]
+        elif resource is None:
+            # A sink, or nothing: no middleware comes between, and what waits cannot be asked. So no body is read.
+            refusal = drive(exchange.checked(None, method=req.method))
+        if refusal:
+            raise _error_of(refusal)
+        if not req.is_websocket:
             return found
 
         async def serve(req: Any, ws: Any, **params: Any) -> None:
@@ -72,45 +96,14 @@ class _Middleware:
 
         return resource, {"WEBSOCKET": serve}, *rest
 
-    def _exchange_of(self, req: Any) -> Exchange:
-        request = adapters.AsgiRequest.of(req.scope) if self._is_asgi else adapters.WsgiRequest.of(req.env)
-        return self._extension.sessions.exchange(request)
-
-    def _begin(self, req: Any) -> Exchange:
-        exchange = self._exchange_of(req)
-        exchange.serve()
-        exchange.request.slots[self._token] = current.set(exchange.request)
-        return exchange
-
-    def process_request(self, req: Any, _resp: Any) -> None:
-        req.context.session = LazySession(self._begin(req).blocking.load)
-
-    async def process_request_async(self, req: Any, _resp: Any) -> None:
-        if not isinstance(req.scope["headers"], list | tuple):
-            # An iterator, as Falcon's test client gives one: Falcon has read it to its end.
-            req.scope["headers"] = [(name.lower().encode(), one.encode()) for name, one in req.headers.items()]
-        exchange = self._begin(req)
-        req.context.session = UnloadedSession(exchange.load)
-
-    process_request_ws = process_request_async
-
-    def process_resource(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
-        exchange = self._exchange_of(req)
-        if exchange.may_be_forged(req.method):
-            body, endpoint = adapters.WsgiBody(req.env), lambda: exchange.request.slots[_VIEW]
-            refusal = exchange.blocking.check(body, endpoint=endpoint, method=req.method)
-            req.stream = req.env["wsgi.input"]
-            if refusal:
-                raise _error_of(refusal)
-
     async def process_resource_async(self, req: Any, _resp: Any, _resource: object, _params: Any) -> None:
         exchange = self._exchange_of(req)
         if exchange.may_be_forged(req.method):
-            # Falcon has received the first piece of the body already.
+            # Falcon has received the first piece of the body already. Of a WebSocket, which has none, none is read.
             first, receive = [req._first_event], req._receive
 
             async def again() -> Any:
-                return (first.pop() if first else None) or await receive()
+                return first.pop() if first else await receive()
 
             body, endpoint = adapters.AsgiBody(again), lambda: exchange.request.slots[_VIEW]
             refusal = await exchange.check(body, endpoint=endpoint, method=req.method)
@@ -121,64 +114,49 @@ class _Middleware:
 
     process_resource_ws = process_resource_async
 
-    def process_response(self, req: Any, resp: Any, _resource: object, _succeeded: bool) -> None:
-        exchange = self._exchange_of(req)
-        if not exchange.is_served:
-            return
-        given = req.context.session
-        try:
-            if not isinstance(given, LazySession):
-                exchange.blocking.load().become(given)
-            if isinstance(resp.media, LazySession):
-                resp.media = resp.media.loaded()
-                resp.media.mark_accessed()
-            if refusal := exchange.blocking.commit():
-                self._show(req, resp, refusal, {})
-        finally:
-            self._answer(exchange, req, resp, lambda body: adapters.StreamedBody(body, exchange.blocking))
-
     async def process_response_async(self, req: Any, resp: Any, _resource: object, _succeeded: bool) -> None:
         exchange = self._exchange_of(req)
         if not exchange.is_served:
             return
+        steps = exchange if self._is_asgi else exchange.blocking
         given = req.context.session
         try:
-            if not isinstance(given, Session | UnloadedSession):
-                (await exchange.load()).become(given)
-            if refusal := await exchange.commit():
-                await self._show(req, resp, refusal, {})
+            if not isinstance(given, Session | UnloadedSession | LazySession):
+                (await settled(steps.load())).become(given)
+            elif resp.media is given:
+                resp.media = await settled(steps.load())
+                resp.media.mark_accessed()
+            if refusal := await settled(steps.commit()):
+                await self.refuse_async(req, resp, refusal.error, {})
         finally:
-            self._answer(exchange, req, resp, lambda body: astreamed(body, exchange))
+            is_whole = resp.text is not None or resp.data is not None or resp.media is not None
+            # A file is read by blocks, and has nothing to do with the session.
+            is_streamed = not is_whole and resp.stream is not None and not hasattr(resp.stream, "read")
+            has_events = self._is_asgi and resp.sse is not None
+            # What encodes media may look past the mapping's methods.
+            is_seen = resp.media is not None and isinstance(req.context.session, Session)
+            exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen or has_events)
+            if (is_streamed or has_events) and is_sent(req.method, resp.status_code):
+                name = "sse" if has_events else "stream"
+                body = getattr(resp, name)
+                streamed = astreamed(body, exchange) if self._is_asgi else StreamedBody(body, exchange.blocking)
+                setattr(resp, name, streamed)
+            exchange.leave()
+            current.reset(exchange.request.slots[self._token])
 
-    def _answer(self, exchange: Exchange, req: Any, resp: Any, streamed: Callable[[Any], Any]) -> None:
-        is_whole = resp.text is not None or resp.data is not None or resp.media is not None
-        # A file is read by blocks, and has nothing to do with the session.
-        is_streamed = not is_whole and resp.stream is not None and not hasattr(resp.stream, "read")
-        events = getattr(resp, "sse", None)
-        # What encodes media may look past the mapping's methods.
-        is_seen = resp.media is not None and isinstance(req.context.session, Session)
-        exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen or events is not None)
-        if events is not None:
-            resp.sse = streamed(events)
-        elif is_streamed and req.method != "HEAD":
-            resp.stream = streamed(resp.stream)
-        exchange.leave()
-        current.reset(exchange.request.slots[self._token])
+    def process_response(self, req: Any, resp: Any, resource: object, succeeded: bool) -> None:
+        drive(self.process_response_async(req, resp, resource, succeeded))
 
-    def _show(self, req: Any, resp: Any, refusal: Refusal, params: Any) -> Any:
+    async def refuse_async(self, req: Any, resp: Any, error: Any, params: Any, ws: Any = None) -> None:
         """Show the application's own page; of what an error's handler raises Falcon makes its own."""
-        error = _error_of(refusal)
-        resp.text = resp.data = resp.media = resp.stream = None
-        return self._app._find_error_handler(error)(req, resp, error, params)
+        refused = _error_of(self._exchange_of(req).refuse(error))
+        if ws is not None:
+            raise refused
+        resp.stream = resp.sse = None
+        await settled(self._app._handle_exception(req, resp, refused, params))
 
     def refuse(self, req: Any, resp: Any, error: UnavailableError, params: Any) -> None:
-        self._show(req, resp, self._exchange_of(req).refuse(error), params)
-
-    async def refuse_async(self, req: Any, resp: Any, error: UnavailableError, params: Any, ws: Any = None) -> None:
-        refusal = self._exchange_of(req).refuse(error)
-        if ws is not None:
-            raise _error_of(refusal)
-        await self._show(req, resp, refusal, params)
+        drive(self.refuse_async(req, resp, error, params))
 
 
 def _error_of(refusal: Refusal) -> HTTPForbidden | HTTPServiceUnavailable:

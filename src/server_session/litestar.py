@@ -10,12 +10,12 @@ from copy import copy
 from datetime import timedelta
 from typing import Any, NoReturn, TypeAlias, Unpack
 
-from litestar import Request, Response
+from litestar import Litestar, Request
 from litestar.config.app import AppConfig
 from litestar.config.response_cache import ResponseCacheConfig
-from litestar.datastructures import Cookie
 from litestar.exceptions import HTTPException, PermissionDeniedException, ServiceUnavailableException
 from litestar.exceptions.responses import create_exception_response
+from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.session import SessionMiddleware as OwnSessions
 from litestar.plugins import InitPlugin, ReceiveRoutePlugin
@@ -23,6 +23,7 @@ from litestar.routes import BaseRoute
 from litestar.security.session_auth.middleware import MiddlewareWrapper as OwnLogIn
 from litestar.serialization import decode_json, encode_json
 from litestar.stores.base import Store
+from litestar.stores.memory import MemoryStore
 from litestar.types import Empty
 
 from server_session._sessions import Extension, Sessions, Settings, chosen
@@ -30,7 +31,7 @@ from server_session.adapters import Refusal, csrf_exempt, csrf_protect, template
 from server_session.asgi import Application, Scope, SessionMiddleware
 from server_session.exceptions import ConfigurationError, UnavailableError
 from server_session.http.carrier import current
-from server_session.http.frameworks import HeadersApart
+from server_session.http.frameworks import LitestarHeaders
 from server_session.kernel.mapping import Session
 
 __all__ = ["CsrfRejected", "LitestarHeaders", "ServerSession", "csrf_exempt", "csrf_protect"]
@@ -76,8 +77,7 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
             raise ConfigurationError("Litestar's csrf_config wants tokens of its own: leave it out, or give csrf=None")
         app_config.middleware = [self._middleware, *app_config.middleware]
         app_config.request_class = _telling(app_config.request_class or Request)
-        pages = app_config.exception_handlers
-        app_config.exception_handlers = {UnavailableError: _pass_on, **pages}
+        app_config.exception_handlers = {UnavailableError: _pass_on, **app_config.exception_handlers}
         app_config.response_cache_config = self._without_sessions(app_config.response_cache_config)
         if app_config.template_config and not app_config.csrf_config:
             engine = app_config.template_config.engine_instance
@@ -88,18 +88,29 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
 
     def receive_route(self, route: BaseRoute) -> None:
         """Look at a route; Litestar calls it."""
-        for handler in getattr(route, "route_handlers", ()):
+        routed: Any = route
+        for handler in getattr(route, "route_handlers", None) or [routed.route_handler]:
             kinds = [getattr(one, "middleware", one) for one in handler.resolve_middleware()]
             if any(isinstance(kind, type) and issubclass(kind, OwnSessions | OwnLogIn) for kind in kinds):
                 raise ConfigurationError(f"{handler} has a session of Litestar's own too: leave out its middleware")
-            layers = reversed(handler.ownership_layers)
-            handler.request_class = _telling(next(one.request_class for one in layers if one.request_class))
+            if isinstance(handler, HTTPRouteHandler):
+                layers = reversed(handler.ownership_layers)
+                handler.request_class = _telling(next(one.request_class for one in layers if one.request_class))
 
     def _without_sessions(self, caching: ResponseCacheConfig) -> ResponseCacheConfig:
         """Keep what depends on the session out of Litestar's cache, whose keys know no cookie."""
+
+        def store_of(app: Litestar) -> Store:
+            request = current.get()
+            if request is not None:
+                exchange = self.sessions.exchange(request)
+                # Litestar keeps a response when all was sent: a stream may look at the session until then.
+                if exchange.is_started and exchange.has_answer:
+                    return MemoryStore()
+            return caching.get_store_from_app(app)
+
         kept = copy(caching)
-        # Asked for when all was sent: a stream may look at the session until then.
-        vars(kept)["get_store_from_app"] = lambda app: _Shared(caching.get_store_from_app(app), self)
+        vars(kept)["get_store_from_app"] = store_of
         return kept
 
 
@@ -153,45 +164,3 @@ class _Telling(AnyRequest):
 def _telling(kind: type[AnyRequest]) -> type[AnyRequest]:
     """Return this class of requests as one that notes who asks for the session."""
     return kind if issubclass(kind, _Telling) else type(kind.__name__, (_Telling, kind), {})
-
-
-class _Shared:
-    """A store of responses in which nothing is put that depends on the session."""
-
-    def __init__(self, store: Store, plugin: ServerSession) -> None:
-        self._store, self._plugin = store, plugin
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def set(self, key: str, value: bytes, expires_in: int | timedelta | None = None) -> None:
-        request = current.get()
-        if request is not None and not self._plugin.sessions.exchange(request).has_answer:
-            await self._store.set(key, value, expires_in)
-
-
-class _WrittenCookie(Cookie):
-    """A cookie whose header is its `key`."""
-
-    def to_encoded_header(self) -> tuple[bytes, bytes]:
-        return b"set-cookie", self.key.encode("latin-1")
-
-
-class LitestarHeaders(HeadersApart):
-    """The headers of a response of Litestar's."""
-
-    def __init__(self, response: Response[Any]) -> None:
-        super().__init__(response.headers)
-        self._cookies = response.cookies
-
-    def cookies(self) -> list[str]:
-        """Return the cookies as they are sent."""
-        return [cookie.to_encoded_header()[1].decode("latin-1") for cookie in self._cookies]
-
-    def add_cookie(self, header: str) -> None:
-        """Add a cookie."""
-        self._cookies.append(_WrittenCookie(header))
-
-    def drop_cookies(self) -> None:
-        """Remove all cookies."""
-        self._cookies.clear()

@@ -202,6 +202,23 @@ def test_a_body_of_a_generator_knows_its_request_and_writes_to_the_session(visit
     eventually(lambda: json.loads(browser.get("/read").text) == {"kept": "yes", "sent": 2, "function": "too"})
 
 
+@pytest.mark.parametrize("method, status", [("GET", 200), ("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_what_is_written_when_all_is_over_is_said_to_be_lost(visit, caplog, method, status):
+    kept: list[Any] = []
+
+    async def stream(request: web.Request) -> web.Response:
+        kept.append(await get_session(request))
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"x"
+
+        return web.Response(body=chunks(), status=status)
+
+    assert visit({"/stream": stream}).ask(method, "/stream").status == status
+    kept[0]["late"] = 1
+    eventually(lambda: "is not stored" in caplog.text)
+
+
 def test_a_stream_whose_store_fails_at_its_end_is_cut(visit, store):
     async def stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()

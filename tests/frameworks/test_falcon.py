@@ -1,5 +1,6 @@
 """The adapter for Falcon keeps the contract of adapters, as a WSGI and as an ASGI application."""
 
+import io
 import json
 import re
 import types
@@ -15,11 +16,12 @@ import pytest
 from falcon import HTTPForbidden, HTTPServiceUnavailable
 from jinja2 import DictLoader, Environment
 
-from server_session import CookieHandler, Sessions
+from server_session import CookieHandler, Sessions, _sessions, configure
 from server_session._urls import open_store
 from server_session.adapters import template_functions
-from server_session.exceptions import ConfigurationError
+from server_session.exceptions import CarrierError, ConfigurationError
 from server_session.falcon import ServerSession, csrf_exempt
+from server_session.sync import get_csrf_token
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._browser import Browser
 from tests.documents import code_of
@@ -31,6 +33,7 @@ from tests.frameworks.serving import (
     uvicorn_serves,
     waitress_serves,
 )
+from tests.visitors import Watched
 
 PAGE = Path(__file__).parents[2] / "docs/frameworks/falcon.md"
 TEMPLATES = Environment(loader=DictLoader({"form": "<form>{{ csrf_input() }}</form>"}), autoescape=True)
@@ -217,6 +220,14 @@ def test_a_path_that_a_middleware_rewrites_is_checked_as_the_view_that_serves_it
     assert form.called == 0
 
 
+def test_falcon_s_own_page_of_a_refusal_says_its_code():
+    app = falcon.App()
+    ServerSession(app, session_store="memory:")
+    app.add_route("/form", Recorded())
+    headers = {"Sec-Fetch-Site": "cross-site", "Cookie": "session=any"}
+    assert falcon.testing.TestClient(app).simulate_post("/form", headers=headers).json["code"] == "csrf_site"
+
+
 @pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
 def test_a_method_that_a_middleware_changes_is_checked_as_the_responder_that_serves_it(framework: Any):
     class Override:
@@ -338,6 +349,7 @@ def test_a_websocket_stores_what_it_changed():
     class Socket:
         async def on_websocket(self, req: Any, ws: Any) -> None:
             req.context.session["socket"] = "was here"
+            assert (await site.sessions.get_session_data())["socket"] == "was here"
             await ws.accept()
 
     site = Site.over(open_store("memory:"), blocks=False)
@@ -367,6 +379,15 @@ def test_cookies_of_the_application_s_own_stay_beside_the_session_s():
     app(falcon.testing.create_environ("/"), heard)
     names = [value.partition("=")[0] for name, value in heard.headers if name.lower() == "set-cookie"]
     assert sorted(names) == ["other", "own", "session"]
+
+
+def test_what_configure_made_is_served_by_default(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_sessions, "_configured", None)
+    app = falcon.App()
+    ServerSession(app)
+    app.add_route("/", resource_that(falcon.App, lambda req, _resp: req.context.session.update(a=1)))
+    configure(session_store="memory:")
+    assert "session" in falcon.testing.TestClient(app).simulate_get("/").cookies
 
 
 def test_two_kinds_of_sessions_serve_one_application():
@@ -411,3 +432,157 @@ def test_how_often_a_socket_is_watched_may_be_a_timedelta_and_nothing_that_is_no
             ServerSession(falcon.asgi.App(), session_store="memory:", watch=watch)
 
     check_a_timedelta_watches(TestFalconAsgi)
+
+
+def resource_that(framework: Any, respond: Any) -> Any:
+    """Return a resource of this kind of application that answers each GET and HEAD so."""
+
+    def respond_to(_self: Any, req: Any, resp: Any) -> None:
+        respond(req, resp)
+
+    async def await_to(_self: Any, req: Any, resp: Any) -> None:
+        respond(req, resp)
+
+    responder = respond_to if framework is falcon.App else await_to
+    return type("Resource", (), {"on_get": responder, "on_head": responder})()
+
+
+class Piece:
+    """A stream of one piece, of either colour."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"piece"
+
+    async def __aiter__(self) -> Any:
+        yield b"piece"
+
+
+@pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
+@pytest.mark.parametrize(
+    "method, status, text",
+    [
+        ("GET", 200, "whole"),
+        ("GET", 200, None),
+        ("HEAD", 200, None),
+        ("GET", 204, None),
+        ("GET", 304, None),
+        ("GET", 409, None),
+    ],
+)
+def test_what_is_written_when_all_is_over_is_said_to_be_lost(
+    framework: Any, method: str, status: int, text: str | None, caplog: pytest.LogCaptureFixture
+):
+    kept: list[Any] = []
+
+    def respond(req: Any, resp: Any) -> None:
+        session = req.context.session
+        kept.append(session if isinstance(session, dict) else session.loaded())
+        resp.status, resp.text, resp.stream = status, text, Piece()
+        if status == 409:
+            raise falcon.HTTPConflict
+
+    app = framework()
+    ServerSession(app, session_store="memory:")
+    app.add_route("/", resource_that(framework, respond))
+    assert falcon.testing.TestClient(app).simulate_request(method, "/").status_code == status
+    assert "is not stored" not in caplog.text
+    kept[0]["late"] = 1
+    assert "is not stored" in caplog.text
+
+
+@pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
+def test_a_file_is_sent_as_it_is_and_may_be_cached(framework: Any):
+    class Awaited:
+        def __init__(self, content: bytes) -> None:
+            self.content = io.BytesIO(content)
+
+        async def read(self, size: int) -> bytes:
+            return self.content.read(size)
+
+    def respond(_req: Any, resp: Any) -> None:
+        resp.stream = (io.BytesIO if framework is falcon.App else Awaited)(b"one\ntwo\n")
+
+    app = framework()
+    ServerSession(app, session_store="memory:")
+    app.add_route("/", resource_that(framework, respond))
+    result = falcon.testing.TestClient(app).simulate_get("/")
+    assert (result.text, result.headers.get("vary")) == ("one\ntwo\n", None)
+
+
+@pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
+@pytest.mark.parametrize("given", ["stream", "sse"])
+def test_a_stream_is_not_sent_in_the_place_of_the_page_of_a_refusal(framework: Any, given: str):
+    def respond(req: Any, resp: Any) -> None:
+        req.context.session["a"] = 1
+        setattr(resp, given, Piece())
+
+    store = Watched()
+    app = framework()
+    ServerSession(app, session_store=store)
+    app.add_route("/", resource_that(framework, respond))
+    store.fails = ["set"]
+    # Of this kind Falcon makes no page.
+    result = falcon.testing.TestClient(app).simulate_get("/", headers={"Accept": "image/png"})
+    assert (result.status_code, result.text) == (503, "")
+
+
+@pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
+def test_a_session_that_cannot_be_stored_is_an_error_of_the_application_s_and_leaves_nothing_behind(framework: Any):
+    def respond(req: Any, _resp: Any) -> None:
+        req.context.session["a"] = object()
+
+    app = framework()
+    ServerSession(app, session_store="memory:")
+    app.add_route("/", resource_that(framework, respond))
+    assert falcon.testing.TestClient(app).simulate_get("/").status_code == 500
+    with pytest.raises(CarrierError):
+        get_csrf_token()
+
+
+class Unreached:
+    async def on_websocket(self, _req: Any, _ws: Any) -> None:
+        raise AssertionError
+
+
+async def test_a_websocket_whose_store_is_down_is_turned_away():
+    store = Watched()
+    app = falcon.asgi.App()
+    ServerSession(app, session_store=store)
+    app.add_route("/socket", Unreached())
+    own = {"Origin": "http://falconframework.org", "Cookie": f"session={'A' * 64}"}
+    store.fails = ["get"]
+    async with falcon.testing.ASGIConductor(app) as conductor:
+        with pytest.raises(falcon.WebSocketDisconnected) as refused:
+            async with conductor.simulate_ws("/socket", headers=own):
+                pass
+    assert refused.value.code == 3503
+
+
+def test_the_body_is_whole_by_the_server_s_own_stream_too():
+    class Echo:
+        def on_post(self, req: Any, resp: Any) -> None:
+            resp.data = req.stream.read(int(req.headers["CONTENT-LENGTH"]))
+
+        on_get = on_post
+
+    app = falcon.App()
+    ServerSession(app, session_store="memory:")
+    app.add_route("/echo", Echo())
+    app.add_route("/token", resource_that(falcon.App, lambda req, resp: setattr(resp, "text", get_csrf_token(req))))
+    client = falcon.testing.TestClient(app)
+    token = client.simulate_get("/token")
+    body, kind = f"csrf_token={token.text}", "application/x-www-form-urlencoded"
+    assert client.simulate_post("/echo", body=body, content_type=kind, cookies=token.cookies).text == body
+
+
+def test_a_sink_of_wsgi_is_passed_by_a_token():
+    app = falcon.App()
+    ServerSession(app, session_store="memory:")
+    app.add_sink(lambda req, resp: setattr(resp, "text", req.get_media()["csrf_token"]), "/sink")
+    app.add_route("/token", resource_that(falcon.App, lambda req, resp: setattr(resp, "text", get_csrf_token(req))))
+    client = falcon.testing.TestClient(app)
+    token = client.simulate_get("/token")
+    for given, status in ((token.text, 200), ("forged", 403)):
+        body, kind = f"csrf_token={given}", "application/x-www-form-urlencoded"
+        result = client.simulate_post("/sink", body=body, content_type=kind, cookies=token.cookies)
+        assert (result.status_code, result.text == given) == (status, status == 200)

@@ -17,6 +17,7 @@ from litestar import (
     Response,
     Router,
     WebSocket,
+    asgi,
     get,
     patch,
     post,
@@ -24,7 +25,7 @@ from litestar import (
 )
 from litestar.background_tasks import BackgroundTask
 from litestar.config.csrf import CSRFConfig
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromPath
@@ -33,10 +34,11 @@ from litestar.response import Redirect, Stream, Template
 from litestar.security.session_auth import SessionAuth
 from litestar.template import TemplateConfig
 from litestar.testing import TestClient
+from litestar.types import Empty
 
 from server_session import Sessions, _sessions, get_session_data
-from server_session.exceptions import ConfigurationError, StoreError
-from server_session.litestar import ServerSession, csrf_exempt, csrf_protect
+from server_session.exceptions import ConfigurationError, StoreError, UnavailableError
+from server_session.litestar import CsrfRejected, ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from tests.documents import application_of, hidden_in
 from tests.frameworks.serving import AWAITED, OverRedis, asked_by, hypercorn_serves, uvicorn_serves
@@ -186,6 +188,38 @@ def test_a_model_that_is_set_as_the_session_is_stored() -> None:
         assert client.get("/read").json() == {"user": "ada", "items": [1, 2]}
 
 
+def test_a_session_that_is_set_to_nothing_ends() -> None:
+    @post("/empty")
+    async def empty(request: AnyRequest) -> None:
+        request.set_session(Empty)
+
+    with site(empty) as client:
+        client.post("/write", headers=OWN)
+        assert "Max-Age=0" in client.post("/empty", headers=OWN).headers["set-cookie"]
+        assert client.get("/read").json() == {}
+
+
+def test_a_session_that_is_not_loaded_yet_can_be() -> None:
+    @get("/load")
+    async def load(request: AnyRequest) -> dict[str, Any]:
+        loaded: dict[str, Any] = await request.session.load()  # type: ignore[attr-defined]
+        return {**loaded}
+
+    with site(load, plugin=ServerSession(session_store="memory:", autoload=False)) as client:
+        client.post("/write", headers=OWN)
+        assert client.get("/load").json() == {"a": 1}
+
+
+def test_an_application_beneath_by_asgi_has_the_session() -> None:
+    @asgi("/beneath", is_mount=True, copy_scope=True)
+    async def beneath(scope: Any, receive: Any, send: Any) -> None:
+        await Response(dict(scope["session"])).to_asgi_response(None, Request(scope))(scope, receive, send)
+
+    with site(beneath) as client:
+        client.post("/write", headers=OWN)
+        assert client.get("/beneath").json() == {"a": 1}
+
+
 def test_a_session_that_a_handler_returns_makes_the_response_vary_whatever_the_class_of_its_request() -> None:
     class Special(Request[Any, Any, Any]):
         @property
@@ -202,6 +236,20 @@ def test_a_session_that_a_handler_returns_makes_the_response_vary_whatever_the_c
         for path in ("/mine", "/read"):
             answered = client.get(path)
             assert (answered.json(), answered.headers["vary"]) == ({"a": 1}, "Cookie")
+
+
+def test_a_session_on_the_application_s_own_page_of_an_error_makes_the_response_vary() -> None:
+    @get("/gone")
+    async def gone() -> None:
+        raise NotFoundException
+
+    def page(request: AnyRequest, _: Exception) -> Response[Any]:
+        return Response(request.session, status_code=404)
+
+    with site(gone, exception_handlers={404: page}) as client:
+        client.post("/write", headers=OWN)
+        answered = client.get("/gone")
+        assert (answered.json(), answered.headers["vary"]) == ({"a": 1}, "Cookie")
 
 
 def test_a_cached_response_bears_nobody_s_cookie_and_nobody_s_session() -> None:
@@ -253,6 +301,28 @@ def test_a_cached_stream_that_looks_at_the_session_when_it_has_begun_is_nobody_e
         assert calls == ["same"]
 
 
+def test_a_handler_that_looks_at_the_session_can_empty_the_cache() -> None:
+    calls: list[str] = []
+
+    @get("/same", cache=60)
+    async def same() -> str:
+        calls.append("same")
+        return "same"
+
+    @post("/empty")
+    async def empty(request: AnyRequest) -> None:
+        request.session["emptied"] = True
+        await request.app.response_cache_config.get_store_from_app(request.app).delete_all()
+
+    with site(same, empty) as client:
+        client.get("/same")
+        client.post("/empty", headers=OWN)
+        client.get("/same")
+        assert calls == ["same", "same"]
+        config = client.app.response_cache_config
+        assert config.get_store_from_app(client.app) is client.app.stores.get(config.store)
+
+
 async def test_a_middleware_within_that_keeps_messages_keeps_nobody_s_cookie() -> None:
     kept: list[Any] = []
 
@@ -275,9 +345,16 @@ def test_litestar_s_own_check_and_ours_do_not_both_ask_for_a_token() -> None:
     own = CSRFConfig(secret="secret")
     with pytest.raises(ConfigurationError, match="csrf_config"):
         site(csrf_config=own)
-    with site(csrf_config=own, plugin=ServerSession(session_store="memory:", csrf=None)) as client:
+
+    @get("/form")
+    async def form() -> Template:
+        return Template(template_str="{{ csrf_token() }}", media_type=MediaType.TEXT)
+
+    plugin = ServerSession(session_store="memory:", csrf=None)
+    with site(form, csrf_config=own, plugin=plugin, template_config=templates()) as client:
         assert client.post("/write").status_code == 403
-        client.get("/read")
+        token = client.get("/form").text
+        assert client.post("/write", headers={"x-csrftoken": token}).status_code == 201
         answered = client.post("/write", headers={"x-csrftoken": client.cookies["csrftoken"]})
         assert answered.status_code == 201
         assert client.get("/read").json() == {"a": 1}
@@ -289,11 +366,15 @@ def test_litestar_s_own_session_in_the_place_of_ours_is_an_error() -> None:
     @get("/other", middleware=[own.middleware])
     async def other() -> None: ...
 
+    @websocket("/socket", middleware=[own.middleware])
+    async def socket(socket: WebSocket[Any, Any, Any]) -> None: ...
+
     async def user(*_: Any) -> None: ...
 
     for options in (
         {"middleware": [own.middleware]},
         {"route_handlers": [other]},
+        {"route_handlers": [socket]},
         {"on_app_init": [SessionAuth(retrieve_user_handler=user, session_backend_config=own).on_app_init]},
     ):
         with pytest.raises(ConfigurationError, match="session of Litestar's own"):
@@ -385,7 +466,8 @@ def test_a_background_task_does_not_run_where_the_session_could_not_be_stored() 
         assert ran == ["sent a letter"]
 
 
-def test_the_application_s_own_handler_of_a_store_that_fails_comes_first() -> None:
+@pytest.mark.parametrize("handled", [StoreError, UnavailableError])
+def test_the_application_s_own_handler_of_a_store_that_fails_comes_first(handled: type[Exception]) -> None:
     store = Watched()
 
     @get("/function")
@@ -396,7 +478,7 @@ def test_the_application_s_own_handler_of_a_store_that_fails_comes_first() -> No
         return Response("down", status_code=507)
 
     plugin = ServerSession(session_store=store, autoload=False)
-    with site(function, plugin=plugin, exception_handlers={StoreError: down}) as client:
+    with site(function, plugin=plugin, exception_handlers={handled: down}) as client:
         client.cookies["session"] = "A" * 64
         store.fails = ["get"]
         assert client.get("/function").status_code == 507
@@ -425,11 +507,15 @@ async def test_the_functions_set_the_cookie_on_a_response_of_litestar_s_without_
         assert client.get("/seen").json() == {"user": "ada"}
 
 
-def test_a_page_of_a_refusal_can_say_who_is_logged_in() -> None:
-    def page(request: AnyRequest, _: Exception) -> Response[str]:
-        return text(f"not so, {request.session['a']}")
+@pytest.mark.parametrize("handled", [403, CsrfRejected, PermissionDeniedException])
+def test_a_page_of_a_refusal_can_say_who_is_logged_in(handled: Any) -> None:
+    class Special(Request[Any, Any, Any]):
+        said = "not so"
 
-    with site(exception_handlers={403: page}) as client:
+    def page(request: Special, _: Exception) -> Response[str]:
+        return text(f"{request.said}, {request.session['a']}")
+
+    with site(exception_handlers={handled: page}, request_class=Special) as client:
         client.post("/write", headers=OWN)
         answered = client.post("/write", headers=FOREIGN)
         assert (answered.text, answered.headers["csrf-rejection"]) == ("not so, 1", "csrf_site")

@@ -5,7 +5,12 @@ from typing import Any
 
 from server_session.exchange import BlockingExchange, Exchange
 
-__all__ = ["StreamedBody", "astreamed"]
+__all__ = ["StreamedBody", "astreamed", "is_sent"]
+
+
+def is_sent(method: str, status: int) -> bool:
+    """Tell whether a response has a body at all (RFC 9110, 6.4.1); what it has none of nobody need read, or close."""
+    return method != "HEAD" and status not in (204, 304)
 
 
 class StreamedBody(Iterator[Any]):

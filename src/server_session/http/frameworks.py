@@ -233,6 +233,26 @@ class FalconHeaders(HeadersApart):
         response._extra_headers, response._cookies = others, None  # noqa: SLF001
 
 
+class LitestarHeaders(HeadersApart):
+    """The headers of a response of Litestar's."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(response.headers)
+        self._cookies = response.cookies
+
+    def cookies(self) -> list[str]:
+        return [cookie.to_encoded_header()[1].decode("latin-1") for cookie in self._cookies]
+
+    def add_cookie(self, header: str) -> None:
+        cookie = import_module("litestar.datastructures").Cookie(header)
+        # Sent as it is written.
+        cookie.to_encoded_header = lambda: (b"set-cookie", header.encode("latin-1"))
+        self._cookies.append(cookie)
+
+    def drop_cookies(self) -> None:
+        self._cookies.clear()
+
+
 class BytesHeaders(ResponseHeaders):
     """The headers of a response of BlackSheep's, whose names and values are bytes."""
 
@@ -285,9 +305,8 @@ def _multi_dict(several: str, add: str) -> Callable[[Any], ResponseHeaders]:
     return lambda response: MultiDictHeaders(response.headers, several, add)
 
 
-def _late(module: str, name: str) -> Callable[[Any], ResponseHeaders]:
-    """Return those of a module that imports its framework."""
-    return lambda response: getattr(import_module(f"server_session.{module}"), name)(response)  # noqa: PLW0108 - not before there is one
+def _django_headers(response: Any) -> Any:
+    return import_module("server_session.django._headers").DjangoHeaders(response)
 
 
 # By name, for none of these is imported before its framework is.
@@ -314,8 +333,8 @@ REQUESTS.known |= {
 RESPONSES.known |= {
     "starlette.responses.Response": _multi_dict("getlist", "append"),
     "werkzeug.sansio.response.Response": _multi_dict("getlist", "add"),
-    "django.http.response.HttpResponseBase": _late("django._headers", "DjangoHeaders"),
-    "litestar.response.base.Response": _late("litestar", "LitestarHeaders"),
+    "django.http.response.HttpResponseBase": _django_headers,
+    "litestar.response.base.Response": LitestarHeaders,
     "blacksheep.messages.Response": BytesHeaders,
     "aiohttp.web_response.StreamResponse": _multi_dict("getall", "add"),
     "tornado.web.RequestHandler": TornadoHeaders,
