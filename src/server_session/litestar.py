@@ -8,7 +8,7 @@ app = Litestar(route_handlers=[...], plugins=[ServerSession(max_age=timedelta(mi
 from collections.abc import Callable
 from copy import copy
 from datetime import timedelta
-from typing import Any, NoReturn, TypeAlias, Unpack
+from typing import Any, NoReturn, TypeAlias, Unpack, cast
 
 from litestar import Litestar, Request
 from litestar.config.app import AppConfig
@@ -23,7 +23,6 @@ from litestar.routes import BaseRoute
 from litestar.security.session_auth.middleware import MiddlewareWrapper as OwnLogIn
 from litestar.serialization import decode_json, encode_json
 from litestar.stores.base import Store
-from litestar.stores.memory import MemoryStore
 from litestar.types import Empty
 
 from server_session._sessions import Extension, Sessions, Settings, chosen
@@ -101,13 +100,11 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         """Keep what depends on the session out of Litestar's cache, whose keys know no cookie."""
 
         def store_of(app: Litestar) -> Store:
-            request = current.get()
-            if request is not None:
-                exchange = self.sessions.exchange(request)
-                # Litestar keeps a response when all was sent: a stream may look at the session until then.
-                if exchange.is_started and exchange.has_answer:
-                    return MemoryStore()
-            return caching.get_store_from_app(app)
+            store, request = caching.get_store_from_app(app), current.get()
+            exchange = None if request is None else self.sessions.exchange(request)
+            # Litestar keeps a response when all was sent: a stream may look at the session until then.
+            is_ones_own = exchange is not None and exchange.is_started and exchange.has_answer
+            return cast("Store", _Closed(store)) if is_ones_own else store
 
         kept = copy(caching)
         vars(kept)["get_store_from_app"] = store_of
@@ -164,3 +161,16 @@ class _Telling(AnyRequest):
 def _telling(kind: type[AnyRequest]) -> type[AnyRequest]:
     """Return this class of requests as one that notes who asks for the session."""
     return kind if issubclass(kind, _Telling) else type(kind.__name__, (_Telling, kind), {})
+
+
+class _Closed:
+    """A store of responses in which nothing more is put."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def set(self, *_: object, **__: object) -> None:
+        """Keep nothing."""
