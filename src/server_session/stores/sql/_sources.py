@@ -2,17 +2,18 @@
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
-from server_session.exceptions import ConfigurationError
+from server_session.exceptions import ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
@@ -52,10 +53,7 @@ class Given:
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
         with self.engine.connect() as connection:
-            answer = step(connection)
-            # A listener of the application's may have begun a transaction, autocommit notwithstanding.
-            connection.commit()
-            return answer
+            return _lent(connection, step)
 
     async def close(self) -> None:
         """Leave the connections to the engine's owner."""
@@ -81,9 +79,10 @@ class Blocking:
         try:
             if connection is None:
                 connection = self.engine.connect()
-            answer = step(connection)
-            # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
-            connection.rollback()
+            with _read_to_the_end(connection):
+                answer = step(connection)
+                # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
+                connection.rollback()
             return answer  # noqa: TRY300 - nothing of it can fail
         except BaseException:
             if connection is not None:
@@ -104,6 +103,37 @@ class Blocking:
     def _close_kept(self) -> None:
         for connection in self.places.clear():
             connection.close()
+
+
+@contextmanager
+def _read_to_the_end(connection: Connection) -> Iterator[None]:
+    """Drop a connection in whose use anything broke in: a signal's handler may raise, and leave an answer unread.
+
+    Whoever used it next would be given that answer, and another's session.
+    """
+    try:
+        yield
+    except (DBAPIError, SessionError):
+        raise
+    except BaseException:
+        connection.invalidate()
+        raise
+
+
+def _lent(connection: Connection, step: Callable[[Connection], T]) -> T:
+    """Run the step over a connection of an engine that was given."""
+    with _read_to_the_end(connection):
+        try:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        except cast("Any", connection.dialect).loaded_dbapi.Error as error:
+            # MySQL is asked here, and SQLAlchemy does not look what it means: the server has ended it, and mostly all.
+            connection.invalidate()
+            connection.engine.dispose()
+            raise DBAPIError(None, None, error, connection_invalidated=True) from error
+        answer = step(connection)
+        # A listener of the application's may have begun a transaction, autocommit notwithstanding.
+        connection.commit()
+        return answer
 
 
 class Awaiting:
@@ -129,11 +159,9 @@ class Awaiting:
             nonlocal has_begun
             async with asyncio.timeout(left()), engine.connect() as connection:
                 has_begun = True
-                answer = await connection.run_sync(step)
                 if self._is_given:
-                    # As in `Given`; elsewhere nothing is open, and MySQL's drivers would ask the server all the same.
-                    await connection.commit()
-                return answer
+                    return await connection.run_sync(_lent, step)
+                return await connection.run_sync(step)
 
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
@@ -165,12 +193,11 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> Clien
     """Return the source for what a store was given."""
     if isinstance(engine, Engine | AsyncEngine):
         _refuse_memory(type(engine.pool))
-        given = engine.execution_options(isolation_level="AUTOCOMMIT")
-        if isinstance(given, Engine):
-            return ClientOfProcess(lambda: Given(given), lambda _: given.dispose(close=False))
+        if isinstance(engine, Engine):
+            return ClientOfProcess(lambda: Given(engine), lambda _: engine.dispose(close=False))
         return ClientOfProcess(
-            lambda: Awaiting(given.dialect.name, lambda: given, is_given=True),
-            lambda _: given.sync_engine.dispose(close=False),
+            lambda: Awaiting(engine.dialect.name, lambda: engine, is_given=True),
+            lambda _: engine.sync_engine.dispose(close=False),
         )
     if isinstance(engine, str):
         parameters_of(engine)

@@ -108,24 +108,27 @@ class SQLSessionStore(PackedStore):
         # Not from `random`: forked processes would draw the same numbers, and take each other's writes for their own.
         fresh = secrets.randbits(63)
 
+        decision: Any = None
+
         def work(connection: Connection, read: Executable) -> tuple[T] | None:
+            nonlocal decision
             # A new session needs no look first: to add it fails where there is one.
             is_new = likely is Likely.FOUNDS and read is self._statements.read
             found = None if is_new else connection.execute(read, {"key": key}).one_or_none()
             row = None if found is None else row_of(found)
             if row is not None and row.stamp == fresh:
-                # The row of an earlier try, whose answer was lost.
-                return (change(None, 0.0),)
+                # What an earlier try of this call decided is written; its answer, or its end, was lost.
+                return (decision,)
             # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
             decision = change(None, 0.0) if row is None else change(row.record, row.now)
             return (decision,) if self._put(connection, key, row, decision, fresh) else None
 
-        (decision,) = await self._run(work)
-        if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
+        (decided,) = await self._run(work)
+        if isinstance(decided, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
             # The write was made, and that is what the caller asked for.
             with suppress(StoreError):
                 await self._run(partial(self._sweep, _ROWS_A_SWEEP))
-        return decision
+        return decided
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; see `SessionStore.destroy`."""
