@@ -600,6 +600,30 @@ class TestLostAnswers:
 
             play(kind, wire.port, body)
 
+    def test_an_answer_that_a_signal_kept_from_being_read_goes_to_nobody(self, own_server, monkeypatch):
+        class BrokeInError(Exception):
+            pass
+
+        client = redis.Redis(port=own_server.port)
+        store = RedisSessionStore(client)
+        keys = [store.id(), store.id()]
+        for key in keys:
+            assert drive(store.set(key, {"key": key.encode()}, LONG)) is APPLIED
+        sending = redis.Connection.send_packed_command
+
+        def break_in(*arguments, **options):
+            monkeypatch.undo()
+            sending(*arguments, **options)
+            raise BrokeInError
+
+        with look_at(own_server) as other:
+            other.client_pause(300)
+        monkeypatch.setattr(redis.Connection, "send_packed_command", break_in)
+        with pytest.raises(BrokeInError):
+            drive(store.get(keys[0], {}))
+        assert drive(store.get(keys[1], {})) == {"key": keys[1].encode()}
+        client.close()
+
     @SINGLE
     def test_a_server_that_hangs_is_a_store_error(self, kind, own_server):
         async def body(store):
@@ -1156,7 +1180,13 @@ class TestCallsThatShareAConnection:
         asyncio.run(body())
 
     @pytest.mark.parametrize(
-        "unasked, stays", [(b">2\r\n+moving\r\n+soon\r\n", True), (b"+OK\r\n", False), (b"nonsense\r\n", False)]
+        "unasked, stays",
+        [
+            (b">2\r\n+moving\r\n+soon\r\n", True),
+            (b"+OK\r\n", False),
+            (b"$0\r\n", False),
+            (b"nonsense\r\n", False),
+        ],
     )
     def test_what_comes_unasked_is_nobody_s_answer(self, unasked, stays, redis_server):
         async def body():
@@ -1183,12 +1213,13 @@ class TestCallsThatShareAConnection:
         assert third is not second
         close(store)
 
-    def test_what_comes_unasked_is_no_answer_of_a_blocking_call_either(self, redis_server):
+    @pytest.mark.parametrize("unasked", [b">2\r\n+moving\r\n+soon\r\n", b"+OK\r\n", b"$0\r\n", b"nonsense\r\n"])
+    def test_what_comes_unasked_is_no_answer_of_a_blocking_call_either(self, unasked, redis_server):
         store = RedisSessionStore(f"{redis_server.url}?protocol=3")
         key = store.id()
         assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
         connection = store._blocking.args[0].get().places._free[-1]
-        connection._answers.feed(b">2\r\n+moving\r\n+soon\r\n")
+        connection._answers.feed(unasked)
         assert drive(store.get(key, {})) == {"a": b"1"}
         close(store)
 

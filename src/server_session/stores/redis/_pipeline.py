@@ -127,7 +127,9 @@ class _Line(asyncio.Protocol):
         """Tell whether nothing more is to be sent over it."""
         # Written to while it closes, a transport of asyncio, from Python 3.12 on, leaves its socket's number with the
         # selector, and the next socket of that number is never woken.
-        return self._transport.is_closing() or (not self.owed and now - self._sent_at > self._rest)
+        # What has come and is owed to nobody, and of which there is more to come, would begin the next call's answer.
+        has_rested = now - self._sent_at > self._rest or self._answers.has_data()
+        return self._transport.is_closing() or (not self.owed and has_rested)
 
     def send(self, calls: list[_Call], begun: float) -> None:
         """Send calls, begun then, without a wait: each caller waits for its answer anyway."""
