@@ -1163,6 +1163,29 @@ class TestCallsThatShareAConnection:
 
         asyncio.run(body())
 
+    @pytest.mark.parametrize("is_connected", [True, False])
+    def test_calls_that_fail_together_show_nothing_of_each_other(self, is_connected, own_server):
+        async def body():
+            store = RedisSessionStore(own_server.url)
+            assert await store.get(KEY, {}) is MISSING
+            pipeline = store._awaiting.args[0].get()
+            if not is_connected:
+                pipeline._line.end(redis.ConnectionError())
+                own_server.kill()
+            secrets = [b"alice's", b"bob's", b"carol's"]
+            calls = [asyncio.ensure_future(store.set(store.id(), {"a": secret}, LONG)) for secret in secrets]
+            await let_the_loop_run()
+            if is_connected:
+                pipeline._line.end(redis.ConnectionError("the server ended the connection"))
+            failures = await asyncio.gather(*calls, return_exceptions=True)
+            for failure, secret in zip(failures, secrets, strict=True):
+                assert isinstance(failure, StoreDownError)
+                shown = traceback.TracebackException.from_exception(failure, capture_locals=True)
+                lines = "".join(shown.format())
+                assert [one for one in secrets if one.decode() in lines] == [secret]
+
+        asyncio.run(body())
+
     def test_a_connection_that_has_rested_longer_than_its_health_check_interval_is_made_anew(self, own_server):
         async def body():
             store = RedisSessionStore(f"{own_server.url}?health_check_interval=1")

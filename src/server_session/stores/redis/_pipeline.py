@@ -192,6 +192,10 @@ class _Line(asyncio.Protocol):
 def _fail(answers: list[_Answer], error: BaseException) -> None:
     for answer in answers:
         if not answer.done():
-            answer.set_exception(error)
+            # To each its own: raised, it bears the frames of its caller, and in them what a visitor would have stored.
+            # (Not by `copy`, which calls what an error's class may have made of its arguments.)
+            own = type(error).__new__(type(error), *error.args)
+            own.__dict__.update(error.__dict__)
+            answer.set_exception(own)
             # Who is cancelled meanwhile never looks at it, which asyncio would log.
             answer.exception()
