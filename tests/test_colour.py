@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from server_session import ColourError
+from server_session import ColourError, _colour
 from server_session._colour import (
     Colour,
     drive,
@@ -20,6 +20,7 @@ from server_session._colour import (
     run_blocking,
     running_library,
 )
+from server_session.exceptions import StoreDownError
 from tests.patience import PATIENCE
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
@@ -253,6 +254,47 @@ def test_a_worker_thread_runs_a_coroutine_at_home_and_gets_its_result_or_its_err
         return result
 
     assert LOOPS[library](scenario) == (threading.get_ident(), False, library)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_worker_thread_whose_loop_ends_hears_of_it(is_closed, monkeypatch):
+    monkeypatch.setattr(_colour, "_UNTIL_A_LOOK", 0.02)
+    loop = asyncio.new_event_loop()
+    failures: list[StoreDownError] = []
+    began, goes_on = asyncio.Event(), threading.Event()
+
+    async def wait_for_ever() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async def scenario() -> threading.Thread:
+        place = home()
+
+        def call() -> None:
+            if is_closed:
+                goes_on.wait(PATIENCE)
+            try:
+                run_blocking(Colour.AWAITS, place, wait_for_ever)
+            except StoreDownError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        if not is_closed:
+            await began.wait()
+        return thread
+
+    thread = loop.run_until_complete(scenario())
+    if is_closed:
+        loop.close()
+        goes_on.set()
+    thread.join(PATIENCE)
+    assert [str(error) for error in failures] == ["no answer: the application's event loop has ended"]
+    if not is_closed:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
 
 # --- waiting
