@@ -441,6 +441,33 @@ class TestRefusals:
 
         play(kind, own_server.port, body)
 
+    @pytest.mark.parametrize("made", ["url", "client"])
+    @pytest.mark.parametrize("kind", ["blocking", "awaiting"])
+    def test_a_master_that_has_become_a_replica_is_left_for_who_has_its_name_now(
+        self, kind, made, own_server, redis_server
+    ):
+        wire = Wire(own_server.port)
+
+        async def body(store):
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            with look_at(own_server) as client:
+                client.replicaof("127.0.0.1", redis_server.port)
+            wire.target = redis_server.port
+            with pytest.raises(StoreError, match="replica"):
+                await store.merge(key, {"a": b"2"}, [], {})
+            assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+
+        if made == "client":
+            play(kind, wire.port, body)
+        elif kind == "blocking":
+            store = RedisSessionStore(wire.url)
+            drive(body(store))
+            close(store)
+        else:
+            asyncio.run(body(RedisSessionStore(wire.url)))
+        wire.close()
+
     @SINGLE
     def test_a_replica_refuses_writes(self, kind, own_server):
         async def body(store):
