@@ -1165,6 +1165,33 @@ def test_an_error_says_that_the_database_is_read_only(driver: str, request: pyte
         administer(url, "SET GLOBAL read_only = 0")
 
 
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_primary_that_has_become_a_replica_is_left_for_who_has_its_name_now(
+    driver: str, request: pytest.FixtureRequest
+) -> None:
+    url, name = url_of(driver, request), f"was_primary_{time.monotonic_ns()}"
+    is_postgresql = driver.startswith("postgresql")
+    make_table(url, name)
+    number = "SELECT pg_backend_pid()" if is_postgresql else "SELECT connection_id()"
+    # What a replica says there, for this connection alone.
+    becoming = "SET default_transaction_read_only = on" if is_postgresql else "SET SESSION TRANSACTION READ ONLY"
+
+    async def body(store: SQLSessionStore) -> None:
+        source: Any = store._source.get()
+
+        def become(connection: Any) -> int:
+            connection.exec_driver_sql(becoming)
+            return int(connection.exec_driver_sql(number).scalar_one())
+
+        before = await source.run(become)
+        with pytest.raises(StoreError, match="read-only"):
+            await store.set(store.id(), {"a": b"1"}, LIFE)
+        assert await store.set(store.id(), {"a": b"1"}, LIFE) is APPLIED
+        assert await source.run(lambda connection: connection.exec_driver_sql(number).scalar_one()) != before
+
+    run(SQLSessionStore(url, table=name), body)
+
+
 @pytest.mark.parametrize("driver", ["pysqlite", "aiosqlite"])
 def test_an_error_says_that_the_file_is_read_only(driver: str, tmp_path: Path) -> None:
     make_table(f"sqlite:///{tmp_path}/sessions.db", "server_sessions")

@@ -20,7 +20,7 @@ from server_session.exceptions import ConfigurationError, RecordError, StoreDown
 from server_session.stores._base import Batch, Kept, Outcome
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, step_back
 from server_session.stores._waits import begin_call, is_over
-from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
+from server_session.stores.sql._errors import explain, is_down, is_of_replica, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, pack, row_of, send
 from server_session.stores.sql._table import TABLE, family_of, session_table
@@ -242,17 +242,18 @@ class SQLSessionStore(PackedStore):
 
     def _step(self, connection: Connection, *, work: Work[R], locks: bool) -> R | None:
         say = self._statements
-        if not locks:
-            return work(connection, say.read)
         try:
+            if not locks:
+                return work(connection, say.read)
             connection.begin()
             # On SQLite a listener of the application's may have sent a BEGIN already.
             if not getattr(connection.connection.driver_connection, "in_transaction", False):
                 connection.exec_driver_sql(say.begin)
             answer = work(connection, say.read_and_lock)
             send(connection, say.commit, {})
-        except BaseException:
+        except BaseException as error:
             # Whatever it was, no connection goes back to the pool with a transaction open.
-            connection.invalidate()
+            if locks or (isinstance(error, DBAPIError) and is_of_replica(error)):
+                connection.invalidate()
             raise
         return answer
