@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
 import pytest
 import trio
 
@@ -174,6 +175,46 @@ def test_what_fails_in_its_thread_after_its_caller_was_cancelled_is_no_error_in_
         return logged
 
     assert asyncio.run(scenario()) == []
+
+
+def cancel_again(scope: anyio.CancelScope, caller: "asyncio.Task[Any]") -> None:
+    scope.cancel()
+
+
+def cancel_twice(scope: anyio.CancelScope, caller: "asyncio.Task[Any]") -> None:
+    caller.cancel()
+    asyncio.get_running_loop().call_later(0.05, caller.cancel)
+
+
+@pytest.mark.parametrize("cancel", [cancel_again, cancel_twice])
+def test_what_a_thread_writes_is_written_before_who_is_cancelled_goes_on_however_often_that_is(cancel):
+    begun, goes_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    async def write() -> None:
+        begun.set()
+        goes_on.wait(PATIENCE)
+        done.append("written")
+
+    async def scenario() -> None:
+        scope = anyio.CancelScope()
+
+        async def call() -> None:
+            try:
+                with scope:
+                    await run_awaiting(Colour.BLOCKS, write())
+            finally:
+                done.append("went on")
+
+        caller = asyncio.ensure_future(call())
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        cancel(scope, caller)
+        await asyncio.sleep(0.2)
+        goes_on.set()
+        await asyncio.wait([caller])
+
+    asyncio.run(scenario())
+    assert done == ["written", "went on"]
 
 
 # --- blocking functions

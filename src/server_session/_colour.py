@@ -135,8 +135,10 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
                 await asyncio.wait([call])
             except asyncio.CancelledError:
                 # A thread cannot be stopped: what it writes is written before whoever cancelled it goes on, as under
-                # trio.
-                await asyncio.wait([call])
+                # trio. A scope of anyio cancels again at each turn of the loop.
+                while not call.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([call])
                 raise
             result = call.result()
     finally:

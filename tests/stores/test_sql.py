@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pymysql
 import pytest
 import trio
@@ -863,6 +864,28 @@ async def test_who_is_cancelled_while_a_connection_is_made_waits_for_nothing():
         gc.collect()
         await asyncio.wait_for(left.wait(), PATIENCE)
         await store.close()
+
+
+@pytest.mark.parametrize("driver", AWAITING)
+def test_who_is_cancelled_in_the_middle_of_a_write_waits_for_its_answer_however_often_that_is(
+    driver: str, request: pytest.FixtureRequest
+) -> None:
+    url = url_of(driver, request)
+    blocking = url.replace(driver, {"p": "postgresql+psycopg", "m": "mysql+pymysql", "s": "sqlite"}[driver[0]], 1)
+    other = create_engine(blocking)
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        with other.connect() as holder:
+            holder.execute(text("UPDATE server_sessions SET stamp = stamp + 1 WHERE id = :key"), {"key": key})
+            asyncio.get_running_loop().call_later(0.6, holder.rollback)
+            with anyio.move_on_after(0.3):
+                await store.merge(key, {"a": b"2"}, [], {})
+            assert await store.get(key, {}) == {"a": b"2"}
+
+    run(SQLSessionStore(url, create_table=True), body)
+    other.dispose()
 
 
 @pytest.mark.parametrize("driver", POOLED)

@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -17,7 +17,7 @@ from server_session.exceptions import ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
-from server_session.stores._waits import left
+from server_session.stores._waits import is_over, left
 from server_session.stores.sql._drivers import connect_by_url, limits_of
 from server_session.stores.sql._table import family_of
 
@@ -173,7 +173,10 @@ class Awaiting:
         except asyncio.CancelledError:
             if not has_begun:
                 task.cancel()
-            await asyncio.wait({task}, timeout=left())
+            # A scope of anyio cancels again at each turn of the loop.
+            while not task.done() and not is_over():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task}, timeout=left())
             raise
         if not done:
             # The task has the same limit; what its driver then does to close the connection may take longer.
