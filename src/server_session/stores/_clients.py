@@ -135,8 +135,8 @@ class Places(Generic[C]):
         with suppress(IndexError):
             while (connection := self._free.pop()) is not None:
                 kept.append(connection)
-                self._free.insert(0, None)
-            self._free.append(None)
+                self.give_back(None)
+            self.give_back(None)
         return kept
 
     def _wait(self, seconds: float) -> C | None:
