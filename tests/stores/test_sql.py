@@ -21,6 +21,7 @@ import trio
 from sqlalchemy import Engine, MetaData, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from server_session._colour import Colour, drive
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
@@ -548,6 +549,25 @@ def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Se
     for _ in range(2):
         assert asyncio.run(ask()) is MISSING
         assert store._source.get()._loops._kept == {}
+
+
+def test_an_engine_that_awaits_serves_no_second_loop_while_one_runs_but_without_a_pool(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
+    pooled, unpooled = create_async_engine(url), create_async_engine(url, poolclass=NullPool)
+    key = "k" * 24
+
+    async def on_two(engine: AsyncEngine) -> None:
+        store = SQLSessionStore(engine, create_table=True)
+        assert await store.get(key, {}) is MISSING
+        try:
+            assert await asyncio.to_thread(asyncio.run, store.get(key, {})) is MISSING
+        finally:
+            assert await store.get(key, {}) is MISSING
+            await engine.dispose()
+
+    with pytest.raises(ColourError, match=r"serves one event loop.*poolclass=NullPool"):
+        asyncio.run(on_two(pooled))
+    asyncio.run(on_two(unpooled))
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong

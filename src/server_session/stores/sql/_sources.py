@@ -11,9 +11,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import NullPool, Pool, SingletonThreadPool, StaticPool
 
-from server_session.exceptions import ConfigurationError, SessionError
+from server_session.exceptions import ColourError, ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
@@ -38,6 +38,10 @@ _CONNECTIONS_TO_A_FILE: Final = 2
 _ELSEWHERE: Final = (
     "SQLAlchemy's awaiting engines run under asyncio alone: "
     "under trio give the store a blocking engine, or a URL with a blocking driver"
+)
+_ON_ANOTHER_LOOP: Final = (
+    "an AsyncEngine serves one event loop, and another one that runs uses this: give the store a URL, which makes an "
+    "engine for each loop, or an engine with poolclass=NullPool"
 )
 
 
@@ -143,8 +147,20 @@ class Awaiting:
 
     def __init__(self, dialect: str, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
         self.dialect = dialect
+        self._make = make
         self._is_given = is_given
-        self._loops = ClientOfEachLoop(make, None if is_given else AsyncEngine.dispose, _ELSEWHERE)
+        self._loops = (
+            ClientOfEachLoop(self._lend, None, _ELSEWHERE)
+            if is_given
+            else ClientOfEachLoop(make, AsyncEngine.dispose, _ELSEWHERE)
+        )
+
+    def _lend(self) -> AsyncEngine:
+        engine = self._make()
+        # Its pool would give the one what the other is at work with: an error at best, and asyncpg ends the process.
+        if self._loops.has_running_loop and not isinstance(engine.pool, NullPool):
+            raise ColourError(_ON_ANOTHER_LOOP)
+        return engine
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
