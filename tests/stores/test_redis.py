@@ -1196,7 +1196,9 @@ class TestCallsThatShareAConnection:
             store = RedisSessionStore(own_server.url)
             assert await store.get(KEY, {}) is MISSING
             pipeline = store._awaiting.args[0].get()
-            if not is_connected:
+            if is_connected:
+                os.kill(own_server.pid, signal.SIGSTOP)
+            else:
                 pipeline._line.end(redis.ConnectionError())
                 own_server.kill()
             secrets = [b"alice's", b"bob's", b"carol's"]
@@ -1204,6 +1206,7 @@ class TestCallsThatShareAConnection:
             await let_the_loop_run()
             if is_connected:
                 pipeline._line.end(redis.ConnectionError("the server ended the connection"))
+                os.kill(own_server.pid, signal.SIGCONT)
             failures = await asyncio.gather(*calls, return_exceptions=True)
             for failure, secret in zip(failures, secrets, strict=True):
                 assert isinstance(failure, StoreDownError)
