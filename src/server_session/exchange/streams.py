@@ -51,7 +51,7 @@ def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any
 
 
 async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
-    chunks = aiter(body)
+    chunks: Any = aiter(body)
     try:
         while True:
             with exchange.serving():

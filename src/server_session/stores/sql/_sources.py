@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
@@ -110,7 +110,7 @@ class Blocking:
 
 
 @contextmanager
-def _read_to_the_end(connection: Connection) -> Iterator[None]:
+def _read_to_the_end(connection: Connection) -> Generator[None, None, None]:
     """Drop a connection in whose use anything broke in: a signal's handler may raise, and leave an answer unread.
 
     Whoever used it next would be given that answer, and another's session.
