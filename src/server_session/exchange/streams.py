@@ -51,7 +51,7 @@ def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any
 
 
 async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
-    chunks: Any = aiter(body)
+    chunks = aiter(body)
     try:
         while True:
             with exchange.serving():
@@ -64,7 +64,8 @@ async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncItera
         try:
             # Who is left in the middle has an end of its own, which may write.
             with exchange.serving():
-                if callable(close := getattr(chunks, "aclose", None)):
+                close: Any = getattr(chunks, "aclose", None)
+                if close is not None:
                     await close()
         finally:
             try:

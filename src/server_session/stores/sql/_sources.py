@@ -2,8 +2,8 @@
 
 import asyncio
 import importlib
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -83,15 +83,15 @@ class Blocking:
         try:
             if connection is None:
                 connection = self.engine.connect()
-            with _read_to_the_end(connection):
-                answer = step(connection)
-                # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
-                connection.rollback()
+            answer = step(connection)
+            # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
+            connection.rollback()
             return answer  # noqa: TRY300 - nothing of it can fail
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 # It is kept no more, even where it cannot be closed.
                 ended, connection = connection, None
+                _drop_unless_read(ended, error)
                 ended.close()
                 # What has ended one connection has mostly ended all, and the pool makes those anew.
                 self._close_kept()
@@ -109,24 +109,9 @@ class Blocking:
             connection.close()
 
 
-@contextmanager
-def _read_to_the_end(connection: Connection) -> Generator[None, None, None]:
-    """Drop a connection in whose use anything broke in: a signal's handler may raise, and leave an answer unread.
-
-    Whoever used it next would be given that answer, and another's session.
-    """
-    try:
-        yield
-    except (DBAPIError, SessionError):
-        raise
-    except BaseException:
-        connection.invalidate()
-        raise
-
-
 def _lent(connection: Connection, step: Callable[[Connection], T]) -> T:
     """Run the step over a connection of an engine that was given."""
-    with _read_to_the_end(connection):
+    try:
         try:
             connection.execution_options(isolation_level="AUTOCOMMIT")
         except cast("Any", connection.dialect).loaded_dbapi.Error as error:
@@ -137,7 +122,19 @@ def _lent(connection: Connection, step: Callable[[Connection], T]) -> T:
         answer = step(connection)
         # A listener of the application's may have begun a transaction, autocommit notwithstanding.
         connection.commit()
-        return answer
+        return answer  # noqa: TRY300 - nothing of it can fail
+    except BaseException as error:
+        _drop_unless_read(connection, error)
+        raise
+
+
+def _drop_unless_read(connection: Connection, error: BaseException) -> None:
+    """Drop a connection in whose use anything broke in: a signal's handler may raise, and leave an answer unread.
+
+    Whoever used it next would be given that answer, and another's session.
+    """
+    if not isinstance(error, DBAPIError | SessionError):
+        connection.invalidate()
 
 
 class Awaiting:
