@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
 import pytest
 import trio
 
-from server_session import ColourError
+from server_session import ColourError, _colour
 from server_session._colour import (
     Colour,
     drive,
@@ -20,6 +21,7 @@ from server_session._colour import (
     run_blocking,
     running_library,
 )
+from server_session.exceptions import StoreDownError
 from tests.patience import PATIENCE
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
@@ -175,6 +177,46 @@ def test_what_fails_in_its_thread_after_its_caller_was_cancelled_is_no_error_in_
     assert asyncio.run(scenario()) == []
 
 
+def cancel_again(scope: anyio.CancelScope, caller: "asyncio.Task[Any]") -> None:
+    scope.cancel()
+
+
+def cancel_twice(scope: anyio.CancelScope, caller: "asyncio.Task[Any]") -> None:
+    caller.cancel()
+    asyncio.get_running_loop().call_later(0.05, caller.cancel)
+
+
+@pytest.mark.parametrize("cancel", [cancel_again, cancel_twice])
+def test_what_a_thread_writes_is_written_before_who_is_cancelled_goes_on_however_often_that_is(cancel):
+    begun, goes_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    async def write() -> None:
+        begun.set()
+        goes_on.wait(PATIENCE)
+        done.append("written")
+
+    async def scenario() -> None:
+        scope = anyio.CancelScope()
+
+        async def call() -> None:
+            try:
+                with scope:
+                    await run_awaiting(Colour.BLOCKS, write())
+            finally:
+                done.append("went on")
+
+        caller = asyncio.ensure_future(call())
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        cancel(scope, caller)
+        await asyncio.sleep(0.2)
+        goes_on.set()
+        await asyncio.wait([caller])
+
+    asyncio.run(scenario())
+    assert done == ["written", "went on"]
+
+
 # --- blocking functions
 
 
@@ -253,6 +295,47 @@ def test_a_worker_thread_runs_a_coroutine_at_home_and_gets_its_result_or_its_err
         return result
 
     assert LOOPS[library](scenario) == (threading.get_ident(), False, library)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_worker_thread_whose_loop_ends_hears_of_it(is_closed, monkeypatch):
+    monkeypatch.setattr(_colour, "_UNTIL_A_LOOK", 0.02)
+    loop = asyncio.new_event_loop()
+    failures: list[StoreDownError] = []
+    began, goes_on = asyncio.Event(), threading.Event()
+
+    async def wait_for_ever() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async def scenario() -> threading.Thread:
+        place = home()
+
+        def call() -> None:
+            if is_closed:
+                goes_on.wait(PATIENCE)
+            try:
+                run_blocking(Colour.AWAITS, place, wait_for_ever)
+            except StoreDownError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        if not is_closed:
+            await began.wait()
+        return thread
+
+    thread = loop.run_until_complete(scenario())
+    if is_closed:
+        loop.close()
+        goes_on.set()
+    thread.join(PATIENCE)
+    assert [str(error) for error in failures] == ["no answer: the application's event loop has ended"]
+    if not is_closed:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
 
 # --- waiting

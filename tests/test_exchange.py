@@ -28,6 +28,7 @@ from server_session.exceptions import (
     StoreError,
 )
 from server_session.exchange import steps
+from server_session.exchange.streams import astreamed
 from server_session.http.carrier import current
 from server_session.stores._base import Outcome
 from server_session.testing import YieldingStore
@@ -264,6 +265,34 @@ def test_a_streamed_body_knows_its_request_and_stores_what_it_changes(sessions: 
     next(cut)
     cut.close()
     assert exchange_of(sessions, Cookie=cookie).blocking.load() == {"n": 4, "ended": True}
+
+
+async def test_a_streamed_body_that_is_awaited_does_so_too_be_it_whole_or_cut(sessions: Sessions) -> None:
+    exchange = exchange_of(sessions)
+    session = await exchange.load()
+    session["n"] = 0
+    assert await exchange.commit() is None
+    cookie = answer(exchange)["Set-Cookie"].partition(";")[0]
+
+    async def chunks() -> Any:
+        try:
+            for _ in range(3):
+                assert current.get() is exchange.request
+                session["n"] += 1
+                yield b"x"
+        finally:
+            session["ended"] = current.get() is exchange.request
+
+    whole = astreamed(chunks(), exchange)
+    assert await anext(whole) == b"x"
+    assert current.get() is None
+    assert [chunk async for chunk in whole] == [b"x"] * 2
+    assert await exchange_of(sessions, Cookie=cookie).load() == {"n": 3, "ended": True}
+    cut: Any = astreamed(chunks(), exchange)
+    session["ended"] = False
+    await anext(cut)
+    await cut.aclose()
+    assert await exchange_of(sessions, Cookie=cookie).load() == {"n": 4, "ended": True}
 
 
 def test_a_request_that_is_served_again_is_another_visit(sessions: Sessions) -> None:

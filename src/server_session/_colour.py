@@ -10,11 +10,15 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from server_session.exceptions import ColourError
+from server_session.exceptions import ColourError, StoreDownError
 
 T = TypeVar("T")
+
+# Seconds until a thread that waits for a loop looks whether that still runs.
+_UNTIL_A_LOOK: Final = 1.0
+_LOOP_ENDED: Final = "no answer: the application's event loop has ended"
 
 
 class Colour(enum.Enum):
@@ -131,8 +135,10 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
                 await asyncio.wait([call])
             except asyncio.CancelledError:
                 # A thread cannot be stopped: what it writes is written before whoever cancelled it goes on, as under
-                # trio.
-                await asyncio.wait([call])
+                # trio. A scope of anyio cancels again at each turn of the loop.
+                while not call.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([call])
                 raise
             result = call.result()
     finally:
@@ -150,11 +156,30 @@ def home() -> Home | None:
             token = trio.lowlevel.current_trio_token()
             return lambda coroutine: trio.from_thread.run(_awaited, coroutine, trio_token=token)
         case "asyncio":
-            asyncio = sys.modules["asyncio"]
-            loop = asyncio._get_running_loop()
-            return lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+            loop = sys.modules["asyncio"]._get_running_loop()
+            return lambda coroutine: _run_on(loop, coroutine)
         case _:
             return None
+
+
+def _run_on(loop: Any, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of asyncio that runs in another thread, and wait until it ends."""
+    try:
+        call = sys.modules["asyncio"].run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise StoreDownError(_LOOP_ENDED) from None
+    while True:
+        try:
+            result: T = call.result(_UNTIL_A_LOOK)
+        except TimeoutError:
+            if call.done():
+                return cast("T", call.result())
+            # A loop says nothing to those whose calls it never took up, and who waited on would keep the process alive.
+            if not loop.is_running():
+                raise StoreDownError(_LOOP_ENDED) from None
+        else:
+            return result
 
 
 def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]]) -> T:

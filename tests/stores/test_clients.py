@@ -2,11 +2,12 @@ import select
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from server_session.stores._clients import Places, has_ended
-from tests.patience import PATIENCE
+from tests.patience import LIMIT, PATIENCE, wait_until
 
 
 def is_taken(places: Places[str]) -> bool:
@@ -43,6 +44,27 @@ def test_who_clears_the_places_gets_the_connections_of_those_that_are_free():
     assert places.clear() == ["second", "first"]
     assert [places.take(0) for _ in range(2)] == [None, None]
     assert not is_taken(places)
+
+
+def test_who_comes_while_the_places_are_cleared_gets_the_one_that_was_just_looked_at():
+    places: Any = Places[int](1)
+    took = []
+    thread = threading.Thread(target=lambda: took.append(places.take(PATIENCE)), daemon=True)
+
+    class Free(list[int | None]):
+        def pop(self) -> int | None:  # type: ignore[override]
+            place = super().pop()
+            if not thread.ident:
+                thread.start()
+                wait_until(lambda: places._waiting)
+                # It waits by now, and not only says that it will.
+                wait_until(lambda: places._one_is_free._waiters)
+            return place
+
+    places._free = Free(places._free)
+    assert places.clear() == []
+    thread.join(LIMIT)
+    assert took == [None]
 
 
 def test_who_waits_for_a_place_gets_the_next_that_is_given_back():

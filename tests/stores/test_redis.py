@@ -441,6 +441,33 @@ class TestRefusals:
 
         play(kind, own_server.port, body)
 
+    @pytest.mark.parametrize("made", ["url", "client"])
+    @pytest.mark.parametrize("kind", ["blocking", "awaiting"])
+    def test_a_master_that_has_become_a_replica_is_left_for_who_has_its_name_now(
+        self, kind, made, own_server, redis_server
+    ):
+        wire = Wire(own_server.port)
+
+        async def body(store):
+            key = store.id()
+            assert await store.set(key, {"a": b"1"}, LONG) is APPLIED
+            with look_at(own_server) as client:
+                client.replicaof("127.0.0.1", redis_server.port)
+            wire.target = redis_server.port
+            with pytest.raises(StoreError, match="replica"):
+                await store.merge(key, {"a": b"2"}, [], {})
+            assert await store.set(store.id(), {"a": b"1"}, LONG) is APPLIED
+
+        if made == "client":
+            play(kind, wire.port, body)
+        elif kind == "blocking":
+            store = RedisSessionStore(wire.url)
+            drive(body(store))
+            close(store)
+        else:
+            asyncio.run(body(RedisSessionStore(wire.url)))
+        wire.close()
+
     @SINGLE
     def test_a_replica_refuses_writes(self, kind, own_server):
         async def body(store):
@@ -599,6 +626,30 @@ class TestLostAnswers:
                 assert await store.get(key, {}) == {"n": b"1"}
 
             play(kind, wire.port, body)
+
+    def test_an_answer_that_a_signal_kept_from_being_read_goes_to_nobody(self, own_server, monkeypatch):
+        class BrokeInError(Exception):
+            pass
+
+        client = redis.Redis(port=own_server.port)
+        store = RedisSessionStore(client)
+        keys = [store.id(), store.id()]
+        for key in keys:
+            assert drive(store.set(key, {"key": key.encode()}, LONG)) is APPLIED
+        sending = redis.Connection.send_packed_command
+
+        def break_in(*arguments, **options):
+            monkeypatch.undo()
+            sending(*arguments, **options)
+            raise BrokeInError
+
+        with look_at(own_server) as other:
+            other.client_pause(300)
+        monkeypatch.setattr(redis.Connection, "send_packed_command", break_in)
+        with pytest.raises(BrokeInError):
+            drive(store.get(keys[0], {}))
+        assert drive(store.get(keys[1], {})) == {"key": keys[1].encode()}
+        client.close()
 
     @SINGLE
     def test_a_server_that_hangs_is_a_store_error(self, kind, own_server):
@@ -1155,6 +1206,32 @@ class TestCallsThatShareAConnection:
 
         asyncio.run(body())
 
+    @pytest.mark.parametrize("is_connected", [True, False])
+    def test_calls_that_fail_together_show_nothing_of_each_other(self, is_connected, own_server):
+        async def body():
+            store = RedisSessionStore(own_server.url)
+            assert await store.get(KEY, {}) is MISSING
+            pipeline = store._awaiting.args[0].get()
+            if is_connected:
+                os.kill(own_server.pid, signal.SIGSTOP)
+            else:
+                pipeline._line.end(redis.ConnectionError())
+                own_server.kill()
+            secrets = [b"alice's", b"bob's", b"carol's"]
+            calls = [asyncio.ensure_future(store.set(store.id(), {"a": secret}, LONG)) for secret in secrets]
+            await let_the_loop_run()
+            if is_connected:
+                pipeline._line.end(redis.ConnectionError("the server ended the connection"))
+                os.kill(own_server.pid, signal.SIGCONT)
+            failures = await asyncio.gather(*calls, return_exceptions=True)
+            for failure, secret in zip(failures, secrets, strict=True):
+                assert isinstance(failure, StoreDownError)
+                shown = traceback.TracebackException.from_exception(failure, capture_locals=True)
+                lines = "".join(shown.format())
+                assert [one for one in secrets if one.decode() in lines] == [secret]
+
+        asyncio.run(body())
+
     def test_a_connection_that_has_rested_longer_than_its_health_check_interval_is_made_anew(self, own_server):
         async def body():
             store = RedisSessionStore(f"{own_server.url}?health_check_interval=1")
@@ -1172,7 +1249,13 @@ class TestCallsThatShareAConnection:
         asyncio.run(body())
 
     @pytest.mark.parametrize(
-        "unasked, stays", [(b">2\r\n+moving\r\n+soon\r\n", True), (b"+OK\r\n", False), (b"nonsense\r\n", False)]
+        "unasked, stays",
+        [
+            (b">2\r\n+moving\r\n+soon\r\n", True),
+            (b"+OK\r\n", False),
+            (b"$0\r\n", False),
+            (b"nonsense\r\n", False),
+        ],
     )
     def test_what_comes_unasked_is_nobody_s_answer(self, unasked, stays, redis_server):
         async def body():
@@ -1199,12 +1282,13 @@ class TestCallsThatShareAConnection:
         assert third is not second
         close(store)
 
-    def test_what_comes_unasked_is_no_answer_of_a_blocking_call_either(self, redis_server):
+    @pytest.mark.parametrize("unasked", [b">2\r\n+moving\r\n+soon\r\n", b"+OK\r\n", b"$0\r\n", b"nonsense\r\n"])
+    def test_what_comes_unasked_is_no_answer_of_a_blocking_call_either(self, unasked, redis_server):
         store = RedisSessionStore(f"{redis_server.url}?protocol=3")
         key = store.id()
         assert drive(store.set(key, {"a": b"1"}, LONG)) is APPLIED
         connection = store._blocking.args[0].get().places._free[-1]
-        connection._answers.feed(b">2\r\n+moving\r\n+soon\r\n")
+        connection._answers.feed(unasked)
         assert drive(store.get(key, {})) == {"a": b"1"}
         close(store)
 

@@ -3,6 +3,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
+import pymysql
 import pytest
 import trio
 from sqlalchemy import Engine, MetaData, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from server_session._colour import Colour, drive
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
@@ -25,6 +29,7 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores._packed import Likely, Record
 from server_session.stores._waits import left
 from server_session.stores.sql import SQLSessionStore, ddl, session_table
+from server_session.stores.sql._sources import Given
 from server_session.testing import StoreContract
 from tests import servers
 from tests.documents import DOCS, code_of
@@ -546,12 +551,33 @@ def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Se
         assert store._source.get()._loops._kept == {}
 
 
+def test_an_engine_that_awaits_serves_no_second_loop_while_one_runs_but_without_a_pool(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
+    pooled, unpooled = create_async_engine(url), create_async_engine(url, poolclass=NullPool)
+    key = "k" * 24
+
+    async def on_two(engine: AsyncEngine) -> None:
+        store = SQLSessionStore(engine, create_table=True)
+        assert await store.get(key, {}) is MISSING
+        try:
+            assert await asyncio.to_thread(asyncio.run, store.get(key, {})) is MISSING
+        finally:
+            assert await store.get(key, {}) is MISSING
+            await engine.dispose()
+
+    with pytest.raises(ColourError, match=r"serves one event loop.*poolclass=NullPool"):
+        asyncio.run(on_two(pooled))
+    asyncio.run(on_two(unpooled))
+
+
 # ------------------------------------------------------------------------------------------------------ what goes wrong
 
 
+@pytest.mark.parametrize("is_given", [False, True])
 @pytest.mark.parametrize("driver", NETWORKED)
-def test_a_dead_connection_of_the_pool_is_replaced(driver: str, request: pytest.FixtureRequest) -> None:
+def test_a_dead_connection_of_the_pool_is_replaced(driver: str, is_given: bool, request: pytest.FixtureRequest) -> None:
     url = doomed(driver, request).url_for(driver)
+    engine = engine_of(url) if is_given else url
 
     async def body(store: SQLSessionStore) -> None:
         key = store.id()
@@ -564,8 +590,83 @@ def test_a_dead_connection_of_the_pool_is_replaced(driver: str, request: pytest.
         ):
             end_sessions(make_url(url))
             assert await call() not in (MISSING, CONFLICT, False)
+        if isinstance(engine, AsyncEngine):
+            await engine.dispose()
 
-    run(SQLSessionStore(url, create_table=True), body)
+    run(SQLSessionStore(engine, create_table=True), body)
+    if isinstance(engine, Engine):
+        engine.dispose()
+
+
+def engine_of(url: str) -> Engine | AsyncEngine:
+    """Return an engine as an application would give it."""
+    return create_async_engine(url) if make_url(url).get_dialect().is_async else create_engine(url)
+
+
+def test_what_was_written_is_not_told_as_an_ended_session_where_the_end_of_its_call_is_lost(
+    mariadb_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = create_engine(mariadb_server.url_for("mysql+pymysql"))
+    store = SQLSessionStore(engine, create_table=True)
+    key = store.id()
+    lost = []
+
+    def commit(connection: Any) -> None:
+        if not lost:
+            lost.append(connection)
+            connection._sock.shutdown(socket.SHUT_RDWR)
+        end(connection)
+
+    drive(store.set(key, {"a": b"1"}, LIFE))
+    end = pymysql.Connection.commit
+    monkeypatch.setattr(pymysql.Connection, "commit", commit)
+    for call, answer in (
+        (lambda: store.merge(key, {"a": b"2"}, [], {}), APPLIED),
+        (lambda: store.set(key, {"a": b"3"}, LIFE, {"a": b"2"}), APPLIED),
+        (lambda: store.merge(key, {"a": b"4"}, [], {"a": b"2"}), CONFLICT),
+        (lambda: store.get(key, {}), {"a": b"3"}),
+    ):
+        lost.clear()
+        assert drive(call()) == answer  # type: ignore[no-untyped-call]
+        assert lost
+    engine.dispose()
+
+
+class BrokeInError(Exception):
+    """What a signal's handler raises, in the middle of anything."""
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql"])
+def test_the_answer_to_a_call_into_which_a_signal_broke_goes_to_nobody(
+    driver: str, is_given: bool, request: pytest.FixtureRequest
+) -> None:
+    url = url_of(driver, request)
+    store = SQLSessionStore(engine_of(url) if is_given else url, create_table=True)
+    keys = [store.id() for _ in range(3)]
+    for key in keys:
+        drive(store.set(key, {"key": key.encode()}, LIFE))
+
+    def break_in(*_: object) -> None:
+        raise BrokeInError
+
+    before = signal.signal(signal.SIGALRM, break_in)
+    other = create_engine(url)
+    try:
+        with other.connect() as holder:
+            holder.execute(text("UPDATE server_sessions SET stamp = stamp + 1 WHERE id = :key"), {"key": keys[0]})
+            with pytest.raises(BrokeInError):  # noqa: PT012 - the signal may come before the call
+                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                drive(store.merge(keys[0], {"key": b"another"}, [], {}))
+            holder.rollback()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    for key in keys:
+        assert drive(store.get(key, {})) in ({"key": key.encode()}, {"key": b"another"} if key == keys[0] else None)
+    other.dispose()
+    drive(store.close())
+    if isinstance(given := store._source.get(), Given):
+        given.engine.dispose()
 
 
 def end_sessions(url: Any) -> None:
@@ -783,6 +884,28 @@ async def test_who_is_cancelled_while_a_connection_is_made_waits_for_nothing():
         gc.collect()
         await asyncio.wait_for(left.wait(), PATIENCE)
         await store.close()
+
+
+@pytest.mark.parametrize("driver", AWAITING)
+def test_who_is_cancelled_in_the_middle_of_a_write_waits_for_its_answer_however_often_that_is(
+    driver: str, request: pytest.FixtureRequest
+) -> None:
+    url = url_of(driver, request)
+    blocking = url.replace(driver, {"p": "postgresql+psycopg", "m": "mysql+pymysql", "s": "sqlite"}[driver[0]], 1)
+    other = create_engine(blocking)
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        with other.connect() as holder:
+            holder.execute(text("UPDATE server_sessions SET stamp = stamp + 1 WHERE id = :key"), {"key": key})
+            asyncio.get_running_loop().call_later(0.6, holder.rollback)
+            with anyio.move_on_after(0.3):
+                await store.merge(key, {"a": b"2"}, [], {})
+            assert await store.get(key, {}) == {"a": b"2"}
+
+    run(SQLSessionStore(url, create_table=True), body)
+    other.dispose()
 
 
 @pytest.mark.parametrize("driver", POOLED)
@@ -1083,6 +1206,33 @@ def test_an_error_says_that_the_database_is_read_only(driver: str, request: pyte
         assert "read-only" in explanation_of(url, table=name)
     finally:
         administer(url, "SET GLOBAL read_only = 0")
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_a_primary_that_has_become_a_replica_is_left_for_who_has_its_name_now(
+    driver: str, request: pytest.FixtureRequest
+) -> None:
+    url, name = url_of(driver, request), f"was_primary_{time.monotonic_ns()}"
+    is_postgresql = driver.startswith("postgresql")
+    make_table(url, name)
+    number = "SELECT pg_backend_pid()" if is_postgresql else "SELECT connection_id()"
+    # What a replica says there, for this connection alone.
+    becoming = "SET default_transaction_read_only = on" if is_postgresql else "SET SESSION TRANSACTION READ ONLY"
+
+    async def body(store: SQLSessionStore) -> None:
+        source: Any = store._source.get()
+
+        def become(connection: Any) -> int:
+            connection.exec_driver_sql(becoming)
+            return int(connection.exec_driver_sql(number).scalar_one())
+
+        before = await source.run(become)
+        with pytest.raises(StoreError, match="read-only"):
+            await store.set(store.id(), {"a": b"1"}, LIFE)
+        assert await store.set(store.id(), {"a": b"1"}, LIFE) is APPLIED
+        assert await source.run(lambda connection: connection.exec_driver_sql(number).scalar_one()) != before
+
+    run(SQLSessionStore(url, table=name), body)
 
 
 @pytest.mark.parametrize("driver", ["pysqlite", "aiosqlite"])

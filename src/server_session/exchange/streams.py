@@ -67,6 +67,13 @@ async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncItera
             yield chunk
     finally:
         try:
-            await exchange.commit_late()
+            # Who is left in the middle has an end of its own, which may write.
+            with exchange.serving():
+                close: Any = getattr(chunks, "aclose", None)
+                if close is not None:
+                    await close()
         finally:
-            exchange.leave()
+            try:
+                await exchange.commit_late()
+            finally:
+                exchange.leave()

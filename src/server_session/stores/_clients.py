@@ -78,6 +78,11 @@ class ClientOfEachLoop(Generic[C]):
         """Whether a loop that has not ended has a client."""
         return bool(self._kept)
 
+    @property
+    def has_running_loop(self) -> bool:
+        """Whether a loop that runs has a client."""
+        return any(loop.is_running() for loop in list(self._kept))
+
     async def close(self) -> None:
         """Close the client of the running loop, if there is one. The next call makes another."""
         kept = self._kept.get(sys.modules["asyncio"].get_running_loop())
@@ -135,8 +140,8 @@ class Places(Generic[C]):
         with suppress(IndexError):
             while (connection := self._free.pop()) is not None:
                 kept.append(connection)
-                self._free.insert(0, None)
-            self._free.append(None)
+                self.give_back(None)
+            self.give_back(None)
         return kept
 
     def _wait(self, seconds: float) -> C | None:

@@ -4,7 +4,7 @@ import math
 from time import monotonic
 from typing import Any, Final
 
-from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
+from redis.exceptions import ConnectionError, ReadOnlyError, RedisError, ResponseError  # noqa: A004
 
 from server_session.stores._clients import Places, has_ended
 from server_session.stores._waits import left, next_wait
@@ -62,14 +62,22 @@ def _limited(pool: Any) -> Any:
         def call(self, command: bytes) -> Any:
             now = monotonic()
             try:
-                # redis-py has no public word for its socket.
-                if self._sock is None or now - self._used_at > rest or has_ended(self._sock):
+                # redis-py has no public word for its socket. What nobody asked for may have come with the last answer.
+                if (
+                    self._sock is None
+                    or now - self._used_at > rest
+                    or self._answers.has_data()
+                    or has_ended(self._sock)
+                ):
                     self.disconnect()
                     self.connect()
                 self._used_at = now
                 self._wire().sendall(command)
                 return self.read_response()
-            except ResponseError:
+            except ResponseError as error:
+                # It was the master: the next connection may find who is that by now.
+                if isinstance(error, ReadOnlyError):
+                    self.disconnect()
                 raise
             except BaseException as error:
                 self.disconnect()

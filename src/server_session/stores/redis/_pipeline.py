@@ -133,7 +133,9 @@ class _Line(asyncio.Protocol):
         """Tell whether nothing more is to be sent over it."""
         # Written to while it closes, a transport of asyncio, from Python 3.12 on, leaves its socket's number with the
         # selector, and the next socket of that number is never woken.
-        return self._transport.is_closing() or (not self.owed and now - self._sent_at > self._rest)
+        # What has come and is owed to nobody, and of which there is more to come, would begin the next call's answer.
+        has_rested = now - self._sent_at > self._rest or self._answers.has_data()
+        return self._transport.is_closing() or (not self.owed and has_rested)
 
     def send(self, calls: list[_Call], begun: float) -> None:
         """Send calls, begun then, without a wait: each caller waits for its answer anyway."""
@@ -200,6 +202,10 @@ class _Line(asyncio.Protocol):
 def _fail(answers: list[_Answer], error: BaseException) -> None:
     for answer in answers:
         if not answer.done():
-            answer.set_exception(error)
+            # To each its own: raised, it bears the frames of its caller, and in them what a visitor would have stored.
+            # (Not by `copy`, which calls what an error's class may have made of its arguments.)
+            own = type(error).__new__(type(error), *error.args)
+            own.__dict__.update(error.__dict__)
+            answer.set_exception(own)
             # Who is cancelled meanwhile never looks at it, which asyncio would log.
             answer.exception()

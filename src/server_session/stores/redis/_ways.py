@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import redis
 import redis.asyncio
-from redis.exceptions import RedisError, SlotNotCoveredError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError, SlotNotCoveredError
 
 from server_session._colour import settled
 from server_session._settings import seconds_of
@@ -99,6 +99,15 @@ async def _ask(pool: Any, _name: bytes | str, command: tuple[bytes, ...]) -> Any
     try:
         connection.send_packed_command([packed(command)])
         return connection.read_response()
+    except ResponseError as error:
+        # It was the master, as in `Connections`.
+        if isinstance(error, ReadOnlyError):
+            connection.disconnect()
+        raise
+    except BaseException:
+        # A signal's handler may raise, and an answer that nobody read is not to reach the next caller.
+        connection.disconnect()
+        raise
     finally:
         pool.release(connection)
 

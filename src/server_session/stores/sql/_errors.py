@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-__all__ = ["MENDS", "explain", "is_down", "is_passing", "lacks_table"]
+__all__ = ["MENDS", "explain", "is_down", "is_of_replica", "is_passing", "lacks_table"]
 
 # A deadlock, a serialization failure, a lock that cannot be waited for: nothing was written, and it may be tried again.
 # PostgreSQL's and MySQL's, and SQLite's BUSY and LOCKED.
@@ -98,6 +98,11 @@ def is_down(error: SQLAlchemyError | OSError) -> bool:
 def is_passing(error: SQLAlchemyError | OSError) -> bool:
     """Whether nothing was written, and the same may be tried again."""
     return _told(error)[0] in _PASSING
+
+
+def is_of_replica(error: SQLAlchemyError) -> bool:
+    """Whether the database takes no writes: it was the primary perhaps, and another connection may find who is now."""
+    return re.fullmatch(_MARKS["replica"], _told(error)[0]) is not None
 
 
 def lacks_table(error: SQLAlchemyError | OSError) -> bool:

@@ -3,20 +3,21 @@
 import asyncio
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import NullPool, Pool, SingletonThreadPool, StaticPool
 
-from server_session.exceptions import ConfigurationError
+from server_session.exceptions import ColourError, ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
-from server_session.stores._waits import left
+from server_session.stores._waits import is_over, left
 from server_session.stores.sql._drivers import connect_by_url, limits_of
 from server_session.stores.sql._table import family_of
 
@@ -38,6 +39,10 @@ _ELSEWHERE: Final = (
     "SQLAlchemy's awaiting engines run under asyncio alone: "
     "under trio give the store a blocking engine, or a URL with a blocking driver"
 )
+_ON_ANOTHER_LOOP: Final = (
+    "an AsyncEngine serves one event loop, and another one that runs uses this: give the store a URL, which makes an "
+    "engine for each loop, or an engine with poolclass=NullPool"
+)
 
 
 class Given:
@@ -51,10 +56,7 @@ class Given:
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection."""
         with self.engine.connect() as connection:
-            answer = step(connection)
-            # A listener of the application's may have begun a transaction, autocommit notwithstanding.
-            connection.commit()
-            return answer
+            return _lent(connection, step)
 
     async def close(self) -> None:
         """Leave the connections to the engine's owner."""
@@ -83,10 +85,11 @@ class Blocking:
             # Nothing is sent: in autocommit it is SQLAlchemy's word for being done.
             connection.rollback()
             return answer  # noqa: TRY300 - nothing of it can fail
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 # It is kept no more, even where it cannot be closed.
                 ended, connection = connection, None
+                _drop_unless_read(ended, error)
                 ended.close()
                 # What has ended one connection has mostly ended all, and the pool makes those anew.
                 self._close_kept()
@@ -104,14 +107,54 @@ class Blocking:
             connection.close()
 
 
+def _lent(connection: Connection, step: Callable[[Connection], T]) -> T:
+    """Run the step over a connection of an engine that was given."""
+    try:
+        try:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        except cast("Any", connection.dialect).loaded_dbapi.Error as error:
+            # MySQL is asked here, and SQLAlchemy does not look what it means: the server has ended it, and mostly all.
+            connection.invalidate()
+            connection.engine.dispose()
+            raise DBAPIError(None, None, error, connection_invalidated=True) from error
+        answer = step(connection)
+        # A listener of the application's may have begun a transaction, autocommit notwithstanding.
+        connection.commit()
+        return answer  # noqa: TRY300 - nothing of it can fail
+    except BaseException as error:
+        _drop_unless_read(connection, error)
+        raise
+
+
+def _drop_unless_read(connection: Connection, error: BaseException) -> None:
+    """Drop a connection in whose use anything broke in: a signal's handler may raise, and leave an answer unread.
+
+    Whoever used it next would be given that answer, and another's session.
+    """
+    if not isinstance(error, DBAPIError | SessionError):
+        connection.invalidate()
+
+
 class Awaiting:
     """Connections of an engine that awaits: the one that was given, or one of each loop."""
 
     colour = Colour.AWAITS
 
     def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
+        self._make = make
         self._is_given = is_given
-        self._loops = ClientOfEachLoop(make, None if is_given else AsyncEngine.dispose, _ELSEWHERE)
+        self._loops = (
+            ClientOfEachLoop(self._lend, None, _ELSEWHERE)
+            if is_given
+            else ClientOfEachLoop(make, AsyncEngine.dispose, _ELSEWHERE)
+        )
+
+    def _lend(self) -> AsyncEngine:
+        engine = self._make()
+        # Its pool would give the one what the other is at work with: an error at best, and asyncpg ends the process.
+        if self._loops.has_running_loop and not isinstance(engine.pool, NullPool):
+            raise ColourError(_ON_ANOTHER_LOOP)
+        return engine
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
@@ -126,11 +169,9 @@ class Awaiting:
             nonlocal has_begun
             async with asyncio.timeout(left()), engine.connect() as connection:
                 has_begun = True
-                answer = await connection.run_sync(step)
                 if self._is_given:
-                    # As in `Given`; elsewhere nothing is open, and MySQL's drivers would ask the server all the same.
-                    await connection.commit()
-                return answer
+                    return await connection.run_sync(_lent, step)
+                return await connection.run_sync(step)
 
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
@@ -142,7 +183,10 @@ class Awaiting:
         except asyncio.CancelledError:
             if not has_begun:
                 task.cancel()
-            await asyncio.wait({task}, timeout=left())
+            # A scope of anyio cancels again at each turn of the loop.
+            while not task.done() and not is_over():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task}, timeout=left())
             raise
         if not done:
             # The task has the same limit; what its driver then does to close the connection may take longer.
@@ -163,11 +207,10 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> tuple
     if isinstance(engine, Engine | AsyncEngine):
         family = family_of(engine.dialect.name)
         _refuse_memory(type(engine.pool))
-        given = engine.execution_options(isolation_level="AUTOCOMMIT")
-        if isinstance(given, Engine):
-            return family, ClientOfProcess(lambda: Given(given), lambda _: given.dispose(close=False))
+        if isinstance(engine, Engine):
+            return family, ClientOfProcess(lambda: Given(engine), lambda _: engine.dispose(close=False))
         return family, ClientOfProcess(
-            lambda: Awaiting(lambda: given, is_given=True), lambda _: given.sync_engine.dispose(close=False)
+            lambda: Awaiting(lambda: engine, is_given=True), lambda _: engine.sync_engine.dispose(close=False)
         )
     if isinstance(engine, str):
         parameters_of(engine)

@@ -20,7 +20,7 @@ from server_session.exceptions import ConfigurationError, RecordError, StoreDown
 from server_session.stores._base import Batch, Kept
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write, next_try
 from server_session.stores._waits import begin_call, is_over
-from server_session.stores.sql._errors import explain, is_down, is_passing, lacks_table
+from server_session.stores.sql._errors import explain, is_down, is_of_replica, is_passing, lacks_table
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, pack, row_of, send
 from server_session.stores.sql._table import TABLE, session_table
@@ -107,14 +107,17 @@ class SQLSessionStore(PackedStore):
         # Not from `random`: forked processes would draw the same numbers, and take each other's writes for their own.
         fresh = secrets.randbits(63)
 
+        decision: Any = None
+
         def work(connection: Connection, read: Executable) -> tuple[T] | None:
+            nonlocal decision
             # A new session needs no look first: to add it fails where there is one.
             is_new = likely is Likely.FOUNDS and read is self._statements.read
             found = None if is_new else connection.execute(read, {"key": key}).one_or_none()
             row = None if found is None else row_of(found)
             if row is not None and row.stamp == fresh:
-                # The row of an earlier try, whose answer was lost.
-                return (change(None, 0.0),)
+                # What an earlier try of this call decided is written; its answer, or its end, was lost.
+                return (decision,)
             # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
             record, now = (None, 0.0) if row is None else (row.record, row.now)
             decision = change(record, now)
@@ -122,12 +125,12 @@ class SQLSessionStore(PackedStore):
                 return (decision,)
             return None
 
-        (decision,) = await self._run(work)
-        if isinstance(decision, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
+        (decided,) = await self._run(work)
+        if isinstance(decided, Record) and likely is not Likely.LOOKS and next(self._writes) % _WRITES_A_SWEEP == 0:
             # The write was made, and that is what the caller asked for.
             with suppress(StoreError):
                 await self._run(partial(self._sweep, _ROWS_A_SWEEP))
-        return decision
+        return decided
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; see `SessionStore.destroy`."""
@@ -235,17 +238,18 @@ class SQLSessionStore(PackedStore):
 
     def _step(self, connection: Connection, *, work: Work[R], locks: bool) -> R | None:
         say = self._statements
-        if not locks:
-            return work(connection, say.read)
         try:
+            if not locks:
+                return work(connection, say.read)
             connection.begin()
             # On SQLite a listener of the application's may have sent a BEGIN already.
             if not getattr(connection.connection.driver_connection, "in_transaction", False):
                 connection.exec_driver_sql(say.begin)
             answer = work(connection, say.read_and_lock)
             send(connection, say.commit, {})
-        except BaseException:
+        except BaseException as error:
             # Whatever it was, no connection goes back to the pool with a transaction open.
-            connection.invalidate()
+            if locks or (isinstance(error, DBAPIError) and is_of_replica(error)):
+                connection.invalidate()
             raise
         return answer
