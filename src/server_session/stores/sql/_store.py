@@ -106,7 +106,6 @@ class SQLSessionStore(PackedStore):
         begin_call(self._timeout)
         # Not from `random`: forked processes would draw the same numbers, and take each other's writes for their own.
         fresh = secrets.randbits(63)
-
         decision: Any = None
 
         def work(connection: Connection, read: Executable) -> tuple[T] | None:
@@ -120,8 +119,8 @@ class SQLSessionStore(PackedStore):
                 return (decision,)
             # The database's time is not known where nothing was read. Here it is 0, and the row begins at its own.
             record, now = (None, 0.0) if row is None else (row.record, row.now)
-            decision = change(record, now)
-            if not is_write(decision, record) or self._put(connection, key, row, decision, fresh):
+            decision = changed = change(record, now)
+            if not is_write(changed, record) or self._put(connection, key, row, changed, fresh):
                 return (decision,)
             return None
 
