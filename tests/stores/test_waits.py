@@ -317,7 +317,7 @@ class Connection:
     async def connect(self) -> None:
         self.connected_at = asyncio.get_running_loop().time()
         await asyncio.sleep(0.01)
-        self._writer = SimpleNamespace(transport=Transport())
+        self._reader, self._writer = asyncio.StreamReader(), SimpleNamespace(transport=Transport())
 
     async def disconnect(self, nowait: bool = False) -> None:
         pass
