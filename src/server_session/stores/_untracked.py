@@ -2,29 +2,27 @@
 
 import sys
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
-__all__ = ["untracked"]
+__all__ = ["maker_of_untracked"]
 
 
-def untracked() -> dict[str, bytes]:
-    """Return an empty dict for text and bytes, in which no cycle can be, so that no collection need look into it."""
-    empty: dict[str, bytes] = {}
-    _untrack()(empty)
-    return empty
-
-
-@cache
-def _untrack() -> Callable[[object], Any]:
+def maker_of_untracked() -> Callable[[], dict[str, bytes]]:
+    """Return what makes dicts for text and bytes, in which no cycle can be, so that no collection looks into them."""
     # CPython before 3.14 does so by itself, and a full collection there visits nothing of a million sessions; later
     # ones visit each, for 50 ms and more.
     if sys.version_info < (3, 14) or sys.implementation.name != "cpython":
-        return id
+        return dict
     try:
         import ctypes
     except ImportError:
-        return id
-    untrack = ctypes.pythonapi.PyObject_GC_UnTrack
+        return dict
+    untrack: Any = ctypes.pythonapi.PyObject_GC_UnTrack
     untrack.argtypes, untrack.restype = (ctypes.py_object,), None
-    return untrack
+
+    def make() -> dict[str, bytes]:
+        empty: dict[str, bytes] = {}
+        untrack(empty)
+        return empty
+
+    return make

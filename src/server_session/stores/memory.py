@@ -20,7 +20,7 @@ from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Batch, Colour, Kept, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
 from server_session.stores._parameters import refuse_parameters
-from server_session.stores._untracked import untracked
+from server_session.stores._untracked import maker_of_untracked
 
 __all__ = ["MemorySessionStore", "MemoryStats"]
 
@@ -97,7 +97,7 @@ class MemorySessionStore(PackedStore):
         self._clock = clock
         # Held for the microseconds of one call, and never across an await.
         self._lock = threading.Lock()
-        self._shards: defaultdict[str, dict[str, bytes]] = defaultdict(untracked)
+        self._shards: defaultdict[str, dict[str, bytes]] = defaultdict(maker_of_untracked())
         self._sessions = self._bytes = 0
         # By shard, a moment before which none of its sessions expires, and which touches leave as it is. The same as a
         # heap, where what is no longer its shard's is passed over.
