@@ -864,7 +864,6 @@ def json_tricks(token: str) -> Iterator[tuple[str, bytes]]:
     yield "utf-16", field.encode("utf-16")
     yield "utf-16-le", field.encode("utf-16-le")
     yield "utf-32", field.encode("utf-32")
-    yield "deep nesting", b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b', "csrf_token": "' + token.encode() + b'"}'
     yield "deep nesting instead", b'{"csrf_token":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     yield "beyond the limit", json.dumps({"a": "x" * (1 << 20), "csrf_token": token}).encode()
     yield "lines", b"\n".join([b"{}", field.encode()])
@@ -873,7 +872,7 @@ def json_tricks(token: str) -> Iterator[tuple[str, bytes]]:
 @both
 @pytest.mark.parametrize("case", [case for case, _ in json_tricks("")])
 def test_a_token_that_json_has_in_another_place_or_form_does_not_count(interface, case):
-    """sends JSON with a genuine token nested, twice, in __proto__, behind the end, in another charset, under 100,000 brackets or beyond the limit — 403, never an error, and what counts is what the application's decoder would read."""  # noqa: E501
+    """sends JSON with a genuine token nested, twice, in __proto__, behind the end, in another charset or beyond the limit, or 100,000 brackets in its place — 403, never an error, and what counts is what the application's decoder would read."""  # noqa: E501
     site = site_of(interface)
     victim = victim_at(site)
     token = victim.get("/token").said
@@ -882,6 +881,9 @@ def test_a_token_that_json_has_in_another_place_or_form_does_not_count(interface
     control = json.dumps({"a": [[1]], "csrf_token": token}).encode()
     assert forge(victim, JSON, body=control).status == 200
     assert forge(victim, ("content-type", "application/vnd.api+json; charset=utf-8"), body=control).status == 200
+    # How deep a decoder looks is the interpreter's to say; this token is genuine, and where it belongs.
+    deep = b'{"a":%b, "csrf_token": "%b"}' % (b"[" * 100_000 + b"]" * 100_000, token.encode())
+    assert forge(victim, JSON, body=deep).status in (200, 403)
 
 
 def form_tricks(token: str) -> Iterator[tuple[str, str, bytes]]:
