@@ -17,6 +17,7 @@ from server_session import EncryptedCodec, FileSessionStore, MemorySessionStore
 from server_session._colour import run_awaiting
 from server_session._urls import open_store
 from server_session.cli import _listing, _output
+from server_session.stores._base import close_store
 from server_session.stores.sql import ddl
 from tests.cli.conftest import Run
 from tests.cli.shop import Shop
@@ -133,6 +134,7 @@ def test_a_value_that_cannot_be_read_is_an_error_of_the_store(run: Run, shop: Sh
     async def damage() -> None:
         store = open_store(shop.url)
         await run_awaiting(store.colour, store.merge(one["id"], {"secret": b"{"}, (), {}))
+        await close_store(store)
 
     asyncio.run(damage())
     ran = run("sessions", "ada", "--values", "--store", shop.url, "--json")
