@@ -1,5 +1,6 @@
 """Forks of the test's own process."""
 
+import faulthandler
 import os
 import signal
 import traceback
@@ -22,6 +23,8 @@ def in_all_processes(body: Callable[[], object], parents: Callable[[], object]) 
 
 def fork(body: Callable[[], object]) -> int:
     """Run it in a child, which ends with it; return the child's id."""
+    # Pytest's watch for tests that hang is a thread, of which Python warns from 3.15 on.
+    faulthandler.cancel_dump_traceback_later()
     child = os.fork()
     if child == 0:
         status = 1
