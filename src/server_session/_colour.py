@@ -169,17 +169,13 @@ def _run_on(loop: Any, coroutine: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         coroutine.close()
         raise StoreDownError(_LOOP_ENDED) from None
-    while True:
-        try:
-            result: T = call.result(_UNTIL_A_LOOK)
-        except TimeoutError:
-            if call.done():
-                return cast("T", call.result())
-            # A loop says nothing to those whose calls it never took up, and who waited on would keep the process alive.
-            if not loop.is_running():
-                raise StoreDownError(_LOOP_ENDED) from None
-        else:
-            return result
+    # asyncio has imported it.
+    while not sys.modules["concurrent.futures"].wait([call], _UNTIL_A_LOOK).done:
+        # A loop says nothing to those whose calls it never took up, and who waited on would keep the process alive.
+        if not loop.is_running():
+            raise StoreDownError(_LOOP_ENDED)
+    result: T = call.result()
+    return result
 
 
 def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
