@@ -143,11 +143,8 @@ class Awaiting:
     def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
         self._make = make
         self._is_given = is_given
-        self._loops = (
-            ClientOfEachLoop(self._lend, None, _ELSEWHERE)
-            if is_given
-            else ClientOfEachLoop(make, AsyncEngine.dispose, _ELSEWHERE)
-        )
+        close = None if is_given else AsyncEngine.dispose
+        self._loops = ClientOfEachLoop(self._lend if is_given else make, close, _ELSEWHERE)
 
     def _lend(self) -> AsyncEngine:
         engine = self._make()
