@@ -548,7 +548,7 @@ def test_each_loop_has_an_engine_that_ends_with_it(postgresql_server: servers.Se
 
     for _ in range(2):
         assert asyncio.run(ask()) is MISSING
-        assert store._source.get()._loops._kept == {}
+        assert store._source.get()._engines._kept == {}
 
 
 def test_an_engine_that_awaits_serves_no_second_loop_while_one_runs_but_without_a_pool(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from server_session.exceptions import ColourError, ConfigurationError, RecordErr
 from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, Refusal, SessionStore
 from server_session.stores._waits import begin_call
 from server_session.stores.redis._errors import NEEDS, RIGHTS, explain
-from server_session.stores.redis._ways import NODES, Client, ways_of
+from server_session.stores.redis._ways import NODES, ON_ANOTHER_LOOP, Client, ways_of
 
 __all__ = ["Client", "RedisSessionStore"]
 
@@ -207,10 +207,7 @@ class RedisSessionStore(SessionStore):
         except RuntimeError as error:
             if self.colour is not Colour.AWAITS or isinstance(error, ColourError):
                 raise
-            raise ColourError(
-                "redis-py's asynchronous client of a Cluster serves one event loop, and this one was used on another: "
-                "give each loop a store and a client of its own, or take a blocking client"
-            ) from error
+            raise ColourError(ON_ANOTHER_LOOP) from error
 
 
 def _fields(answer: list[bytes]) -> Fields:

@@ -21,7 +21,7 @@ from server_session.stores.redis._connections import Connections
 from server_session.stores.redis._pipeline import Pipeline
 from server_session.stores.redis._resp import packed
 
-__all__ = ["NODES", "Client", "ways_of"]
+__all__ = ["NODES", "ON_ANOTHER_LOOP", "Client", "ways_of"]
 
 Client: TypeAlias = redis.Redis | redis.RedisCluster | redis.asyncio.Redis | redis.asyncio.RedisCluster
 """The clients that a store can be given. What a Sentinel's `master_for` returns is a `Redis`."""
@@ -49,6 +49,10 @@ _ELSEWHERE: Final = (
     "redis-py's asynchronous client runs on asyncio's event loop alone: under trio make the store of a URL with "
     "`blocking=True`, or of a blocking client, which is then called in worker threads"
 )
+ON_ANOTHER_LOOP: Final = (
+    "redis-py's asynchronous client of a Cluster serves one event loop, and this one was used on another: "
+    "give each loop a store and a client of its own, or take a blocking client"
+)
 
 
 def ways_of(client: Client | str, limit: float, blocking: bool) -> tuple[_Way | None, _Way | None]:
@@ -74,7 +78,7 @@ def ways_of(client: Client | str, limit: float, blocking: bool) -> tuple[_Way | 
         case redis.asyncio.Redis():
             ways = None, _by_pipeline(client.connection_pool, limit)
         case redis.asyncio.RedisCluster():
-            clients = ClientOfEachLoop(lambda: _of_one_loop(client, clients.has_loop), None, _ELSEWHERE)
+            clients = ClientOfEachLoop(lambda: client, None, _ELSEWHERE, ON_ANOTHER_LOOP)
             ways = None, partial(_ask_cluster_awaiting, clients)
         case _:
             raise ConfigurationError(
@@ -129,13 +133,6 @@ async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...
             raise
         # Others change the client's nodes while it goes through them, and end connections that are in use.
         raise redis.ConnectionError("the nodes changed meanwhile") from error
-
-
-def _of_one_loop(client: Any, has_another: bool) -> Any:
-    # Where the other loop's thread is quicker it works without an error, and answers come from two threads.
-    if has_another:
-        raise RuntimeError("a loop that has not ended uses it")
-    return client
 
 
 async def _ask_cluster_awaiting(clients: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool, Pool, SingletonThreadPool, StaticPool
 
-from server_session.exceptions import ColourError, ConfigurationError, SessionError
+from server_session.exceptions import ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of
@@ -140,26 +140,17 @@ class Awaiting:
 
     colour = Colour.AWAITS
 
-    def __init__(self, make: Callable[[], AsyncEngine], is_given: bool = False) -> None:
-        self._make = make
+    def __init__(self, engines: ClientOfEachLoop[AsyncEngine], *, is_given: bool) -> None:
+        self._engines = engines
         self._is_given = is_given
-        close = None if is_given else AsyncEngine.dispose
-        self._loops = ClientOfEachLoop(self._lend if is_given else make, close, _ELSEWHERE)
-
-    def _lend(self) -> AsyncEngine:
-        engine = self._make()
-        # Its pool would give the one what the other is at work with: an error at best, and asyncpg ends the process.
-        if self._loops.has_running_loop and not isinstance(engine.pool, NullPool):
-            raise ColourError(_ON_ANOTHER_LOOP)
-        return engine
 
     async def close(self) -> None:
         """Close the connections of the running loop; an engine that was given is its owner's to close."""
-        await self._loops.close()
+        await self._engines.close()
 
     async def run(self, step: Callable[[Connection], T]) -> T:
         """Run the step over a connection, within what the call has left."""
-        engine = self._loops.get()
+        engine = self._engines.get()
         has_begun = False
 
         async def whole() -> T:
@@ -206,9 +197,13 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> tuple
         _refuse_memory(type(engine.pool))
         if isinstance(engine, Engine):
             return family, ClientOfProcess(lambda: Given(engine), lambda _: engine.dispose(close=False))
-        return family, ClientOfProcess(
-            lambda: Awaiting(lambda: engine, is_given=True), lambda _: engine.sync_engine.dispose(close=False)
-        )
+        # Its pool would give one loop what another is at work with: an error at best, and asyncpg ends the process.
+        on_another = None if isinstance(engine.pool, NullPool) else _ON_ANOTHER_LOOP
+
+        def lent() -> Awaiting:
+            return Awaiting(ClientOfEachLoop(lambda: engine, None, _ELSEWHERE, on_another), is_given=True)
+
+        return family, ClientOfProcess(lent, lambda _: engine.sync_engine.dispose(close=False))
     if isinstance(engine, str):
         parameters_of(engine)
     try:
@@ -262,7 +257,12 @@ def _source_of_url(url: URL, timeout: float) -> tuple[str, ClientOfProcess[Sourc
         return family, ClientOfProcess(lambda: Blocking(make(), places), _of_parents.append)
     # SQLAlchemy itself misses it at the first call alone.
     importlib.import_module("greenlet")
-    return family, ClientOfProcess(lambda: Awaiting(lambda: AsyncEngine(make())), _of_parents.append)
+
+    def own() -> Awaiting:
+        engines = ClientOfEachLoop(lambda: AsyncEngine(make()), AsyncEngine.dispose, _ELSEWHERE)
+        return Awaiting(engines, is_given=False)
+
+    return family, ClientOfProcess(own, _of_parents.append)
 
 
 def _refuse_memory(pool: type[Pool]) -> None:
