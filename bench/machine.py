@@ -1,11 +1,13 @@
 """Where a measurement was made: the machine, the versions, the commit."""
 
 import datetime as dt
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from bench.processes import MODULES, ROOT, is_installed, node, version_of
@@ -52,10 +54,34 @@ def describe() -> dict[str, str]:
         "when": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
         "commit": _told("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "machine": f"{_processor()}, {os.cpu_count()} CPUs, {gigabytes:.0f} GiB, {_system()}",
-        "load": f"{os.getloadavg()[2]:.1f}",
+        "others": f"{others():.2f}",
         "python": sys.version.split()[0],
         "versions": ", ".join(_versions()),
     }
+
+
+def others() -> float:
+    """Return how many processors others than the bench have kept at work since it began, on the average.
+
+    What the bench has started counts as its own when it has ended. Not a number where the system does not tell.
+    """
+    since, worked, own = (now - then for now, then in zip(_spent(), _BEGUN, strict=True))
+    return (worked - own) / since
+
+
+def _spent() -> tuple[float, float, float]:
+    """Return seconds: of the clock, of all processors at work, of the bench and what it has started."""
+    worked = math.nan
+    if _PROCESSORS.exists():
+        user, nice, system, _idle, _waiting, *interrupted = map(
+            int, _PROCESSORS.read_text().split("\n")[0].split()[1:9]
+        )
+        worked = (user + nice + system + sum(interrupted)) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic(), worked, sum(os.times()[:4])
+
+
+_PROCESSORS = Path("/proc/stat")
+_BEGUN = _spent()
 
 
 def _versions() -> list[str]:
