@@ -28,6 +28,7 @@ ON_EACH_PYTHON: Final = (
     *(f"tests/test_{name}.py" for name in ("api", "asgi", "body", "codec", "colour", "imports", "public_names")),
     *(f"tests/test_{name}.py" for name in ("readme", "sealed", "session", "sessions", "testing", "wsgi")),
     *(f"tests/test_{name}.py" for name in ("django", "fastapi", "flask", "starlette")),
+    "tests/frameworks/test_quart.py",
 )
 # No two of these share a file, for one leaves out what another names within its folder; `tests` are all others.
 GROUPS: Final = {

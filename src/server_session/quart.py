@@ -6,7 +6,7 @@ ServerSession(app, max_age=timedelta(minutes=30))
 ```
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Unpack, cast
 
@@ -120,10 +120,15 @@ class _Middleware(SessionMiddleware):
 
 class _Body:
     async def read(self, limit: int) -> tuple[bytes, bool]:
-        body: Any = await quart.request.get_data()
+        request: Any = quart.request
+        body = await request.get_data()
+        # Quart 0.23 gives what was awaited to no form that is parsed afterwards.
+        request.body = request.body_class(len(body), None)
+        request.body.set_result(body)
         return body[:limit], len(body) <= limit
 
 
+_context: Callable[[], object] = cast("Any", quart.globals.app_ctx)._get_current_object  # noqa: SLF001 - by Werkzeug
 _session: Callable[[], QuartSession] = cast("Any", quart.session)._get_current_object  # noqa: SLF001 - by Werkzeug
 
 
@@ -145,7 +150,7 @@ async def _store(response: Any) -> Any:
         except SessionError as error:
             # Given up, or the response to the error would be refused for it as well.
             exchange.stored.abandon()
-            response = await quart.current_app.make_response(await quart.current_app.handle_user_exception(error))
+            response = await _page(quart.current_app.handle_user_exception, error)
             # A write that was not answered may have swapped the cookie all the same.
             await exchange.commit()
     return response
@@ -155,7 +160,11 @@ async def _answer_refused(error: UnavailableError) -> Any:
     """Return the answer where the session cannot be had, as the application makes its pages of 403 and 503."""
     refusal = _session().exchange.refuse(error)
     page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.said)
-    return await quart.current_app.make_response(await quart.current_app.handle_http_exception(page))
+    return await _page(quart.current_app.handle_http_exception, page)
+
+
+async def _page(method: Callable[..., Awaitable[Any]], error: Exception) -> Any:
+    return await quart.current_app.make_response(await flask.handled(method, _context(), error))
 
 
 _request: Callable[[], object] = cast("Any", quart.request)._get_current_object  # noqa: SLF001 - by Werkzeug
