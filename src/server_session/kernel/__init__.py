@@ -1,1 +1,1 @@
-"""The life of a session, without any I/O but a store's calls: states, records, tokens and the mapping."""
+"""The life of a session, without any I/O but a store's calls: states, look-ups, writes and the mapping."""
