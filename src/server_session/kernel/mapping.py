@@ -18,6 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _LOG: Final = logging.getLogger("server_session")
 _ABSENT: Final[Any] = object()
+# What the text of a dict or list begins with: another writer may put JSON's white space before the bracket.
+_BEFORE_PARTS: Final = b"[{ \t\r\n"
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -160,8 +162,8 @@ class Session(_Dict):
         if self._written or self._cleared:
             return True
         stored = self._stored
-        for name in stored if self.read_values else self.read:  # noqa: SIM110 - each request comes by here
-            if name in stored and stored[name][0] in b"[{":
+        for name in stored if self.read_values else self.read:  # no any(): each request comes by here
+            if name in stored and stored[name][0] in _BEFORE_PARTS:
                 return True
         return False
 
@@ -178,9 +180,8 @@ class Session(_Dict):
         changed: dict[str, bytes] = {}
         removed: list[str] = []
         if written:
-            for name, value in encode_fields(
-                {name: value for name, value in dict.items(self) if name in written}
-            ).items():
+            values = {name: value for name, value in dict.items(self) if name in written}
+            for name, value in encode_fields(values).items():
                 # To assign what is stored already is no assignment; what then changes inside it is a change inside.
                 if name in stored and stored[name] == value:
                     del written[name]
@@ -194,7 +195,9 @@ class Session(_Dict):
         for name in stored if self.read_values else self.read:
             # Only a container can have changed inside, and only JSON's containers are stored as one.
             # What a function took out while a commit wrote it is not here, and may be there.
-            if name in stored and stored[name][0] in b"[{" and name not in written and dict.__contains__(self, name):
+            if name not in stored or stored[name][0] not in _BEFORE_PARTS or name in written:
+                continue
+            if dict.__contains__(self, name):
                 value = encode_value(name, dict.__getitem__(self, name))
                 if value != stored[name] and not is_same(name, stored[name], value):
                     changed[name] = value
@@ -305,14 +308,12 @@ class Session(_Dict):
     __len__ = _noticed(_Dict.__len__)
     __repr__ = _noticed(_Dict.__repr__)
     __eq__ = _noticed(_Dict.__eq__)
+    __ne__ = _noticed(_Dict.__ne__)
     __hash__ = None  # type: ignore[assignment]
     keys = _noticed(_Dict.keys)
     values = _noticed(_Dict.values, shows=True)
     items = _noticed(_Dict.items, shows=True)
     copy = __copy__ = _noticed(plain, shows=True)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         return copy.deepcopy(self.copy(), memo)
