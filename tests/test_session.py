@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from server_session import SerializationError, SessionNotLoadedError
 from server_session._codec import decode_fields, encode_fields
 from server_session.kernel.mapping import Changes, Session
-from server_session.kernel.unloaded import UnloadedSession
+from server_session.kernel.unloaded import LazySession, UnloadedSession
 
 
 def session_of(**data: Any) -> Session:
@@ -70,6 +70,26 @@ def test_every_kind_of_write_is_recorded_and_only_what_it_changed(write, changed
     if (changes := session.changes()) is not None:
         session.settle(changes)
     assert session.changes() is None
+
+
+@pytest.mark.parametrize("text", [b" [1]", b"\n\t[ 1 ]", b"\r[1]"])
+def test_a_change_inside_a_list_is_seen_whatever_white_space_another_writer_put_before_it(text):
+    session = Session({"cart": text})
+    session["cart"].append(2)
+    assert session.may_differ
+    assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
+    unchanged = Session({"cart": text})
+    unchanged["cart"].clear()
+    unchanged["cart"].append(1)
+    assert unchanged.changes() is None
+
+
+def test_popitem_of_a_session_that_loads_when_it_is_touched_takes_the_last_key_as_a_dict_does():
+    session = LazySession(lambda: session_of(a=1, b=2))
+    assert session.popitem() == ("b", 2)
+    assert session.popitem() == ("a", 1)
+    with pytest.raises(KeyError):
+        session.popitem()
 
 
 def test_clear_means_every_field_seen_or_not():

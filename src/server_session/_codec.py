@@ -19,7 +19,7 @@ RESERVED: Final = "\x00"
 """What the names of the core's own fields begin with; refused to users."""
 
 MAX_DEPTH: Final = 64
-"""How many containers may lie inside one another. What contains itself is found by it, too."""
+"""How many containers may lie inside one another. The bound also stops at a container that contains itself."""
 
 MAX_NAME_BYTES: Final = 255
 
@@ -41,8 +41,7 @@ _has_surrogate = re.compile("[\ud800-\udfff]").search
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
-
-# An application has few names for its keys, and writes them again and again.
+# Keys that were checked and are good: an application has few, and writes them again and again.
 _known_keys: Final[set[object]] = set()
 _KNOWN_KEYS_AT_MOST: Final = 1024
 
@@ -50,14 +49,14 @@ _KNOWN_KEYS_AT_MOST: Final = 1024
 # The way in.
 
 
-def _to_json(value: Any, room: int, plain: frozenset[type] = _ATOMS) -> Any:
-    """Return what the encoder shall write: the value itself wherever JSON has it, else a copy with tags."""
+def _to_json(value: Any, levels: int, plain: frozenset[type] = _ATOMS) -> Any:
+    """Return what the encoder writes, at most `levels` deep: the value itself if JSON has it, else a tagged copy."""
     kind = type(value)
     if kind in plain or (kind is int and _MIN_INT <= value <= _MAX_INT) or (kind is float and math.isfinite(value)):
         return value
     if kind not in _NESTED:
-        return _tagged(value, room, plain)
-    if not room:
+        return _tagged(value, levels, plain)
+    if not levels:
         raise RefusedError(f"{_TOO_DEEP}, or a container that contains itself")
     is_dict, looks_at_text = kind is dict, plain is _ATOMS_BUT_TEXT
     place_kind: Any = str if is_dict else int
@@ -69,11 +68,11 @@ def _to_json(value: Any, room: int, plain: frozenset[type] = _ATOMS) -> Any:
             if type(place) is not place_kind:
                 break
             if looks_at_text:
-                _to_json(place, room, plain)
+                _to_json(place, levels, plain)
             kind = type(part)
             if kind in plain or (kind is int and _MIN_INT <= part <= _MAX_INT):
                 continue
-            new = _to_json(part, room - 1, plain)
+            new = _to_json(part, levels - 1, plain)
             if new is not part:
                 if written is value:
                     written = value.copy()
@@ -86,13 +85,13 @@ def _to_json(value: Any, room: int, plain: frozenset[type] = _ATOMS) -> Any:
     raise RefusedError(f"a key of type {type_name(type(place))}, where only text comes back as it was; use str(key)")
 
 
-def _tagged(value: Any, room: int, plain: frozenset[type]) -> Any:
+def _tagged(value: Any, levels: int, plain: frozenset[type]) -> Any:
     kind = type(value)
     if kind is tuple:
-        return {"$tuple": _to_json([*value], room, plain)}
+        return {"$tuple": _to_json([*value], levels, plain)}
     if kind is set:
         try:
-            texts = [_encode(part) for part in _to_json([*value], room, plain)]
+            texts = [_encode(part) for part in _to_json([*value], levels, plain)]
         except RefusedError as refused:
             refused.places[-1:] = ["{…}"] if refused.places else []
             raise
@@ -105,7 +104,7 @@ def _tagged(value: Any, room: int, plain: frozenset[type]) -> Any:
     tag = tag_of(kind)
     if tag is None:
         raise RefusedError(why_refused(value))
-    return {tag.name: _to_json(tag.write(value), room, plain)}
+    return {tag.name: _to_json(tag.write(value), levels, plain)}
 
 
 def encode_value(key: str, value: object) -> bytes:
@@ -131,7 +130,7 @@ def encode_fields(data: Mapping[str, object]) -> dict[str, bytes]:
                 _learn_key(key)
             fields[key] = _encode(value if type(value) in _ATOMS else _to_json(value, MAX_DEPTH))
     except (RefusedError, UnicodeEncodeError):
-        # It is found again, one by one, to be named.
+        # Once more, one by one: the error names the key.
         return {key: encode_value(key, value) for key, value in data.items()}
     return fields
 
@@ -166,13 +165,13 @@ def _why_no_key(key: object) -> str | None:
 
 
 def _is_plain(text: bytes) -> bool:
-    """Tell whether a dict or list has no tags, and is too short to be nested too deep, or has too few brackets."""
+    """Tell whether the text of a dict or list holds no tag, and has too few bytes or brackets to be nested too deep."""
     if text.find(_MARK_IN_TEXT) >= 0:
         return False
     return len(text) <= 2 * MAX_DEPTH or text.count(b"[") + text.count(b"{") <= MAX_DEPTH
 
 
-def _from_json(value: Any, room: int) -> Any:
+def _from_json(value: Any, levels: int) -> Any:
     """Return the value with its tags read. What the decoder made is the caller's own and is changed in place."""
     kind = type(value)
     if kind not in _NESTED:
@@ -180,30 +179,30 @@ def _from_json(value: Any, room: int) -> Any:
     if kind is dict and len(value) == 1:
         ((name, content),) = value.items()
         if name.startswith(_MARK):
-            return _from_tagged(name, content, room)
-    if not room:
+            return _from_tagged(name, content, levels)
+    if not levels:
         raise ValueError(_TOO_DEEP)
     for place, part in value.items() if kind is dict else enumerate(value):
         if type(part) in _NESTED:
-            value[place] = _from_json(part, room - 1)
+            value[place] = _from_json(part, levels - 1)
     return value
 
 
-def _from_tagged(name: str, content: Any, room: int) -> object:
+def _from_tagged(name: str, content: Any, levels: int) -> object:
     kind = type(content)
     if name == "$tuple" and kind is list:
-        return tuple(_from_json(content, room))
+        return tuple(_from_json(content, levels))
     if name == "$set" and kind is list:
-        items = _from_json(content, room)
+        items = _from_json(content, levels)
         try:
             if len(elements := set(items)) == len(items):
                 return elements
         except TypeError:
             raise ValueError("a $set of what cannot be in a set") from None
-    if name == "$dict" and kind is dict and len(content) == 1 and room:
+    if name == "$dict" and kind is dict and len(content) == 1 and levels:
         ((key, item),) = content.items()
         if key.startswith(_MARK):
-            return {key: _from_json(item, room - 1)}
+            return {key: _from_json(item, levels - 1)}
     if kind is str:
         return read_tag(name, content)
     raise ValueError(f"a malformed tag {name[:32]!r}")
@@ -235,6 +234,6 @@ def decode_fields(fields: Mapping[str, bytes]) -> dict[str, Any]:
             value = _decode(text)
             data[name] = value if type(value) not in _NESTED or _is_plain(text) else _from_json(value, MAX_DEPTH)
     except UNREADABLE:
-        # It is found again, one by one, to be named.
+        # Once more, one by one: the error names the field.
         return {name: decode_value(name, text) for name, text in fields.items()}
     return data

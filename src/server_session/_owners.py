@@ -22,7 +22,7 @@ _MOST_LISTED: Final = 1000
 """How many sessions an owner's list keeps where no bound is set: so many a log-in at the most has to write again."""
 
 _SOON: Final = Lifetime(record.MARK_SECONDS, None)
-# One log-in in sixteen, told by its random selector, looks after the list: so many of its entries.
+# One log-in in sixteen, whose random selector ends with one of these, looks at `_LOOKED_AT` entries of the list.
 _LOOKS: Final = frozenset("AQgw")
 _LOOKED_AT: Final = 64
 
@@ -82,7 +82,7 @@ class OwnerIndex:
         """
         outcome, tries = CONFLICT, Tries("log_in", "nobody was logged in")
         if not self._is_bounded and selector[-1] not in _LOOKS:
-            # Without a look, as if it were what lists mostly are.
+            # Without reading the list, as if it stood there with the lifetime that lists mostly have.
             outcome = await self._list(selector, {LONGEST: record.number(self._longest)}, ())
         answers: dict[str, _Answer] = {}
         while outcome is not APPLIED:
@@ -94,7 +94,8 @@ class OwnerIndex:
             taken = [one for _, one in listed if one != replaced and answers.get(one, MISSING) not in (CONFLICT, None)]
             excess = max(0, len(taken) + 1 - self._most)
             # Ended before they leave the list: who hangs up between the two leaves none that lives and is not listed.
-            for one in taken[: excess if self._is_bounded else min(excess, _LOOKED_AT)]:
+            most_ended = excess if self._is_bounded else min(excess, _LOOKED_AT)
+            for one in taken[:most_ended]:
                 await self._end(one)
                 answers[one] = CONFLICT
             gone = [one for _, one in listed if answers.get(one) is CONFLICT]
@@ -103,7 +104,7 @@ class OwnerIndex:
                 await tries.next({"the owner's sessions"})
 
     async def outlive(self, age: float) -> None:
-        """Keep the owner's list for as long as a session in it that may reach this age, in seconds."""
+        """Let the owner's list live as long as a listed session that may reach this age, in seconds."""
         while age > self._longest and (index := await self._index()) and age > _number_in(index, LONGEST):
             changed = {LONGEST: record.number(age), STAMP: record.fresh_stamp(self._now())}
             if await self._store.merge(self._key, changed, (), {STAMP: index.get(STAMP)}, Lifetime(age)) is APPLIED:
@@ -140,7 +141,7 @@ class OwnerIndex:
             return listed
         if selector[-1] not in _LOOKS:
             return []
-        # Those that come after a selector, which is random: each has its turn, however old those before it grow.
+        # Begun at the new selector, which is random: so each entry has its turn, and not the oldest alone.
         return sorted(listed, key=lambda entry: (entry[1] < selector, entry[1]))[:_LOOKED_AT]
 
     async def _list(self, selector: str, index: Fields, gone: Collection[str]) -> Outcome:
@@ -149,7 +150,7 @@ class OwnerIndex:
         entry = {selector: record.number(now), LONGEST: record.number(longest), STAMP: record.fresh_stamp(now)}
         if not index:
             return await self._store.set(self._key, {**entry, **self._own}, Lifetime(longest), None)
-        # Where sessions are counted, nobody may have come meanwhile; else the list must only live as long as it did.
+        # In a bounded list, which was counted, nothing may have changed since; in any other only its lifetime counts.
         guard = STAMP if self._is_bounded else LONGEST
         return await self._store.merge(self._key, entry, gone, {guard: index.get(guard)}, Lifetime(longest))
 
@@ -167,9 +168,8 @@ class OwnerIndex:
         return answers
 
     async def _end(self, selector: str) -> bool:
-        """End a session of the owner's, and say so; return whether there was one."""
-        is_ended = await self._mark(selector)
-        if is_ended:
+        """End a session of the owner's, and signal it; return whether there was one."""
+        if is_ended := await self._mark(selector):
             self._signals.send("destroyed", short_digest(selector))
         return is_ended
 
@@ -199,7 +199,7 @@ class OwnerIndex:
             return
         index = await self._index()
         if not record.user_fields(index) and index.get(STAMP) == stamp:
-            # An index of nothing goes soon; the stamp, for a log-in may be adding to it.
+            # An empty list goes soon, unless a log-in has added to it: that changes the stamp.
             head = {**index, LONGEST: record.number(self._longest)}
             await self._store.set(self._key, head, _SOON, {STAMP: stamp})
 

@@ -25,7 +25,7 @@ class Wish(NamedTuple):
 
     name: str
     lifetime: Callable[[bytes | None, Lifetime], Lifetime]
-    """Given the value as stored, `None` where it was taken out, and the usual lifetime: of no later deadline."""
+    """Makes a lifetime, of no later deadline, of the stored value, `None` if it was removed, and the usual lifetime."""
 
 
 class Policy(NamedTuple):
@@ -52,9 +52,9 @@ class Policy(NamedTuple):
     def lifetime_of(
         self, life: Life = AS_CONFIGURED, age: float = 0.0, written: Mapping[str, bytes] | None = None
     ) -> Lifetime:
-        """Return the lifetime of a session of this age, of which renewals have asked this.
+        """Return the lifetime of a session of this age; `life` is what renewals asked of it.
 
-        Where fields are written it is as the application's own data wishes it.
+        `written` are the fields of a write: the application's wish for a lifetime is taken from these alone.
         """
         absolute = self.absolute if life.absolute is None else life.absolute
         idle = self.idle if life.idle is None else life.idle
@@ -72,11 +72,11 @@ class Policy(NamedTuple):
         return any(changed.get(name, b"null") != b"null" for name in self.renew_on.intersection(assigned))
 
     def with_one_limit(self) -> "Policy":
-        """Return these for one request, whose calls to the store have together the limit of one."""
+        """Return the policy of one request, whose calls to the store share the time limit of a single call."""
         return Policy(OneLimit(self.store), *self[1:])
 
     def is_large(self, changed: Mapping[str, bytes]) -> bool:
-        """Tell whether a write is worth a look at what is there."""
+        """Tell whether a write is so large that the size of the whole session must be looked up."""
         return len(changed) > self.max_fields * _LARGE or _bytes_of(changed) > self.max_bytes * _LARGE
 
     def require_bounds(self, before: Fields, changed: Mapping[str, bytes], removed: Collection[str] = ()) -> None:
@@ -86,7 +86,7 @@ class Policy(NamedTuple):
 
     def excess_of(self, before: Fields, changed: Mapping[str, bytes], removed: Collection[str]) -> str | None:
         """Say by what these changes would make a session grow beyond its bounds; `before` is what is known of it."""
-        # Most are within them even if nothing is removed or written over, all names are long, and the core's own count.
+        # A quick upper bound clears most: nothing removed or written over, all names long, the core's own counted.
         count = len(before) + len(changed)
         size = count * MAX_NAME_BYTES + sum(map(len, before.values())) + sum(map(len, changed.values()))
         if count <= self.max_fields and size <= self.max_bytes:

@@ -35,9 +35,9 @@ AUTHENTICATED: Final = RESERVED + "authenticated"
 LIFE: Final = RESERVED + "life"
 """What renewals asked of this session's life: `[idle seconds, seconds from its founding, persistent]`, or null."""
 LONGEST: Final = RESERVED + "longest"
-"""In an owner's list alone: for how many seconds from its log-in a session that is listed can live."""
+"""In an owner's list alone: the most seconds from its log-in that any listed session can live."""
 STAMP: Final = RESERVED + "stamp"
-"""The second of the write and random text, which each write renews, for readers whose result depends on all fields."""
+"""Renewed by each write: its second and random text. Whoever depends on all fields expects it to be unchanged."""
 ENDED: Final = RESERVED + "ended"
 """When the session was ended, in seconds since the epoch. It stands alone in the mark."""
 
@@ -175,7 +175,7 @@ def former_of(digest: bytes, now: float) -> bytes:
 
 
 def secret_since(fields: Mapping[str, bytes]) -> float:
-    """Return since when the session has the verifier that it has: its last swap, or its founding."""
+    """Return when the session got its present verifier, in seconds since the epoch: its last swap, or its founding."""
     created = time_of(fields, CREATED)
     return max(created, _read(FORMER, fields, _FORMER)[1]) if FORMER in fields else created
 

@@ -115,7 +115,7 @@ _TAGS_BY_NAME: Final = {tag.name: tag for tag in (*_TAGS.values(), _MARKUP)}
 
 
 def tag_of(kind: type) -> Tag | None:
-    # Who holds markup has imported its type.
+    # A value can be markup only where markupsafe was imported, so it is not imported here.
     return _TAGS.get(kind) or (_MARKUP if kind is getattr(sys.modules.get("markupsafe"), "Markup", None) else None)
 
 

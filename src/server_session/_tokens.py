@@ -22,7 +22,7 @@ _TAG_BYTES: Final = hashlib.sha256().digest_size
 _CSRF_KEY: Final = b"server-session csrf token"
 
 is_selector = re.compile(r"[A-Za-z0-9_-]{24}").fullmatch
-# Of the sixteen spellings of the same bytes only the one that is issued: four bits of the last character are nobody's.
+# The last character has four spare bits, so sixteen spellings decode to the same bytes: only the issued one passes.
 _is_token = re.compile(r"[A-Za-z0-9_-]{69}[AQgw]").fullmatch
 
 
@@ -47,9 +47,9 @@ class Credential:
 
     @classmethod
     def found(cls, selector: str) -> "Credential":
-        """Return a credential of a fresh verifier (240 random bits) under a selector; a whole credential as it is.
+        """Return a new credential: what a store's `id()` returned, and a fresh verifier (240 random bits).
 
-        Raises `StoreError` for a selector, as its `id()` made it, that is not 24 characters of base64url.
+        A whole credential is taken as it is. Raises `StoreError` for what is neither, nor 24 characters of base64url.
         """
         if (whole := cls.parse(selector)) is not None:
             return whole
@@ -67,8 +67,8 @@ class Credential:
         return self.selector + self.verifier
 
     def expect(self) -> Expect:
-        """Return what must be so in a record of the store for this to open it: it holds its digest."""
-        # A reader of the store holds no credential: the digest does not lead back to the verifier.
+        """Return what a record must hold for this credential to open it: the credential's digest."""
+        # Who can read the store gets no credential by it: the digest does not lead back to the verifier.
         if not self._digest:
             self._digest = b'"' + base64url(hashlib.sha256((self.selector + self.verifier).encode()).digest()) + b'"'
         return {DIGEST: self._digest}
@@ -79,7 +79,7 @@ class Credential:
         return self._digest
 
     def csrf_secret(self) -> bytes:
-        """Return the key of its CSRF tokens: of the verifier, so they die at log-in, log-out and every renewal."""
+        """Return the key of its CSRF tokens, made from the verifier: they die at log-in, log-out and every renewal."""
         if self._csrf_secret is None:
             # To name the algorithm by its constructor spares looking it up, half of the time.
             self._csrf_secret = hmac.digest(self.verifier.encode(), _CSRF_KEY, hashlib.sha256)

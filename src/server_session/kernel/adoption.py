@@ -44,7 +44,7 @@ class Offer(NamedTuple):
     fields: Fields
     """What comes along; nothing where the other library has it no more."""
     left: Sequence[SerializationError]
-    """Why the rest does not."""
+    """The errors that name the rest."""
     claim: Fields | None
 
 
@@ -58,21 +58,20 @@ async def find_offer(policy: Policy, readers: Sequence[Reader], request: Request
 
 
 async def _offer(policy: Policy, reader: Reader, key: str) -> Offer | None:
-    # In this order: where another request has ended the old session by now, its claim is there.
+    # The session before the claim: where another request ends the old session in between, its claim is found.
     fields, left = _encoded(await reader.read(key) or {})
-    claim = await _claim(policy, key) if _is_ones_own(policy, reader, fields) else None
+    claim = await _claim(policy, key) if _counts_once(policy, reader, fields) else None
     if (excess := policy.excess_of({}, fields, ())) is not None:
         _LOG.warning("a session of another library is not taken over: %s", excess)
         return None
-    if not fields if claim is None else _is_spent(policy, claim):
-        return None
-    return Offer(reader, key, fields, left, claim)
+    is_over = not fields if claim is None else _is_spent(policy, claim)
+    return None if is_over else Offer(reader, key, fields, left, claim)
 
 
 async def take(policy: Policy, offer: Offer) -> Credential | None:
     """Return the credential of the session that takes its place, founded if it was not; `None` where it is too late."""
     store, key, claim = policy.store, offer.key, offer.claim
-    if not _is_ones_own(policy, offer.reader, offer.fields):
+    if not _counts_once(policy, offer.reader, offer.fields):
         credential = Credential.found(store.id())
         await _found(policy, credential, offer)
         _tell(policy, credential, offer)
@@ -81,7 +80,7 @@ async def take(policy: Policy, offer: Offer) -> Credential | None:
         fresh = {CLAIM: record.claim(store.id(), os.urandom(_VERIFIER_BYTES))}
         # A signature counts by whole seconds, and by another machine's clock than the store's.
         age = offer.reader.max_age + MARK_SECONDS
-        outcome = await store.set(_name(key), fresh, Lifetime(age, age), None)
+        outcome = await store.set(_claim_key(key), fresh, Lifetime(age, age), None)
         claim = fresh if outcome is APPLIED else await _claim(policy, key)
         if claim is None or _is_spent(policy, claim):
             return None
@@ -90,7 +89,7 @@ async def take(policy: Policy, offer: Offer) -> Credential | None:
         return credential
     is_founded = bool(offer.fields) and await _found(policy, credential, offer)
     await offer.reader.end(key)
-    if await store.merge(_name(key), {TAKEN: record.number(policy.now())}, (), {TAKEN: None}) is APPLIED:
+    if await store.merge(_claim_key(key), {TAKEN: record.number(policy.now())}, (), {TAKEN: None}) is APPLIED:
         _tell(policy, credential, offer)
     elif is_founded and ((claim := await _claim(policy, key)) is None or _is_spent(policy, claim)):
         # This request was stopped for a minute or more: the session was ended meanwhile, and came back by this.
@@ -99,8 +98,8 @@ async def take(policy: Policy, offer: Offer) -> Credential | None:
     return credential
 
 
-def _is_ones_own(policy: Policy, reader: Reader, fields: Fields) -> bool:
-    """Tell whether the cookie is of one visitor, or at least of one user, so that it counts once."""
+def _counts_once(policy: Policy, reader: Reader, fields: Fields) -> bool:
+    """Tell whether the cookie is one visitor's, or at least one user's, so that one session takes its place."""
     return reader.is_unique or not fields or policy.is_log_in(fields, fields)
 
 
@@ -120,7 +119,7 @@ def _tell(policy: Policy, credential: Credential, offer: Offer) -> None:
 
 
 async def _claim(policy: Policy, key: str) -> Fields | None:
-    answer = await policy.store.get(_name(key), {}, False)
+    answer = await policy.store.get(_claim_key(key), {}, False)
     return None if isinstance(answer, Outcome) else answer
 
 
@@ -128,7 +127,7 @@ def _is_spent(policy: Policy, claim: Fields) -> bool:
     return TAKEN in claim and policy.now() - record.time_of(claim, TAKEN) >= MARK_SECONDS
 
 
-def _name(key: str) -> str:
+def _claim_key(key: str) -> str:
     return record.key_of(_LABEL, key)
 
 

@@ -16,12 +16,12 @@ _LIVES: Final[Expect] = {ENDED: None, LONGEST: None, CLAIM: None}
 
 
 class _Unproved(Credential):
-    """A selector in a credential's place: nobody is there who could prove anything."""
+    """A selector in a credential's place: whoever opens a session by its id has no verifier."""
 
     __slots__ = ()
 
     def expect(self) -> Expect:
-        """Return what is so in the record of a session that lives."""
+        """Return what the record of every living session meets, whatever its digest."""
         return _LIVES
 
 
@@ -36,7 +36,7 @@ class SessionById(StoredSession):
             self._credential = _Unproved(selector, "")
             self.state = LIVE
 
-    # Whose session it is is not there: a read keeps it no longer alive, and is nothing that was seen of its owner.
+    # The user is not there: a read does not restart the idle clock, and does not count as seeing the user.
 
     async def _look(self, *, touch: bool = True, to_write: bool = False) -> Fields | None:  # noqa: ARG002
         return await super()._look(touch=False, to_write=to_write)

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from functools import wraps
 from typing import Any, Final, Protocol, Self, SupportsIndex, TypeVar, cast
 
@@ -18,6 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _LOG: Final = logging.getLogger("server_session")
 _ABSENT: Final[Any] = object()
+# What the text of a dict or list begins with: another writer may put JSON's white space before the bracket.
+_CONTAINER_STARTS: Final = b"[{ \t\r\n"
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ def _noticed(read: F, *, shows: bool = False) -> F:
 
 
 class _Dict(dict[str, Any]):
-    """A session's methods have the types of its keys and values."""
+    """A dict with a session's types of keys and values, for the methods that `Session` takes from it."""
 
 
 class Session(_Dict):
@@ -75,10 +77,11 @@ class Session(_Dict):
     """Whether it was asked which keys there are, or how many."""
     read_values = False
     """Whether all values were handed out."""
+    # How many assignments and removals there were.
     _moment = 0
     # The moment of the last `clear` that is not yet stored, 0 where there is none.
     _cleared = 0
-    # The moment since which it is the mapping of the session that it is of.
+    # The moment of the last `restart`: changes from before it belong to a session that has ended.
     _since = 0
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
@@ -87,7 +90,7 @@ class Session(_Dict):
         super().__init__(decode_fields(self._stored) if fields else ())
         self.read: set[Any] = set()
         """The keys that were looked up, or whose values were once written: whoever has one may change it inside."""
-        self._of = stored
+        self._backing = stored
         self._is_left = stored is not None and stored.is_left
         # By name, the moment of its last assignment or removal that is not yet stored.
         self._written: dict[str, int] = {}
@@ -100,19 +103,19 @@ class Session(_Dict):
         Without it the mapping is stored before the response starts and again when the application returns.
         Raises `StoreError`, `SerializationError`, and `ResponseStartedError` where a new cookie comes too late.
         """
-        if self._of is None:
+        if self._backing is None:
             raise SessionNotLoadedError("this session belongs to no request: there is nowhere to save it")
-        return await self._of.commit()
+        return await self._backing.commit()
 
     async def is_alive(self) -> bool:
         """Ask the store whether the session still lives: not destroyed, not renewed elsewhere, not expired.
 
         For whoever holds it long: a WebSocket, a stream. The question does not restart the idle clock.
         """
-        return self._of is not None and await self._of.is_alive()
+        return self._backing is not None and await self._backing.is_alive()
 
     def leave(self, *, is_answered: bool) -> None:
-        """Note that the request is over; without an answer nobody has looked what there is to store."""
+        """Note that the request is over, and log what is lost; without an answer no commit looked for changes."""
         self._is_left = True
         try:
             is_stored = (is_answered and not self._written and not self._cleared) or self.changes() is None
@@ -160,8 +163,8 @@ class Session(_Dict):
         if self._written or self._cleared:
             return True
         stored = self._stored
-        for name in stored if self.read_values else self.read:  # noqa: SIM110 - each request comes by here
-            if name in stored and stored[name][0] in b"[{":
+        for name in stored if self.read_values else self.read:  # no any(): each request comes by here
+            if name in stored and stored[name][0] in _CONTAINER_STARTS:
                 return True
         return False
 
@@ -178,9 +181,8 @@ class Session(_Dict):
         changed: dict[str, bytes] = {}
         removed: list[str] = []
         if written:
-            for name, value in encode_fields(
-                {name: value for name, value in dict.items(self) if name in written}
-            ).items():
+            values = {name: value for name, value in dict.items(self) if name in written}
+            for name, value in encode_fields(values).items():
                 # To assign what is stored already is no assignment; what then changes inside it is a change inside.
                 if name in stored and stored[name] == value:
                     del written[name]
@@ -193,8 +195,10 @@ class Session(_Dict):
         assigned = {*changed}
         for name in stored if self.read_values else self.read:
             # Only a container can have changed inside, and only JSON's containers are stored as one.
-            # What a function took out while a commit wrote it is not here, and may be there.
-            if name in stored and stored[name][0] in b"[{" and name not in written and dict.__contains__(self, name):
+            if name not in stored or stored[name][0] not in _CONTAINER_STARTS or name in written:
+                continue
+            # A function may have removed here what a commit that was under way then noted as stored.
+            if dict.__contains__(self, name):
                 value = encode_value(name, dict.__getitem__(self, name))
                 if value != stored[name] and not is_same(name, stored[name], value):
                     changed[name] = value
@@ -236,12 +240,12 @@ class Session(_Dict):
         news = {name: value for name, value in fields.items() if name not in own and self._stored.get(name) != value}
         gone = self._stored.keys() - fields.keys()
         self._bring(news, gone - pending.changed.keys())
-        # A change inside a value shows only beside what it was changed from.
+        # A change inside a value is found by comparison: keep the text from before it.
         inside = {name: self._stored[name] for name in pending.changed.keys() - pending.assigned}
         self._stored = {**fields, **inside}
         return {name: value for name, value in fields.items() if name not in pending.removed} | pending.changed
 
-    def accept(self, changed: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
+    def accept(self, changed: Mapping[str, bytes], removed: Collection[str] = ()) -> None:
         """Bring in what a function of this request has just stored; it supersedes what was not yet stored."""
         # A value that has not changed stays the object that it is.
         self._bring({name: value for name, value in changed.items() if not self._holds(name, value)}, removed)
@@ -257,7 +261,7 @@ class Session(_Dict):
         self._since = self._moment
         self.accept(fields, (dict.keys(self) | self._stored.keys()) - fields.keys())
 
-    def _bring(self, news: Mapping[str, bytes], gone: Iterable[str]) -> None:
+    def _bring(self, news: Mapping[str, bytes], gone: Collection[str]) -> None:
         """Hold these fields as they are stored, and no longer those that are gone."""
         dict.update(self, decode_fields(news))
         for name in gone:
@@ -305,14 +309,12 @@ class Session(_Dict):
     __len__ = _noticed(_Dict.__len__)
     __repr__ = _noticed(_Dict.__repr__)
     __eq__ = _noticed(_Dict.__eq__)
+    __ne__ = _noticed(_Dict.__ne__)
     __hash__ = None  # type: ignore[assignment]
     keys = _noticed(_Dict.keys)
     values = _noticed(_Dict.values, shows=True)
     items = _noticed(_Dict.items, shows=True)
     copy = __copy__ = _noticed(plain, shows=True)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         return copy.deepcopy(self.copy(), memo)
@@ -322,12 +324,10 @@ class Session(_Dict):
         return dict, (self.copy(),)
 
     def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        merged: dict[str, Any] = self.copy() | other
-        return merged
+        return self.copy() | other  # type: ignore[no-any-return]
 
     def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        merged: dict[str, Any] = other | self.copy()
-        return merged
+        return other | self.copy()  # type: ignore[no-any-return]
 
     # --- dict's writes
 
@@ -343,7 +343,7 @@ class Session(_Dict):
         self._written[key] = self._moment
 
     def __delitem__(self, key: str) -> None:
-        # To hear that there is none is to have read.
+        # A KeyError tells that the key is absent: that is a read.
         self.accessed = True
         self.read.add(key)
         super().__delitem__(key)
@@ -358,7 +358,7 @@ class Session(_Dict):
         self._note_write()
         self._cleared = self._moment
         self._written.clear()
-        # What a write drops unseen, it depends on.
+        # The keys are dropped unseen, so the result depends on which there are.
         self.read_names = True
         super().clear()
 

@@ -46,17 +46,17 @@ class Presence:
     session: Session | None = None
     accessed = changes_cookie = created = was_interrupted = False
     adopted: Reader | None = None
-    """Whose session this request's has taken the place of."""
+    """The reader of the other library's session whose place this request's has taken."""
     _credential: Credential | None = None
-    # The record of the credential, as this request last saw or wrote it. Its life changes with its digest alone.
+    # The record of the credential, as this request last saw or wrote it. Its `LIFE` holds as long as the credential.
     _seen: Fields | None = None
     _seen_live = _dropped = False
-    # What a call under way, or one that was cancelled, may have written to the store; those that it swaps a cookie for
-    # stand in `_swapping`, by their digest.
+    # The credential of a founding that is under way, or that was cancelled and may be stored; those that renewals swap
+    # in stand in `_swapping`, by their digest.
     _founding: Credential | None = None
     _cookie_seconds: float | None = None
-    # Whose cookies came beside ours.
-    _others: Sequence[Reader] = ()
+    # The readers of those other libraries whose cookies the request brought.
+    _other_readers: Sequence[Reader] = ()
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class Presence:
             self._credential = presented[0]
             self.state = UNASKED
         if policy.adopt and request is not None:
-            self._others = [reader for reader in policy.adopt if reader.cookie.is_present(request)]
-            if self._others and not presented:
+            self._other_readers = [reader for reader in policy.adopt if reader.cookie.is_present(request)]
+            if self._other_readers and not presented:
                 self.state, self.has_cookie, self._is_ambiguous = UNASKED, True, True
 
     @property
@@ -111,17 +111,17 @@ class Presence:
         """Say for how many seconds the browser keeps the cookie: what a framework has for all of them.
 
         0 is until the browser closes, `None` as the transport has it. With `again` the cookie is set once more, if it
-        is known to hold. What a renewal asked for this very session comes before.
+        is known to hold. What a renewal asked for this session takes precedence.
         """
         self._cookie_seconds = seconds
-        # One of several stays as it is, for what is set goes to one place and there may be two.
+        # Not where several came: what is set replaces the cookie of one path and domain, and theirs may differ.
         if again and self.state is LIVE and len(self._presented) <= 1:
             self.accessed = self.changes_cookie = True
 
     async def is_alive(self) -> bool:
         """Ask the store whether the session lives, without a touch."""
         self.accessed = True
-        if self._others and self.state is UNASKED and self.response is not ResponseState.OPEN:
+        if self._other_readers and self.state is UNASKED and self.response is not ResponseState.OPEN:
             # Another library's session, where it cannot be taken over, is none here yet.
             return [(await self._find(one))[0] for one in self._presented].count(Finding.HELD) == 1
         return await self._look(touch=False) is not None
@@ -176,9 +176,9 @@ class Presence:
             raise StoreError("the store said CONFLICT to an expectation that its record meets")
         if (swapped := self._swapping.get(fields.get(DIGEST, b""))) is not None:
             # A renewal of this very request, applied and not yet heard of.
-            self._have(swapped, fields, Finding.RECOVERED)
+            self._go_on_with(swapped, fields, Finding.RECOVERED)
             return
-        if self._others and self.state is UNASKED and finding in _NO_SESSION and await self._adopt():
+        if self._other_readers and self.state is UNASKED and finding in _NO_SESSION and await self._adopt():
             return
         event = self._move(finding)
         self._seen = None
@@ -201,8 +201,8 @@ class Presence:
         self._seen_live |= self.state is LIVE
         return event
 
-    def _have(self, credential: Credential, fields: Fields | None, finding: Finding) -> None:
-        """Go on with a credential of this request's own making, of which the browser is to hear."""
+    def _go_on_with(self, credential: Credential, fields: Fields | None, finding: Finding) -> None:
+        """Go on with a credential that this request made, and that the browser is to be given."""
         self._founding = None
         event = self._move(finding)
         self.created = finding is Finding.FOUNDED or (self.created and finding is Finding.RENEWED)
@@ -214,7 +214,7 @@ class Presence:
         self._signal(event, credential)
 
     def _drop(self) -> bool:
-        """Give up a write to a session that ended meanwhile: once said, in one signal and one line."""
+        """Give up a write to a session that ended meanwhile: the first of a request is signalled and logged."""
         if not self._dropped and self._credential is not None:
             self._dropped = True
             self._signal("write_dropped", self._credential)
@@ -232,7 +232,7 @@ class Presence:
             return
         living = [pair for pair in found if pair[0] is Finding.HELD]
         over = [pair for pair in found if pair[0] in (Finding.ENDED, Finding.SWAPPED)]
-        if self._others and not living and not over and await self._adopt():
+        if self._other_readers and not living and not over and await self._adopt():
             return
         self._is_ambiguous = False
         if len(living) == 1 or (over and not living):
@@ -244,20 +244,20 @@ class Presence:
     async def _adopt(self) -> bool:
         """Go on with the session that takes the place of another library's; return whether this request has gone on."""
         assert self._request is not None  # noqa: S101 - there its cookie was
-        offer = await find_offer(self._policy, self._others, self._request)
-        # Where the browser may have withheld the cookie of a session here, that one stays.
+        offer = await find_offer(self._policy, self._other_readers, self._request)
+        # The browser may have withheld the cookie of a session here: nothing may replace that one.
         if offer is None or (self._is_withheld is not None and self._is_withheld()):
             return self.state is not UNASKED
         self._require_response()
         if (credential := await take(self._policy, offer)) is not None:
             finding, fields = await self._find(credential)
             if self.state is UNASKED:
-                # As if the browser had brought it: others have it too, so a log-in renews it.
+                # As if the browser had brought it: other bearers of the old cookie get it too, so a log-in renews it.
                 self._presented = (*self._presented, credential)
                 self._credential, self._is_ambiguous = credential, False
                 if finding is Finding.HELD:
                     self.adopted = offer.reader
-                    self._have(credential, fields, Finding.ADOPTED)
+                    self._go_on_with(credential, fields, Finding.ADOPTED)
                 else:
                     self._move(finding)
         return self.state is not UNASKED
@@ -269,7 +269,7 @@ class Presence:
         if founding is not None and self._credential is not founding:
             finding, fields = await self._find(founding)
             if finding is Finding.HELD:
-                self._have(founding, fields, Finding.RECOVERED)
+                self._go_on_with(founding, fields, Finding.RECOVERED)
         if self._swapping:
             await self._look(touch=False)
         self._swapping.clear()
@@ -277,10 +277,10 @@ class Presence:
     # --- the cookie
 
     @property
-    def _is_unheard(self) -> bool:
+    def _is_unsent(self) -> bool:
         """Whether the credential is this request's own, which no browser has yet.
 
-        To renew it again would shield nobody, and forget the digest by which late writes of before are told.
+        To renew it again would protect nobody, and would lose the former digest, by which late writes are recognised.
         """
         return self.response is not ResponseState.STARTED and self._credential not in self._presented
 
@@ -305,7 +305,7 @@ class Presence:
 
     def _age(self, fields: Fields) -> float:
         created = record.time_of(fields, record.CREATED)
-        # It was rounded, and a clock may be set back: no deadline comes to lie further off by that.
+        # The time was rounded, and a clock may be set back: a negative age would put the deadline off.
         return max(0.0, self._policy.now() - created)
 
     def _now(self) -> bytes:

@@ -51,7 +51,7 @@ class StoredSession(Writing):
         return self.mapping(await self._look() if self.session is None else None)
 
     def mapping(self, fields: Fields | None = None) -> Session:
-        """Return the mapping; where none was loaded one of these fields, or an empty one, without asking the store."""
+        """Return the mapping, without asking the store: if there is none yet, one of these fields, or an empty one."""
         if self.session is None:
             self.session = Session(fields, self)
         return self.session
@@ -65,7 +65,7 @@ class StoredSession(Writing):
     async def commit(self, known: Changes | None = None) -> bool:
         """Store what the mapping has not stored yet, and the session that a token was promised of.
 
-        `known` is what the mapping has just said that it is.
+        `known` are the mapping's changes, where the caller has just asked for them.
         """
         session = self.session
         changes = known or (None if session is None else session.changes())
@@ -97,7 +97,7 @@ class StoredSession(Writing):
 
     def _changes_cookie(self, changes: Changes) -> bool:
         # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
-        return changes.cleared or (not self._policy.renew_on.isdisjoint(changes.assigned) and not self._is_unheard)
+        return changes.cleared or (not self._policy.renew_on.isdisjoint(changes.assigned) and not self._is_unsent)
 
     def _logs_in(self) -> bool:
         """Tell whether the mapping holds a log-in that is not stored yet, with which the cookie changes."""
@@ -276,14 +276,14 @@ class StoredSession(Writing):
     async def admit(self, text: str | None, scopes: Collection[str]) -> TokenState:
         """Say what is known of the token that came with the request; one that passes once is used by this.
 
-        `scopes` are those of which it may be any.
+        A token of any of these `scopes` is good.
         """
-        state = TokenState.MISSING if not text else await self._token_state(text, scopes, keep=True)
+        state = TokenState.MISSING if not text else await self._token_state(text, scopes, load_mapping=True)
         if state is TokenState.VALID:
             self._passed = text
         return state
 
-    async def _token_state(self, text: str, scopes: Collection[str], *, keep: bool = False) -> TokenState:
+    async def _token_state(self, text: str, scopes: Collection[str], *, load_mapping: bool = False) -> TokenState:
         self.accessed = True
         token = read_token(text)
         if token is None:
@@ -293,7 +293,7 @@ class StoredSession(Writing):
         credential = self.credential
         # The tag first: what does not verify costs a call to the store only to say why.
         if credential is None or not any(token.is_of(credential, scope) for scope in scopes):
-            # The session's own, where one form's is asked for, is not made good by a fresh one.
+            # A session's token, where an endpoint asks for its own, is not stale: no fresh one would pass either.
             if credential is not None and token.is_of(credential, ""):
                 return TokenState.INVALID
             fields = await self._look(touch=False)
@@ -302,7 +302,7 @@ class StoredSession(Writing):
         fields = await self._look()
         if fields is None or self._credential is not credential:
             return TokenState.STALE
-        if keep:
+        if load_mapping:
             self.mapping(fields)
         age = self._policy.token_age
         if age is not None and self._policy.now() - token.time > age:

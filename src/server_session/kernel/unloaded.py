@@ -28,7 +28,6 @@ class UnloadedSession:
 
     __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = __bool__ = __eq__ = __or__ = _refuse
     __ior__ = __reversed__ = _refuse
-    __hash__ = None  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         if name in _DICT_NAMES:
@@ -82,6 +81,7 @@ class LazySession(MutableMapping[str, Any]):
         return self.loaded().copy()
 
     __copy__ = copy
+    popitem: Any = Session.popitem
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         return deepcopy(self.copy(), memo)

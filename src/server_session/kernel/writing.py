@@ -57,7 +57,7 @@ class Writing(Presence):
         if fields is None and self._founding is credential:
             await self._find_own(credential)
         if self._founding is credential:
-            self._have(credential, fields, Finding.FOUNDED)
+            self._go_on_with(credential, fields, Finding.FOUNDED)
         elif fields is not None and self._credential is credential:
             self._seen = self._seen or fields
         # A log-in of this request may have founded another meanwhile; what was written here belongs there.
@@ -82,8 +82,8 @@ class Writing(Presence):
         self._policy.require_bounds({}, changed)
         if self._is_ambiguous:
             await self._choose()
-        elif self._others and self.state is UNASKED:
-            # Another library's session ends too, where this one's place is taken.
+        elif self._other_readers and self.state is UNASKED:
+            # First take over another library's session: so it ends too, with the one that took its place.
             await self._look(touch=False)
         before = None if self.state in (NONE, REFUSED) else self._credential
         credential = Credential.found(self._store.id())
@@ -103,7 +103,7 @@ class Writing(Presence):
         if fields is None and await self._find_own(credential) is Finding.ENDED:
             return self._drop()
         # In this order: who hangs up between the two leaves a spare row, not a lost log-in.
-        self._have(credential, fields, Finding.FOUNDED)
+        self._go_on_with(credential, fields, Finding.FOUNDED)
         if self.session is not None and not keep_mapping:
             self.session.restart(changed)
         # One that cannot be read is nobody's session, and stands in no log-in's way.
@@ -130,14 +130,14 @@ class Writing(Presence):
         return fields if outcome is APPLIED else None
 
     async def _find_own(self, credential: Credential) -> Finding:
-        """Find the record that is there already of a credential of this request's own; raise where it is another's."""
+        """Find what stands where this request's own credential was to be founded; raise if it is another's record."""
         finding, _ = await self._find(credential)
         if finding is not Finding.HELD and finding is not Finding.ENDED:
             raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
         return finding
 
     def _require_new_cookie(self) -> None:
-        """Raise what forbids to found a session: the browser would not hear of it, or may lose another's cookie."""
+        """Raise where no session may be founded: no cookie can be set, or it might replace one that was withheld."""
         if self.response is not ResponseState.OPEN:
             self._require_response()
         # The browser may hold the cookie of a log-in, which a session founded now would push out.
@@ -163,13 +163,13 @@ class Writing(Presence):
         if credential is None:
             return False
         stamped = {**changed, STAMP: record.fresh_stamp(policy.now())}
-        removed = self._with_log_in_mark(changed, removed, assigned)
+        removed = self._all_removed(changed, removed, assigned)
         seen = self._seen
         if policy.wish is not None and lifetime is None and seen is not None and policy.is_wish(changed, removed):
-            # The deadline stays.
+            # A lifetime is written from now: the age keeps the deadline where it was.
             lifetime = policy.lifetime_of(record.life_of(seen), self._age(seen), changed)
-        own = {**expect, **credential.expect()}
-        outcome = await self._store.merge(credential.selector, stamped, removed, own, lifetime)
+        expected = {**expect, **credential.expect()}
+        outcome = await self._store.merge(credential.selector, stamped, removed, expected, lifetime)
         if outcome is APPLIED:
             if self.state is UNASKED:
                 self._move(Finding.HELD)
@@ -183,7 +183,7 @@ class Writing(Presence):
             await self._learn(credential, outcome)
         return False
 
-    def _with_log_in_mark(
+    def _all_removed(
         self, changed: Mapping[str, bytes], removed: Collection[str], assigned: Collection[str] | None
     ) -> Collection[str]:
         """Return what a write removes: the time of the log-in too, where it writes another user, or none."""
@@ -203,7 +203,7 @@ class Writing(Presence):
     ) -> bool:
         """Write and remove some fields, whatever the others are; found a session where there is none."""
         policy = self._policy
-        # Whether it is the same user once more, and when the session ends at the latest, the record says.
+        # The record tells whether a key that means log-in gets another value, and where the deadline is.
         needs_record = not policy.renew_on.isdisjoint(changed) or (
             policy.wish is not None and policy.is_wish(changed, removed)
         )
@@ -230,7 +230,7 @@ class Writing(Presence):
         else:
             may_exceed = policy.excess_of(seen, changed, removed) is not None
         if may_exceed:
-            # As it is now: of one that was seen others may have taken out something.
+            # Read anew: others may have removed fields since the session was seen.
             policy.require_bounds(await self._look(touch=False) or {}, changed, removed)
 
     async def _write_if_still_so(
@@ -255,7 +255,7 @@ class Writing(Presence):
                 return self._drop()
             draft = decide(fields)
             if draft is None:
-                # What was looked at to be written was not written: the session was seen all the same.
+                # The read left the stamp to the write, and there is none: the session was seen all the same.
                 if fields is not None and self._credential is not None and OWNER in fields:
                     await self._note_read(self._credential, fields)
                 return True
@@ -295,7 +295,7 @@ class Writing(Presence):
                 return self._drop()
             self._require_response()
             if seen is None:
-                # How long the browser keeps the new cookie, the session knows.
+                # The record says how long the browser is to keep the new cookie.
                 await self._look(touch=False)
                 continue
             await self._require_room(changed or {}, removed)
@@ -316,7 +316,7 @@ class Writing(Presence):
             swap = {**(changed or {}), **own, DIGEST: fresh.digest()}
             if asked != AS_CONFIGURED:
                 swap[record.LIFE] = life.field()
-            if not self._is_unheard:
+            if not self._is_unsent:
                 swap[FORMER] = record.former_of(credential.digest(), self._policy.now())
             self._swapping[fresh.digest()] = fresh
             try:
@@ -328,7 +328,7 @@ class Writing(Presence):
             if not is_swapped:
                 continue
             if self._credential is credential:
-                self._have(fresh, self._seen, Finding.RENEWED)
+                self._go_on_with(fresh, self._seen, Finding.RENEWED)
             else:
                 # Another call of this request has gone on from here: renewed again, logged in, logged out.
                 self._signal("renewed", fresh)
@@ -355,7 +355,7 @@ class Writing(Presence):
         if self.state is OVER and credential is not None and await self._end_successor(credential):
             return self._has_ended(credential)
         if self.state is NONE and self._credential is not None:
-            # It named none, and goes too.
+            # The cookie names no session: it is expired too.
             self._credential = None
             self.changes_cookie = True
         return False
@@ -365,7 +365,7 @@ class Writing(Presence):
         return outcome is APPLIED or (outcome is CONFLICT and await self._end_successor(credential))
 
     async def _end_successor(self, credential: Credential) -> bool:
-        """End the session whose cookie was swapped out from under this one within the minute."""
+        """End the session if this credential was swapped out of it within the minute."""
         finding, fields = await self._find(credential)
         if finding is not Finding.SWAPPED:
             return False
