@@ -23,7 +23,6 @@ Reader: TypeAlias = Callable[[Any], "Request"]
 
 # With a dot: what a WSGI environ holds under a name without one must be text (PEP 3333).
 SLOT: Final = "server_session.request"
-# A dict is asked for by itself: any other mapping costs a look through the abstract classes.
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
@@ -111,6 +110,7 @@ class AsgiRequest(Request):
     def see(self, scope: MutableMapping[str, Any]) -> None:
         """Read on from this scope, which a layer between two middlewares of ours has put in the other's place."""
         other = AsgiRequest({**scope})
+        scope["headers"] = other.slots["headers"]
         vars(self).update(slots=scope, cookie_headers=other.cookie_headers, is_websocket=other.is_websocket)
 
     @property
