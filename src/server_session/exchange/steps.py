@@ -44,6 +44,7 @@ class Body(Protocol):
 
         It is not all if there are more, or if the client has hung up.
         """
+        ...
 
 
 class Configured:
@@ -375,11 +376,10 @@ class Steps:
     # --- tokens and functions
 
     def csrf_token(self, scope: str = "") -> str:
-        """Return a fresh token for a form, without asking the store; where it was refused, text that is no valid token.
+        """Return a fresh token for a form, without asking the store; on the page of a refusal, text that is no token.
 
-        Where there is no session the commit founds one. Raises `ColourError` where the store has to be asked.
+        Without a session the commit founds one, but not for that page. Raises `ColourError` if the store must be asked.
         """
-        # The page that tells of a refusal may have a form: that founds no session.
         return junk_token() if self.refusal is not None else self.stored.csrf_token_now(scope)
 
     def begin_call(self, response: ResponseHeaders | None) -> StoredSession:
