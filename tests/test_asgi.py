@@ -253,6 +253,14 @@ async def test_headers_that_can_be_iterated_once_are_sent_whole():
         assert {(b"content-length", b"1"), (b"x-own", b"1")} <= {*sent[0]["headers"]}
 
 
+def test_a_scope_put_in_the_others_place_keeps_its_headers_be_they_an_iterator():
+    request = AsgiRequest.of(scope_of())
+    scope = {**request.slots, "headers": iter([(b"origin", b"https://shop.example")])}
+    request.see(scope)
+    assert request.header_values(b"origin") == [b"https://shop.example"]
+    assert [*scope["headers"]] == [(b"origin", b"https://shop.example")]
+
+
 async def test_a_response_that_bears_a_token_is_kept_by_no_cache():
     configure()
 
@@ -906,6 +914,29 @@ def test_a_watched_websocket_whose_store_fails_twice_is_closed_for_now(library):
     got = LOOPS[library](lambda: open_and_end(sessions, end, watch=timedelta(milliseconds=5)))
     assert [message["type"] for message in got] == ["websocket.accept", "websocket.close"]
     assert got[-1]["code"] == 1013
+
+
+@pytest.mark.parametrize("library", LOOPS)
+def test_a_watch_whose_first_question_fails_goes_on(library):
+    class Failing(Watched):
+        looks = 0
+
+        async def get(self, *arguments: Any, **options: Any) -> Any:
+            self.looks += 1
+            if self.looks == 1:
+                raise StoreError("down")
+            return await super().get(*arguments, **options)
+
+    store = Failing()
+    sessions = Sessions(session_store=store)
+
+    async def end(cookie: str) -> None:
+        while store.looks < 3:
+            await pause(0.001)
+        await sessions.destroy_sessions_of("ada")
+
+    got = LOOPS[library](lambda: open_and_end(sessions, end, watch=0.005, autoload=False))
+    assert (got[-1]["type"], got[-1].get("code")) == ("websocket.close", 1008)
 
 
 def test_a_watch_that_cannot_work_is_refused():

@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from server_session import CarrierError
 from server_session.http.carrier import Carrier, current, is_carrier, resolve
 from server_session.http.frameworks import HeadersRequest, MultiDictHeaders
-from server_session.http.requests import AsgiRequest, WsgiRequest, register_request
+from server_session.http.requests import AsgiRequest, WsgiRequest, register_request, request_of
 from server_session.http.responses import register_response
 from tests.asgi_client import scope_of
 
@@ -424,3 +424,11 @@ def test_reading_a_request_takes_nothing_of_its_body():
     environ["wsgi.input"] = io.BytesIO(b"name=ada")
     list(resolve((WerkzeugRequest(environ),)).request.cookie_headers)
     assert environ["wsgi.input"].read() == b"name=ada"
+
+
+def test_a_handler_of_the_standard_library_tells_its_method_and_its_path_without_the_query():
+    handler = Handler()
+    handler.command, handler.path = "GET", "/basket%20a?x=1"
+    request = request_of(handler)
+    assert request is not None
+    assert (request.method, request.path, request.decoded_path) == ("GET", "/basket%20a", "/basket a")

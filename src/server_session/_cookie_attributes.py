@@ -23,7 +23,7 @@ _PATH: Final = re.compile(rf"/[!-:<-~]{{0,{_PATH_BYTES - 1}}}")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN: Final = re.compile(rf"(?!.{{{_DOMAIN_BYTES + 1}}}){_LABEL}(?:\.{_LABEL})*")
 _PORT: Final = re.compile(r":[0-9]*\Z")
-# Of the places from which one request's cookies may have come.
+# How many are named of the places from which a request's cookies may have come.
 _MOST_DOMAINS: Final = 8
 _MOST_PATHS: Final = 8
 

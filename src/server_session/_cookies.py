@@ -25,9 +25,9 @@ CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-]{64}")
 _READ_AT_MOST: Final = 4
 LONGEST_KEPT: Final = 400 * 24 * 60 * 60.0
 """For how many seconds a browser keeps a cookie at the most (RFC 6265bis, 5.5)."""
-# Many proxies refuse a response with more than 4 KiB of headers: who tosses cookies must not bring that about.
+# Many proxies refuse a response with more than 4 KiB of headers: cookies that a sibling domain sets must not cause it.
 _ELSEWHERE_BYTES: Final = 2048
-# No Expires: a browser that has Max-Age does not look at it (RFC 6265bis, 5.7), and all have.
+# No Expires: a browser that has Max-Age ignores it (RFC 6265bis, 5.7), and all have.
 _PAST: Final = "; Max-Age=0"
 
 
@@ -99,6 +99,9 @@ class CookieTransport(Protocol):
 
     name: str = ""
     """The cookie's name, where it is one."""
+
+    place: tuple[str, str | None, str] | None = None
+    """What tells a cookie from others in a browser, where it is one: its name, its domain and its path."""
 
     withheld_cross_site: bool = False
     """Whether browsers leave it out of a POST that another site makes (RFC 6265bis, 5.2, `Lax` and `Strict`)."""
@@ -184,18 +187,14 @@ class CookieHandler(CookieTransport):
                 raise ConfigurationError(f"the cookie {self.name!r}: {contradiction}")
         self.secure: Final = True if self._secure_because else self._given_secure
         self._wire_name: Final = self.name.encode("ascii")
-        # What `cookie_values` finds, where it is a credential. Each cookie has a semicolon before it.
+        # It finds what `cookie_values` does, credentials alone. `read` puts a semicolon before the first cookie too.
         self._credentials_in: Final = re.compile(
             rf";[ \t]*{re.escape(self.name)}[ \t]*=[ \t]*({CREDENTIAL.pattern})[ \t]*(?![^;])"
         ).findall
-        self._place: Final = _place(self.domain, self.path)
+        self.place = self.name, self.domain, self.path
+        self._where: Final = _where(self.domain, self.path)
         partition = "; Partitioned" if self.partitioned else ""
         self._end: Final = f"{'; HttpOnly' if http_only else ''}; SameSite={self.same_site.title()}{partition}"
-
-    @property
-    def place(self) -> tuple[str, str | None, str]:
-        """What tells it from other cookies in a browser: its name, its domain and its path."""
-        return self.name, self.domain, self.path
 
     def bind(self, origin_is_https: bool) -> "CookieHandler":
         """Return the handler for this origin; raises `ConfigurationError` where the two cannot go together."""
@@ -234,7 +233,7 @@ class CookieHandler(CookieTransport):
         return bool(cookie_values(request.cookie_headers, self._wire_name))
 
     def write(self, request: RequestFacts, value: str, lifetime: float | None) -> list[Header]:
-        """Return the `Set-Cookie` header, by default of the handler's `max_age`; `ValueError` for no credential."""
+        """Return the `Set-Cookie` header; `lifetime` is by default `max_age`. Raises `ValueError` for no credential."""
         # The value stays out of the message: whoever reads the log could use it.
         if CREDENTIAL.fullmatch(value) is None:
             raise ValueError("a session's cookie holds 64 characters of base64url, and nothing else")
@@ -242,11 +241,11 @@ class CookieHandler(CookieTransport):
         if seconds := self.max_age if lifetime is None else lifetime:
             # Rounded up, for Max-Age=0 would delete the cookie.
             age = f"; Max-Age={math.ceil(min(max(seconds, 0), LONGEST_KEPT))}"
-        return [self._header(request, value, self._place, age)]
+        return [self._header(request, value, self._where, age)]
 
     def destroy(self, request: RequestFacts) -> list[Header]:
         """Return the `Set-Cookie` header that removes the cookie."""
-        return [self._header(request, "", self._place, _PAST)]
+        return [self._header(request, "", self._where, _PAST)]
 
     def expire_elsewhere(self, request: RequestFacts) -> list[Header]:
         """Return `Set-Cookie` headers that remove rivals: cookies of this name on other domains and paths.
@@ -262,18 +261,18 @@ class CookieHandler(CookieTransport):
         size = 0
         for domain, path in attributes.places_of(request.host, request.path):
             if (domain, path) != (self.domain, self.path):
-                header = self._header(request, "", _place(domain, path), _PAST)
+                header = self._header(request, "", _where(domain, path), _PAST)
                 size += len(header[0]) + len(header[1])
                 if size > _ELSEWHERE_BYTES:
                     break
                 rivals.append(header)
         return rivals
 
-    def _header(self, request: RequestFacts, value: str, place: str, age: str = "") -> Header:
+    def _header(self, request: RequestFacts, value: str, where: str, age: str = "") -> Header:
         secure = request.scheme.lower() in ("https", "wss") if self.secure is None else self.secure
-        text = f"{self.name}={value}{place}{age}{'; Secure' if secure else ''}{self._end}"
+        text = f"{self.name}={value}{where}{age}{'; Secure' if secure else ''}{self._end}"
         return (b"set-cookie", text.encode("ascii"))
 
 
-def _place(domain: str | None, path: str) -> str:
+def _where(domain: str | None, path: str) -> str:
     return f"{f'; Domain={domain}' if domain else ''}; Path={path}"

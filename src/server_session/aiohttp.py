@@ -12,7 +12,7 @@ from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import UnavailableError
-from server_session.exchange.streams import astreamed, is_sent
+from server_session.exchange.streams import astreamed, has_body
 from server_session.exchange.templates import served
 from server_session.http.carrier import current
 from server_session.http.frameworks import AiohttpBody, AiohttpRequest
@@ -62,7 +62,7 @@ def setup(
         if (
             isinstance(response, web.Response)
             and isinstance(response.body, AsyncIterablePayload)
-            and is_sent(request.method, response.status)
+            and has_body(request.method, response.status)
         ):
             response.body = astreamed(response.body._value, exchange)  # noqa: SLF001 - nothing else tells it
         return response

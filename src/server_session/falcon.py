@@ -14,7 +14,7 @@ from server_session._settings import seconds_if_given
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
-from server_session.exchange.streams import StreamedBody, astreamed, is_sent
+from server_session.exchange.streams import StreamedBody, astreamed, has_body
 from server_session.http.carrier import current
 from server_session.kernel.mapping import Session
 
@@ -136,7 +136,7 @@ class _Middleware:
             # What encodes media may look past the mapping's methods.
             is_seen = resp.media is not None and isinstance(req.context.session, Session)
             exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen or has_events)
-            if (is_streamed or has_events) and is_sent(req.method, resp.status_code):
+            if (is_streamed or has_events) and has_body(req.method, resp.status_code):
                 name = "sse" if has_events else "stream"
                 body = getattr(resp, name)
                 streamed = astreamed(body, exchange) if self._is_asgi else StreamedBody(body, exchange.blocking)

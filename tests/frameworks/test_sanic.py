@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 from jinja2 import DictLoader, Environment
 from sanic import Blueprint, HTTPResponse, Request, Sanic, json, redirect, text
+from sanic.compat import Header
 from sanic.exceptions import Forbidden, SanicException, ServiceUnavailable
 from sanic.response import file_stream
 from sanic.views import HTTPMethodView
 
 from server_session import CookieHandler, get_csrf_token
+from server_session._arguments import scope_of
 from server_session._urls import open_store
 from server_session.adapters import template_functions
 from server_session.asgi import SessionMiddleware
 from server_session.exceptions import ConfigurationError, ResponseStartedError
+from server_session.http.requests import request_of
 from server_session.sanic import ServerSession, csrf_exempt
 from server_session.stores.memory import MemorySessionStore
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
@@ -568,3 +571,11 @@ def test_how_often_a_socket_is_watched_may_be_a_timedelta_and_nothing_that_is_no
             ServerSession(Sanic(f"site{next(numbers)}"), session_store="memory:", watch=watch)
 
     check_a_timedelta_watches(TestSanic)
+
+
+def test_a_token_for_one_path_is_for_it_however_the_browser_spells_it():
+    app = Sanic(f"spelt{next(numbers)}")
+    request = Request(b"/caf%C3%A9?x=1", Header({}), "1.1", "POST", types.SimpleNamespace(), app)
+    known = request_of(request)
+    assert known is not None
+    assert scope_of(("POST", request.path)) == scope_of(("POST", "/café")) == f"POST {known.decoded_path}"

@@ -20,8 +20,8 @@ _MARK: Final = "__server_session_csrf__"
 # How many decorators may hide a mark.
 _DEEPEST: Final = 4
 
-# The endpoints that want their GET to be checked: while there is none, no GET's endpoint is looked for. Whose they are
-# is not known before they are routed.
+# The endpoints that want their GET to be checked: while there is none, no GET's endpoint is looked for. They are of any
+# application in this process, for which one serves an endpoint is not known before it is routed.
 marked_every_method: Final[list[object]] = []
 # Those that ask for more than the policy.
 _protected: Final[list[object]] = []
@@ -81,7 +81,7 @@ def protection_of(endpoint: object, method: str, policy: CSRF) -> Protection:
     if _protected:
         marks += [mark for face in faces for mark in _hidden(face, _DEEPEST)]
     asked = _together(Protection(), *marks)
-    # Who asks for more in one place and for less in another is given more.
+    # Where one mark asks for more and another exempts, the one that asks for more holds.
     if asked == Protection(exempt=True):
         return asked
     return asked._replace(exempt=False, anonymous=asked.anonymous or policy.protect_anonymous)
@@ -100,10 +100,10 @@ def _faces(endpoint: object, verb: str) -> Iterator[object]:
 
 
 def _hidden(endpoint: object, depth: int) -> Iterator[Protection]:
-    """Yield what is asked by a function that another decorator has hidden, but that it be exempt: there may be two."""
+    """Yield what functions ask that other decorators have hidden in their closures; an exemption is not heard there."""
     for cell in getattr(endpoint, "__closure__", None) or ():
         with suppress(ValueError):
-            # A proxy would have to fetch what it stands for, before there is any.
+            # A proxy, as Flask's `request`, would look for its target, and there is none outside a request.
             if callable(inner := cell.cell_contents) and depth and not hasattr(type(inner), "__getattr__"):
                 mark = getattr(inner, _MARK, None)
                 if isinstance(mark, Protection) and not mark.exempt:

@@ -51,7 +51,7 @@ def unavailable(error: StoreError) -> Refusal:
 
 
 def forbidden(rejection: Rejection, page: Callable[[str], str] | None = None) -> Refusal:
-    """Return the answer to a request that another site may have forged; `page` makes it for a code, if not we do."""
+    """Return the answer to a request that another site may have forged; `page` makes its HTML, from the code."""
     code = rejection.code
     text = _PAGE.format(said=_SAID.get(code, UNVERIFIED), code=code) if page is None else page(code)
     more = (("Vary", "Origin, Sec-Fetch-Site"), (REJECTION_HEADER, code))

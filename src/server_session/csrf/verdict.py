@@ -82,7 +82,7 @@ def check(
             return rejection
     methods = {request.wire_method, method}
     is_safe = not asked.every_method and methods <= SAFE_METHODS
-    # Handlers take a HEAD for what is not a GET, and write: one that another site sent is for nobody's good.
+    # Handlers take a HEAD for what is not a GET, and write: so the headers decide whether another site sent it.
     if is_safe and "HEAD" not in methods:
         return None
     verdict = _verdict(request, policy, origins)

@@ -20,8 +20,8 @@ _FAILURES: Final = 2
 async def close_at_end(exchange: Exchange, seconds: float, close: Callable[[int], Awaitable[Any] | None]) -> None:
     """Close an open WebSocket when its session has been ended or renewed (OWASP ASVS 5.0, 7.4.1).
 
-    So often, in seconds, the store is asked; twice in a row without an answer is an end too. A visitor without a
-    session that could end is left alone. `close` gets the code.
+    The store is asked every so many `seconds`; two failures in a row close it too. Where the store answers that there
+    is no session that could end, nobody watches on. `close` is called with the code.
     """
     failures = 0
     was_live = False
@@ -37,7 +37,7 @@ async def close_at_end(exchange: Exchange, seconds: float, close: Callable[[int]
                 failures += 1
                 alive = failures < _FAILURES
             was_live |= alive and not failures
-            if not was_live:
+            if not was_live and not failures:
                 return
             if not alive:
                 break
@@ -54,7 +54,7 @@ async def accompany(
 ) -> None:
     """Await what serves an open WebSocket, store at its end what it has changed, and leave.
 
-    With `seconds`, so often the store is asked whether the session lives; one that has ended closes the socket.
+    With `seconds` the store is asked so often whether the session lives, and the socket is closed when it has ended.
     """
     exchange.started()
     try:

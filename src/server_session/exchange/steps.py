@@ -40,7 +40,7 @@ class Body(Protocol):
     """A request's body, which is read by awaiting or by blocking, or has been read already."""
 
     def read(self, limit: int) -> tuple[bytes, bool] | Awaitable[tuple[bytes, bool]]:
-        """Return so many bytes of the body at most, and whether that is all; the application gets them again.
+        """Return up to `limit` bytes of the body, and whether that is all; the application gets them again.
 
         It is not all if there are more, or if the client has hung up.
         """
@@ -57,7 +57,7 @@ class Configured:
     cookie: CookieTransport
     origins: tuple[str, ...]
     csrf: CSRF | None
-    # What was said once.
+    # Whether each of the two warnings has been logged.
     _proxy_noted = _rival_noted = False
 
     def look_for_proxy(self, request: Request) -> None:
@@ -101,7 +101,7 @@ class Steps:
     # How many functions that were given a response are under way, where no adapter serves.
     _given = 0
     _is_over = False
-    # Those that this exchange has put into the response.
+    # The `Set-Cookie` headers that this exchange has put into the response.
     _cookies: Sequence[Header] = ()
 
     def __init__(self, sessions: Configured, request: Request) -> None:
@@ -118,7 +118,7 @@ class Steps:
             for value in sessions.cookie.read(request):
                 if (credential := Credential.parse(value)) is not None:
                     presented += (credential,)
-            # What is in this process's memory waits for nobody.
+            # A store in this process's memory never waits: it needs no limit.
             policy = sessions.policy if sessions.store.colour is Colour.INSTANT else sessions.policy.with_one_limit()
             self._stored = StoredSession(policy, presented, self._response, request, self._is_withheld)
             self._stored.is_left = self._is_over
@@ -165,7 +165,7 @@ class Steps:
                 self._stored.response = ResponseState.OPEN
         self._serving += 1
         if self.sessions.store.colour is Colour.AWAITS:
-            # So that who blocks in a worker thread finds the way back to the application's loop.
+            # A blocking call in a worker thread runs on the application's loop, and finds it here.
             self.request.home = home() or self.request.home
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
@@ -179,7 +179,7 @@ class Steps:
     def leave(self, *, is_at_hand: bool = False) -> None:
         """Say that an adapter is done with the request: no cookie can be set any more.
 
-        With `is_at_hand` its response can still be changed, by whoever gives it to a function.
+        With `is_at_hand` its response is not sent yet: a function that is given the response can still change it.
         """
         self._serving -= 1
         if self._serving:
@@ -214,9 +214,9 @@ class Steps:
         method: str | None = None,
         find: Find | None = None,
     ) -> Refusal | None:
-        """Return the answer to a request that may be forged; `run`, `body` and `find` wait as whoever drives this.
+        """Return the answer to a request that may be forged, `None` where it may pass.
 
-        Without `run` the store cannot be asked, and no token lets a request pass.
+        `run`, `body` and `find` block or return an awaitable, as the caller does. Without `run` no token is looked at.
         """
         request, policy = self.request, self.sessions.csrf
         seen = request.method if method is None else method
@@ -236,8 +236,9 @@ class Steps:
             session = "" if credential is None else short_digest(credential.selector)
             detail = rejection.reason
             if is_reported:
-                # It is answered as every other, so nothing else tells which it was. A stranger may make the path long.
-                detail += f", reported and not refused: {f'{request.wire_method} {request.path}'[:200]!a}"
+                # The answer does not show it, so the log names the request. A stranger may make the path long.
+                named = f"{request.wire_method} {request.path}"[:200]
+                detail += f", reported and not refused: {named!a}"
             self.sessions.policy.signals.send("csrf_rejected", session, rejection.code, detail)
             if not is_reported:
                 self.refusal = forbidden(rejection, policy.page)
@@ -261,7 +262,7 @@ class Steps:
         request, sessions = self.request, self.sessions
         has_cookie = sessions.cookie.is_present(request)
         if sessions.policy.adopt and not has_cookie:
-            # With another library's a request can do what it can do with ours.
+            # Another library's cookie lets a request act as the visitor, as ours does: its session is taken over.
             has_cookie = any(reader.cookie.is_present(request) for reader in sessions.policy.adopt)
         rejection = check(request, method, policy, sessions.origins, asked, has_cookie=has_cookie)
         if rejection is None or not rejection.needs_token or run is None:
@@ -269,13 +270,13 @@ class Steps:
         values = request.header_values(policy.header.lower().encode("ascii"))
         # Several are no token: which of them was meant nobody can say.
         token = b",".join(values).decode("latin-1") if values else None
-        # Without a credential no token is good: for whoever has none no body is read.
+        # No token is valid without a credential, so none is searched for: neither form nor body is read.
         is_worth_search = self.stored.has_cookie
         if token is None and is_worth_search and find is not None:
             token = await settled(find())
         if token is None and is_worth_search and body is not None:
             kinds = request.header_values(b"content-type")
-            # Several are none.
+            # Of several none counts.
             kind = kinds[0] if len(kinds) == 1 else None
             if policy.body_limit and can_bear_token(kind):
                 read, is_whole = await settled(body.read(policy.body_limit))
@@ -355,7 +356,7 @@ class Steps:
             cookies = [*cookie.expire_elsewhere(request), *new]
             # Who logs out does not come back by another library's cookie, either.
             for reader in sessions.policy.adopt if value is None else filter(None, [stored.adopted]):
-                if reader.cookie.is_present(request) and reader.cookie.place != getattr(cookie, "place", None):
+                if reader.cookie.is_present(request) and reader.cookie.place != cookie.place:
                     cookies = [*reader.cookie.destroy(request), *cookies]
         if refusal is not None and refusal.rejection is not None:
             headers.drop(REJECTION_HEADER.lower())
@@ -375,11 +376,10 @@ class Steps:
     # --- tokens and functions
 
     def csrf_token(self, scope: str = "") -> str:
-        """Return a fresh token for a form, without asking the store; on a page that refuses the request, mere text.
+        """Return a fresh token for a form, without asking the store; on the page of a refusal, text that is no token.
 
-        Where there is no session the commit founds one. Raises `ColourError` where the store has to be asked.
+        Without a session the commit founds one, but not for that page. Raises `ColourError` if the store must be asked.
         """
-        # The page that says so may have a form: it gets no session, and its token will not pass.
         return junk_token() if self.refusal is not None else self.stored.csrf_token_now(scope)
 
     def begin_call(self, response: ResponseHeaders | None) -> StoredSession:

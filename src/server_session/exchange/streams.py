@@ -5,11 +5,11 @@ from typing import Any
 
 from server_session.exchange import BlockingExchange, Exchange
 
-__all__ = ["StreamedBody", "astreamed", "is_sent"]
+__all__ = ["StreamedBody", "astreamed", "has_body"]
 
 
-def is_sent(method: str, status: int) -> bool:
-    """Tell whether a response has a body at all (RFC 9110, 6.4.1); what it has none of nobody need read, or close."""
+def has_body(method: str, status: int) -> bool:
+    """Tell whether a response has a body at all (RFC 9110, 6.4.1): without one, no server reads or closes it."""
     return method != "HEAD" and status not in (204, 304)
 
 
@@ -20,7 +20,7 @@ class StreamedBody(Iterator[Any]):
         self._body = body
         self._chunks = iter(body)
         self._blocking = blocking
-        self._is_sent = False
+        self._has_left = False
         blocking.exchange.serve()
 
     def __next__(self) -> Any:
@@ -44,8 +44,8 @@ class StreamedBody(Iterator[Any]):
         try:
             self._blocking.commit_late()
         finally:
-            if not self._is_sent:
-                self._is_sent = True
+            if not self._has_left:
+                self._has_left = True
                 self._blocking.exchange.leave()
 
 
@@ -67,7 +67,7 @@ async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncItera
             yield chunk
     finally:
         try:
-            # Who is left in the middle has an end of its own, which may write.
+            # A generator that is closed in the middle runs its own `finally`, which may write to the session.
             with exchange.serving():
                 close: Any = getattr(chunks, "aclose", None)
                 if close is not None:

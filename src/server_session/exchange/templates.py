@@ -14,8 +14,8 @@ from server_session.http.requests import Request
 
 __all__ = ["served", "template_functions"]
 
-# Where nothing is checked its elements have the usual names.
-_NO_POLICY: Final = CSRF()
+# With `csrf=None` the elements have the default names of the field and the header.
+_DEFAULT_POLICY: Final = CSRF()
 
 
 def served(request: Request | None = None) -> Exchange:
@@ -60,6 +60,6 @@ def template_functions(
         return csrf_meta(token(scope), named.header, named.field, single_use=named.single_use)
 
     def policy() -> CSRF:
-        return exchange_of().sessions.csrf or _NO_POLICY
+        return exchange_of().sessions.csrf or _DEFAULT_POLICY
 
     return {"csrf_token": token, "csrf_input": field, "csrf_meta": meta, "csrf_script": csrf_script}

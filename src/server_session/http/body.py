@@ -28,19 +28,19 @@ _MOST_FIELDS: Final = 1000
 _MOST_HEADERS: Final = 8
 _LONGEST_HEAD: Final = 8 * 1024
 
-# RFC 9110, 5.6.2.
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_JSON = re.compile(rb"application/json|%b/%b\+json" % (_TOKEN, _TOKEN))
+# What HTTP calls a token (RFC 9110, 5.6.2); every other token here is for CSRF.
+_TCHARS: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_JSON = re.compile(rb"application/json|%b/%b\+json" % (_TCHARS, _TCHARS))
 # RFC 2046, 5.1.1: within quotes it may have what no token has.
 _BOUNDARY: Final = rb"(?:([0-9A-Za-z'+_\-.]{1,70})|\"([0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?])\")"
 # RFC 9110, 5.6.6. No two of its ways to go on begin alike: it takes linear time.
-_OTHERS: Final = rb"(?:;[ \t]*(?:(?!boundary)%b=(?:%b|\"[^\"\\]*\")[ \t]*)?)*" % (_TOKEN, _TOKEN)
+_OTHERS: Final = rb"(?:;[ \t]*(?:(?!boundary)%b=(?:%b|\"[^\"\\]*\")[ \t]*)?)*" % (_TCHARS, _TCHARS)
 _MULTIPART = re.compile(
     rb"multipart/form-data[ \t]*%b;[ \t]*boundary=%b[ \t]*%b" % (_OTHERS, _BOUNDARY, _OTHERS), re.IGNORECASE
 )
-_HEADER = re.compile(rb"(%b):([^\r\n\0]*)" % _TOKEN)
+_HEADER = re.compile(rb"(%b):([^\r\n\0]*)" % _TCHARS)
 # Browsers escape nothing by a backslash (WHATWG HTML, 4.10.21.8), and parsers differ about one.
-_DISPOSITION = re.compile(rb"form-data[ \t]*;[ \t]*name=(?:(%b)|\"([^\"\\]*)\")(?:[ \t]*;)?" % _TOKEN, re.IGNORECASE)
+_DISPOSITION = re.compile(rb"form-data[ \t]*;[ \t]*name=(?:(%b)|\"([^\"\\]*)\")(?:[ \t]*;)?" % _TCHARS, re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 _TEXT: Final = msgspec.json.Decoder(str)
@@ -139,12 +139,12 @@ class BytesBody(FileBody):
         super().__init__(io.BytesIO(body))
 
 
-# Asked twice of each request, and most of an application's have one of a few.
+# Asked twice of each request, and an application's requests have few content types.
 @functools.lru_cache(maxsize=16)
 def _find_for(content_type: bytes | None) -> Find | None:
     """Return how the field is found in a body of this `Content-Type`; `None` where it is not looked for."""
     content_type = content_type or b""
-    kind = _word(content_type)
+    kind = _without_parameters(content_type)
     if kind == b"application/x-www-form-urlencoded":
         return _in_pairs
     if match := _MULTIPART.fullmatch(content_type):
@@ -152,7 +152,7 @@ def _find_for(content_type: bytes | None) -> Find | None:
     return _in_json if _JSON.fullmatch(kind) else None
 
 
-def _word(value: bytes) -> bytes:
+def _without_parameters(value: bytes) -> bytes:
     """Return a header's value without its parameters."""
     return value.partition(b";")[0].strip(b" \t").lower()
 
@@ -162,7 +162,7 @@ def _in_pairs(body: bytes, field: str, is_whole: bool) -> bytes | None:
     name = field.encode()
     pairs = body.split(b"&", _MOST_FIELDS)
     if not is_whole or len(pairs) > _MOST_FIELDS:
-        # Cut off, or all that is too much.
+        # The last is cut off, or it is all that is beyond the limit.
         del pairs[-1]
     for pair in pairs:
         key, _, value = pair.partition(b"=")
@@ -238,8 +238,8 @@ def _is_field(head: bytes, name: bytes) -> bool:
     return (
         disposition is not None
         and name in disposition.groups()
-        and _word(headers.get(b"content-type", b"text/plain")) == b"text/plain"
-        and _word(headers.get(b"content-transfer-encoding", b"binary")) in {b"7bit", b"8bit", b"binary"}
+        and _without_parameters(headers.get(b"content-type", b"text/plain")) == b"text/plain"
+        and _without_parameters(headers.get(b"content-transfer-encoding", b"binary")) in {b"7bit", b"8bit", b"binary"}
     )
 
 

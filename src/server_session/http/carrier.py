@@ -16,7 +16,7 @@ current: ContextVar[Request | None] = ContextVar("server_session_request", defau
 _finders: Final[list[Callable[[], Any]]] = []
 
 _CONTEXTS: Final = (("req", "res"), ("request", "response"))
-_WHAT_CAN_BE: Final = (
+_WHAT_TO_GIVE: Final = (
     "give nothing (under SessionMiddleware), a request, a request and a response, or a context with "
     ".req/.res or .request/.response; a request is an ASGI scope, a WSGI environ, or a framework's request object "
     "(server_session.adapters.register_request says how those of another framework are read)"
@@ -27,7 +27,7 @@ def find_request_by(find: Callable[[], Any]) -> None:
     """Say how a framework that knows by itself which request it is serving tells it, `None` outside of any.
 
     `find` returns the framework's own request, of a kind that is registered. It counts where we serve it, and where no
-    middleware serves another within it: the request says `within` which one it is served.
+    middleware serves another request inside it: `Request.within` is what was served when this one's serving began.
     """
     _finders.append(find)
 
@@ -85,7 +85,7 @@ def resolve(given: tuple[Any, ...]) -> Carrier:
         case (request, response):
             return Carrier(_request(request), headers_of(response))
         case _:
-            raise CarrierError(f"{len(given)} arguments for a request: {_WHAT_CAN_BE}")
+            raise CarrierError(f"{len(given)} arguments for a request: {_WHAT_TO_GIVE}")
 
 
 def _from_one(one: Any) -> Carrier:
@@ -101,7 +101,7 @@ def _from_one(one: Any) -> Carrier:
 def _request(given: Any) -> Request:
     request = request_of(given)
     if request is None:
-        raise CarrierError(f"{type(given).__name__!r} is no request that can be read: {_WHAT_CAN_BE}")
+        raise CarrierError(f"{type(given).__name__!r} is no request that can be read: {_WHAT_TO_GIVE}")
     return request
 
 

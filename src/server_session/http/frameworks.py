@@ -52,10 +52,8 @@ class HeadersRequest(Request):
 
     @property
     def method(self) -> str:
-        try:
-            return str(self._request.method or "")
-        except AttributeError:
-            return ""
+        # `command` is what `http.server` calls it.
+        return self._text("method", "command")
 
     @property
     def scheme(self) -> str:
@@ -63,7 +61,13 @@ class HeadersRequest(Request):
 
     @property
     def path(self) -> str:
-        return self._text("path") or "/"
+        # That of `http.server` has the query too.
+        return self._text("path").partition("?")[0] or "/"
+
+    @property
+    def decoded_path(self) -> str:
+        # Some frameworks' `path` is as the browser spelt it. A token's scope is decoded likewise (`scope_of`).
+        return unquote(self.path)
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         headers, text = self._request.headers, name.decode("ascii")
@@ -110,11 +114,7 @@ class AiohttpRequest(MultiDictRequest):
 
 
 class TornadoRequest(HeadersRequest):
-    """A request of Tornado, whose path is as the browser spelt it."""
-
-    @property
-    def decoded_path(self) -> str:
-        return unquote(self.path)
+    """A request of Tornado, whose headers are text that was bytes, in Latin-1."""
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
         return [one.encode("latin-1", "replace") for one in self._request.headers.get_list(name.decode("ascii"))]

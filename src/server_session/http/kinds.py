@@ -30,11 +30,11 @@ class Kinds(dict[type, T | None]):
 
         """
         self.known[kind] = read
-        # Of its subclasses another's may have been found.
+        # A subclass may have been looked up already, and be kept with what reads a base further up.
         self.clear()
 
     def __missing__(self, kind: type) -> T | None:
-        # What each framework has is not loaded before an object is met that could be one's.
+        # The readers of all frameworks' objects are loaded when an object of a type not yet known is met.
         import_module("server_session.http.frameworks")
         names = (one for base in kind.__mro__ for one in (base, f"{base.__module__}.{base.__qualname__}"))
         read = self[kind] = next((self.known[one] for one in names if one in self.known), None)

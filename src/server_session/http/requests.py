@@ -23,7 +23,6 @@ Reader: TypeAlias = Callable[[Any], "Request"]
 
 # With a dot: what a WSGI environ holds under a name without one must be text (PEP 3333).
 SLOT: Final = "server_session.request"
-# A dict is asked for by itself: any other mapping costs a look through the abstract classes.
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
@@ -90,7 +89,7 @@ class AsgiRequest(Request):
         self.slots = scope
         self.exchanges = {}
         self.served = []
-        # A WebSocket's handshake tells none, and is a GET.
+        # The scope of a WebSocket has no method: its handshake is a GET.
         self.wire_method = scope["method"] if "method" in scope else "GET"  # noqa: SIM401 - each request comes by here
         cookies: list[bytes] = []
         is_upgrade = False
@@ -111,6 +110,7 @@ class AsgiRequest(Request):
     def see(self, scope: MutableMapping[str, Any]) -> None:
         """Read on from this scope, which a layer between two middlewares of ours has put in the other's place."""
         other = AsgiRequest({**scope})
+        scope["headers"] = other.slots["headers"]  # what was an iterator has been read to its end
         vars(self).update(slots=scope, cookie_headers=other.cookie_headers, is_websocket=other.is_websocket)
 
     @property
@@ -137,7 +137,7 @@ class AsgiRequest(Request):
 
 @lru_cache(maxsize=64)
 def _key_of(name: bytes) -> str:
-    # This one has a name of its own.
+    # Of the headers that are asked for this one alone has no prefix.
     return "CONTENT_TYPE" if name == b"content-type" else "HTTP_" + name.decode("ascii").upper().replace("-", "_")
 
 
@@ -153,7 +153,7 @@ class WsgiRequest(Request):
         return str(self.slots.get("wsgi.url_scheme", "http"))
 
     def header_values(self, name: bytes) -> Sequence[bytes]:
-        # Of several headers servers make one.
+        # Servers join several headers of a name into one.
         value = self.slots.get(_key_of(name))
         return [] if value is None else [value.encode("latin-1", "replace")]
 
@@ -178,7 +178,7 @@ class WsgiRequest(Request):
 
     @property
     def decoded_path(self) -> str:
-        # Bytes are shown as Latin-1.
+        # An environ shows the path's bytes as Latin-1 (PEP 3333).
         return self.path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
