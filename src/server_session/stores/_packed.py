@@ -56,7 +56,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
         """Return a record of these fields that begins its lifetime now."""
         idle, remaining = lifetime
         idle = float(idle)
-        deadline = math.inf if remaining is None else now + remaining
+        deadline = math.inf if remaining is None else float(now + remaining)
         expires = now + idle
         return Record(idle, deadline, expires if expires < deadline else deadline, fields)  # noqa: FURB136 - as below
 

@@ -90,6 +90,7 @@ class MemorySessionStore(PackedStore):
         self._most_sessions = math.inf if max_sessions is None else count_of("max_sessions", max_sessions)
         self._most_bytes = math.inf if max_bytes is None else count_of("max_bytes", max_bytes)
         self._is_bounded = max_sessions is not None or max_bytes is not None
+        self._bounds = f"max_sessions={max_sessions}, max_bytes={max_bytes}"
         require(when_full in ("refuse", "evict"), "when_full", '"refuse" or "evict"', when_full)
         if when_full == "evict" and not self._is_bounded:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
@@ -242,8 +243,7 @@ class MemorySessionStore(PackedStore):
             nearest = self._nearest()
             if nearest is None or not (evicts or nearest[0] <= now):
                 raise StoreFullError(
-                    f"the memory store is full ({self._sessions} sessions, {self._bytes} bytes; "
-                    f"max_sessions={self._most_sessions}, max_bytes={self._most_bytes}): "
+                    f"the memory store is full ({self._sessions} sessions, {self._bytes} bytes; {self._bounds}): "
                     "raise the bound, shorten the lifetimes, or let it evict"
                 )
             self._drop(nearest[1])
