@@ -14,6 +14,7 @@ import time
 from binascii import crc32
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from re import compile as pattern
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -32,6 +33,7 @@ _UNFINISHED_SECONDS: Final = 60.0
 _MAGIC: Final = b"session\x03"
 _NAME_BYTES: Final = 18
 _NAME_END: Final = len(".session")
+_OURS: Final = pattern(rf"[0-9a-f]{{{2 * _NAME_BYTES}}}\.session(\..+\{_UNFINISHED})?")
 _HEAD: Final = Struct(f"!8s{_NAME_BYTES}sIII")
 _HEAD_BYTES: Final = _HEAD.size + 4
 # Most files are read in one call.
@@ -78,9 +80,9 @@ class Files:
             return [entry.path for entry in entries if len(entry.name) == _FOLDER_NAME]
 
     def inside(self, folder: str) -> list[str]:
-        """Return the paths of a folder's files, unfinished ones too."""
+        """Return the paths of a folder's files, unfinished ones too; what a copy is called is another's."""
         with os.scandir(folder) as entries:
-            return [entry.path for entry in entries if entry.name.endswith((".session", _UNFINISHED))]
+            return [entry.path for entry in entries if _OURS.fullmatch(entry.name)]
 
     def read(self, file: str, seconds: float) -> Found | None:
         """Return what a file holds, `None` if there is none; where it is just being written, wait so long for that."""
