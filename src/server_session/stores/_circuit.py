@@ -41,15 +41,14 @@ class CircuitStore(StoreOver):
         self._next_probe = 0.0
 
     async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
-        # Looked at once: another thread may hear an answer meanwhile.
+        # Read once: another thread may set it to `None` in between.
         if (failed := self.failed) is not None:
             self._admit(*failed)
         try:
             answer = await call(key, *arguments, **options)
-        except SpentError:
-            raise
         except StoreDownError as error:
-            self._note(key, str(error))
+            if not isinstance(error, SpentError):
+                self._note(key, str(error))
             raise
         except StoreError:
             # It refused, so it is there.

@@ -80,7 +80,7 @@ class Files:
             return [entry.path for entry in entries if len(entry.name) == _FOLDER_NAME]
 
     def inside(self, folder: str) -> list[str]:
-        """Return the paths of a folder's files, unfinished ones too; what a copy is called is another's."""
+        """Return the paths of a folder's files, unfinished ones too, and of no copies made by hand."""
         with os.scandir(folder) as entries:
             return [entry.path for entry in entries if _OURS.fullmatch(entry.name)]
 
@@ -116,7 +116,7 @@ class Files:
                     yield opened
                     return
             finally:
-                # In so many words: a child forked meanwhile has the file open too, and closes it at its end.
+                # To close it does not unlock it where a child was forked meanwhile, which has it open too.
                 fcntl.flock(opened, fcntl.LOCK_UN)
                 os.close(opened)
             # The system has no flock with a limit of time, so it is asked again and again.
@@ -243,7 +243,7 @@ def _lock(opened: int) -> bool:
 
 
 def _is_at(opened: int, file: str) -> bool:
-    # By its links nobody can tell: while it is founded, and after a founder that was killed, it has a name more.
+    # The number of its links does not tell: it has one more while it is founded, and after a founder that was killed.
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(opened), os.stat(file))
     return False
