@@ -197,6 +197,20 @@ def test_failures_far_apart_are_not_one(store, beneath):
     assert [read(store), read(store)] == [MISSING, MISSING]
 
 
+def test_a_failure_of_long_ago_turns_nobody_away_who_asks_beside_the_first_call_since(store, beneath):
+    beneath.fails = StoreDownError("no answer")
+    fail(store, 3)
+    beneath.fails = None
+    beneath.now += 600
+
+    async def answer_meanwhile(*_):
+        del beneath.get
+        return await store.get(KEY, {})
+
+    beneath.get = answer_meanwhile
+    assert read(store) is MISSING
+
+
 async def test_a_probe_that_is_cancelled_leaves_nothing_behind(store, beneath):
     beneath.fails = StoreDownError("no answer")
     fail(store, 3)

@@ -332,6 +332,21 @@ def test_the_file_of_one_session_under_the_name_of_another_is_found(store, direc
     assert refused == 1
 
 
+def test_a_copy_of_a_session_file_under_a_name_of_its_own_disturbs_no_call(store, directory):
+    key = store.id()
+    drive(store.set(key, {"a": b"1"}, HOUR))
+    (file,) = directory.glob("*/*.session")
+    copies = [file.with_name(f"{file.stem} (1).session"), file.with_name("notes.new")]
+    for copy in copies:
+        copy.write_bytes(file.read_bytes())
+        os.utime(copy, (0, 0))
+    for _ in range(20):
+        assert drive(store.set(store.id(), {"a": b"1"}, HOUR)) is APPLIED
+    assert drive(store.delete_expired()) == 0
+    assert len(drive(store.list_records()).records) == 21
+    assert all(copy.exists() for copy in copies)
+
+
 def test_what_is_whole_but_no_record_is_found(store, directory):
     key = put(store, {"a": b"1"})
     (file,) = session_files(directory)

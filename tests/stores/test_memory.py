@@ -157,6 +157,14 @@ def test_a_session_given_a_shorter_lifetime_is_swept_at_its_end(clock):
     assert store.stats().sessions == 0
 
 
+def test_a_session_is_swept_at_a_deadline_that_is_a_whole_number(clock):
+    store = MemorySessionStore(clock=lambda: int(clock.now))
+    fill(store, 3, Lifetime(60, 50))
+    clock.now += 1000
+    call(store, 10)
+    assert store.stats().sessions == 0
+
+
 def test_a_session_that_is_touched_outlives_the_sweeps(clock):
     store = MemorySessionStore(clock=clock)
     kept, *_ = fill(store, 40)
@@ -182,7 +190,7 @@ def test_values_that_hold_another_sessions_key_or_a_copy_of_the_memory_confuse_n
 def test_a_full_store_refuses_a_new_session_and_serves_those_it_has(clock):
     store = MemorySessionStore(clock=clock, max_sessions=3)
     keys = fill(store, 3)
-    with pytest.raises(StoreFullError, match="max_sessions=3"):
+    with pytest.raises(StoreFullError, match=r"max_sessions=3, max_bytes=None\)"):
         fill(store, 1)
     assert store.stats().sessions == 3
     assert drive(store.merge(keys[0], {"more": bytes(5000)}, [], {})) is APPLIED

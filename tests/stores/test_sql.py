@@ -1318,14 +1318,17 @@ def test_an_error_says_that_the_pool_is_exhausted(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_damaged_row_is_an_error_and_no_absent_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ["data = x'ff00'", "data = 'text'", "idle = 'long'", "deadline = 'soon'", "expires = 'soon'"]
+)
+def test_a_damaged_row_is_an_error_and_no_absent_session(damage: str, tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/sessions.db")
 
     async def body(store: SQLSessionStore) -> None:
         key = store.id()
         await store.set(key, {"a": b"1"}, LIFE)
         with engine.begin() as connection:
-            connection.execute(text("UPDATE server_sessions SET data = x'ff00'"))
+            connection.execute(text(f"UPDATE server_sessions SET {damage}"))  # noqa: S608 - the test's own
         for call in (store.get(key, {}), store.merge(key, {}, (), {})):
             with pytest.raises(RecordError):
                 await call

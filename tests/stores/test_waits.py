@@ -337,7 +337,7 @@ async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_beg
 
 
 async def test_a_call_to_redis_that_has_less_left_than_others_is_given_up_alone(monkeypatch, redis_server):
-    monkeypatch.setattr(_waits, "_ALL", 1.0)
+    monkeypatch.setattr(_waits, "_NEARLY_ALL", 1.0)
     store = RedisSessionStore(redis_server.url, timeout=LIMIT)
     assert await store.get(KEY, {}) is MISSING
     store._awaiting.args[0].get()._line._transport.pause_reading()

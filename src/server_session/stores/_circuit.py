@@ -13,7 +13,7 @@ __all__ = ["CircuitOpenError", "CircuitStore"]
 
 # Of failures with no answer among them, until the store counts as down: a server that starts anew is mostly faster.
 _DOWN_AFTER: Final = 1.0
-# Failures further apart tell nothing of what was between them.
+# Failures further apart tell nothing of what was between them; nor, once nobody has asked for so long, of now.
 _APART: Final = 10.0
 # From one probe to the next, whether that one has been answered or not.
 _BETWEEN_PROBES: Final = 0.5
@@ -41,15 +41,14 @@ class CircuitStore(StoreOver):
         self._next_probe = 0.0
 
     async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
-        # Looked at once: another thread may hear an answer meanwhile.
+        # Read once: another thread may set it to `None` in between.
         if (failed := self.failed) is not None:
             self._admit(*failed)
         try:
             answer = await call(key, *arguments, **options)
-        except SpentError:
-            raise
         except StoreDownError as error:
-            self._note(key, str(error))
+            if not isinstance(error, SpentError):
+                self._note(key, str(error))
             raise
         except StoreError:
             # It refused, so it is there.
@@ -60,9 +59,9 @@ class CircuitStore(StoreOver):
 
     def _admit(self, first: float, last: float, why: str, only: str | None) -> None:
         """Let a call through that is a probe, or meets no store that is down; else raise `CircuitOpenError`."""
-        if only is not None or last - first < _DOWN_AFTER:
-            return
         now = self._clock()
+        if only is not None or last - first < _DOWN_AFTER or now - max(last, self._next_probe) > _APART:
+            return
         if now < self._next_probe:
             raise CircuitOpenError(f"not asked, for the store has not answered for {now - first:.0f} s: {why}")
         self._next_probe = now + _BETWEEN_PROBES

@@ -49,8 +49,8 @@ class ClientOfEachLoop(Generic[C]):
     Args:
         make: Makes a client, on the loop that it is for.
         close: Closes it, there; `None` where that is its owner's to do.
-        elsewhere: What who calls it on no such loop is told.
-        on_another: What who calls it on a second loop, while the first one runs, is told of a client that serves one.
+        elsewhere: The error's text for a call on no such loop.
+        on_another: For a client that serves one loop, the error's text for a call on a second one while the first runs.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ClientOfEachLoop(Generic[C]):
             # Loops that were closed by hand end no generators.
             for closed in [other for other in list(self._kept) if other.is_closed()]:
                 self._kept.pop(closed, None)
-            # Where the other loop's thread is quicker it works without an error, and answers come from two threads.
+            # The client itself may raise nothing, and two threads would then read its answers.
             if self._on_another is not None and any(other.is_running() for other in list(self._kept)):
                 raise ColourError(self._on_another)
             lasting = self._last(loop)
@@ -130,7 +130,7 @@ class Places(Generic[C]):
             self._free.insert(0, None)
         else:
             self._free.append(connection)
-        # Who waits has said so before it looked the last time.
+        # A thread that waits has counted itself before its last look for a free place.
         if self._waiting:
             with self._one_is_free:
                 self._one_is_free.notify()

@@ -14,6 +14,7 @@ import time
 from binascii import crc32
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from re import compile as pattern
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -32,6 +33,7 @@ _UNFINISHED_SECONDS: Final = 60.0
 _MAGIC: Final = b"session\x03"
 _NAME_BYTES: Final = 18
 _NAME_END: Final = len(".session")
+_OURS: Final = pattern(rf"[0-9a-f]{{{2 * _NAME_BYTES}}}\.session(\..+\{_UNFINISHED})?")
 _HEAD: Final = Struct(f"!8s{_NAME_BYTES}sIII")
 _HEAD_BYTES: Final = _HEAD.size + 4
 # Most files are read in one call.
@@ -78,9 +80,9 @@ class Files:
             return [entry.path for entry in entries if len(entry.name) == _FOLDER_NAME]
 
     def inside(self, folder: str) -> list[str]:
-        """Return the paths of a folder's files, unfinished ones too."""
+        """Return the paths of a folder's files, unfinished ones too, and of no copies made by hand."""
         with os.scandir(folder) as entries:
-            return [entry.path for entry in entries if entry.name.endswith((".session", _UNFINISHED))]
+            return [entry.path for entry in entries if _OURS.fullmatch(entry.name)]
 
     def read(self, file: str, seconds: float) -> Found | None:
         """Return what a file holds, `None` if there is none; where it is just being written, wait so long for that."""
@@ -114,7 +116,7 @@ class Files:
                     yield opened
                     return
             finally:
-                # In so many words: a child forked meanwhile has the file open too, and closes it at its end.
+                # To close it does not unlock it where a child was forked meanwhile, which has it open too.
                 fcntl.flock(opened, fcntl.LOCK_UN)
                 os.close(opened)
             # The system has no flock with a limit of time, so it is asked again and again.
@@ -241,7 +243,7 @@ def _lock(opened: int) -> bool:
 
 
 def _is_at(opened: int, file: str) -> bool:
-    # By its links nobody can tell: while it is founded, and after a founder that was killed, it has a name more.
+    # The number of its links does not tell: it has one more while it is founded, and after a founder that was killed.
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(opened), os.stat(file))
     return False

@@ -15,7 +15,7 @@ Call: TypeAlias = Callable[Concatenate[str, P], Coroutine[Any, Any, R]]
 
 
 class StoreOver(SessionStore):
-    """Calls the store beneath; subclass it and define what is to be otherwise: a method, or `_ask` for all of them."""
+    """Calls the store beneath. Subclass it and define what is to differ: a method, or `_ask` for all of them."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class StoreOver(SessionStore):
         self.max_age = store.max_age
         self.evicts = getattr(store, "evicts", False)
         self.named: str = getattr(store, "named", type(store).__name__)
-        """The class of the store beneath them all."""
+        """The name of the lowest store's class."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

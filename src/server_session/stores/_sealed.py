@@ -34,7 +34,7 @@ Unreadable: TypeAlias = Callable[[str, str, str], None]
 HEAD: Final = "\0created"
 """The field that holds what a record is founded with, its time and its owner together: nobody can drop the owner alone.
 
-Every record has one. Its name is of one of the two, so it is in no other field's way.
+Every record has one. It has the name of one of the two, which no other field can have.
 """
 _OWNER: Final = "\0owner"
 _IN_HEAD: Final = frozenset((HEAD, _OWNER))
@@ -253,10 +253,10 @@ class SealedStore(StoreOver):
         act: Callable[[Expect, Fields, Fields], Awaitable[T]],
         names: Iterable[str],
     ) -> T | Refusal:
-        """Act where the record is as expected, given the bytes that say so, and it as stored and opened.
+        """Call `act` where the record is as expected, with the bytes to expect of it, and it as stored and opened.
 
-        Where its head is not among the names that matter, what is expected can be sealed; it is then not looked at,
-        and given as empty. Else it is read, and compared, and acted upon if the very bytes that were read are there.
+        Where its head is not among the names that matter, what is expected is sealed; the record is then not read, and
+        given as empty. Else it is read and compared, and the very bytes that were read are what `act` is to expect.
         """
         if _IN_HEAD.isdisjoint(names):
             seal = self._codec.seal

@@ -14,27 +14,27 @@ __all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left",
 AT_ONCE: Final = 0.05
 """Seconds within which an answer has come at once: they count for nothing, and a request may have thousands of such."""
 
-# No driver takes 0 for a limit, and no socket infinity: what closes connections is no call.
+# No driver takes 0 for a limit, and no socket infinity, which is left outside calls, while connections are closed.
 _LEAST: Final = 0.001
 _MOST: Final = 86400.0
-# Who has waited for more than this part of the limit is turned away: what was sent now would hardly be answered.
-_ALL: Final = 0.9
+# A request that has waited for more than this part of the limit is refused: its next call would hardly be answered.
+_NEARLY_ALL: Final = 0.9
 
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
 _waited: ContextVar[float] = ContextVar("waited", default=0.0)
 
 
 class SpentError(StoreDownError):
-    """The request has waited for as long as it may; of the store it tells nothing."""
+    """The request has waited for as long as it may. This says nothing of the store."""
 
 
 def begin_call(limit: float) -> None:
     """Begin a call to a store, which is to be over within these seconds, less those that its request has waited before.
 
-    Raises `SpentError` where that were all of them.
+    Raises `SpentError` where its request has waited for nearly all of them.
     """
     waited = _waited.get()
-    if waited > _ALL * limit:
+    if waited > _NEARLY_ALL * limit:
         raise SpentError(f"not asked, for calls of the same request have waited {waited:.1f} s for the store")
     _end.set(monotonic() + limit - waited)
 
@@ -61,14 +61,14 @@ def next_wait() -> float:
 
 
 def is_over() -> bool:
-    """Tell whether the call under way has none left."""
+    """Tell whether the call under way has no time left."""
     return left() <= _LEAST
 
 
 class OneLimit(StoreOver):
     """A store as one request asks it: calls that wait, one after the other, have together the limit of one.
 
-    It is given back at the pace of the clock while nothing is waited for: a socket may live for days.
+    While no call waits, what was used of the limit comes back, a second each second: a socket may live for days.
     """
 
     def __init__(self, store: SessionStore) -> None:

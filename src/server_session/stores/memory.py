@@ -1,6 +1,6 @@
 """Sessions in the memory of this process, and of no other: for development, tests and applications of one process.
 
-A session is one `bytes` in one of 4,096 dicts, none of them large. It begins with its expiry, which so orders them all.
+A session is one `bytes` in one of 4,096 dicts, none of them large. It begins with its expiry: the least expires first.
 """
 
 import math
@@ -28,7 +28,7 @@ __all__ = ["MemorySessionStore", "MemoryStats"]
 _pack_into = msgspec.msgpack.Encoder().encode_into
 _unpack = msgspec.msgpack.Decoder(tuple[float, float, float, Any, list[bytes]]).decode
 
-# How MessagePack begins it: an array of five, and a float. Its bytes are ordered as it is, if it is not negative.
+# How MessagePack begins a record: an array of five, then a float. The bytes of floats from 0 are ordered as these are.
 _ARRAY: Final = b"\x95\xcb"
 _HEAD: Final = struct.Struct(">2sd")
 
@@ -90,6 +90,7 @@ class MemorySessionStore(PackedStore):
         self._most_sessions = math.inf if max_sessions is None else count_of("max_sessions", max_sessions)
         self._most_bytes = math.inf if max_bytes is None else count_of("max_bytes", max_bytes)
         self._is_bounded = max_sessions is not None or max_bytes is not None
+        self._bounds = f"max_sessions={max_sessions}, max_bytes={max_bytes}"
         require(when_full in ("refuse", "evict"), "when_full", '"refuse" or "evict"', when_full)
         if when_full == "evict" and not self._is_bounded:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
@@ -99,8 +100,8 @@ class MemorySessionStore(PackedStore):
         self._lock = threading.Lock()
         self._shards: defaultdict[str, dict[str, bytes]] = defaultdict(maker_of_untracked())
         self._sessions = self._bytes = 0
-        # By shard, a moment before which none of its sessions expires, and which touches leave as it is. The same as a
-        # heap, where what is no longer its shard's is passed over.
+        # By shard, a moment before which none of its sessions expires; no touch moves it. The heap has these moments,
+        # and former ones, which are passed over.
         self._dues: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
         self._looked_at = 0
@@ -180,7 +181,7 @@ class MemorySessionStore(PackedStore):
         self._bytes += len(packed) + (_OVERHEAD if former is None else -len(former))
         self._sessions += former is None
         if prefix not in self._dues or expires < self._dues[prefix]:
-            self._expect(prefix, packed)
+            self._schedule(prefix, packed)
 
     def _drop(self, key: str) -> None:
         prefix = key[:_PREFIX]
@@ -190,8 +191,8 @@ class MemorySessionStore(PackedStore):
         if not shard:
             del self._shards[prefix], self._dues[prefix]
 
-    def _expect(self, prefix: str, packed: bytes) -> None:
-        """Look at a shard when this record of it, the first to expire, would do so."""
+    def _schedule(self, prefix: str, packed: bytes) -> None:
+        """Let a shard be looked at when this record expires, which is the first of it to do so."""
         _, due = _HEAD.unpack_from(packed)
         self._dues[prefix] = due
         heappush(self._heap, (due, prefix))
@@ -207,7 +208,7 @@ class MemorySessionStore(PackedStore):
     def _sweep(self, now: float) -> None:
         """Drop what has expired in the shards that are due."""
         expired = _HEAD.pack(_ARRAY, now) + b"\xff"
-        # A shard has more sessions the more there are in all; so many calls more then look at none.
+        # A shard is looked at whole: after a large one so many calls look at none that each looks at 16 on average.
         self._looked_at = max(0, self._looked_at - _SWEPT)
         while self._looked_at < _SWEPT and (prefix := self._next_due()) is not None and self._dues[prefix] <= now:
             shard = self._shards[prefix]
@@ -215,7 +216,7 @@ class MemorySessionStore(PackedStore):
             for key in [key for key, packed in shard.items() if packed <= expired]:
                 self._drop(key)
             if shard:
-                self._expect(prefix, min(shard.values()))
+                self._schedule(prefix, min(shard.values()))
 
     def _nearest(self) -> tuple[float, str] | None:
         """Return when the session nearest to its expiry expires, of all or of about 1,000, and its key."""
@@ -225,7 +226,7 @@ class MemorySessionStore(PackedStore):
             shard = self._shards[prefix]
             looked_at += len(shard)
             key = min(shard, key=shard.__getitem__)
-            self._expect(prefix, shard[key])
+            self._schedule(prefix, shard[key])
             found = min(found or (math.inf, key), (self._dues[prefix], key))
         return found
 
@@ -242,8 +243,7 @@ class MemorySessionStore(PackedStore):
             nearest = self._nearest()
             if nearest is None or not (evicts or nearest[0] <= now):
                 raise StoreFullError(
-                    f"the memory store is full ({self._sessions} sessions, {self._bytes} bytes; "
-                    f"max_sessions={self._most_sessions}, max_bytes={self._most_bytes}): "
+                    f"the memory store is full ({self._sessions} sessions, {self._bytes} bytes; {self._bounds}): "
                     "raise the bound, shorten the lifetimes, or let it evict"
                 )
             self._drop(nearest[1])

@@ -98,7 +98,7 @@ class RedisSessionStore(SessionStore):
             answer = await self._run(name, call, expect)
         except StoreError as error:
             # A read does no harm twice, and is mostly the first to find that an idle connection has ended, or that its
-            # server is the master no more. Who found none free has waited long enough.
+            # server is the master no more. A call that found no free connection has waited long enough.
             lost = (redis.ConnectionError, ReadOnlyError)
             if type(error.__cause__) not in lost or "No connection available" in str(error):
                 raise

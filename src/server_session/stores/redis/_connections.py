@@ -63,12 +63,8 @@ def _limited(pool: Any) -> Any:
             now = monotonic()
             try:
                 # redis-py has no public word for its socket. What nobody asked for may have come with the last answer.
-                if (
-                    self._sock is None
-                    or now - self._used_at > rest
-                    or self._answers.has_data()
-                    or has_ended(self._sock)
-                ):
+                has_rested = now - self._used_at > rest
+                if self._sock is None or has_rested or self._answers.has_data() or has_ended(self._sock):
                     self.disconnect()
                     self.connect()
                 self._used_at = now

@@ -83,13 +83,13 @@ class Pipeline:
             async with asyncio.timeout(self._limit):
                 await self._connection.disconnect(nowait=True)
                 await self._connection.connect()
-            # At once: who has it until then would keep to itself that it has ended.
+            # At once: a connection that ends while it has redis-py's own protocol tells no `_Line`.
             return _Line(self._connection, self._limit)
         except BaseException:
             await self._connection.disconnect(nowait=True)
             raise
 
-    # Called however the connecting ended: a task that is cancelled before it begins does not say so itself.
+    # A callback of the task, for a task that is cancelled before it begins runs none of its own code.
     def _go_on(self, begun: float, connecting: "asyncio.Task[_Line]") -> None:
         self._connecting = None
         calls = self._taken()
@@ -120,7 +120,7 @@ class _Line(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._answers = Answers()
         self._watcher: asyncio.Handle | None = None
-        # So the loop keeps it from being collected before it is closed, with a store that nobody has any more.
+        # Referred to from here, and so from the loop, it is not collected before it is closed, even if its store is.
         self._connection = connection
         # redis-py has no public word for it, and its own sending and reading take a coroutine each.
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
@@ -133,7 +133,7 @@ class _Line(asyncio.Protocol):
         """Tell whether nothing more is to be sent over it."""
         # Written to while it closes, a transport of asyncio, from Python 3.12 on, leaves its socket's number with the
         # selector, and the next socket of that number is never woken.
-        # What has come and is owed to nobody, and of which there is more to come, would begin the next call's answer.
+        # A part of an answer that nobody is owed: its rest would be taken for the next call's answer.
         has_rested = now - self._sent_at > self._rest or self._answers.has_data()
         return self._transport.is_closing() or (not self.owed and has_rested)
 

@@ -9,7 +9,7 @@ from redis.exceptions import InvalidResponse
 __all__ = ["NOT_YET", "Answers", "Notice", "packed"]
 
 packed: Final[Any] = hiredis.pack_command
-"""Returns a tuple of bytes as the command that is sent: where redis-py ends too, 16 calls later."""
+"""Returns the bytes that send a command, given as a tuple of bytes. (redis-py calls the same, 16 calls deeper.)"""
 
 NOT_YET: Final = object()
 """In the place of an answer of which not all has come."""

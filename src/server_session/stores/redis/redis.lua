@@ -2,10 +2,10 @@
 --
 -- A record is a hash: its fields and, under the empty name, which no field can have, its idle time and its deadline in
 -- milliseconds ("1800000 1790000000000", or "1800000" for no deadline). The key expires when the record does.
--- The arguments: the call, and what it expects (a name, and "=" and its value, or "" where there may be none); and of a
--- write idle time and time to the deadline (or ""), what it writes (a name and its value), and the names that it drops.
--- Before the first two lists stands how long they are. To list records is a call of its own: a cursor of SCAN, a
--- pattern of keys, and how many to look at.
+-- The arguments: the call; what it expects (each a name, and "=" and the value, or "" where the field must be absent).
+-- A write has further: idle time and time to the deadline, each "" for none; what it writes (each a name and the value);
+-- the names that it drops. Before what is expected and what is written stands the number of arguments that it takes.
+-- The call "records" has others: a cursor of SCAN, a pattern of keys, and how many to look at.
 
 local MISSING, APPLIED, CONFLICT, FOREIGN = 0, 1, 2, 3
 

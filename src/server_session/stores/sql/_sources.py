@@ -72,7 +72,7 @@ class Blocking:
 
     def __init__(self, engine: Engine, places: int) -> None:
         self.engine = engine
-        # SQLAlchemy's pool has one limit for all; so none comes to it who would have to wait.
+        # SQLAlchemy's pool has one limit for all; so no call comes to it that would have to wait there.
         self.places = Places[Connection](places)
 
     async def run(self, step: Callable[[Connection], T]) -> T:
@@ -89,7 +89,7 @@ class Blocking:
             if connection is not None:
                 # It is kept no more, even where it cannot be closed.
                 ended, connection = connection, None
-                _drop_unless_read(ended, error)
+                _drop_if_broken_into(ended, error)
                 ended.close()
                 # What has ended one connection has mostly ended all, and the pool makes those anew.
                 self._close_kept()
@@ -122,14 +122,14 @@ def _lent(connection: Connection, step: Callable[[Connection], T]) -> T:
         connection.commit()
         return answer  # noqa: TRY300 - nothing of it can fail
     except BaseException as error:
-        _drop_unless_read(connection, error)
+        _drop_if_broken_into(connection, error)
         raise
 
 
-def _drop_unless_read(connection: Connection, error: BaseException) -> None:
-    """Drop a connection in whose use anything broke in: a signal's handler may raise, and leave an answer unread.
+def _drop_if_broken_into(connection: Connection, error: BaseException) -> None:
+    """Drop a connection unless the error is the database's or ours: a signal's handler may leave an answer unread.
 
-    Whoever used it next would be given that answer, and another's session.
+    The next call over it would be given that answer, and another's session.
     """
     if not isinstance(error, DBAPIError | SessionError):
         connection.invalidate()

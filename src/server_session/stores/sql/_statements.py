@@ -122,12 +122,14 @@ def row_of(row: Sequence[Any]) -> Row:
     """Return a row as the statement gave it, read. Raises `RecordError` if it cannot be."""
     stamp, idle, deadline, expires, now, data = row
     try:
-        fields = _unpack(data)
-    except msgspec.MsgspecError as error:
+        # In SQLite a column takes values of any type.
+        ends = math.inf if deadline is None else float(deadline)
+        record = Record(float(idle), ends, float(expires), _unpack(data))
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise RecordError(
             "the row of a session cannot be read: its data was damaged, or written by something else"
         ) from error
-    return Row(stamp, now, Record(idle, math.inf if deadline is None else deadline, expires, fields))
+    return Row(stamp, now, record)
 
 
 def send(connection: Connection, statement: Executable, parameters: Mapping[str, object]) -> bool:

@@ -15,7 +15,7 @@ TABLE: Final = "server_sessions"
 
 
 def family_of(dialect: str) -> str:
-    """Return the dialect whose words this one speaks."""
+    """Return the dialect whose SQL this one takes: MySQL's for MariaDB; else its own."""
     family = "mysql" if dialect == "mariadb" else dialect
     if family not in ("sqlite", "postgresql", "mysql"):
         raise ConfigurationError(
