@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.http import HttpResponse
+from django.http import FileResponse, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 import server_session
@@ -1204,6 +1204,20 @@ def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped
         client.get("/set/a/1")
         assert client.get("/call").status_code == 503
         assert data_of(client)["a"] == "1"
+
+
+def test_a_file_that_gives_way_to_a_503_is_closed_with_it(script: Any, tmp_path: Path) -> None:
+    def send(request: Any) -> FileResponse:
+        request.session["a"] = 1
+        return FileResponse(file)
+
+    (tmp_path / "file").write_bytes(b"x")
+    file = (tmp_path / "file").open("rb")
+    script(send)
+    with failing_store():
+        response = Client().get("/call")
+        response.close()
+    assert (response.status_code, file.closed) == (503, True)
 
 
 def test_a_store_that_is_down_is_a_503_where_a_middleware_asked_it() -> None:

@@ -926,7 +926,22 @@ def test_a_view_that_is_to_be_checked_needs_a_policy() -> None:
 
 def test_django_keeps_its_own_check_where_the_project_keeps_its_middleware() -> None:
     listed = [DJANGOS if name == OURS else name for name in MIDDLEWARE]
-    with override_settings(MIDDLEWARE=listed, CSRF_TRUSTED_ORIGINS=["https://*.shop.example", "https://a.example/b"]):
+    origins = ["https://*.shop.example", "https://a.example/b"]
+    templates = [without_processor(DJANGO_TEMPLATES)]
+    with override_settings(MIDDLEWARE=listed, TEMPLATES=templates, CSRF_TRUSTED_ORIGINS=origins):
         client = visitor()
         assert client.post("/send", headers=OWN).status_code == 403
         assert client.get("/data").json() == {"color": "green"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"TEMPLATES": [JINJA2]},
+        {"TEMPLATES": [without_processor(DJANGO_TEMPLATES)], "SERVER_SESSION": {"csrf": CSRF(mode="strict")}},
+    ],
+)
+def test_djangos_own_check_alone_is_told_from_ours_where_ours_is_counted_on(changed: dict[str, Any]) -> None:
+    listed = [DJANGOS if name == OURS else name for name in MIDDLEWARE]
+    with pytest.raises(ConfigurationError, match=f"put '{OURS}' in its place"):
+        started(**{"SERVER_SESSION": {}, "MIDDLEWARE": listed, **changed})

@@ -12,7 +12,7 @@ from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
 from server_session.exceptions import UnavailableError
-from server_session.exchange.streams import astreamed, has_body
+from server_session.exchange.streams import astreamed, close_body, has_body
 from server_session.exchange.templates import served
 from server_session.http.carrier import current
 from server_session.http.frameworks import AiohttpBody, AiohttpRequest
@@ -47,6 +47,7 @@ def setup(
             body, endpoint = AiohttpBody(request), lambda: request.match_info.handler
             if refusal := await exchange.check(body, endpoint=endpoint, method=request.method):
                 raise _error(refusal)
+        response: web.StreamResponse | None = None
         try:
             response = await handler(request)
         except UnavailableError as error:
@@ -58,6 +59,7 @@ def setup(
             if exchange.is_started and exchange.is_pending:
                 await exchange.commit_late()
             elif refusal := await exchange.commit():
+                await close_body(getattr(response, "body", None))
                 raise _error(refusal)
         if (
             isinstance(response, web.Response)

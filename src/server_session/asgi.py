@@ -12,7 +12,7 @@ from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._settings import seconds_if_given
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import StoreError, UnavailableError
 from server_session.exchange import Exchange
 from server_session.exchange.sockets import CLOSE_CODES, close_at_end
 from server_session.http.body import AsgiBody
@@ -38,11 +38,11 @@ _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocke
 _LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 # Applications that tell by the mapping itself who asked for it; of all others C code may have looked past its methods.
 _TELLING: Final = Kinds[bool]({"starlette.applications.Starlette": True})
-# What stands in a session's place where it is to end.
+# The types of what an application puts in the session's place to end it.
 _NOTHING: Final = frozenset({"builtins.NoneType", "litestar.types.empty._EmptyEnum", "litestar.types.empty.Empty"})
 # How many middlewares may stand around a router.
 _DEEPEST: Final = 100
-# The mappings of other middlewares.
+# The modules of other middlewares' mappings.
 _OTHERS: Final = ("starlette.middleware.", "starsessions.", "litestar.middleware.")
 
 
@@ -143,8 +143,8 @@ class _Connection:
 
     _started = _closed = _cut_off = False
     _session: object = None
-    # What the session could not be stored for when the response was to start.
-    _failure: StoreError | CookieWithheldError | None = None
+    # Why the session could not be stored when the response was to start.
+    _failure: UnavailableError | None = None
 
     def __init__(self, middleware: SessionMiddleware, exchange: Exchange, scope: Scope, send: Send) -> None:
         self._middleware = middleware
@@ -172,14 +172,14 @@ class _Connection:
                 await middleware.app(scope, receive, self._start)
             finally:
                 if self._failure is not None:
-                    # Whatever the application has made of it: frameworks wrap it, or hide it.
+                    # Raised whatever the application has made of it: frameworks wrap it, or hide it.
                     raise self._failure
                 if "session" not in scope or scope["session"] is not self._session:
                     await self._take()
                 if self._started and exchange.is_pending:
                     # What a streamed body, a background task or a WebSocket has changed since the start.
                     await exchange.commit_late()
-        except (StoreError, CookieWithheldError) as error:
+        except UnavailableError as error:
             if self._started:
                 raise
             refusal = exchange.refuse(error)
@@ -225,12 +225,12 @@ class _Connection:
                 # Saved before the browser can hear of it, and whatever the status.
                 try:
                     await exchange.commit_late()
-                except (StoreError, CookieWithheldError) as error:
+                except UnavailableError as error:
                     self._failure = error
                     raise
-            # Of no known length it is still to be made, and what makes it can look at the session at any time; so can C
-            # code at a mapping, past its methods.
-            # Whatever can be iterated, once at least: Sanic's is a generator.
+            # The response depends on the session where the application asked for it, or may have unseen: a body of
+            # unknown length is still to be made, and C code reads a mapping past its methods.
+            # The headers may be iterated only once: Sanic's are a generator.
             raw = [*message["headers"]] if "headers" in message else []
             is_streamed = kind == "http.response.start"
             for name, _ in raw:
@@ -241,7 +241,7 @@ class _Connection:
                 headers = AsgiHeaders(raw)
                 exchange.write_headers(headers)
                 raw = headers.raw
-            # Another: whoever sent it may keep it, as a cache does, and must not keep the visitor's cookie.
+            # A new message: the sender may keep its own, as a cache does, and must not keep the visitor's cookie.
             message = {**message, "headers": raw}
             self._started = True
             exchange.started()

@@ -3,7 +3,7 @@
 # ruff: noqa: SLF001 - Falcon shows neither its look-up, nor its pages, nor the pieces of a body
 
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
@@ -14,7 +14,7 @@ from server_session._settings import seconds_if_given
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
-from server_session.exchange.streams import StreamedBody, astreamed, has_body
+from server_session.exchange.streams import StreamedBody, astreamed, close_body, has_body
 from server_session.http.carrier import current
 from server_session.kernel.mapping import Session
 
@@ -26,8 +26,7 @@ _VIEW = "server_session.falcon.view"
 class ServerSession(Extension):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
-    With `watch`, seconds or a timedelta, so often it is asked whether the session of an open WebSocket lives; if not
-    the socket is closed.
+    With `watch`, seconds or a timedelta between two questions to the store, a WebSocket closes when its session ends.
     """
 
     def __init__(
@@ -40,28 +39,27 @@ class ServerSession(Extension):
         self._sessions = chosen(sessions, settings)
         middleware = _Middleware(app, self._sessions, seconds_if_given("watch", watch))
         app.add_middleware(middleware)
-        refuse: Any = middleware.refuse_async if isinstance(app, asgi.App) else middleware.refuse
-        app.add_error_handler(UnavailableError, refuse)
+        app.add_error_handler(UnavailableError, middleware.refuse_async if middleware.is_asgi else middleware.refuse)
 
 
 class _Middleware:
     def __init__(self, app: Any, sessions: Sessions | None, watch: float | None) -> None:
         self._app, self._sessions, self._watch = app, sessions, watch
-        self._is_asgi = isinstance(app, asgi.App)
+        self.is_asgi = isinstance(app, asgi.App)
         # Of several on one application each has its own.
         self._token = f"server_session.falcon.{id(self)}"
         # Falcon asks its router once: a second look-up could find another view.
         self._find, app._router_search = app._router_search, self._search
 
     def _exchange_of(self, req: Any) -> Exchange:
-        request = adapters.AsgiRequest.of(req.scope) if self._is_asgi else adapters.WsgiRequest.of(req.env)
+        request = adapters.AsgiRequest.of(req.scope) if self.is_asgi else adapters.WsgiRequest.of(req.env)
         return (self._sessions or configured()).exchange(request)
 
     def process_request(self, req: Any, _resp: Any) -> None:
         exchange = self._exchange_of(req)
         exchange.serve()
         exchange.request.slots[self._token] = current.set(exchange.request)
-        req.context.session = UnloadedSession(exchange.load) if self._is_asgi else LazySession(exchange.blocking.load)
+        req.context.session = UnloadedSession(exchange.load) if self.is_asgi else LazySession(exchange.blocking.load)
 
     async def process_request_async(self, req: Any, resp: Any) -> None:
         if not isinstance(req.scope["headers"], list | tuple):
@@ -79,9 +77,8 @@ class _Middleware:
         exchange = self._exchange_of(req)
         view = exchange.request.slots[_VIEW] = (responder, resource)
         refusal = None
-        if not self._is_asgi and exchange.may_be_forged(req.method):
-            body = adapters.WsgiBody(req.env)
-            refusal = exchange.blocking.check(body, endpoint=lambda: view, method=req.method)
+        if not self.is_asgi and exchange.may_be_forged(req.method):
+            refusal = exchange.blocking.check(adapters.WsgiBody(req.env), endpoint=lambda: view, method=req.method)
             req.stream = req.env["wsgi.input"]
         elif resource is None:
             # A sink, or nothing: no middleware comes between, and what waits cannot be asked. So no body is read.
@@ -118,7 +115,7 @@ class _Middleware:
         exchange = self._exchange_of(req)
         if not exchange.is_served:
             return
-        steps = exchange if self._is_asgi else exchange.blocking
+        steps = exchange if self.is_asgi else exchange.blocking
         given = req.context.session
         try:
             if not isinstance(given, Session | UnloadedSession | LazySession):
@@ -128,19 +125,21 @@ class _Middleware:
                 resp.media.mark_accessed()
             if refusal := await settled(steps.commit()):
                 await self.refuse_async(req, resp, refusal.error, {})
+        except UnavailableError as error:
+            await self.refuse_async(req, resp, error, {})
         finally:
+            # Falcon sends events rather than a whole body, and that rather than a stream.
+            name = "sse" if getattr(resp, "sse", None) is not None else "stream"
             is_whole = resp.text is not None or resp.data is not None or resp.media is not None
+            body: Any = None if is_whole and name == "stream" else getattr(resp, name)
             # A file is read by blocks, and has nothing to do with the session.
-            is_streamed = not is_whole and resp.stream is not None and not hasattr(resp.stream, "read")
-            has_events = self._is_asgi and resp.sse is not None
+            is_streamed = body is not None and not hasattr(body, "read")
             # What encodes media may look past the mapping's methods.
             is_seen = resp.media is not None and isinstance(req.context.session, Session)
-            exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen or has_events)
-            if (is_streamed or has_events) and has_body(req.method, resp.status_code):
-                name = "sse" if has_events else "stream"
-                body = getattr(resp, name)
-                streamed = astreamed(body, exchange) if self._is_asgi else StreamedBody(body, exchange.blocking)
-                setattr(resp, name, streamed)
+            exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen)
+            if is_streamed and has_body(req.method, resp.status_code):
+                ours = astreamed(body, exchange, closes=True) if self.is_asgi else StreamedBody(body, exchange.blocking)
+                setattr(resp, name, ours)
             exchange.leave()
             current.reset(exchange.request.slots[self._token])
 
@@ -152,7 +151,9 @@ class _Middleware:
         refused = _error_of(self._exchange_of(req).refuse(error))
         if ws is not None:
             raise refused
-        resp.stream = resp.sse = None
+        for name in ("stream", "sse"):
+            await close_body(getattr(resp, name, None))
+            setattr(resp, name, None)
         await settled(self._app._handle_exception(req, resp, refused, params))
 
     def refuse(self, req: Any, resp: Any, error: UnavailableError, params: Any) -> None:
@@ -162,5 +163,4 @@ class _Middleware:
 def _error_of(refusal: Refusal) -> HTTPForbidden | HTTPServiceUnavailable:
     if refusal.rejection is None:
         return HTTPServiceUnavailable(description=refusal.said)
-    code: Any = refusal.rejection.code
-    return HTTPForbidden(description=refusal.said, code=code)
+    return HTTPForbidden(description=refusal.said, code=cast("Any", refusal.rejection.code))

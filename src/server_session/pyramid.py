@@ -14,10 +14,12 @@ from pyramid.threadlocal import get_current_request  # type: ignore[import-untyp
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from server_session import adapters
+from server_session._colour import drive
 from server_session._sessions import chosen, configured
 from server_session.adapters import Exchange, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import UnavailableError
+from server_session.exchange.streams import close_body
 from server_session.exchange.templates import served
 from server_session.http.carrier import find_request_by
 
@@ -106,11 +108,13 @@ def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable
     """Make the tween that stores the session when there is a response, while another may still take its place."""
 
     def tween(request: Any) -> Any:
-        blocking = _exchange_of(request).blocking
+        blocking, body = _exchange_of(request).blocking, None
         try:
             response = _own(handler(request), request)
+            body = response.app_iter
             blocking.commit_late()
         except (UnavailableError, CsrfRejected):
+            drive(close_body(body))
             response = _own(request.invoke_exception_view(), request)
             # A write that was not answered may have swapped the cookie all the same.
             blocking.commit()

@@ -18,6 +18,7 @@ from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
 from server_session.asgi import Receive, Scope, Send, SessionMiddleware
 from server_session.exceptions import SessionError, StoreError, UnavailableError
+from server_session.exchange.streams import close_body
 from server_session.flask import CsrfRejected
 from server_session.http.carrier import current
 from server_session.kernel.mapping import Session
@@ -134,9 +135,8 @@ _session: Callable[[], QuartSession] = cast("Any", quart.session)._get_current_o
 
 async def _check() -> None:
     """Refuse a request that another site may have forged."""
-    session = _session()
-    exchange, app = session.exchange, quart.current_app
-    if refusal := await exchange.check(_Body(), endpoint=lambda: flask.endpoint_of(app, session.request)):
+    session, app = _session(), quart.current_app
+    if refusal := await session.exchange.check(_Body(), endpoint=lambda: flask.endpoint_of(app, session.request)):
         raise refusal.error or CsrfRejected(refusal)
 
 
@@ -150,6 +150,8 @@ async def _store(response: Any) -> Any:
         except SessionError as error:
             # Given up, or the response to the error would be refused for it as well.
             exchange.stored.abandon()
+            # An iterable of the view's is held by what Quart has made of it.
+            await close_body(getattr(response.response, "iter", response.response))
             response = await _page(quart.current_app.handle_user_exception, error)
             # A write that was not answered may have swapped the cookie all the same.
             await exchange.commit()

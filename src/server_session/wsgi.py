@@ -7,7 +7,7 @@ from typing import Any, Final, Self, TypeAlias, Unpack
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import CookieWithheldError, StoreError
+from server_session.exceptions import UnavailableError
 from server_session.http.body import WsgiBody
 from server_session.http.requests import WsgiRequest
 from server_session.http.responses import WsgiHeaders
@@ -100,7 +100,7 @@ class ServedResponse:
                 with self._serving:
                     self._body = app(self._environ, self._note)
                 self._chunks = iter(self._body)
-            except (StoreError, CookieWithheldError) as error:
+            except UnavailableError as error:
                 self._fail(error)
         except BaseException:
             self.close()
@@ -117,7 +117,7 @@ class ServedResponse:
                     break
                 yield chunk
             self._blocking.commit_late()
-        except (StoreError, CookieWithheldError) as error:
+        except UnavailableError as error:
             if self._write is not None:
                 raise
             self._fail(error)
@@ -166,7 +166,7 @@ class ServedResponse:
         self._exchange.answer(headers)
         return headers.raw
 
-    def _fail(self, error: StoreError | CookieWithheldError) -> None:
+    def _fail(self, error: UnavailableError) -> None:
         refusal = self._exchange.refuse(error)
         # A write that was not answered may have swapped the cookie all the same.
         self._refuse(self._blocking.commit() or refusal)

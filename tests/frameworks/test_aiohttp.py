@@ -236,6 +236,20 @@ def test_a_stream_whose_store_fails_at_its_end_is_cut(visit, store):
     store.is_down = False
 
 
+def test_a_file_that_gives_way_to_a_refusal_is_closed(visit, store, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    file = (tmp_path / "file").open("rb")
+
+    async def send(request: web.Request) -> web.Response:
+        (await get_session(request))["a"] = 1
+        store.is_down = True
+        return web.Response(body=file)
+
+    assert visit({"/file": send}).get("/file").status == 503
+    store.is_down = False
+    eventually(lambda: file.closed)
+
+
 @pytest.mark.parametrize("how", ["read", "post"])
 def test_a_middleware_may_read_the_form_before_the_check(visit, how):
     @web.middleware

@@ -526,6 +526,52 @@ def test_a_stream_is_not_sent_in_the_place_of_the_page_of_a_refusal(framework: A
     assert (result.status_code, result.text) == (503, "")
 
 
+class Held(Piece):
+    """A stream that must be closed, as Falcon of either kind closes one."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class AwaitedHeld(Held):
+    async def close(self) -> None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
+        self.closed += 1
+
+
+@pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
+@pytest.mark.parametrize("fails, status", [(["set"], 503), ([], 200)])
+def test_a_stream_is_closed_be_it_sent_or_refused(framework: Any, fails: list[str], status: int):
+    def respond(req: Any, resp: Any) -> None:
+        req.context.session["a"] = 1
+        resp.stream = held
+
+    held = (Held if framework is falcon.App else AwaitedHeld)()
+    store = Watched()
+    app = framework()
+    ServerSession(app, session_store=store)
+    app.add_route("/", resource_that(framework, respond))
+    store.fails = fails
+    assert falcon.testing.TestClient(app).simulate_get("/").status_code == status
+    assert held.closed == 1
+
+
+def test_the_page_where_a_mapping_cannot_take_the_session_s_place_is_kept_by_no_cache():
+    def respond(req: Any, resp: Any) -> None:
+        req.context.session, resp.text = {"a": 1}, "saved"
+
+    store = Watched()
+    app = falcon.App()
+    ServerSession(app, session_store=store)
+    app.add_route("/", resource_that(falcon.App, respond))
+    client = falcon.testing.TestClient(app)
+    cookies = client.simulate_get("/").cookies
+    store.fails = ["get"]
+    result = client.simulate_get("/", cookies=cookies)
+    assert (result.status_code, result.headers["cache-control"]) == (503, "private, no-store")
+
+
 @pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
 def test_a_session_that_cannot_be_stored_is_an_error_of_the_application_s_and_leaves_nothing_behind(framework: Any):
     def respond(req: Any, _resp: Any) -> None:

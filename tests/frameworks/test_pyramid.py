@@ -378,6 +378,28 @@ def test_a_store_that_is_down_is_503_on_the_application_s_page(where: str) -> No
     assert shop.data == {"kept": "yes"}
 
 
+class Held(list[bytes]):
+    """A body that notes that it was closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_body_that_gives_way_to_a_refusal_is_closed() -> None:
+    shop, held = Shop(), Held([b"piece"])
+
+    def fails(request: Any) -> Response:
+        request.session["a"] = 1
+        shop.store.is_down = True
+        return Response(app_iter=held)
+
+    shop.add("fails", fails)
+    assert shop.open().get("/fails").status_int == 503
+    assert held.closed == 1
+
+
 def test_an_application_s_view_of_the_store_s_error_takes_the_place_of_ours() -> None:
     shop = Shop()
     shop.config.add_exception_view(lambda _: Response("my own", 503), context=StoreError)

@@ -331,6 +331,36 @@ async def test_a_log_in_of_which_the_store_says_nothing_is_503_by_the_applicatio
     assert (answered.status_code, (await answered.get_data())[:8]) == (503, b"own page")
 
 
+class Held:
+    """The pieces of a body, which note that they were closed."""
+
+    closed = 0
+
+    def __aiter__(self) -> "Held":
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_a_stream_that_gives_way_to_a_refusal_is_closed() -> None:
+    store, held = Watched(), Held()
+    app = Quart(__name__)
+    ServerSession(app, session_store=store)
+
+    @app.get("/")
+    async def index() -> Response:
+        session["a"] = 1
+        return Response(held)
+
+    store.fails = ["set"]
+    assert (await app.test_client().get("/")).status_code == 503
+    assert held.closed == 1
+
+
 async def test_what_cannot_be_stored_is_the_application_s_own_error_page() -> None:
     app = Quart(__name__)
     ServerSession(session_store="memory:").init_app(app)

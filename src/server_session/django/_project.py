@@ -25,6 +25,9 @@ EXPIRY: Final = "_session_expiry"
 # An age that is over is written as this, for a record lives or is not written.
 _SHORTEST: Final = 1e-6
 
+_OUR_CHECK: Final = "server_session.django.CsrfViewMiddleware"
+_DJANGOS_CHECK: Final = "django.middleware.csrf.CsrfViewMiddleware"
+
 _COOKIE_SETTINGS: Final = {
     "SESSION_COOKIE_NAME": "name",
     "SESSION_COOKIE_DOMAIN": "domain",
@@ -114,10 +117,19 @@ def _given() -> dict[str, Any]:
         raise ConfigurationError(
             "SERVER_SESSION has max_age, but in Django the idle time-out is SESSION_COOKIE_AGE: set that, in seconds"
         )
+    is_djangos = _DJANGOS_CHECK in settings.MIDDLEWARE
+    processors = [one.get("OPTIONS", {}).get("context_processors", ()) for one in settings.TEMPLATES]
+    wants_ours = given.get("csrf") is not None or any("server_session.django.csrf" in names for names in processors)
+    if is_djangos and wants_ours and _OUR_CHECK not in settings.MIDDLEWARE:
+        raise ConfigurationError(
+            f"MIDDLEWARE has {_DJANGOS_CHECK!r}, which asks no policy of SERVER_SESSION and refuses the tokens of "
+            f"'server_session.django.csrf': put {_OUR_CHECK!r} in its place, or leave the policy and the context "
+            "processor out"
+        )
     policy = given.get("csrf", CSRF())
     # One with a wildcard is refused by the middleware that would need it.
     trusted = [origin for origin in settings.CSRF_TRUSTED_ORIGINS if "*" not in origin]
-    if trusted and isinstance(policy, CSRF) and "django.middleware.csrf.CsrfViewMiddleware" not in settings.MIDDLEWARE:
+    if trusted and isinstance(policy, CSRF) and not is_djangos:
         try:
             policy = policy.trusting(trusted)
         except ConfigurationError as error:

@@ -347,6 +347,7 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
     """Return the response with the session stored, the cookie in it, and what caches must know."""
     if (session := found_session(request)) is None:
         return response
+    given = response
     try:
         await session.conclude(keep=response.status_code < _SERVER_ERROR)
     except UnavailableError as error:
@@ -354,6 +355,9 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
     if session.failure is not None and response.status_code == _SERVER_ERROR:
         # Raised where Django asks nobody what to answer: in a middleware further in.
         response = instead_of(session.failure, request)
+    if response is not given:
+        # Closed by the server with the one that it is given. Django's own `close` would also say that all is over.
+        vars(response)["_resource_closers"] += vars(given)["_resource_closers"]
     exchange = session.exchange
     if exchange is None:
         return response

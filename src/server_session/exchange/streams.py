@@ -3,14 +3,22 @@
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any
 
+from server_session._colour import settled
 from server_session.exchange import BlockingExchange, Exchange
 
-__all__ = ["StreamedBody", "astreamed", "has_body"]
+__all__ = ["StreamedBody", "astreamed", "close_body", "has_body"]
 
 
 def has_body(method: str, status: int) -> bool:
     """Tell whether a response has a body at all (RFC 9110, 6.4.1): without one, no server reads or closes it."""
     return method != "HEAD" and status not in (204, 304)
+
+
+async def close_body(body: object) -> None:
+    """Close a body, of either colour, that no server will: as one that gave way to a refusal (PEP 3333, `close`)."""
+    close: Any = getattr(body, "aclose", None) or getattr(body, "close", None)
+    if close is not None:
+        await settled(close())
 
 
 class StreamedBody(Iterator[Any]):
@@ -49,13 +57,16 @@ class StreamedBody(Iterator[Any]):
                 self._blocking.exchange.leave()
 
 
-def astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
-    """Return a streamed body that is awaited, as `StreamedBody` is one that blocks."""
+def astreamed(body: AsyncIterable[Any], exchange: Exchange, *, closes: bool = False) -> AsyncIterator[Any]:
+    """Return a streamed body that is awaited, as `StreamedBody` is one that blocks.
+
+    With `closes` the framework closes what it is given to send: then `body`, which it does not see, is closed here.
+    """
     exchange.serve()
-    return _astreamed(body, exchange)
+    return _astreamed(body, exchange, closes=closes)
 
 
-async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncIterator[Any]:
+async def _astreamed(body: AsyncIterable[Any], exchange: Exchange, *, closes: bool) -> AsyncIterator[Any]:
     chunks = aiter(body)
     try:
         while True:
@@ -72,6 +83,8 @@ async def _astreamed(body: AsyncIterable[Any], exchange: Exchange) -> AsyncItera
                 close: Any = getattr(chunks, "aclose", None)
                 if close is not None:
                     await close()
+                if closes and chunks is not body:
+                    await close_body(body)
         finally:
             try:
                 await exchange.commit_late()
