@@ -2,6 +2,7 @@
 
 from asyncio import current_task, ensure_future
 from datetime import timedelta
+from functools import partial
 from typing import Unpack
 
 from aiohttp import web
@@ -78,10 +79,8 @@ def setup(
             exchange.answer(headers_of(response), varies=is_streamed)
         exchange.started()
         if seconds is not None and isinstance(response, web.WebSocketResponse):
-            close = response.close
-            watching = ensure_future(
-                close_at_end(exchange, seconds, lambda code: close(code=code, message=b"session ended"))
-            )
+            close = partial(response.close, message=b"session ended")
+            watching = ensure_future(close_at_end(exchange, seconds, lambda code: close(code=code)))
             current_task().add_done_callback(lambda _: watching.cancel())  # type: ignore[union-attr]
 
     app.middlewares.append(serve)

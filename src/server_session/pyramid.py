@@ -14,12 +14,10 @@ from pyramid.threadlocal import get_current_request  # type: ignore[import-untyp
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from server_session import adapters
-from server_session._colour import drive
 from server_session._sessions import chosen, configured
 from server_session.adapters import Exchange, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import UnavailableError
-from server_session.exchange.streams import close_body
 from server_session.exchange.templates import served
 from server_session.http.carrier import find_request_by
 
@@ -114,7 +112,8 @@ def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable
             body = response.app_iter
             blocking.commit_late()
         except (UnavailableError, CsrfRejected):
-            drive(close_body(body))
+            if callable(close := getattr(body, "close", None)):
+                close()
             response = _own(request.invoke_exception_view(), request)
             # A write that was not answered may have swapped the cookie all the same.
             blocking.commit()
