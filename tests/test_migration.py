@@ -26,6 +26,7 @@ from server_session.stores.sql import SQLSessionStore
 from server_session.testing import StoreContract, YieldingStore
 from tests.documents import code_of
 from tests.interleavings import HOUR, Play, Shelf, Stage, explore, stroll
+from tests.patience import PATIENCE
 from tests.visitors import Browser, Clock, Site
 
 PAGE = Path(__file__).parents[1] / "docs" / "moving-stores.md"
@@ -459,3 +460,30 @@ def test_the_documented_line_works(tmp_path, monkeypatch):
     code = textwrap.dedent(code_of(PAGE, "before")).replace("/var/lib/shop", str(tmp_path))
     exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102 - our own
     assert server_session._sessions.configured().store.colour is Colour.BLOCKS
+
+
+@pytest.mark.parametrize("settings", [{"at_once": 0}, {"at_once": True}, {"dry_run": "false"}])
+def test_a_setting_of_migrate_that_cannot_work_is_refused_before_anything_is_done(settings):
+    old = MemorySessionStore()
+    drive(old.set(KEY, {"n": b"1"}, HOUR))
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        asyncio.run(asyncio.wait_for(migrate(old, MemorySessionStore(), **settings), PATIENCE))
+    assert drive(old.get(KEY, {})) == {"n": b"1"}
+
+
+def test_whether_to_move_is_no_text():
+    with pytest.raises(ConfigurationError, match="moves is True or False"):
+        MovingStore(MemorySessionStore(), MemorySessionStore(), moves="false")
+
+
+def test_migrate_closes_the_stores_that_it_opened_and_no_others(monkeypatch):
+    closed = []
+
+    class Closing(MemorySessionStore):
+        def close(self) -> None:
+            closed.append(self)
+
+    opened, given = Closing(), Closing()
+    monkeypatch.setattr(_moving, "open_store", lambda _: opened)
+    asyncio.run(migrate("memory:", given))
+    assert closed == [opened]

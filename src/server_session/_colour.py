@@ -48,8 +48,9 @@ _driven = _Driven()
 
 
 async def settled(value: T | Awaitable[T]) -> T:
-    """Return what a client or a framework gave of either colour: what is at hand already, or is awaited."""
-    return cast("T", await value if isinstance(value, Awaitable) else value)
+    """Return a value that a client, a framework or a test's hook gave, awaited if it is awaitable."""
+    # Not isinstance: a proxy, such as Flask's, has the method whatever it stands for, and is asked for that.
+    return cast("T", await cast("Awaitable[T]", value) if hasattr(value, "__await__") else value)
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -10,6 +10,7 @@ import pytest
 
 import server_session
 from server_session import _sessions
+from server_session.cli.doctor import _application
 from tests.cli.conftest import Ran, Run
 from tests.cli.test_doctor_stores import assert_found, found
 from tests.parts import ALL
@@ -96,7 +97,13 @@ def test_a_good_key_is_no_finding(examine: Examine) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable, value", [("WEB_CONCURRENCY", "4"), ("GUNICORN_CMD_ARGS", "--bind=:80 -w 3"), ("", "workers = 2\n")]
+    "variable, value",
+    [
+        ("WEB_CONCURRENCY", "4"),
+        ("GUNICORN_CMD_ARGS", "--bind=:80 -w 3"),
+        ("GUNICORN_CMD_ARGS", "-w4"),
+        ("", "workers = 2\n"),
+    ],
 )
 def test_several_workers_each_with_a_memory_of_its_own(
     examine: Examine, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
@@ -345,3 +352,12 @@ app = get_wsgi_application()
     assert ended.returncode == 1, ended.stderr
     assert '"no_renewal"' in ended.stdout
     assert '"sessionid"' in ended.stdout
+
+
+def test_a_module_that_the_application_lacks_is_not_taken_for_the_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "absent_shop.py").write_text("import absent\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="'absent'"):
+        _application._imported("absent_shop:app")

@@ -73,3 +73,11 @@ def test_two_that_cannot_go_together_are_refused(run, places, tmp_path):
     ran = run("migrate", source, f"sqlite+aiosqlite:///{tmp_path}/sessions.db")
     assert ran.code == 2
     assert "awaits and the other blocks" in ran.err
+
+
+def test_an_option_that_neither_store_has_is_refused(run, places):
+    _, source, target = places
+    ran = run("migrate", source, target, "--prefix", "shop:", "--json")
+    assert ran.code == 2
+    assert "--prefix is nothing that either store has" in ran.data["error"]["what"]
+    assert kept_at(target) == []

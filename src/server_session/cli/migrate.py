@@ -35,10 +35,14 @@ def command(
     and --table are those of whichever of the two has them.
     """
     places: list[Place] = []
+    unused = {name for name, value in (("prefix", prefix), ("table", table)) if value is not None}
     for url in (source, target):
         taken = settings_of(url)
         own = (prefix if "prefix" in taken else None, table if "table" in taken else None)
         places.append(Place(url, *own, timeout))
+        unused -= set(taken)
+    if unused:
+        raise click.UsageError(f"--{min(unused)} is nothing that either store has")
 
     async def whole() -> tuple[Migrated, Migrated]:
         old, new = map(open_bare, places)

@@ -22,7 +22,7 @@ async def command(sessions: Sessions, limit: int) -> Answer:
     Redis and memcached do so by themselves.
     """
     store: Any = sessions.store
-    deleted, is_whole = 0, True
+    deleted, said = 0, "nothing to do: the server drops by itself what has expired"
     if hasattr(store, "delete_expired"):
         with progress("sweeping") as bar:
             task = bar.add_task("sweeping", total=limit)
@@ -33,9 +33,5 @@ async def command(sessions: Sessions, limit: int) -> Answer:
                 bar.advance(task, gone)
                 if gone < asked:
                     break
-            else:
-                is_whole = False
-        said = f"{deleted:,} deleted" + ("" if is_whole else "; there may be more, for that was the limit")
-    else:
-        said = "nothing to do: the server drops by itself what has expired"
-    return Answer({"deleted": deleted, "is_whole": is_whole}, plain(said))
+        said = f"{deleted:,} deleted" + ("" if deleted < limit else "; there may be more, for that was the limit")
+    return Answer({"deleted": deleted, "is_whole": deleted < limit}, plain(said))

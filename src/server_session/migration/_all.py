@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from server_session._colour import run_awaiting
 from server_session._record import ENDED, LONGEST
+from server_session._settings import count_of, flag_of
 from server_session.exceptions import ConfigurationError, LimitError, RecordError
 from server_session.migration._moving import MovingStore, listing
-from server_session.stores._base import Kept, SessionStore
+from server_session.stores._base import Kept, SessionStore, close_store
 
 __all__ = ["Migrated", "migrate"]
 
@@ -52,11 +53,26 @@ async def migrate(
         The counts.
 
     Raises:
-        ConfigurationError: The old store cannot list what it holds, the two cannot be used together, or are one.
+        ConfigurationError: The old store cannot list what it holds, the two cannot be used together or are one, or
+            `at_once` is no whole number above 0.
         StoreError: One of them did not answer. What was moved until then is moved.
 
     """
+    count_of("migrate's at_once", at_once)
+    flag_of("migrate's dry_run", dry_run)
     moving = MovingStore(old, new)
+    try:
+        return await _migrated(moving, at_once, tell, dry_run=dry_run)
+    finally:
+        # A store that was given may be in use elsewhere; one that was opened by its URL is used here alone.
+        for given, store in ((old, moving.old), (new, moving.new)):
+            if isinstance(given, str):
+                await close_store(store)
+
+
+async def _migrated(
+    moving: MovingStore, at_once: int, tell: Callable[[Migrated], None] | None, *, dry_run: bool
+) -> Migrated:
     if not callable(getattr(moving.old, "list_records", None)):
         raise ConfigurationError(f"a {type(moving.old).__name__} cannot list what it holds, so nothing can be moved")
     counts = Migrated()
@@ -68,7 +84,7 @@ async def migrate(
         while after is not None:
             batch = await run_awaiting(moving.old.colour, listing(moving.old).list_records(after))
             done = [name for name in await _moved(moving, batch.records, at_once, dry_run=dry_run) if name]
-            has_moved |= bool(done) and not dry_run and not set(done) <= {"unreadable", "refused"}
+            has_moved |= not dry_run and not set(done) <= {"unreadable", "refused"}
             for name in (*done, *["unreadable"] * len(batch.unreadable)):
                 counts = counts._replace(**{name: getattr(counts, name) + 1})
             if tell is not None:

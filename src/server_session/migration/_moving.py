@@ -24,6 +24,7 @@ from server_session._base64url import base64url
 from server_session._codec import RESERVED
 from server_session._colour import Colour
 from server_session._record import ENDED, LONGEST, STAMP
+from server_session._settings import flag_of
 from server_session._urls import open_store
 from server_session.exceptions import ConfigurationError, StoreError
 from server_session.stores._base import (
@@ -81,7 +82,7 @@ class MovingStore(SessionStore):
 
     def __init__(self, old: SessionStore | str, new: SessionStore | str, *, moves: bool = True) -> None:
         self.old, self.new = _opened(old), _opened(new)
-        self._moves = moves
+        self._moves = flag_of("MovingStore's moves", moves)
         self.colour = _colour_of(self.old.colour, self.new.colour)
         founds = self.new if moves else self.old
         self.max_age, self.evicts = founds.max_age, getattr(founds, "evicts", False)

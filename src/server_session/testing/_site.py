@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
-from server_session._colour import drive
+from server_session._colour import drive, settled
 from server_session._sessions import Sessions
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.exceptions import StoreError
@@ -14,7 +14,6 @@ from server_session.http.carrier import current
 from server_session.http.requests import Request
 from server_session.stores._base import SessionStore
 from server_session.stores._over import StoreOver
-from server_session.testing._stage import settled
 
 __all__ = ["Encoded", "Failed", "FailingStore", "Headed", "Here", "Page", "Redirected", "Site", "Streamed"]
 

@@ -5,11 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from server_session._colour import Colour, drive
+from server_session._colour import Colour, drive, settled
 from server_session.stores._base import APPLIED, Fields, Lifetime, SessionStore
 from server_session.testing._checks import check_equal
 
-__all__ = ["LONG", "Body", "Call", "Stage", "settled"]
+__all__ = ["LONG", "Body", "Call", "Stage"]
 
 T = TypeVar("T")
 
@@ -17,14 +17,6 @@ LONG = Lifetime(3600.0, 86400.0)
 
 Body: TypeAlias = "Callable[[Any, SessionStore], Coroutine[Any, Any, None]]"
 Call: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
-
-
-async def settled(value: T | Awaitable[T]) -> T:
-    """Return what a hook gave, awaited if it is awaitable."""
-    given: Any = value
-    # Not inspect.isawaitable: a proxy, such as Flask's, is asked for what it stands for.
-    result: T = await given if hasattr(given, "__await__") else given
-    return result
 
 
 class Stage:

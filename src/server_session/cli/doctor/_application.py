@@ -77,7 +77,7 @@ def _imported(name: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if not module.startswith(str(error.name)):
+        if not f"{module}.".startswith(f"{error.name}."):
             raise
         raise click.UsageError(f"there is no module {module!r}, seen from {Path.cwd()}") from None
     for attribute in attributes.split("."):
@@ -361,7 +361,8 @@ def _workers() -> int:
     with suppress(ValueError):
         words = shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))
         told += [after for word, after in pairwise(words) if word in ("-w", "--workers")]
-        told += [word.partition("=")[2] for word in words if word.startswith("--workers=")]
+        told += [word.removeprefix("--workers=") for word in words if word.startswith("--workers=")]
+        told += [word.removeprefix("-w") for word in words if word.startswith("-w")]
     with suppress(OSError, SyntaxError):
         for line in ast.parse(Path("gunicorn.conf.py").read_text(encoding="utf-8")).body:
             if isinstance(line, ast.Assign) and any(ast.unparse(target) == "workers" for target in line.targets):

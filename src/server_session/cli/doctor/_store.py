@@ -21,9 +21,12 @@ _LOOKED_INTO: Final = ("file", "memcached", "redis", "sql")
 _READS: Final = 5
 _SLOW: Final = 0.25
 _BRIEFLY: Final = Lifetime(10.0, 10.0)
-# What asks for TLS: a scheme, or a parameter of a driver's.
+# What asks for TLS, or needs none: a scheme, or a parameter of a driver's. ssl=prefer asks for nothing.
 _TLS_SCHEMES: Final = ("rediss", "unix", "file", "sqlite")
-_TLS_PARAMETERS: Final = ("sslmode=require", "sslmode=verify", "ssl=", "ssl_ca", "unix_socket=", "host=/")
+_TLS_PARAMETERS: Final = (
+    *("sslmode=require", "sslmode=verify", "ssl=require", "ssl=verify"),
+    *("ssl_ca", "unix_socket=", "host=/"),
+)
 
 
 async def examine_place(place: Place) -> Report:
@@ -113,12 +116,12 @@ async def _write(store: SessionStore, report: Report) -> None:
 
 def _look_at_way(url: str, report: Report) -> None:
     """Look at whether what goes to the store can be read on its way."""
-    scheme, _, rest = url.partition(":")
     try:
-        host = urlsplit(url).hostname
+        scheme, _, _, query, _ = parts = urlsplit(url)
+        host = parts.hostname
     except ValueError:
         return
-    is_safe = scheme.lower() in _TLS_SCHEMES or any(each in rest for each in _TLS_PARAMETERS)
+    is_safe = scheme.lower() in _TLS_SCHEMES or any(each in query for each in _TLS_PARAMETERS)
     if not is_safe and host is not None and not _is_loopback(host):
         report.find(
             "no_tls",
