@@ -50,7 +50,7 @@ _driven = _Driven()
 async def settled(value: T | Awaitable[T]) -> T:
     """Return a value that a client, a framework or a test's hook gave, awaited if it is awaitable."""
     # Not isinstance: a proxy, such as Flask's, has the method whatever it stands for, and is asked for that.
-    return cast("T", await cast("Awaitable[T]", value) if hasattr(value, "__await__") else value)
+    return await cast("Awaitable[T]", value) if hasattr(value, "__await__") else cast("T", value)
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:

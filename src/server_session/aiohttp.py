@@ -3,7 +3,7 @@
 from asyncio import current_task, ensure_future
 from datetime import timedelta
 from functools import partial
-from typing import Unpack
+from typing import Unpack, cast
 
 from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
@@ -48,7 +48,7 @@ def setup(
             body, endpoint = AiohttpBody(request), lambda: request.match_info.handler
             if refusal := await exchange.check(body, endpoint=endpoint, method=request.method):
                 raise _error(refusal)
-        response: web.StreamResponse | None = None
+        response = cast("web.StreamResponse", None)
         try:
             response = await handler(request)
         except UnavailableError as error:

@@ -3,6 +3,7 @@
 # ruff: noqa: SLF001 - Falcon shows neither its look-up, nor its pages, nor the pieces of a body
 
 from datetime import timedelta
+from functools import partial
 from typing import Any, Unpack, cast
 
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
@@ -130,16 +131,16 @@ class _Middleware:
         finally:
             # Falcon sends events rather than a whole body, and that rather than a stream.
             name = "sse" if getattr(resp, "sse", None) is not None else "stream"
-            is_whole = resp.text is not None or resp.data is not None or resp.media is not None
-            body: Any = None if is_whole and name == "stream" else getattr(resp, name)
+            body: Any = getattr(resp, name)
+            is_whole = name == "stream" and (resp.text is not None or resp.data is not None or resp.media is not None)
             # A file is read by blocks, and has nothing to do with the session.
-            is_streamed = body is not None and not hasattr(body, "read")
+            is_streamed = body is not None and not is_whole and not hasattr(body, "read")
             # What encodes media may look past the mapping's methods.
             is_seen = resp.media is not None and isinstance(req.context.session, Session)
             exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen)
             if is_streamed and has_body(req.method, resp.status_code):
-                ours = astreamed(body, exchange, closes=True) if self.is_asgi else StreamedBody(body, exchange.blocking)
-                setattr(resp, name, ours)
+                stream: Any = partial(astreamed, closes=True) if self.is_asgi else StreamedBody
+                setattr(resp, name, stream(body, steps))
             exchange.leave()
             current.reset(exchange.request.slots[self._token])
 
