@@ -50,7 +50,8 @@ _driven = _Driven()
 async def settled(value: T | Awaitable[T]) -> T:
     """Return a value that a client, a framework or a test's hook gave, awaited if it is awaitable."""
     # Not isinstance: a proxy, such as Flask's, has the method whatever it stands for, and is asked for that.
-    return await cast("Awaitable[T]", value) if hasattr(value, "__await__") else cast("T", value)
+    given: Any = value
+    return cast("T", await given if hasattr(given, "__await__") else given)
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
