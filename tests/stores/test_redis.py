@@ -1439,6 +1439,19 @@ class TestColours:
         assert not store._awaiting.args[0]._kept
         gc.collect()
 
+    def test_an_error_of_long_ago_keeps_no_connection_open_when_nobody_has_its_store_any_more(self, own_server):
+        store = RedisSessionStore(own_server.url)
+        gc.disable()
+        try:
+            with look_at(own_server) as watch:
+                watch.script_flush()
+                assert drive(store.get(KEY, {})) is MISSING
+                assert len(watch.client_list()) == 2
+                del store
+                wait_until(lambda: len(watch.client_list()) == 1)
+        finally:
+            gc.enable()
+
     def test_an_awaiting_client_serves_one_loop_after_the_other(self, own_server):
         client = redis.asyncio.Redis(port=own_server.port)
         store = RedisSessionStore(client)

@@ -54,8 +54,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     @staticmethod
     def begin(fields: Fields, lifetime: Lifetime, now: float) -> "Record":
         """Return a record of these fields that begins its lifetime now."""
-        idle = float(lifetime.idle)
-        deadline = math.inf if lifetime.remaining is None else float(now + lifetime.remaining)
+        idle, remaining = lifetime
+        idle = float(idle)
+        deadline = math.inf if remaining is None else float(now + remaining)
         expires = now + idle
         return Record(idle, deadline, expires if expires < deadline else deadline, fields)  # noqa: FURB136 - as below
 

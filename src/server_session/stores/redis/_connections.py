@@ -99,7 +99,11 @@ def _limited(pool: Any) -> Any:
                         raise ConnectionError("the server ended the connection")
                     self._answers.feed(piece)
             if isinstance(said, RedisError):
-                raise said
+                try:
+                    raise said
+                finally:
+                    # Else the error has itself in one of its frames, and keeps the connection open after its store.
+                    del said
             return said
 
         def _wire(self) -> Any:
