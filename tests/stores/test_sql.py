@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
+import asyncpg
 import pymysql
 import pytest
 import trio
@@ -1151,6 +1152,18 @@ def test_an_error_says_that_there_is_no_such_database(driver: str, request: pyte
     # To who has no right to look there, MariaDB tells no more.
     assert "no such database" in said or ("lacks a right" in said and "1044" in said)
     assert "elsewhere" in said
+
+
+def test_what_asyncpg_itself_says_when_it_connects_is_an_error_of_the_store() -> None:
+    engine = create_async_engine("postgresql+asyncpg://127.0.0.1/session")
+
+    # As under SQLAlchemy before 2.1, which wraps what a statement raises and not this.
+    def refuse(*_: object) -> NoReturn:
+        raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
+
+    event.listen(engine.sync_engine, "do_connect", refuse)
+    with pytest.raises(StoreDownError, match="takes no more connections"):
+        asyncio.run(SQLSessionStore(engine).get("k" * 24, {}))
 
 
 @pytest.mark.parametrize("driver", NETWORKED)

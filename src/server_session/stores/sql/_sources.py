@@ -155,11 +155,14 @@ class Awaiting:
 
         async def whole() -> T:
             nonlocal has_begun
-            async with asyncio.timeout(left()), engine.connect() as connection:
-                has_begun = True
-                if self._is_given:
-                    return await connection.run_sync(_lent, step)
-                return await connection.run_sync(step)
+            try:
+                async with asyncio.timeout(left()), engine.connect() as connection:
+                    has_begun = True
+                    if self._is_given:
+                        return await connection.run_sync(_lent, step)
+                    return await connection.run_sync(step)
+            except _errors_of_asyncpg(engine) as error:
+                raise DBAPIError(None, None, error) from error
 
         # A statement that is broken off costs its connection, and some drivers leave its lock behind. So who is
         # cancelled in the middle of one waits for its answer, which is near, and who has not begun does not begin.
@@ -180,6 +183,12 @@ class Awaiting:
             # The task has the same limit; what its driver then does to close the connection may take longer.
             raise TimeoutError
         return task.result()
+
+
+def _errors_of_asyncpg(engine: AsyncEngine) -> tuple[type[Exception], ...]:
+    """Return the errors of asyncpg that SQLAlchemy before 2.1 lets pass as they are when it connects."""
+    asyncpg: Any = getattr(engine.dialect.loaded_dbapi, "asyncpg", None)
+    return () if asyncpg is None else (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 # In the place of what SQLAlchemy and Python say of it, which may quote the password.
