@@ -3,7 +3,7 @@ import contextvars
 import gc
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -20,6 +20,7 @@ from server_session._colour import (
     run_awaiting,
     run_blocking,
     running_library,
+    settled,
 )
 from server_session.exceptions import StoreDownError
 from tests.patience import PATIENCE
@@ -365,3 +366,16 @@ def test_who_runs_on_a_loop_waits_by_that_loop(library, monkeypatch):
 
     LOOPS[library](scenario)
     assert slept == [0.25]
+
+
+def test_a_proxy_of_what_is_at_hand_is_not_awaited():
+    class Proxy:
+        """As Werkzeug's: the class has the method, and asks what it stands for, which has none."""
+
+        @property
+        def __await__(self) -> Any:
+            raise AttributeError
+
+    proxy = Proxy()
+    assert isinstance(proxy, Awaitable)
+    assert drive(settled(proxy)) is proxy

@@ -1259,6 +1259,20 @@ def test_the_application_s_own_page_for_503_is_shown(app: Flask, store: Watched)
     assert (response.status_code, response.text) == (503, "own page")
 
 
+def test_a_503_is_made_whatever_an_extension_put_around_the_application_s_methods(app: Flask, store: Watched) -> None:
+    def around(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return method(*args, **kwargs)
+
+        return call
+
+    for name in ("handle_user_exception", "handle_http_exception"):
+        setattr(app, name, around(getattr(app, name)))
+    view(app)(lambda: sync.set_session_data({"a": 1}))
+    store.fails = ["set"]
+    assert app.test_client().get("/").status_code == 503
+
+
 def test_a_stream_that_becomes_a_503_is_closed(app: Flask, store: Watched) -> None:
     closed = []
 

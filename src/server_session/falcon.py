@@ -139,7 +139,8 @@ class _Middleware:
             is_seen = resp.media is not None and isinstance(req.context.session, Session)
             exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen)
             if is_streamed and has_body(req.method, resp.status_code):
-                stream: Any = partial(astreamed, closes=True) if self.is_asgi else StreamedBody
+                # Falcon closes a stream, and no events.
+                stream: Any = partial(astreamed, closes=name == "stream") if self.is_asgi else StreamedBody
                 setattr(resp, name, stream(body, steps))
             exchange.leave()
             current.reset(exchange.request.slots[self._token])
@@ -152,9 +153,8 @@ class _Middleware:
         refused = _error_of(self._exchange_of(req).refuse(error))
         if ws is not None:
             raise refused
-        for name in ("stream", "sse"):
-            await close_body(getattr(resp, name, None))
-            setattr(resp, name, None)
+        await close_body(resp.stream)
+        resp.stream = resp.sse = None
         await settled(self._app._handle_exception(req, resp, refused, params))
 
     def refuse(self, req: Any, resp: Any, error: UnavailableError, params: Any) -> None:

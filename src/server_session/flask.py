@@ -222,7 +222,7 @@ class ServerSessionInterface(SessionInterface):
             except SessionError as error:
                 # Given up, or the response to the error would be refused for it as well.
                 exchange.stored.abandon()
-                _become(response, app.make_response(handled(app.handle_user_exception, _context(), error)))
+                _become(response, app.make_response(handled(Flask, app.handle_user_exception, _context(), error)))
                 # A write that was not answered may have swapped the cookie all the same.
                 _Blocking(exchange).commit()
         is_streamed = response.is_streamed and not response.direct_passthrough
@@ -303,13 +303,15 @@ def _answer_refused(error: UnavailableError) -> Response:
     """Return the answer where the session cannot be had, as the application makes its pages of 403 and 503."""
     refusal = _session().exchange.refuse(error)
     page = CsrfRejected(refusal) if refusal.rejection else ServiceUnavailable(refusal.said)
-    return current_app.make_response(handled(current_app.handle_http_exception, _context(), page))
+    return current_app.make_response(handled(Flask, current_app.handle_http_exception, _context(), page))
 
 
-def handled(method: Callable[..., T], context: object, error: Exception) -> T:
+def handled(framework: Any, method: Callable[..., T], context: object, error: Exception) -> T:
     """Return what a method of the application makes of an error."""
-    # From Flask 3.2 and Quart 0.23 on it is given the context too.
-    return method(error) if len(signature(method).parameters) == 1 else method(context, error)
+    # From Flask 3.2 and Quart 0.23 on it is given the context too. The framework's own class says which: a wrapper that
+    # another extension put around the method may take anything.
+    takes_context = len(signature(framework.handle_user_exception).parameters) > len(("self", "error"))
+    return method(context, error) if takes_context else method(error)
 
 
 def _become(response: Response, other: Response) -> None:

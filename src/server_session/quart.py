@@ -166,7 +166,7 @@ async def _answer_refused(error: UnavailableError) -> Any:
 
 
 async def _page(method: Callable[..., Awaitable[Any]], error: Exception) -> Any:
-    return await quart.current_app.make_response(await flask.handled(method, _context(), error))
+    return await quart.current_app.make_response(await flask.handled(quart.Quart, method, _context(), error))
 
 
 _request: Callable[[], object] = cast("Any", quart.request)._get_current_object  # noqa: SLF001 - by Werkzeug

@@ -540,14 +540,26 @@ class AwaitedHeld(Held):
         self.closed += 1
 
 
-@pytest.mark.parametrize("framework", [falcon.App, falcon.asgi.App])
+class HeldIterator(AwaitedHeld):
+    """One that is its own iterator."""
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
+
+
+@pytest.mark.parametrize(
+    "framework, kind", [(falcon.App, Held), (falcon.asgi.App, AwaitedHeld), (falcon.asgi.App, HeldIterator)]
+)
 @pytest.mark.parametrize("fails, status", [(["set"], 503), ([], 200)])
-def test_a_stream_is_closed_be_it_sent_or_refused(framework: Any, fails: list[str], status: int):
+def test_a_stream_is_closed_be_it_sent_or_refused(framework: Any, kind: type[Held], fails: list[str], status: int):
     def respond(req: Any, resp: Any) -> None:
         req.context.session["a"] = 1
         resp.stream = held
 
-    held = (Held if framework is falcon.App else AwaitedHeld)()
+    held = kind()
     store = Watched()
     app = framework()
     ServerSession(app, session_store=store)
@@ -555,6 +567,26 @@ def test_a_stream_is_closed_be_it_sent_or_refused(framework: Any, fails: list[st
     store.fails = fails
     assert falcon.testing.TestClient(app).simulate_get("/").status_code == status
     assert held.closed == 1
+
+
+@pytest.mark.parametrize("fails, status", [(["set"], 503), ([], 200)])
+def test_what_gives_events_is_closed_no_more_than_falcon_does_it(fails: list[str], status: int):
+    class Hub(AwaitedHeld):
+        async def __aiter__(self) -> Any:
+            yield falcon.asgi.SSEvent(text="news")
+
+    def respond(req: Any, resp: Any) -> None:
+        req.context.session["a"] = 1
+        resp.sse = hub
+
+    hub = Hub()
+    store = Watched()
+    app = falcon.asgi.App()
+    ServerSession(app, session_store=store)
+    app.add_route("/", resource_that(falcon.asgi.App, respond))
+    store.fails = fails
+    assert falcon.testing.TestClient(app).simulate_get("/").status_code == status
+    assert hub.closed == 0
 
 
 def test_the_page_where_a_mapping_cannot_take_the_session_s_place_is_kept_by_no_cache():

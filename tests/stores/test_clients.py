@@ -1,3 +1,4 @@
+import asyncio
 import select
 import socket
 import threading
@@ -6,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from server_session.stores._clients import Places, has_ended
+from server_session.exceptions import ColourError
+from server_session.stores._clients import ClientOfEachLoop, Places, has_ended
 from tests.patience import LIMIT, PATIENCE, wait_until
 
 
@@ -146,3 +148,23 @@ def test_a_connection_has_ended_when_the_server_hangs_up_or_says_what_nobody_ask
             assert not has_ended(ours)
             end(server)
             assert has_ended(ours)
+
+
+def test_a_client_of_one_loop_serves_no_two_that_run_whichever_was_first():
+    clients = ClientOfEachLoop(object, None, "elsewhere", "on another")
+
+    async def ask() -> object:
+        return clients.get()
+
+    async def ask_while_another_runs() -> None:
+        clients.get()
+        await asyncio.to_thread(first.run_until_complete, ask())
+
+    first = asyncio.new_event_loop()
+    try:
+        first.run_until_complete(ask())
+        with pytest.raises(ColourError, match="on another"):
+            asyncio.run(ask_while_another_runs())
+        first.run_until_complete(ask())
+    finally:
+        first.close()

@@ -83,7 +83,7 @@ async def _astreamed(body: AsyncIterable[Any], exchange: Exchange, *, closes: bo
                 close: Any = getattr(chunks, "aclose", None)
                 if close is not None:
                     await close()
-                if closes and chunks is not body:
+                if closes and (close is None or chunks is not body):
                     await close_body(body)
         finally:
             try:

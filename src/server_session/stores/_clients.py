@@ -50,7 +50,7 @@ class ClientOfEachLoop(Generic[C]):
         make: Makes a client, on the loop that it is for.
         close: Closes it, there; `None` where that is its owner's to do.
         elsewhere: The error's text for a call on no such loop.
-        on_another: For a client that serves one loop, the error's text for a call on a second one while the first runs.
+        on_another: For a client that serves one loop, the error's text for a call on one while another runs.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class ClientOfEachLoop(Generic[C]):
             loop = sys.modules["asyncio"].get_running_loop()
         except RuntimeError:
             raise ColourError(self._elsewhere) from None
+        # The client itself may raise nothing, and two threads would then read its answers.
+        if self._on_another is not None and any(other is not loop and other.is_running() for other in list(self._kept)):
+            raise ColourError(self._on_another)
         kept = self._kept.get(loop)
         if kept is None:
             # Loops that were closed by hand end no generators.
             for closed in [other for other in list(self._kept) if other.is_closed()]:
                 self._kept.pop(closed, None)
-            # The client itself may raise nothing, and two threads would then read its answers.
-            if self._on_another is not None and any(other.is_running() for other in list(self._kept)):
-                raise ColourError(self._on_another)
             lasting = self._last(loop)
             kept = self._kept[loop] = drive(lasting.asend(None)), lasting
         return kept[0]
