@@ -26,6 +26,7 @@ EXPIRY: Final = "_session_expiry"
 _SHORTEST: Final = 1e-6
 
 _OUR_CHECK: Final = "server_session.django.CsrfViewMiddleware"
+_OUR_TOKENS: Final = "server_session.django.csrf"
 _DJANGOS_CHECK: Final = "django.middleware.csrf.CsrfViewMiddleware"
 
 _COOKIE_SETTINGS: Final = {
@@ -119,12 +120,10 @@ def _given() -> dict[str, Any]:
         )
     is_djangos = _DJANGOS_CHECK in settings.MIDDLEWARE
     processors = [one.get("OPTIONS", {}).get("context_processors", ()) for one in settings.TEMPLATES]
-    wants_ours = given.get("csrf") is not None or any("server_session.django.csrf" in names for names in processors)
-    if is_djangos and wants_ours and _OUR_CHECK not in settings.MIDDLEWARE:
+    if is_djangos and _OUR_CHECK not in settings.MIDDLEWARE and any(_OUR_TOKENS in names for names in processors):
         raise ConfigurationError(
-            f"MIDDLEWARE has {_DJANGOS_CHECK!r}, which asks no policy of SERVER_SESSION and refuses the tokens of "
-            f"'server_session.django.csrf': put {_OUR_CHECK!r} in its place, or leave the policy and the context "
-            "processor out"
+            f"MIDDLEWARE has {_DJANGOS_CHECK!r}, which refuses the tokens of the context processor {_OUR_TOKENS!r}: "
+            f"put {_OUR_CHECK!r} in its place, or leave the context processor out"
         )
     policy = given.get("csrf", CSRF())
     # One with a wildcard is refused by the middleware that would need it.
