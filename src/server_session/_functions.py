@@ -82,6 +82,8 @@ class Functions(RequestFunctions):
         `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
         """
         checked("destroy_sessions_of", "owner", owner)
+        if only is not None:
+            checked("destroy_sessions_of", "id", only)
         caller = self._caller(except_current)
 
         async def ask(policy: Policy) -> int:
@@ -113,7 +115,7 @@ class Functions(RequestFunctions):
                 await store.get(store.id(), {}, False)
             except StoreError as error:
                 # What the server said may name hosts, users and databases: that is for the log.
-                why = str(error).partition(" (it said: ")[0]
+                why = str(error).partition(" (it said: ")[0] or type(error).__name__
             return Health(not why, time.perf_counter() - start, why)
 
         return await self._ask(ask)
