@@ -249,10 +249,11 @@ def _store(given: SessionStore | str | None) -> SessionStore:
     if isinstance(given, str):
         return open_store(given)
     wanted = (
-        f"a store or a store's URL as text (a store has {', '.join(_STORE_METHODS)}; a client or an engine is given to "
-        "one, as in RedisSessionStore(client))"
+        f"a store or a store's URL as text (a store has {', '.join(_STORE_METHODS)}, a Colour as colour, and max_age; "
+        "a client or an engine is given to one, as in RedisSessionStore(client))"
     )
-    require(_has(given, _STORE_METHODS), "session_store", wanted, type(given).__name__)
+    has_colour = isinstance(getattr(given, "colour", None), Colour) and hasattr(given, "max_age")
+    require(has_colour and _has(given, _STORE_METHODS), "session_store", wanted, type(given).__name__)
     return given
 
 
