@@ -129,6 +129,24 @@ def test_a_replica_of_redis(run: Run, redis_server: servers.Server) -> None:
         assert_found(run("doctor", replica.url, "--json"), "replica", "name the master")
 
 
+def test_an_option_is_for_those_of_several_stores_that_have_it(
+    run: Run, redis_server: servers.Server, tmp_path: Path
+) -> None:
+    with sqlite3.connect(tmp_path / "sessions.db") as connection:
+        connection.executescript(ddl("sqlite", "own"))
+    connection.close()
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    ran = run("doctor", redis_server.url, url, "--prefix", "shop:", "--table", "own", "--json")
+    facts = [report["facts"] for report in ran.data["reports"]]
+    assert [(one.get("prefix"), one.get("table")) for one in facts] == [("shop:", None), (None, "own")]
+
+
+def test_an_option_that_none_of_the_stores_has_is_refused(run: Run, tmp_path: Path) -> None:
+    FileSessionStore(tmp_path)
+    ran = run("doctor", f"file:{tmp_path}", "--prefix", "shop:", "--json")
+    assert (ran.code, ran.data["error"]["code"]) == (2, "usage")
+
+
 def test_redis_without_a_prefix(run: Run, redis_server: servers.Server) -> None:
     assert_found(run("doctor", redis_server.url, "--prefix", "", "--json"), "no_prefix", "prefix=", "warning")
 

@@ -12,7 +12,7 @@ from server_session.stores._base import Expect, Fields, Refusal, SessionStore
 from server_session.stores._over import StoreOver
 from server_session.stores._sealed import HEAD, VERSION, EncryptedCodec, SealedStore
 
-__all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "settings_of"]
+__all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "places_of"]
 
 KEYS: Final = "SERVER_SESSION_KEYS"
 """The environment variable with the keys of encrypted sessions."""
@@ -35,10 +35,19 @@ class Place(NamedTuple):
     key_file: str | None = None
 
 
-def settings_of(url: str) -> Collection[str]:
-    """Return what the store of a URL can be told beside it. Raises `ConfigurationError` for a URL that names none."""
-    kind, _ = kind_of(url)
-    return _SETTINGS.get(kind, ())
+def places_of(urls: Collection[str], prefix: str | None, table: str | None, timeout: float) -> list[Place]:
+    """Return the places of several stores, each with those of the options that its kind has.
+
+    Raises `ConfigurationError` for a URL that names no store, and for an option that none of the stores has.
+    """
+    known = [_SETTINGS.get(kind_of(url)[0], ()) for url in urls]
+    for name, value in (("prefix", prefix), ("table", table)):
+        if value is not None and not any(name in settings for settings in known):
+            raise ConfigurationError(f"--{name} is nothing that a store named here has")
+    return [
+        Place(url, prefix if "prefix" in settings else None, table if "table" in settings else None, timeout)
+        for url, settings in zip(urls, known, strict=True)
+    ]
 
 
 def open_bare(place: Place) -> SessionStore:

@@ -99,8 +99,7 @@ def _sessions_of(application: Any) -> Sessions:
         if _is(each, "flask.app.Flask", "quart.app.Quart") and hasattr(each.session_interface, "sessions_of"):
             adapted: Sessions = each.session_interface.sessions_of(each)
             return adapted
-        places = (each, getattr(each, "ctx", None), getattr(each, "registry", None))
-        for place in places:
+        for place in (each, getattr(each, "ctx", None), getattr(each, "registry", None)):
             found = getattr(place, "server_session", None)
             for one in (found, getattr(found, "_sessions", None), getattr(place, "_sessions", None)):
                 if isinstance(one, Sessions):
@@ -363,9 +362,13 @@ def _workers() -> int:
         told += [after for word, after in pairwise(words) if word in ("-w", "--workers")]
         told += [word.removeprefix("--workers=") for word in words if word.startswith("--workers=")]
         told += [word.removeprefix("-w") for word in words if word.startswith("-w")]
-    with suppress(OSError, SyntaxError):
-        for line in ast.parse(Path("gunicorn.conf.py").read_text(encoding="utf-8")).body:
-            if isinstance(line, ast.Assign) and any(ast.unparse(target) == "workers" for target in line.targets):
+    # Bytes, for Python reads the file's own declaration of its encoding; ValueError is a null byte, up to 3.11.
+    with suppress(OSError, SyntaxError, ValueError):
+        for line in ast.parse(Path("gunicorn.conf.py").read_bytes()).body:
+            if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
+                continue
+            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+            if any(ast.unparse(target) == "workers" for target in targets):
                 # What is computed there is mostly by the processors, and more than one.
                 told.append(str(line.value.value) if isinstance(line.value, ast.Constant) else str(os.cpu_count() or 2))
     return max([1, *(int(each) for each in told if each.isdecimal())])
