@@ -30,8 +30,7 @@ def command(targets: tuple[str, ...], prefix: str | None, table: str | None, tim
     """Look for what is wrong with stores and applications, and say what mends it.
 
     Each is a store's URL, or an application as servers name it, module:attribute. A store is read, and written to under
-    a name of the doctor's own, which is gone afterwards. Notes alone leave the exit code 0. --prefix and --table are
-    those of whichever stores have them.
+    a name of the doctor's own, which is gone afterwards. Notes alone leave the exit code 0.
     """
     urls = [target for target in targets if not _is_application(target)]
     places = {place.url: place for place in places_of(urls, prefix, table, timeout)}
