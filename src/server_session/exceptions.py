@@ -83,6 +83,10 @@ class SerializationError(SessionError, ValueError):
         self.where = where
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...], dict[str, object]]:
+        # pickle and copy would call the class with the message alone.
+        return type(self), (self.key, self.where, self.reason), self.__dict__
+
 
 class DataTypeError(SessionError, ValueError):
     """The session's data does not fit the type asked for with `as_type`; it names the field."""
