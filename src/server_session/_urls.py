@@ -62,7 +62,7 @@ def open_store(url: str, **settings: Any) -> SessionStore:
         module = importlib.import_module(f"{stores.__name__}.{name}")
         named = [getattr(module, public) for public in module.__all__]
         (kept,) = (each for each in named if isinstance(each, type) and issubclass(each, SessionStore))
-        # Made by its class's `from_url`, or by the class of the URL itself.
+        # Some classes take the URL itself, and have no `from_url`.
         make: Any = getattr(kept, "from_url", kept)
         store: SessionStore = make(f"{scheme.lower()}:{rest}", **settings)
     except ModuleNotFoundError as error:

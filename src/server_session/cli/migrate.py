@@ -36,24 +36,22 @@ def command(
     """
     places = places_of((source, target), prefix, table, timeout)
 
-    async def whole() -> tuple[Migrated, Migrated]:
+    async def whole() -> Migrated:
         old, new = map(open_bare, places)
         try:
             found = await migrate(old, new, dry_run=True)
             if dry_run:
-                return found, Migrated()
+                return found
             with progress("moving") as bar:
                 task = bar.add_task("moving", total=_movable(found))
-                moved = await migrate(
+                return await migrate(
                     old, new, at_once=at_once, tell=lambda counts: bar.update(task, completed=_movable(counts))
                 )
-            return found, moved
         finally:
             for store in (old, new):
                 await close_store(store)
 
-    found, moved = asyncio.run(whole())
-    counts = found if dry_run else moved
+    counts = asyncio.run(whole())
     data: dict[str, Any] = {"source": shown_url(source), "target": shown_url(target), "dry_run": dry_run}
     said = "would move" if dry_run else "moved"
     shown = [f"{counts.sessions:,} sessions, {counts.owners:,} owners' lists and {counts.marks:,} marks {said}"]
