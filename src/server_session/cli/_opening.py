@@ -1,4 +1,4 @@
-"""Stores by URL, opened by the command, which only looks at them: nothing is made that is not there."""
+"""Stores by URL, as the command opens them: nothing is made that is not there."""
 
 import os
 from collections.abc import Collection
