@@ -335,11 +335,13 @@ def test_data_that_is_no_dict_is_a_type_error_that_names_the_function_and_the_ty
         getattr(api, name)(scope_of(), Response(), data)
 
 
-def test_data_of_the_other_functions_is_a_dict_too(api):
-    with pytest.raises(TypeError, match=r"^renew_session takes the data as a dict, not 'list'"):
-        api.renew_session(scope_of(), Response(), data=[1])
-    with pytest.raises(TypeError, match=r"^log_in takes the data as a dict, not 'list'"):
-        api.log_in(scope_of(), Response(), "ada", [1])
+@pytest.mark.parametrize("data", [[1], [], 0, "", False])
+def test_data_of_the_other_functions_is_a_dict_too(api, data):
+    kind = type(data).__name__
+    with pytest.raises(TypeError, match=f"^renew_session takes the data as a dict, not '{kind}'"):
+        api.renew_session(scope_of(), Response(), data=data)
+    with pytest.raises(TypeError, match=f"^log_in takes the data as a dict, not '{kind}'"):
+        api.log_in(scope_of(), Response(), "ada", data)
 
 
 def test_any_mapping_is_data(api):

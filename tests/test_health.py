@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from django.test import Client, override_settings
@@ -64,6 +65,12 @@ async def test_it_names_no_host(driver, free_port):
     assert not health
     assert not re.search(r"127\.0\.0\.1|shop|s3cret|\d{4}", health.why)
     assert re.search("cannot be reached|no answer from Redis", health.why)
+
+
+async def test_an_error_without_a_text_is_told_of_by_its_name():
+    store = Down()
+    store.error = StoreError()
+    assert await Sessions(session_store=store).health() == (False, ANY, "StoreError")
 
 
 async def test_it_says_so_at_once_while_requests_fail_at_once_and_finds_the_store_when_it_is_back():

@@ -956,6 +956,12 @@ async def test_what_is_no_owner_s_name_is_a_type_error_that_names_the_function(o
             await call()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("only", [7, 0, b"", ["id"]])
+async def test_what_is_no_session_s_id_ends_nothing_and_is_a_type_error(only):
+    with pytest.raises(TypeError, match=r"^destroy_sessions_of takes a session's id as sessions_of tells it, not "):
+        await Sessions().destroy_sessions_of("ada", only=only)
+
+
 def test_the_memory_store_serves_no_owners_where_it_was_told_to_evict():
     assert MemorySessionStore(max_sessions=5, when_full="evict").evicts is True
     assert MemorySessionStore(max_sessions=5).evicts is False

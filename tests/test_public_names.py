@@ -1,13 +1,16 @@
 """`__all__` is the public surface: all of it exists, and all of it is explained."""
 
+import copy
 import importlib
 import inspect
+import pickle
 import pkgutil
 from types import ModuleType
 
 import pytest
 
 import server_session
+from server_session import exceptions
 
 FUNCTIONS = {
     "destroy_session",
@@ -77,3 +80,12 @@ def test_every_function_is_offered_in_both_colours_by_the_modules_and_by_session
     assert functions == set(sync.__all__) - {"OpenedSession", "configure", "open_session"}
     assert functions < set(server_session.__all__)
     assert all(inspect.isroutine(getattr(sessions.sync, name)) for name in functions)
+
+
+@pytest.mark.parametrize("name", exceptions.__all__)
+def test_an_error_can_be_copied_and_sent_to_another_process(name: str) -> None:
+    kind = getattr(exceptions, name)
+    error = kind("cart", "[1]", "a set") if kind is exceptions.SerializationError else kind("it failed")
+    error.add_note("at the till")
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
+        assert (type(other), str(other), vars(other)) == (kind, str(error), vars(error))

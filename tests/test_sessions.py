@@ -7,6 +7,7 @@ import traceback
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,7 @@ from server_session import (
 )
 from server_session._sessions import RENEW_ON, chosen, configured
 from server_session._tokens import Credential
+from server_session._urls import open_store
 from server_session.adopt import StarletteCookie
 from server_session.asgi import SessionMiddleware
 from server_session.http.requests import AsgiRequest
@@ -163,6 +165,22 @@ def test_a_store_is_given_as_it_is_or_by_its_url(tmp_path):
     assert type(by_url) is FileSessionStore
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "REDIS://127.0.0.1/0",
+        "Rediss://127.0.0.1/0",
+        "UNIX:///run/redis.sock",
+        "Next-Server-Session+REDIS://127.0.0.1/0",
+        "MEMCACHED://127.0.0.1",
+        "SQLITE:///sessions.db",
+        "PostgreSQL+Psycopg://shop@db/shop",
+    ],
+)
+def test_a_scheme_may_be_written_in_capitals(url):
+    assert type(open_store(url)) is type(open_store(url.lower()))
+
+
 async def test_the_directory_of_a_file_store_is_in_its_url_however_it_is_written(tmp_path: Path):
     strange = tmp_path / "with blank"
     for url in (f"file:{strange}", f"file://{strange}", f"FILE:{str(strange).replace(' ', '%20')}"):
@@ -223,6 +241,15 @@ def test_a_url_is_not_repeated_for_it_may_hold_a_password():
 def test_what_is_no_store_is_refused_and_says_what_a_store_has(store):
     with pytest.raises(ConfigurationError, match=r"a store has id, get, .*RedisSessionStore\(client\)"):
         Sessions(session_store=store)
+
+
+@pytest.mark.parametrize("part,wrong", [("colour", None), ("colour", "blocks"), ("max_age", None)])
+def test_a_store_that_lacks_its_colour_or_its_max_age_is_refused(part, wrong):
+    parts = {name: getattr(Stranger(), name) for name in ("id", "get", "set", "merge", "destroy", "colour", "max_age")}
+    del parts[part]
+    store = SimpleNamespace(**parts, **({part: wrong} if wrong else {}))
+    with pytest.raises(ConfigurationError, match="a Colour as colour, and max_age"):
+        Sessions(session_store=store)  # type: ignore[arg-type]
 
 
 async def test_a_store_needs_none_of_our_classes_only_the_parts_of_the_contract():

@@ -52,7 +52,7 @@ __all__ = [
     "csrf_protect",
     "csrf_script",
 ]
-# The same functions, name for name. mypy follows no list of another module: hence the `as` above.
+# Both modules have the same functions. mypy follows no `__all__` of another module: hence `X as X` above.
 __all__ += sync.__all__
 __all__ += exceptions.__all__
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # Late, for whoever keeps sessions elsewhere would pay for it at every import.
+    # Imported late: applications with another store would pay for it at every start.
     if name == "FileSessionStore":
         from server_session.stores.file import FileSessionStore
 

@@ -111,7 +111,7 @@ class RequestFunctions(Calls):
         all sessions of the owner were ended meanwhile.
         """
         carrier, (owner, *then) = parted("log_in", arguments, "owner", "data")
-        data = checked("log_in", "data", then[0]) if any(then) else {}
+        data = {} if not then or then[0] is None else checked("log_in", "data", then[0])
         return await self._call(carrier, StoredSession.replace, data, owner)
 
     @overload
@@ -176,7 +176,7 @@ class RequestFunctions(Calls):
             absolute=seconds_if_given("absolute_max_age", absolute_max_age),
             persistent=None if persistent is None else checked_flag("renew_session", "persistent", persistent),
         )
-        given = checked("renew_session", "data", data) if data else None
+        given = None if data is None else checked("renew_session", "data", data) or None
         checked_flag("renew_session", "authenticated", authenticated)
         return await self._call(resolved, StoredSession.renew, given, life, authenticated=authenticated)
 

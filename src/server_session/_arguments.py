@@ -21,23 +21,23 @@ def parted(
 ) -> tuple[Carrier, tuple[Any, ...]]:
     """Part the positional arguments of a function into the carrier and the rest.
 
-    `last` is what the last argument is, `None` where the carrier is all, and `then` what may follow it. Raises
-    `CarrierError` where the rest is missing, or a carrier stands in its place, and `TypeError` where the last argument
-    cannot be what it is to be.
+    `last` names the argument after the carrier, `None` if there is none, and `then` one that may follow it. Raises
+    `CarrierError` where the rest is missing, or a carrier stands in its place, and `TypeError` where `last` is of a
+    wrong type.
     """
     rest: tuple[Any, ...] = ()
     if last is None:
         carrier = given
     elif not given:
         raise CarrierError(f"{function} needs its {last} as the last argument")
-    # A token may be any JSON value, one that looks like a scope too; a scope's query string is bytes.
+    # A token may be any JSON value, even one that looks like an ASGI scope; a real scope has bytes, which JSON lacks.
     elif is_carrier(given[-1]) and not (last == "token" and _is_json(given[-1])):
         raise CarrierError(
             f"{function} takes its {last} after the request; "
             f"the last argument is {type(given[-1]).__name__!r}, which is a request, a response or a context"
         )
     else:
-        # No request and no response is text, so a name followed by data is found wherever it stands.
+        # No request and no response is text: text before the last argument is `last`, and the last one is `then`.
         both = then is not None and len(given) > 1 and isinstance(given[-2], str)
         carrier, rest = (given[:-2], given[-2:]) if both else (given[:-1], given[-1:])
     for one in carrier:
@@ -64,11 +64,11 @@ def _is_json(value: object) -> bool:
 _JSON: Final = (str, int, float, list, dict, type(None))
 
 
-# --- what is looked for in arguments, for callers without a type checker
+# --- checks of arguments, for callers without a type checker
 
 _ARGUMENTS: Mapping[str, tuple[Any, str]] = {
     "change": (Callable, "a function of the data"),
-    # A dict is asked for by itself: any other mapping costs a look through the abstract classes.
+    # `dict` first: isinstance of the abstract Mapping costs more calls.
     "data": ((dict, Mapping), "the data as a dict"),
     "id": (str, "a session's id as sessions_of tells it"),
     "name": (str, "the name of a key"),
@@ -98,5 +98,5 @@ def scope_of(scope: TokenScope | None) -> str:
     # Late, for every import of the library would pay for it.
     from urllib.parse import unquote
 
-    # As the guard will see it: a link's %20 is decoded there, and the method is on the wire in capitals.
+    # As the check of a request will see it: the path is decoded there (%20), and the method is in capitals.
     return f"{scope[0].upper()} {unquote(scope[1])}"

@@ -1,4 +1,4 @@
-"""How a call of the functions reaches a session, in the colour of whoever calls."""
+"""How a call of a public function reaches a session: awaited, or blocking."""
 
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
@@ -17,7 +17,7 @@ R = TypeVar("R")
 class Calls:
     """Brings calls to the sessions that a subclass finds."""
 
-    # Whether who calls them blocks, and drives them.
+    # Whether the callers block, and drive the coroutines themselves.
     blocks = False
 
     def sessions_for(self, carrier: Carrier | None) -> Served:
@@ -42,8 +42,8 @@ class Calls:
             exchange.end_call(carrier.response)
 
     async def _ask(self, ask: Callable[[Policy], Coroutine[Any, Any, R]]) -> R:
-        """Ask what is about no request."""
-        # No limit for them all: how many sessions an owner has nobody knows.
+        """Call a function that is about no request."""
+        # No limit of time for the whole call, as a request has one: an owner may have any number of sessions.
         sessions, request = self.sessions_for(None), serving()
         home = None if request is None else request.home
         return await run(sessions.store.colour, home, lambda: ask(sessions.policy), blocks=self.blocks)
@@ -57,7 +57,7 @@ class Calls:
 
 
 def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[Any, P], R]:
-    """Make the blocking twin of an awaitable method, for a class whose calls block: it drives that to its end."""
+    """Make the blocking twin of an awaitable method, for a class whose `blocks` is True."""
 
     @wraps(method)
     def call(calls: Any, /, *arguments: P.args, **options: P.kwargs) -> R:

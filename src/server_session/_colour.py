@@ -49,7 +49,7 @@ _driven = _Driven()
 
 async def settled(value: T | Awaitable[T]) -> T:
     """Return a value that a client, a framework or a test's hook gave, awaited if it is awaitable."""
-    # Not isinstance: a proxy, such as Flask's, has the method whatever it stands for, and is asked for that.
+    # Not isinstance(value, Awaitable): a proxy's class, such as Flask's, has the method, whatever the proxy stands for.
     given: Any = value
     return cast("T", await given if hasattr(given, "__await__") else given)
 
@@ -99,7 +99,7 @@ async def pause(seconds: float) -> None:
 async def beside(main: Coroutine[Any, Any, T], background: Coroutine[Any, Any, None]) -> T:
     """Run a coroutine with another beside it, which is cancelled when the first ends; return or raise what it does."""
     if running_library() == "trio":
-        # An error that left the nursery's block would come out in a group.
+        # Captured, because an error that leaves a nursery comes out in an exception group.
         async with sys.modules["trio"].open_nursery() as nursery:
             nursery.start_soon(_awaited, background)
             outcome = await sys.modules["outcome"].acapture(_awaited, main)
@@ -131,20 +131,20 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
         else:
             asyncio = sys.modules["asyncio"]
             call = asyncio.ensure_future(asyncio.to_thread(drive, coroutine))
-            # So that asyncio does not report a failure that nobody is left to hear of; `shield` does, from 3.14 on.
+            # Its error is retrieved: asyncio would report one that nobody awaits, as `shield` does from 3.14 on.
             call.add_done_callback(lambda call: call.cancelled() or call.exception())
             try:
                 await asyncio.wait([call])
             except asyncio.CancelledError:
-                # A thread cannot be stopped: what it writes is written before whoever cancelled it goes on, as under
-                # trio. A scope of anyio cancels again at each turn of the loop.
+                # A thread cannot be stopped: as under trio, what it writes is written before the canceller goes on.
+                # A loop, because a cancel scope of anyio cancels again at each turn of the event loop.
                 while not call.done():
                     with suppress(asyncio.CancelledError):
                         await asyncio.wait([call])
                 raise
             result = call.result()
     finally:
-        # Cancelled before a thread took it up it ends here; one that a thread runs cannot be closed, and runs on.
+        # Closed, if no thread began it before the call was cancelled; one that runs raises ValueError, and runs on.
         with suppress(ValueError):
             coroutine.close()
     return result
@@ -171,9 +171,9 @@ def _run_on(loop: Any, coroutine: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         coroutine.close()
         raise StoreDownError(_LOOP_ENDED) from None
-    # asyncio has imported it.
+    # Not imported here: asyncio has done so.
     while not sys.modules["concurrent.futures"].wait([call], _UNTIL_A_LOOK).done:
-        # A loop says nothing to those whose calls it never took up, and who waited on would keep the process alive.
+        # A loop that has ended never answers the calls it did not begin; to wait on would keep the process alive.
         if not loop.is_running():
             raise StoreDownError(_LOOP_ENDED)
     result: T = call.result()
@@ -206,7 +206,7 @@ def run_blocking(colour: Colour, home: Home | None, start: Callable[[], Coroutin
 
 
 async def run(colour: Colour, home: Home | None, start: Callable[[], Coroutine[Any, Any, T]], *, blocks: bool) -> T:
-    """Run a coroutine of the core over a store of this colour, for a caller that awaits, or blocks and drives this."""
+    """Run a coroutine over a store of this colour, for a caller that awaits, or `blocks` and drives this."""
     if colour is Colour.INSTANT:
         return await start()
     return run_blocking(colour, home, start) if blocks else await run_awaiting(colour, start())

@@ -24,7 +24,7 @@ class Health(NamedTuple):
     seconds: float
     """How long it took to answer, or to fail."""
     why: str
-    """What it failed by, in words of ours, that name no host; empty where it answers."""
+    """Why it did not answer, in this library's words, which name no host; empty where it answers."""
 
     def __bool__(self) -> bool:
         return self.answers
@@ -36,10 +36,9 @@ class Functions(RequestFunctions):
     async def sessions_of(self, owner: str, *, current: object = None, data: bool = False) -> list[OwnedSession]:
         """Return the sessions of an owner that live, as `log_in` recorded them, the oldest first.
 
-        Each says when it was founded and last seen (true to about a minute: a read tells of itself once a minute, with
-        a call more). `current` is a request, or True for the one that is being served; its session has `is_current`.
-        With `data` each brings its data too: what the log-in was given to tell a device by, say. None of this restarts
-        an idle clock.
+        Each says when it was founded and, to about a minute, last seen: a read renews that once a minute, by a further
+        call. `current` is a request, or True for the one that is being served: its session has `is_current`. With
+        `data` each brings its data too, such as the device that its log-in noted. No idle clock is restarted.
         """
         checked("sessions_of", "owner", owner)
         checked_flag("sessions_of", "data", data)
@@ -53,9 +52,9 @@ class Functions(RequestFunctions):
     async def update_sessions_of(self, owner: str, change: Change) -> int:
         """Change the data of all sessions of an owner that live ("role changed"); return of how many.
 
-        Each is changed as `update_session_data` changes one, by itself: where one cannot be (`ConflictError`,
-        `LimitError`, `RecordError`) that is raised when all the others are. A log-in that is under way is not changed:
-        write first to where log-ins read it from.
+        Each is changed by itself, as by `update_session_data`. The first `ConflictError`, `LimitError` or `RecordError`
+        is raised after all sessions were tried. A log-in that is under way is not changed: write first to where log-ins
+        read it from.
         """
         checked("update_sessions_of", "owner", owner)
         checked("update_sessions_of", "change", change)
@@ -79,9 +78,11 @@ class Functions(RequestFunctions):
         """End the sessions of an owner, "log out everywhere"; return how many were ended.
 
         `except_current` spares the session of a request: the request, or True for the one that is being served.
-        `only` ends just the session of this id. A log-in that is under way meanwhile is ended too, or listed after.
+        `only` ends just the session of this id. A log-in under way meanwhile is ended too, or listed afterwards.
         """
         checked("destroy_sessions_of", "owner", owner)
+        if only is not None:
+            checked("destroy_sessions_of", "id", only)
         caller = self._caller(except_current)
 
         async def ask(policy: Policy) -> int:
@@ -92,19 +93,18 @@ class Functions(RequestFunctions):
     def open(self, session_id: str) -> OpenedSession:
         """Return the session of this id, as `sessions_of` tells it, without a request. Asks the store nothing.
 
-        An id opens it without its cookie's secret: take it from `sessions_of`, and keep it where no visitor reads or
-        writes. Of one that a form sends, look first whether it is among `sessions_of` that visitor. What names no
-        session that lives (made up, malformed, a cookie's value) opens one that has ended.
+        An id opens a session without the cookie's secret: take ids from `sessions_of`, and keep them where no visitor
+        reads or writes. If a form sends one, look for it among `sessions_of` that visitor first. Text that names no
+        living session (made up, malformed, a cookie's value) opens one that has ended.
         """
         return OpenedSession(self._ask, checked("open", "id", session_id))
 
     async def health(self) -> Health:
         """Return whether the store answers, and in how many seconds, for a load balancer's probe.
 
-        It reads one record that is not there, and needs no request and no session. A store that is down is told of,
-        not raised: `health.answers` is False, and `why` says what failed. While requests fail at once because the store
-        has been down for a while, this does too, or is the one call that asks it again. Whether the store takes writes
-        it does not say: a full one may still be read.
+        It reads one record that is not there, and needs no request. A store that is down raises nothing: `answers` is
+        False, and `why` says what failed. While requests fail at once because the store has been down for some time, so
+        does this, or it is the one call that tries the store again. A full store answers: it may still be read.
         """
 
         async def ask(policy: Policy) -> Health:
@@ -113,7 +113,7 @@ class Functions(RequestFunctions):
                 await store.get(store.id(), {}, False)
             except StoreError as error:
                 # What the server said may name hosts, users and databases: that is for the log.
-                why = str(error).partition(" (it said: ")[0]
+                why = str(error).partition(" (it said: ")[0] or type(error).__name__
             return Health(not why, time.perf_counter() - start, why)
 
         return await self._ask(ask)
@@ -132,7 +132,7 @@ class BlockingFunctions(Calls):
         self._awaitable = awaitable
 
     def sessions_for(self, carrier: Carrier | None) -> Served:
-        """Return those that serve the awaitable functions."""
+        """Return the sessions that serve the awaitable functions."""
         return self._awaitable.sessions_for(carrier)
 
     destroy_session = blocking(Functions.destroy_session)

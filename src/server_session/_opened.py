@@ -22,7 +22,7 @@ class _Opened:
         self._id = session_id
 
     async def _call(self, method: Callable[[SessionById, *Arguments], Coroutine[Any, Any, R]], *given: *Arguments) -> R:
-        # The policy as it is now: whoever opened the session may hold it for long.
+        # The policy as it is now: this object may be held for long, and `configure` be called again.
         return await self._ask(lambda policy: method(SessionById(policy.with_one_limit(), self._id), *given))
 
 
@@ -30,10 +30,10 @@ class OpenedSession(_Opened):
     """A stored session, opened by its id: what background jobs, administrators' pages and sockets need.
 
     Its methods promise what the functions do: a write is atomic, is held to the bounds, and never brings an ended
-    session back, of which it returns False. No read restarts the idle clock, and each write does. The cookie stays as
-    it is, for no browser is there to be given another: a write of a key that means log-in takes the time of the log-in
-    out where it names another user, as everywhere, and no more. Where the old cookie must not have what is new,
-    `destroy` the session and let its user log in.
+    session back, of which it returns False. No read restarts the idle clock, and each write does. The cookie is never
+    renewed, for there is no browser to give another to: a write of a key that means log-in only removes the time of the
+    log-in, where it names another user, as everywhere. If the old cookie must not give access to what is new, `destroy`
+    the session and let its user log in.
     """
 
     async def get(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class OpenedSession(_Opened):
     async def update(self, change: Change, /) -> bool:
         """Change the data by a function of the data, as `update_session_data` does.
 
-        One that changes nothing writes nothing, and so restarts no idle clock.
+        A function that changes nothing writes nothing, and so restarts no idle clock.
         """
         checked("update", "change", change)
         return await self._call(SessionById.update, change)

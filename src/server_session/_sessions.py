@@ -73,7 +73,7 @@ class Sessions(Functions, Served):
         max_sessions: how many sessions an owner may have at a time (OWASP ASVS 5.0, 7.1.2): a log-in beyond that ends
             the oldest. By default the oldest end where there are more than about 1,000.
         max_bytes: how many bytes the fields of a session may take, as stored; beyond it a write is a `LimitError`.
-            Many small writes of keys that they never read can exceed it, to the first write that knows the whole.
+            Writes that never read the session can exceed it together, until one that has read it whole.
         max_fields: how many keys a session may have; likewise.
         adopt: readers of the sessions that visitors have of another library (`server_session.adopt`). Whoever comes
             with such a cookie, and with none of ours that lives, is given a session with that data, once.
@@ -92,7 +92,7 @@ class Sessions(Functions, Served):
         self.base = self
         self.store = _store(settings.get("session_store"))
         if (fit := getattr(self.store, "fit", None)) is not None:
-            # A layout of somebody else's, that cannot hold everything.
+            # The store has another library's layout, and adapts the settings to it, or refuses them.
             settings = fit(settings)
         self.origins = origins_of(settings.get("origin"))
         cookie = settings.get("cookie_handler")
@@ -208,10 +208,9 @@ def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
 
 
 class Extension:
-    """What an application of a framework is given: it knows the sessions that it serves."""
+    """The base of what extends a framework's application; it knows the sessions that serve the application."""
 
-    # As `chosen` returned them.
-    _sessions: Sessions | None
+    _sessions: Sessions | None  # what `chosen` returned: `None` stands for the default
 
     @property
     def sessions(self) -> Sessions:
@@ -229,7 +228,7 @@ class _Default(Functions):
         served: list[Sessions] = [] if request is None else request.served
         if _configured is None:
             return served[-1] if served else configured()
-        # The functions and request.session would be two sessions, and each would seem to lose what the other keeps.
+        # Else functions and request.session would use two sessions, and each seem to lose what the other keeps.
         if served and _configured not in served and (carrier is None or carrier.response is None):
             raise ConfigurationError(
                 "this request is served by sessions of its middleware's own, and the functions by those of "
@@ -249,10 +248,11 @@ def _store(given: SessionStore | str | None) -> SessionStore:
     if isinstance(given, str):
         return open_store(given)
     wanted = (
-        f"a store or a store's URL as text (a store has {', '.join(_STORE_METHODS)}; a client or an engine is given to "
-        "one, as in RedisSessionStore(client))"
+        f"a store or a store's URL as text (a store has {', '.join(_STORE_METHODS)}, a Colour as colour, and max_age; "
+        "a client or an engine is given to one, as in RedisSessionStore(client))"
     )
-    require(_has(given, _STORE_METHODS), "session_store", wanted, type(given).__name__)
+    has_colour = isinstance(getattr(given, "colour", None), Colour) and hasattr(given, "max_age")
+    require(has_colour and _has(given, _STORE_METHODS), "session_store", wanted, type(given).__name__)
     return given
 
 
@@ -261,7 +261,7 @@ def _has(given: object, methods: tuple[str, ...]) -> bool:
 
 
 def _are(kind: type, given: object) -> bool:
-    # What can be gone through only once would be empty after this look.
+    # No iterator: it would be empty after this check.
     return isinstance(given, Collection) and all(isinstance(one, kind) for one in given)
 
 

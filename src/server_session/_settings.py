@@ -1,4 +1,4 @@
-"""How settings are read and checked; and the error for an option that there is not."""
+"""How settings are read and checked; and the error for an unknown option."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ def seconds_of(setting: str, given: object) -> float:
 
 
 def seconds_if_given(setting: str, given: object) -> float | None:
-    """Return what `seconds_of` does, `None` where none is given."""
+    """Return what `seconds_of` does; `None` for `None`."""
     return None if given is None else seconds_of(setting, given)
 
 
@@ -46,7 +46,7 @@ def flag_of(setting: str, given: object) -> bool:
 
 
 def unknown_option(of: str, keyword: str, options: Collection[str], hints: Mapping[str, str]) -> ConfigurationError:
-    """Return the error for an option that there is not; `hints` are by the names that other libraries have for one."""
+    """Return the error for an unknown option; `hints` say what to do, by the names of options of other libraries."""
     plain = keyword.replace("_", "").lower()
     alike = [f"it is spelt `{option}`" for option in options if option.replace("_", "") == plain]
     hint = hints.get(keyword.lower()) or "".join(alike) or f"it takes {', '.join(options)}"

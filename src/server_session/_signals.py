@@ -49,10 +49,10 @@ class Signal(NamedTuple):
 
 
 class Telemetry(Protocol):
-    """What measures: it stands between the core and the store, and hears each event."""
+    """What measures sessions: calls to the store go through it, and it is told each event."""
 
     def over(self, store: SessionStore) -> SessionStore:
-        """Return a store over the store."""
+        """Return a store that measures the calls and makes them to this one."""
         ...
 
     def on_signal(self, signal: Signal) -> None:
@@ -71,7 +71,7 @@ class Signals:
         return bool(self._callbacks) or _LOG.isEnabledFor(_LEVELS[event][0])
 
     def unreadable(self, selector: str, reason: str, detail: str) -> None:
-        """Tell of a record that does not open; `reason` is a code."""
+        """Tell of a record that cannot be decrypted; `reason` is a code, `detail` is for the log."""
         self.send("unreadable", short_digest(selector), reason, detail)
 
     def send(self, event: Event, session: str = "", reason: str = "", detail: str = "") -> None:
@@ -85,5 +85,5 @@ class Signals:
             try:
                 callback(Signal(event, session, reason))
             except Exception:  # noqa: BLE001 - an application's own function may raise anything
-                # What an observer does wrong undoes nothing, and stops no watch.
+                # The event has taken place, and an observer's error neither undoes it nor keeps it from the others.
                 _LOG.exception("on_signal failed for %r", event)

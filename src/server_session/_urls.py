@@ -11,8 +11,9 @@ from server_session.stores._base import SessionStore
 
 __all__ = ["kind_of", "open_store"]
 
-# Schemes that are not the name of their module: that name, and the extra of this distribution with the driver.
+# Modules of stores whose names are no schemes.
 _NO_SCHEME: Final = {"sql", "next_server_session"}
+# Schemes that are not the name of their module: that name, and the extra of this distribution with the driver.
 _OTHER_SCHEMES: Final = {
     "rediss": ("redis", "redis"),
     "unix": ("redis", "redis"),
@@ -23,7 +24,7 @@ _OTHER_SCHEMES: Final = {
     "mariadb": ("sql", "mysql"),
 }
 
-# What may be shown of a URL that is not known: a scheme (RFC 3986, 3.1), where it surely is one.
+# An unknown URL's scheme (RFC 3986, 3.1), which may be shown in an error; only "://" makes sure that it is one.
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
@@ -36,9 +37,10 @@ def kind_of(url: str) -> tuple[str, str]:
     kind = scheme.partition("+")[0].lower()
     if not colon and "/" in url and "@" not in url:
         raise ConfigurationError(f"session_store={url!r} is no URL: for a directory write 'file:{url}'")
-    schemes = _schemes()
+    modules = {found.name for found in pkgutil.iter_modules(stores.__path__) if not found.name.startswith("_")}
+    schemes = sorted((modules - _NO_SCHEME) | _OTHER_SCHEMES.keys())
     if not colon or kind not in schemes:
-        # A URL may hold a password, and one that is mangled anywhere.
+        # A URL may hold a password, and a malformed one may have it in any place.
         shown = _SCHEME.match(url)
         what = f"the URL scheme {shown[1]!r}" if shown else "what was given"
         raise ConfigurationError(
@@ -54,21 +56,18 @@ def open_store(url: str, **settings: Any) -> SessionStore:
     installed.
     """
     name, extra = kind_of(url)
+    # A scheme may be written in capitals (RFC 3986, 3.1), which some drivers refuse.
+    scheme, _, rest = url.partition(":")
     try:
         module = importlib.import_module(f"{stores.__name__}.{name}")
         named = [getattr(module, public) for public in module.__all__]
         (kept,) = (each for each in named if isinstance(each, type) and issubclass(each, SessionStore))
-        # Made by its class's `from_url`, or by the class of the URL itself.
+        # Some classes take the URL itself, and have no `from_url`.
         make: Any = getattr(kept, "from_url", kept)
-        store: SessionStore = make(url, **settings)
+        store: SessionStore = make(f"{scheme.lower()}:{rest}", **settings)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the store for {url.partition(':')[0]}: needs {error.name!r}, which is not installed: it comes with the "
+            f"the store for {scheme}: needs {error.name!r}, which is not installed: it comes with the "
             f"extra [{extra}] of server-session"
         ) from error
     return store
-
-
-def _schemes() -> list[str]:
-    public = {found.name for found in pkgutil.iter_modules(stores.__path__) if not found.name.startswith("_")}
-    return sorted((public - _NO_SCHEME) | _OTHER_SCHEMES.keys())

@@ -4,8 +4,8 @@
 configure(adopt=[FlaskCookie(SECRET_KEY)])
 ```
 
-docs/moving.md says for each library what comes along, and what holds on the way. For another one subclass `Reader`, or
-one of the two beneath it here.
+docs/moving.md says for each library what comes along, and what holds on the way. For another library subclass
+`Reader`, or here `SignedCookieReader` or `RedisReader`.
 """
 
 import base64
@@ -50,7 +50,7 @@ Secret: TypeAlias = str | bytes
 
 _LOG: Final = logging.getLogger("server_session")
 
-# Bounded, and without what may mean something to whoever is asked for it.
+# An id goes into a key of Redis: it is of bounded length, and has no character that could mean anything there.
 _is_id = re.compile(r"[A-Za-z0-9_-]{16,256}").fullmatch
 _PICKLE: Final = (
     "it is a pickle, as Flask-Session wrote before 0.7, which is never loaded here: to load one is to run whatever is "
@@ -59,9 +59,9 @@ _PICKLE: Final = (
 
 
 class _Decoding(Reader):
-    """A reader of what has to be decoded."""
+    """A reader of sessions that are encoded; it logs the first one that cannot be decoded."""
 
-    _is_said = False
+    _has_warned = False
 
     def data(self, raw: bytes) -> Any:
         """Return the data that a session was written as. Raises `ValueError` where it cannot be read."""
@@ -75,8 +75,8 @@ class _Decoding(Reader):
             why: object = f"it is of type {type(data).__name__!r}"
         except UNREADABLE as error:
             why = error
-        if not self._is_said:
-            self._is_said = True
+        if not self._has_warned:
+            self._has_warned = True
             _LOG.warning("a session of another library cannot be taken over (%s): %s", type(self).__name__, why)
         return None
 
@@ -87,7 +87,7 @@ class SignedCookieReader(_Decoding):
     Args:
         signer: what the library verifies with.
         cookie: as for `Reader`.
-        max_age: likewise; for so long the signature counts.
+        max_age: likewise; an older signature does not count.
 
     """
 
@@ -98,7 +98,7 @@ class SignedCookieReader(_Decoding):
         self._signer = signer
 
     def key(self, value: str) -> str | None:
-        """Return what was signed, with its signature, if that holds and is not too old."""
+        """Return the cookie's value, if its signature holds and is not too old."""
         try:
             self._signer.unsign(value, max_age=int(self.max_age))
         except _bad_data():
@@ -116,16 +116,16 @@ class StarletteCookie(SignedCookieReader):
     Args:
         secret_key: the middleware's.
         cookie: the middleware's `session_cookie`.
-        max_age: the middleware's. Where that is None cookies counted for ever; here they do for as long as is said.
+        max_age: the middleware's. Where that is None, cookies counted for ever; here they count for this long.
 
     """
 
     def __init__(self, secret_key: object, cookie: Cookie = "session", max_age: Duration = timedelta(days=14)) -> None:
-        # Starlette takes a `Secret` for the key, which shows itself as text alone.
+        # Starlette also takes its `Secret` as the key; `str` gives the text in it.
         super().__init__(_itsdangerous().TimestampSigner(str(secret_key)), cookie, max_age)
 
     def data(self, raw: bytes) -> Any:
-        """Return the JSON in it."""
+        """Return the decoded JSON."""
         return json.loads(base64.b64decode(raw))
 
 
@@ -135,7 +135,7 @@ class FlaskCookie(SignedCookieReader):
     Args:
         secret_key: the application's `SECRET_KEY`; or a list: its `SECRET_KEY_FALLBACKS`, and the key at the end.
         cookie: its `SESSION_COOKIE_NAME`.
-        max_age: its `PERMANENT_SESSION_LIFETIME`; for so long a signature counts, be the session permanent or not.
+        max_age: its `PERMANENT_SESSION_LIFETIME`; Flask applies it to every session, permanent or not.
 
     """
 
@@ -155,7 +155,7 @@ class FlaskCookie(SignedCookieReader):
         super().__init__(self._serializer.make_signer(self._serializer.salt), cookie, max_age)
 
     def data(self, raw: bytes) -> Any:
-        """Return what Flask makes of it."""
+        """Return what Flask decodes."""
         try:
             return self._serializer.load_payload(raw)
         except _bad_data() as error:
@@ -165,7 +165,7 @@ class FlaskCookie(SignedCookieReader):
 class RedisReader(_Decoding):
     """Sessions that are values in Redis under an id, which is the cookie. Define `data`, for what is not JSON.
 
-    Its user in Redis needs `+get +del` on the prefix.
+    The user in Redis needs `+get +del` on the prefix.
 
     Args:
         client: the URL of the library's Redis, or a client of redis-py: what a `RedisSessionStore` takes.
@@ -190,7 +190,7 @@ class RedisReader(_Decoding):
         try:
             raw: bytes | None = await self._call(b"GET", key)
         except RecordError:
-            # Another kind of value is no session: one of ours, where both have the same prefix.
+            # A value of another type is no session of that library: it is one of ours, under the same prefix.
             return None
         return self._decoded(raw) if raw else None
 
@@ -199,7 +199,7 @@ class RedisReader(_Decoding):
         await self._call(b"DEL", key)
 
     async def _call(self, command: bytes, key: str) -> Any:
-        # In either colour, with its limits and errors.
+        # The store's own way to Redis, for its limit of time and its errors; driven if blocking, else awaited.
         name = self._store._begin(key)  # noqa: SLF001
         call = self._store._send(name, command, name)  # noqa: SLF001
         return await (call if is_driven() else run_awaiting(self._store.colour, call))
@@ -231,7 +231,7 @@ class FlaskSessionRedis(RedisReader):
             self._signer = _itsdangerous().Signer(secret_key, salt="flask-session", key_derivation="hmac")
 
     def key(self, value: str) -> str | None:
-        """Return the id, if it looks like one, and its signature holds where there has to be one."""
+        """Return the id, if it looks like one and, where `secret_key` was given, its signature holds."""
         if self._signer is not None:
             try:
                 value = self._signer.unsign(value).decode("ascii")
@@ -240,7 +240,7 @@ class FlaskSessionRedis(RedisReader):
         return super().key(value)
 
     def data(self, raw: bytes) -> Any:
-        """Return the MessagePack or the JSON in it."""
+        """Return the decoded MessagePack, or JSON."""
         try:
             return msgspec.msgpack.decode(raw)
         except UNREADABLE:
@@ -270,7 +270,7 @@ class StarsessionsRedis(RedisReader):
         super().__init__(client, prefix, cookie, max_age)
 
     def data(self, raw: bytes) -> Any:
-        """Return the JSON in it, without what the library notes of its own."""
+        """Return the decoded JSON, without the library's own `__metadata__`."""
         data = json.loads(raw)
         return {key: data[key] for key in data if key != "__metadata__"} if isinstance(data, dict) else data
 
@@ -280,7 +280,7 @@ class NextServerSessionRedis(RedisReader):
 
     Args:
         client: its store's Redis; as for `RedisReader`.
-        prefix: `sess_`, which it has always.
+        prefix: `sess_`; the package has no other.
         cookie: the name that its cookie handler has.
         max_age: its store's `maxSessionAgeMS`, in seconds.
 
@@ -316,13 +316,13 @@ class DjangoSessions(Reader):
         cookie: Cookie = "sessionid",
         max_age: Duration = timedelta(days=14),
     ) -> None:
-        # The engine itself is imported when the project is set up: this stands in its settings.
+        # The engine is imported later: this is called in the project's settings, before Django is set up.
         super().__init__(cookie, max_age)
         self._engine = engine
         self.is_unique = not engine.endswith(".signed_cookies")
 
     def key(self, value: str) -> str | None:
-        """Return the session's key, if the cookie looks like one; what is signed is verified by the engine."""
+        """Return the cookie's value, if it looks like a key; the engine verifies a signed one when it is read."""
         is_key = self._is_id if self.is_unique else self._is_signed
         return value if is_key(value) else None
 
@@ -331,7 +331,7 @@ class DjangoSessions(Reader):
         session = self._session(key)
         with _as_store_errors():
             if self._engine.endswith(".cache"):
-                # This engine takes a cache that fails for one that has no session; the cache itself says so.
+                # The engine treats a cache that fails like one without the session; the cache itself raises.
                 cache, name = session._cache, session.cache_key_prefix + key  # noqa: SLF001 - of Django's own
                 held: Mapping[str, Any] | None = cache.get(name) if is_driven() else await cache.aget(name)
             else:
@@ -342,12 +342,12 @@ class DjangoSessions(Reader):
         """Delete the session, where the engine keeps it."""
         session = self._session(key)
         with _as_store_errors():
-            # Each of them deletes what is not there without an error.
+            # With every engine it is no error if the session is not there.
             _ = session.delete(key) if is_driven() else await session.adelete(key)
 
     def _session(self, key: str) -> Any:
         session: Any = importlib.import_module(self._engine).SessionStore(key)
-        # How old a signed cookie may be: the project's setting is ours by now.
+        # The age that a signed cookie may have; SESSION_COOKIE_AGE is this library's idle time-out by now.
         session.get_session_cookie_age = lambda: self.max_age
         return session
 
@@ -357,7 +357,7 @@ _FAILURES: Final = (("django.db", "Error"), ("redis", "RedisError"), ("pymemcach
 
 @contextmanager
 def _as_store_errors() -> Generator[None, None, None]:
-    """Raise what a database or a cache of Django's raises as `StoreDownError`."""
+    """Raise `StoreDownError` for an error of Django's database or cache."""
     failures = [getattr(sys.modules[module], name) for module, name in _FAILURES if module in sys.modules]
     try:
         yield
@@ -366,10 +366,10 @@ def _as_store_errors() -> Generator[None, None, None]:
 
 
 def _canonical(value: str) -> str:
-    """Return a signed value with its signature as it was written.
+    """Return a signed value with its signature in the one spelling that the library writes.
 
-    It is compared by the bytes that it decodes to, whatever else is among its characters: who has one that was taken
-    over could spell it anew.
+    itsdangerous compares the bytes that a signature decodes to, which base64 can spell in several ways: a cookie that
+    was taken over once could be spelt anew, and be taken over again.
     """
     signed, _, signature = value.rpartition(".")
     its = _itsdangerous()

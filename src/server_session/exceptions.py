@@ -83,6 +83,10 @@ class SerializationError(SessionError, ValueError):
         self.where = where
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...], dict[str, object]]:
+        # pickle and copy would call the class with the message alone.
+        return type(self), (self.key, self.where, self.reason), self.__dict__
+
 
 class DataTypeError(SessionError, ValueError):
     """The session's data does not fit the type asked for with `as_type`; it names the field."""
@@ -97,13 +101,13 @@ class NotFreshError(SessionError):
 
 
 class UnavailableError(SessionError):
-    """The session cannot be had, and where nobody catches this an adapter answers it in the application's place."""
+    """The session is unavailable. If nobody catches this, the adapter answers in the application's place."""
 
 
 class CookieWithheldError(UnavailableError):
     """Another site sent this request, so the browser withheld the session's cookie. Nothing was written.
 
-    A session founded now would replace the browser's. Answer with a redirect (303) to your own GET, and it comes.
+    A session founded now would replace the browser's. Redirect (303) to a GET of your own: it comes with the cookie.
     """
 
 
@@ -128,9 +132,9 @@ class StoreError(UnavailableError):
 
 
 class StoreDownError(StoreError):
-    """The store could not be asked, or did not answer in time; a write was made or not made.
+    """The store could not be asked, or did not answer in time; a write was made whole, or not at all.
 
-    Where nobody got an answer for a while, only a call now and then is made, and the others raise this at once.
+    When no call was answered for a while, only one now and then is made, and the others raise this at once.
     """
 
 

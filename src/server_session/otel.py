@@ -21,7 +21,7 @@ from server_session.stores._over import Call, P, R, StoreOver
 __all__ = ["OpenTelemetry"]
 
 _SCOPE: Final = "server_session"
-# Those for databases begin at a millisecond, within which most of these calls have ended; at 2 s the store is down.
+# The conventions' boundaries for databases begin at 1 ms, within which most of these calls end; 2 s is their limit.
 _BOUNDARIES: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -74,7 +74,7 @@ class _MeasuredStore(StoreOver):
     async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
         name = getattr(call, "__name__", "call")
         attributes = {"db.operation.name": name, "server_session.store": self.named}
-        # What an exception says may name hosts, and its traceback what a visitor was about to store: its type is told.
+        # Only its type is told: an exception's text may name hosts, and its traceback show what was about to be stored.
         with self._tracer.start_as_current_span(
             f"session {name}", attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
@@ -83,7 +83,7 @@ class _MeasuredStore(StoreOver):
                 answer = await call(key, *arguments, **options)
                 attributes["server_session.outcome"] = _outcome_of(answer)
             except BaseException as error:
-                # What is no Exception is a client that hung up, and nothing that failed.
+                # What is no Exception is a cancelled call: a client hung up, and nothing failed.
                 if isinstance(error, Exception):
                     attributes["server_session.outcome"] = "error"
                     attributes["error.type"] = type(error).__name__

@@ -103,6 +103,8 @@ def test_a_good_key_is_no_finding(examine: Examine) -> None:
         ("GUNICORN_CMD_ARGS", "--bind=:80 -w 3"),
         ("GUNICORN_CMD_ARGS", "-w4"),
         ("", "workers = 2\n"),
+        ("", "workers: int = 2\n"),
+        ("", "# Gar\u00e7on\nworkers: int\nworkers = threads = 2\n"),
     ],
 )
 def test_several_workers_each_with_a_memory_of_its_own(
@@ -113,7 +115,7 @@ def test_several_workers_each_with_a_memory_of_its_own(
     if variable:
         monkeypatch.setenv(variable, value)
     else:
-        Path("gunicorn.conf.py").write_text(value)
+        Path("gunicorn.conf.py").write_text(f"# coding: latin-1\n{value}", "latin-1")
     assert_found(examine(text), "memory_store", "file:DIR")
 
 

@@ -129,6 +129,24 @@ def test_a_replica_of_redis(run: Run, redis_server: servers.Server) -> None:
         assert_found(run("doctor", replica.url, "--json"), "replica", "name the master")
 
 
+def test_an_option_is_for_those_of_several_stores_that_have_it(
+    run: Run, redis_server: servers.Server, tmp_path: Path
+) -> None:
+    with sqlite3.connect(tmp_path / "sessions.db") as connection:
+        connection.executescript(ddl("sqlite", "own"))
+    connection.close()
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    ran = run("doctor", redis_server.url, url, "--prefix", "shop:", "--table", "own", "--json")
+    facts = [report["facts"] for report in ran.data["reports"]]
+    assert [(one.get("prefix"), one.get("table")) for one in facts] == [("shop:", None), (None, "own")]
+
+
+def test_an_option_that_none_of_the_stores_has_is_refused(run: Run, tmp_path: Path) -> None:
+    FileSessionStore(tmp_path)
+    ran = run("doctor", f"file:{tmp_path}", "--prefix", "shop:", "--json")
+    assert (ran.code, ran.data["error"]["code"]) == (2, "usage")
+
+
 def test_redis_without_a_prefix(run: Run, redis_server: servers.Server) -> None:
     assert_found(run("doctor", redis_server.url, "--prefix", "", "--json"), "no_prefix", "prefix=", "warning")
 
@@ -250,6 +268,11 @@ def test_a_file_of_sqlite_that_is_not_there_is_not_made(run: Run, tmp_path: Path
     assert not (tmp_path / "typo.db").exists()
 
 
+def test_a_file_of_sqlite_that_is_named_by_a_uri(run: Run, tmp_path: Path) -> None:
+    sqlite_at(tmp_path / "shop.db")
+    assert set(found(run("doctor", f"sqlite:///file:{tmp_path}/shop.db?uri=true", "--json"))) <= {"journal"}
+
+
 def test_a_database_with_rows_that_nobody_sweeps(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from server_session.cli.doctor import sql
 
@@ -292,11 +315,13 @@ def test_a_disk_that_is_almost_full(run: Run, tmp_path: Path, monkeypatch: pytes
     assert_found(run("doctor", f"file:{tmp_path}/sessions", "--json"), "disk_low", "make room")
 
 
-def test_a_disk_over_a_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["share", "my share", "tab\t", r"back\slash\040"])
+def test_a_disk_over_a_network(tmp_path: Path, name: str) -> None:
     mounts = tmp_path / "mounts"
-    mounts.write_text(f"disk / ext4 rw 0 0\nfiler:/x {tmp_path} nfs4 rw 0 0\n")
+    written = f"{tmp_path}/{name}".replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011")
+    mounts.write_text(f"disk / ext4 rw 0 0\nfiler:/x {written} nfs4 rw 0 0\n")
     report = Report("a directory")
-    _disk.look_at_kind(tmp_path / "sessions", report, mounts)
+    _disk.look_at_kind(tmp_path / name / "sessions", report, mounts)
     assert [finding.code for finding in report.findings] == ["network_disk"]
     assert "local disk" in report.findings[0].mend
 

@@ -79,5 +79,5 @@ def test_an_option_that_neither_store_has_is_refused(run, places):
     _, source, target = places
     ran = run("migrate", source, target, "--prefix", "shop:", "--json")
     assert ran.code == 2
-    assert "--prefix is nothing that either store has" in ran.data["error"]["what"]
+    assert "--prefix is nothing that a store named here has" in ran.data["error"]["what"]
     assert kept_at(target) == []

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from server_session.cli._opening import Place, open_place
+from server_session.cli._opening import open_place, places_of
 from server_session.cli._output import Answer, show, show_failure
 from server_session.exceptions import SessionError, StoreError
 from server_session.stores._base import close_store
@@ -103,16 +103,16 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def on_store(function: Callable[..., Coroutine[Any, Any, Answer]]) -> Callable[..., Any]:
     """Make a command of a coroutine function over the sessions of the store that the options name.
 
-    On one loop for all: what a client that blocks keeps waiting there is nobody else.
+    Each runs on an event loop of its own, which a blocking store may stall: nobody else waits on it.
     """
 
     def run(
         store: str, prefix: str | None, table: str | None, timeout: float, key_file: str | None, **rest: Any
     ) -> Answer:
-        place = Place(store, prefix, table, timeout, key_file)
+        (place,) = places_of((store,), prefix, table, timeout)
 
         async def whole() -> Answer:
-            sessions = open_place(place)
+            sessions = open_place(place, key_file)
             try:
                 return await function(sessions, **rest)
             finally:

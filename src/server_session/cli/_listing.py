@@ -24,7 +24,7 @@ class Listed(NamedTuple):
 
 
 async def each_record(sessions: Sessions) -> AsyncIterator[Listed]:
-    """Give each record that lives; one that came or went meanwhile may be among them, and one may come twice.
+    """Yield each living record. One that came or went meanwhile may be among them, and one may be yielded twice.
 
     Raises `ConfigurationError` for a store that cannot list what it holds.
     """

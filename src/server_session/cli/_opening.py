@@ -1,4 +1,4 @@
-"""Stores by URL, as who looks at them opens them: nothing is made that is not there."""
+"""Stores by URL, as the command opens them: nothing is made that is not there."""
 
 import os
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from server_session.stores._base import Expect, Fields, Refusal, SessionStore
 from server_session.stores._over import StoreOver
 from server_session.stores._sealed import HEAD, VERSION, EncryptedCodec, SealedStore
 
-__all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "settings_of"]
+__all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "places_of"]
 
 KEYS: Final = "SERVER_SESSION_KEYS"
 """The environment variable with the keys of encrypted sessions."""
@@ -32,13 +32,21 @@ class Place(NamedTuple):
     prefix: str | None = None
     table: str | None = None
     timeout: float = 10.0
-    key_file: str | None = None
 
 
-def settings_of(url: str) -> Collection[str]:
-    """Return what the store of a URL can be told beside it. Raises `ConfigurationError` for a URL that names none."""
-    kind, _ = kind_of(url)
-    return _SETTINGS.get(kind, ())
+def places_of(urls: Collection[str], prefix: str | None, table: str | None, timeout: float) -> list[Place]:
+    """Return the places of several stores, each with those of the options that its kind has.
+
+    Raises `ConfigurationError` for a URL that names no store, and for an option that none of the stores has.
+    """
+    known = [_SETTINGS.get(kind_of(url)[0], ()) for url in urls]
+    for name, value in (("prefix", prefix), ("table", table)):
+        if value is not None and not any(name in settings for settings in known):
+            raise ConfigurationError(f"--{name} is nothing that a store named here has")
+    return [
+        Place(url, prefix if "prefix" in settings else None, table if "table" in settings else None, timeout)
+        for url, settings in zip(urls, known, strict=True)
+    ]
 
 
 def open_bare(place: Place) -> SessionStore:
@@ -49,13 +57,8 @@ def open_bare(place: Place) -> SessionStore:
             f"a store of {kind} cannot be looked at from here: it belongs to its process alone, or its layout is not "
             "ours. An application that has it can: server-session doctor module:attribute"
         )
-    settings: dict[str, Any] = {"timeout": place.timeout}
-    for name in ("prefix", "table"):
-        given = getattr(place, name)
-        if given is not None:
-            if name not in _SETTINGS[kind]:
-                raise ConfigurationError(f"--{name} is nothing that a store of {kind} has")
-            settings[name] = given
+    given = place._asdict()
+    settings: dict[str, Any] = {name: given[name] for name in _SETTINGS[kind] if given[name] is not None}
     if kind == "file":
         from server_session.stores.file import FileSessionStore
 
@@ -66,14 +69,14 @@ def open_bare(place: Place) -> SessionStore:
     return open_store(place.url, **settings)
 
 
-def open_place(place: Place) -> Sessions:
-    """Return the sessions at a place, opened by the keys that there are."""
-    store, keys = open_bare(place), _keys(place.key_file)
+def open_place(place: Place, key_file: str | None) -> Sessions:
+    """Return the sessions at a place, decrypted with the keys of the file, or of the environment, if any."""
+    store, keys = open_bare(place), _keys(key_file)
     return Sessions(session_store=store if keys else _Plain(store), codec=EncryptedCodec(keys) if keys else None)
 
 
 def opened(store: SessionStore, key: str, fields: Fields) -> Fields:
-    """Return the fields of a record that was listed, as the core wrote them; `RecordError` where they do not open."""
+    """Return the decrypted fields of a listed record. Raises `RecordError` where they cannot be decrypted."""
     if isinstance(store, SealedStore):
         return store._open(key, fields)
     _refuse_sealed(fields)
@@ -81,7 +84,7 @@ def opened(store: SessionStore, key: str, fields: Fields) -> Fields:
 
 
 class _Plain(StoreOver):
-    """A store whose records nobody has given a key for."""
+    """A store opened without a key: it refuses encrypted records."""
 
     async def get(self, key: str, expect: Expect, touch: bool = True) -> Fields | Refusal:
         answer = await super().get(key, expect, touch)
@@ -91,14 +94,14 @@ class _Plain(StoreOver):
 
 
 def _refuse_sealed(fields: Fields) -> None:
-    # What is not encrypted there is JSON text.
+    # A field that is not encrypted is JSON text, which never begins with the version byte.
     if fields.get(HEAD, b"").startswith(VERSION):
         raise ConfigurationError(f"these sessions are encrypted: give --key-file FILE, or their keys in {KEYS}")
 
 
 def _keys(file: str | None) -> list[str]:
     # Never from the command line, which every user of the machine can read.
-    # What is no text is no key, which is said of it.
+    # A file that is not UTF-8 text is read all the same: EncryptedCodec then says that its words are no keys.
     return (Path(file).read_text("utf-8", "replace") if file else os.environ.get(KEYS, "")).split()
 
 

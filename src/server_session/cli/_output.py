@@ -18,9 +18,9 @@ class Answer(NamedTuple):
     """What a command found."""
 
     data: dict[str, Any]
-    """As JSON has it."""
+    """The JSON object, for programs."""
     shown: RenderableType
-    """As people are shown it; a `str` as it is."""
+    """The text for people; a `str` is written without any formatting."""
     code: int = 0
     """The exit code."""
 
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 def show(answer: Answer, *, as_json: bool) -> None:
     """Print an answer."""
     if as_json:
-        # In ASCII, where nothing is a terminal's command.
+        # json.dumps writes ASCII, and escapes what would command a terminal.
         sys.stdout.write(json.dumps(answer.data, indent=2) + "\n")
     elif isinstance(answer.shown, str):
         sys.stdout.write(answer.shown)
@@ -45,7 +45,7 @@ def show_failure(code: str, why: str, *, as_json: bool) -> None:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Return text that does nothing to a terminal, whoever wrote it: an owner's name is any text."""
+    """Return text that cannot command a terminal: an owner's name, say, may contain any characters."""
     return Text(
         "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text), style
     )
@@ -56,7 +56,7 @@ def shown_url(url: str) -> str:
     scheme, _, rest = url.partition(":")
     where = re.split("[?#]", rest)[0]
     if "@" in rest[len(where) :]:
-        # A password was not written as it must be, and nobody can tell where it ends.
+        # A password with a ? or # that was not escaped: nobody can tell where it ends.
         return f"{scheme}:…"
     return f"{scheme}://{where.rpartition('@')[2]}" if where.startswith("//") and "@" in where else f"{scheme}:{where}"
 

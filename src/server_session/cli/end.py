@@ -52,7 +52,7 @@ async def _end_all(sessions: Sessions) -> int:
         async for listed in each_record(sessions):
             bar.advance(task)
             if listed.fields is None:
-                # One that is damaged must not outlive the others.
+                # A record that cannot be read may be a session, and must not outlive the others.
                 ended += await store.destroy(listed.key)
             elif record.DIGEST in listed.fields:
                 mark = record.mark_of(time.time())

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from server_session.cli._commands import FINDINGS, Command, place_options
-from server_session.cli._opening import Place, open_bare, settings_of
+from server_session.cli._opening import open_bare, places_of
 from server_session.cli._output import Answer, plain, progress, shown_url
 from server_session.migration import Migrated, migrate
 from server_session.stores._base import close_store
@@ -34,34 +34,24 @@ def command(
     They do so by a MovingStore: deploy that first (docs/moving-stores.md). It may be stopped and run again. --prefix
     and --table are those of whichever of the two has them.
     """
-    places: list[Place] = []
-    unused = {name for name, value in (("prefix", prefix), ("table", table)) if value is not None}
-    for url in (source, target):
-        taken = settings_of(url)
-        own = (prefix if "prefix" in taken else None, table if "table" in taken else None)
-        places.append(Place(url, *own, timeout))
-        unused -= set(taken)
-    if unused:
-        raise click.UsageError(f"--{min(unused)} is nothing that either store has")
+    places = places_of((source, target), prefix, table, timeout)
 
-    async def whole() -> tuple[Migrated, Migrated]:
+    async def whole() -> Migrated:
         old, new = map(open_bare, places)
         try:
             found = await migrate(old, new, dry_run=True)
             if dry_run:
-                return found, Migrated()
+                return found
             with progress("moving") as bar:
                 task = bar.add_task("moving", total=_movable(found))
-                moved = await migrate(
+                return await migrate(
                     old, new, at_once=at_once, tell=lambda counts: bar.update(task, completed=_movable(counts))
                 )
-            return found, moved
         finally:
             for store in (old, new):
                 await close_store(store)
 
-    found, moved = asyncio.run(whole())
-    counts = found if dry_run else moved
+    counts = asyncio.run(whole())
     data: dict[str, Any] = {"source": shown_url(source), "target": shown_url(target), "dry_run": dry_run}
     said = "would move" if dry_run else "moved"
     shown = [f"{counts.sessions:,} sessions, {counts.owners:,} owners' lists and {counts.marks:,} marks {said}"]

@@ -94,7 +94,7 @@ async def _migrated(
 
 
 async def _moved(moving: MovingStore, records: list[Kept], at_once: int, *, dry_run: bool) -> list[str | None]:
-    """Move some records, and return as what each counts; `None` for one that had gone already."""
+    """Move some records; return for each the count that it belongs to, `None` where it had gone already."""
     free = asyncio.Semaphore(at_once)
 
     async def move(kept: Kept) -> str | None:
@@ -115,6 +115,6 @@ async def _moved(moving: MovingStore, records: list[Kept], at_once: int, *, dry_
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(move(kept)) for kept in records]
     except BaseExceptionGroup as failed:
-        # What is promised is an error, and no group of them; mostly each fails for the same reason.
+        # A single error is promised, and no group; mostly all fail for the same reason.
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]

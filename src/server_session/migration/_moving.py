@@ -1,19 +1,19 @@
-"""Two stores as one, of which the sessions move from the one to the other.
+"""Two stores as one: sessions move from the old one to the new one.
 
-How one record moves, whoever moves it, and however many at once; each step is one conditional call:
+How one record moves, even if several movers move it at once; each step is one conditional call:
 
 1. To the new store, where there is nothing: a copy, with a fresh token in it that hides it.
 2. To the old store, where the record is what was copied: the token alone. Nothing else is left of it.
 3. To the new store, where that token is: the copy without it. It is the session now.
-4. To the old store, where that token is: nothing.
+4. To the old store, where that token is: nothing more; the record expires at once.
 
-Before 2 the old store's record is the session, whatever was copied; who finds another copy than what is there copies
-anew. After 2 whoever comes by does the rest. No copy is shown whose token was not written to the old store, and none
-can be that was read before another was: so a mover that was stopped, and goes on when the session has long ended,
-brings nothing back.
+Before 2 the old store's record is the session; a mover that finds a copy of an earlier state of it copies anew. After 2
+every call and every mover that meets the record takes the steps that are left. Only a copy whose token was written to
+the old store is ever shown, and 2 fails for a copy that was read before another's token was written: so a mover that
+was stopped, and goes on when the session has long ended, brings nothing back.
 
-Who goes back, to whom the new store is the old one, finishes what is past 2 and takes no hidden copy for a session. A
-record moves in one direction at a time: of two movers that go in both, one could take it from the other.
+A mover back to the old store finishes a move that is past 2, and takes no hidden copy for the session. A record moves
+in one direction at a time: of two movers in opposite directions, one could take it from the other.
 """
 
 import os
@@ -54,12 +54,12 @@ _ARRIVING: Final = RESERVED + "arriving"
 _LEAVING: Final = RESERVED + "leaving"
 """In the old store: names the copy that is the session now. It stands alone, or, briefly, bars a record to writers."""
 _OPEN: Final[Expect] = {_ARRIVING: None, _LEAVING: None}
-"""What is so of the session itself, whichever way it moved."""
+"""What holds of the session itself, in either store."""
 
 _TOKEN_BYTES: Final = 12
 _GOES_NOW: Final = Lifetime(0.001, 0.001)
 
-# Each try that fails is a step of somebody else that was made.
+# A try fails only where somebody else has made a step.
 _TRIES: Final = 100
 
 
@@ -111,7 +111,7 @@ class MovingStore(SessionStore):
 
     async def destroy(self, key: str) -> bool:
         """Drop the record; return whether there was one. See `SessionStore.destroy`."""
-        # In this order: who moves it meanwhile finds no place for it.
+        # In this order: a mover that has copied it meanwhile cannot write its token to the old store.
         return await self.old.destroy(key) | await self.new.destroy(key)
 
     async def close(self) -> None:
@@ -120,7 +120,7 @@ class MovingStore(SessionStore):
             await close_store(store)
 
     async def move(self, key: str) -> bool:
-        """Move a record, or do what others have left to do of it; return whether there was one to move."""
+        """Move a record, or finish a move that others began; return whether there was one to move."""
         for tries in range(_TRIES):
             there = await listing(self.old).read_record(key)
             if there is MISSING:
@@ -152,7 +152,7 @@ class MovingStore(SessionStore):
         """Try to move a record as it was read; return `False` where one of the stores has something else by now."""
         key, token = there.key, _fresh_token()
         if await self.new.set(key, _hidden(there, token), there.lifetime, None) is not APPLIED:
-            # In this order: what is in the old store is then no older than any copy of it here.
+            # In this order: what is read of the old store is then no older than the copy that is here.
             here = await listing(self.new).read_record(key)
             again = await listing(self.old).read_record(key)
             if here is MISSING or again is MISSING or again.fields.keys() == {_LEAVING}:
@@ -183,7 +183,7 @@ class MovingStore(SessionStore):
         return await self.new.merge(key, {}, (_ARRIVING,), {_ARRIVING: token}) is APPLIED
 
     async def _join(self, there: Kept, here: Kept) -> bool:
-        """Try to bring a record of the old store to another one that the new store has under its key."""
+        """Try to join a record of the old store to another record that the new store has under its key."""
         key, token = there.key, _fresh_token()
         if await self.old.merge(key, {_LEAVING: token}, (), {_LEAVING: None, **there.fields}) is not APPLIED:
             return False
@@ -194,7 +194,7 @@ class MovingStore(SessionStore):
         theirs.pop(_LEAVING, None)
         outcome = APPLIED
         if LONGEST in theirs and LONGEST in here.fields:
-            # Two lists of one owner, founded in both at once. A name too many is that of a session that is gone.
+            # Lists of one owner, founded in both stores at once. An entry too many only names a session that is gone.
             longer = max(here, there, key=lambda kept: kept.lifetime.idle)
             entries = {name: value for name, value in theirs.items() if name not in here.fields}
             own = {LONGEST: longer.fields[LONGEST], STAMP: theirs.get(STAMP, b"")}
@@ -223,7 +223,7 @@ class MovingStore(SessionStore):
                 there = await _ask_one(self.old, key, expect, call)
                 if there is not None and there is not MISSING:
                     return there
-            # What the old store has no longer may have come to the new one since that was asked.
+            # What has left the old store may have come to the new one after that was asked: it is asked once more.
             is_gone = (there is MISSING and answer is MISSING) or not await self.move(key)
             await step_back(tries)
         raise _contended()
@@ -241,7 +241,7 @@ class MovingStore(SessionStore):
                 here = await self.new.get(key, {}, False)
                 if isinstance(here, dict) and holds(here, _OPEN):
                     return CONFLICT
-                # Of what is hidden, and of which the old store then has nothing, nothing comes but what is founded now.
+                # A hidden copy of which the old store then has nothing is never shown: this record replaces it.
                 expect = None
                 if isinstance(here, dict) and not await self.move(key):
                     expect = {name: here.get(name) for name in _OPEN}
@@ -255,7 +255,7 @@ class MovingStore(SessionStore):
                 return CONFLICT
             outcome = await self.old.set(key, fields, lifetime, None)
             if outcome is APPLIED:
-                # Others may have founded it in the new store meanwhile. They look here after that, as this looks there.
+                # Others may found it in the new store meanwhile. Both write first and then look at the other's store.
                 if await self.new.get(key, {}, False) is MISSING:
                     return APPLIED
                 await self.move(key)
@@ -281,7 +281,7 @@ def _opened(store: SessionStore | str) -> SessionStore:
 
 
 def listing(store: SessionStore) -> Listing:
-    """Return a store that `MovingStore` took, as one that shows its records."""
+    """Return a store that `MovingStore` has accepted, typed as one that shows its records."""
     return cast("Listing", store)
 
 
@@ -299,7 +299,7 @@ def _colour_of(*colours: Colour) -> Colour:
 
 
 async def _ask_one(store: SessionStore, key: str, expect: Expect, call: _Call[A]) -> A | Outcome | None:
-    """Make a call to a record that is not on its way; return `None` where it is."""
+    """Make a call to a record that is not being moved; return `None` where it is."""
     for _ in range(_TRIES):
         answer = await call(store, {**expect, **_OPEN})
         if answer is not CONFLICT:
@@ -310,7 +310,7 @@ async def _ask_one(store: SessionStore, key: str, expect: Expect, call: _Call[A]
                 return None
             if not holds(found, expect):
                 return CONFLICT
-        # It was barred when it was asked, and is not any more.
+        # A token barred the record when the call was made, and does not any more.
     raise _contended()
 
 

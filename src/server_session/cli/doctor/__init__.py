@@ -10,7 +10,7 @@ from rich.padding import Padding
 
 from server_session._urls import kind_of
 from server_session.cli._commands import FINDINGS, UNREACHABLE, Command, place_options
-from server_session.cli._opening import Place
+from server_session.cli._opening import places_of
 from server_session.cli._output import Answer, plain
 from server_session.cli.doctor._application import examine_application
 from server_session.cli.doctor._findings import Report, Severity
@@ -32,12 +32,12 @@ def command(targets: tuple[str, ...], prefix: str | None, table: str | None, tim
     Each is a store's URL, or an application as servers name it, module:attribute. A store is read, and written to under
     a name of the doctor's own, which is gone afterwards. Notes alone leave the exit code 0.
     """
+    urls = [target for target in targets if not _is_application(target)]
+    places = {place.url: place for place in places_of(urls, prefix, table, timeout)}
 
     async def examine_all() -> list[Report]:
         return [
-            await examine_application(target)
-            if _is_application(target)
-            else await examine_place(Place(target, prefix, table, timeout))
+            await examine_place(places[target]) if target in places else await examine_application(target)
             for target in targets
         ]
 

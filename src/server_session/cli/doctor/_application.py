@@ -36,7 +36,7 @@ _WITHIN: Final = (
 _MOST_WITHIN: Final = 1000
 _PROXIES: Final = ("werkzeug.middleware.proxy_fix.ProxyFix", "uvicorn.middleware.proxy_headers.ProxyHeadersMiddleware")
 _OTHER_SESSIONS: Final = "starlette.middleware.sessions.SessionMiddleware"
-# Whose owner had no time to make one.
+# Words that are tried first as a key, because people write them where none was generated.
 _DEBUG_WORDS: Final = (
     *("secret", "password", "changeme", "change-me", "change_me", "key", "test", "testing", "debug", "dev"),
     *("development", "insecure", "example", "0123456789", "0123456789abcdef", "abcdefghijklmnopqrstuvwxyz"),
@@ -55,7 +55,7 @@ async def examine_application(name: str) -> Report:
             f"no sessions were found in {name}: name the Sessions(...) itself, or the application that has them"
         ) from None
     except SessionError as error:
-        # The application does not even start with it; what it says has the mend.
+        # With such settings the application does not even start; the error's text says what mends it.
         what, _, mend = str(error).rpartition(": ")
         report.find("configuration", Severity.ERROR, what or str(error), mend)
         return report
@@ -71,7 +71,7 @@ def _imported(name: str) -> Any:
     module, colon, attributes = name.partition(":")
     if not colon:
         raise click.UsageError(f"{name!r} is neither a store's URL nor an application: that is module:attribute")
-    # As servers do that are given such a name.
+    # Servers that are given such a name look in the current directory too.
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -99,8 +99,7 @@ def _sessions_of(application: Any) -> Sessions:
         if _is(each, "flask.app.Flask", "quart.app.Quart") and hasattr(each.session_interface, "sessions_of"):
             adapted: Sessions = each.session_interface.sessions_of(each)
             return adapted
-        places = (each, getattr(each, "ctx", None), getattr(each, "registry", None))
-        for place in places:
+        for place in (each, getattr(each, "ctx", None), getattr(each, "registry", None)):
             found = getattr(place, "server_session", None)
             for one in (found, getattr(found, "_sessions", None), getattr(place, "_sessions", None)):
                 if isinstance(one, Sessions):
@@ -127,9 +126,8 @@ def _within(application: Any) -> Iterator[Any]:
 
 
 def _names_of(each: Any) -> set[str]:
-    return {*getattr(each, "__dict__", ()), *getattr(type(each), "__slots__", ())} | (
-        {"routes"} if _is(each, "starlette.routing.Router") else set()
-    )
+    routes = ("routes",) if _is(each, "starlette.routing.Router") else ()
+    return {*getattr(each, "__dict__", ()), *getattr(type(each), "__slots__", ()), *routes}
 
 
 def _is(each: Any, *names: str) -> bool:
@@ -138,9 +136,8 @@ def _is(each: Any, *names: str) -> bool:
 
 
 def _look_at(sessions: Sessions, within: list[Any], report: Report) -> None:
-    cookie = sessions.cookie
     report.facts |= {
-        "cookie": cookie.name,
+        "cookie": sessions.cookie.name,
         "origin": ", ".join(sessions.origins) or None,
         "idle_seconds": sessions.policy.idle,
         "absolute_seconds": sessions.policy.absolute,
@@ -149,7 +146,7 @@ def _look_at(sessions: Sessions, within: list[Any], report: Report) -> None:
     _look_at_serving(sessions, within, report)
     _look_at_origin(sessions, within, report)
     _look_at_cookie(sessions, report)
-    _look_at_rivals(cookie.name, within, report)
+    _look_at_rivals(sessions.cookie.name, within, report)
     _look_at_csrf(sessions, report)
     _look_at_life(sessions, report)
     _look_at_keys(sessions.policy.store, report)
@@ -344,7 +341,7 @@ def _look_at_keys(store: Any, report: Report) -> None:
         return
     words = [(word.encode() * _KEY_BYTES)[:_KEY_BYTES] for word in _DEBUG_WORDS]
     known = {bytes(range(_KEY_BYTES)), *words, *(bytes([byte]) * _KEY_BYTES for byte in range(256))}
-    # A key is kept as its cipher alone; its id tells it.
+    # EncryptedCodec keeps ciphers and no keys: a known key is recognised by its id.
     ids = {EncryptedCodec([secret])._newest for secret in known}
     if ids & store._codec._ciphers.keys():
         report.find(
@@ -361,11 +358,14 @@ def _workers() -> int:
     with suppress(ValueError):
         words = shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))
         told += [after for word, after in pairwise(words) if word in ("-w", "--workers")]
-        told += [word.removeprefix("--workers=") for word in words if word.startswith("--workers=")]
-        told += [word.removeprefix("-w") for word in words if word.startswith("-w")]
-    with suppress(OSError, SyntaxError):
-        for line in ast.parse(Path("gunicorn.conf.py").read_text(encoding="utf-8")).body:
-            if isinstance(line, ast.Assign) and any(ast.unparse(target) == "workers" for target in line.targets):
-                # What is computed there is mostly by the processors, and more than one.
+        told += [word.removeprefix(flag) for flag in ("--workers=", "-w") for word in words if word.startswith(flag)]
+    # Bytes, for Python reads the file's own declaration of its encoding; ValueError is a null byte, up to 3.11.
+    with suppress(OSError, SyntaxError, ValueError):
+        for line in ast.parse(Path("gunicorn.conf.py").read_bytes()).body:
+            if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
+                continue
+            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+            if any(ast.unparse(target) == "workers" for target in targets):
+                # A number that is computed there mostly follows the processors, and is more than one.
                 told.append(str(line.value.value) if isinstance(line.value, ast.Constant) else str(os.cpu_count() or 2))
     return max([1, *(int(each) for each in told if each.isdecimal())])

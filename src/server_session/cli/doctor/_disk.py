@@ -1,5 +1,6 @@
 """What can be wrong with a disk, where files hold sessions."""
 
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -44,8 +45,9 @@ def look_at_kind(path: Path, report: Report, mounts: Path = _MOUNTS) -> None:
     except OSError:
         return
     resolved = path.resolve()
-    # The deepest that it lies beneath, and of two in one place the later.
-    above = [(len(where), kind) for _, where, kind, *_ in lines if resolved.is_relative_to(where)]
+    # A blank in a path is written as \040. The deepest mount above the path counts, of two in one place the later.
+    mounted = [(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), where), kind) for _, where, kind, *_ in lines]
+    above = [(len(where), kind) for where, kind in mounted if resolved.is_relative_to(where)]
     if above and max(above, key=lambda one: one[0])[1] in _OVER_A_NETWORK:
         report.find(
             "network_disk",

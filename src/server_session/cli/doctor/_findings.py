@@ -9,7 +9,7 @@ from server_session.exceptions import StoreDownError, StoreError
 
 __all__ = ["Finding", "Report", "Severity"]
 
-# Of two clocks: ends of sessions and their minute's marks are compared by either.
+# Seconds between two clocks: expiries, and the marks that ended sessions leave for a minute, depend on both.
 _APART: Final = 2.0
 _FAR_APART: Final = 30.0
 
@@ -40,7 +40,7 @@ class Report:
     def __init__(self, subject: str, known: Mapping[str, str] | None = None) -> None:
         self.subject = subject
         self.known = known or {}
-        """By code, what the store's own errors say of a mend."""
+        """The mends that the texts of the store's errors contain, by the code of the finding."""
         self.otherwise = ("refused", "look for the reason in the server's own log")
         """The code and the mend of an error that is not known."""
         self.facts: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class Report:
         self.is_unreachable = False
 
     def find(self, code: str, severity: Severity, what: str, mend: str) -> None:
-        """Note a finding; of several by one code the first."""
+        """Note a finding, unless there is one with its code."""
         if all(found.code != code for found in self.findings):
             self.findings.append(Finding(code, severity, what, mend))
 

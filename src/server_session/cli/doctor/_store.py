@@ -21,7 +21,7 @@ _LOOKED_INTO: Final = ("file", "memcached", "redis", "sql")
 _READS: Final = 5
 _SLOW: Final = 0.25
 _BRIEFLY: Final = Lifetime(10.0, 10.0)
-# What asks for TLS, or needs none: a scheme, or a parameter of a driver's. ssl=prefer asks for nothing.
+# Schemes and drivers' parameters that ask for TLS, or need none. ssl=prefer does not ask: it may go without.
 _TLS_SCHEMES: Final = ("rediss", "unix", "file", "sqlite")
 _TLS_PARAMETERS: Final = (
     *("sslmode=require", "sslmode=verify", "ssl=require", "ssl=verify"),
@@ -64,7 +64,7 @@ async def examine(store: SessionStore, report: Report) -> None:
         looks = importlib.import_module(f"{__package__}.{kind}")
         report.known, report.otherwise = getattr(looks, "MENDS", {}), getattr(looks, "OTHERWISE", report.otherwise)
     steps = [_read, *(() if looks is None else (looks.look,))]
-    # A layout that is another's has no place for a record of the doctor's.
+    # A store with `fit` has another library's layout, which has no place for the doctor's own record.
     steps += [] if hasattr(store, "fit") else [_write]
     for step in steps:
         try:

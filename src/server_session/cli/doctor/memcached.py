@@ -16,7 +16,7 @@ async def look(store: Any, report: Report) -> None:
     with store._connection() as connection:
         before = time.time()
         said = _read(store._ask(connection.stats))
-        # It tells whole seconds, by a clock that ticks once in one.
+        # memcached tells whole seconds, by a clock that it sets once a second.
         report.compare_clocks(float(said["time"]), before, resolution=2.0)
         settings = _read(store._ask(connection.stats, "settings"))
     report.facts["server"] = said.get("version", "")

@@ -122,7 +122,8 @@ def _look_at_sqlite(connection: Connection, report: Report) -> None:
             f"journal_mode is {mode}: who reads waits for who writes",
             "PRAGMA journal_mode=WAL, once; it stays with the file",
         )
-    if file := connection.engine.url.database:
+    # Asked, for the URL may have a URI of SQLite in the place of a path.
+    if file := connection.scalar(text("SELECT file FROM pragma_database_list WHERE name = 'main'")):
         look_at_room(Path(file), report)
 
 
