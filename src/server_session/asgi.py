@@ -87,8 +87,8 @@ class SessionMiddleware:
         self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)
         self.autoload = autoload
-        # What was said once.
-        self._is_noted = self._has_noted_other = False
+        # Whether each warning that is logged once has been.
+        self._warned_of_marks = self._warned_of_other = False
         self._watch = seconds_if_given("watch", watch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +119,7 @@ class SessionMiddleware:
             return self._endpoint(scope)
         routes = _routes_of(self.app)
         if routes is None:
-            self._is_noted = self._is_noted or note_unheard()
+            self._warned_of_marks = self._warned_of_marks or note_unheard()
             return None
         return _endpoint_in(routes, scope)
 
@@ -129,8 +129,8 @@ class SessionMiddleware:
 
     def note_other(self) -> None:
         """Warn once that another middleware beneath this one has a session of its own."""
-        if not self._has_noted_other:
-            self._has_noted_other = True
+        if not self._warned_of_other:
+            self._warned_of_other = True
             _LOG.warning(
                 'another middleware has put a session of its own in the place of scope["session"], and nothing of it '
                 "is kept on the server: leave it out (Starlette's SessionMiddleware, NiceGUI's storage_secret, "

@@ -3,7 +3,7 @@
 # ruff: noqa: SLF001 - Falcon shows neither its look-up, nor its pages, nor the pieces of a body
 
 from datetime import timedelta
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Unpack, cast
 
 from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
@@ -73,8 +73,7 @@ class _Middleware:
     def _search(self, uri: str, req: Any) -> Any:
         found: Any = self._find(uri, req=req) or (None, {}, {}, None)
         resource, responders, *rest = found
-        method = "WEBSOCKET" if req.is_websocket else req.method
-        responder: Any = None if resource is None else responders.get(method)
+        responder: Any = responders.get("WEBSOCKET" if req.is_websocket else req.method)
         exchange = self._exchange_of(req)
         view = exchange.request.slots[_VIEW] = (responder, resource)
         refusal = None
@@ -89,6 +88,7 @@ class _Middleware:
         if not req.is_websocket:
             return found
 
+        @wraps(responder)  # Its marks go along, for the check of a ServerSession around this one.
         async def serve(req: Any, ws: Any, **params: Any) -> None:
             await accompany(responder(req, ws, **params), exchange, self._watch, ws.close)
 

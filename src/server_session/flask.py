@@ -45,11 +45,11 @@ _COOKIE_SETTINGS: Final = {
     "SESSION_COOKIE_PARTITIONED": "partitioned",
 }
 _LIFETIME: Final = "PERMANENT_SESSION_LIFETIME"
-# Where an environ keeps its contexts that opened a session, each with its exchange.
-_OPENED: Final = "server_session.flask"
-# From 3.2 on a request's context is the application's.
-_CONTEXTS: Final[Any] = vars(flask.globals).get("request_ctx", flask.globals.app_ctx)
-_context: Final[Callable[[], object]] = _CONTEXTS._get_current_object  # noqa: SLF001 - by Werkzeug
+# The environ's key for the request contexts that opened a session, each with its exchange.
+_OPENED_BY: Final = "server_session.flask"
+# The proxy of the request's context: Flask has one for it up to 3.1, and from 3.2 on that of the application's context.
+_CONTEXT: Final[Any] = vars(flask.globals).get("request_ctx", flask.globals.app_ctx)
+_context: Final[Callable[[], object]] = _CONTEXT._get_current_object  # noqa: SLF001 - by Werkzeug
 # Flask 3.0 has not all of them.
 _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name in Flask.default_config)
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
@@ -148,12 +148,12 @@ class FlaskSession(LazySession, SessionMixin):
 
     def save(self, *, refresh: bool) -> None:
         """Store what has changed; with `refresh` the browser gets a permanent session's cookie again if it did not."""
-        seconds, again = self.kept(refresh=refresh)
+        seconds, again = self._cookie_age(refresh=refresh)
         _Blocking(self.exchange).commit_late()
         self.exchange.stored.keep_cookie(seconds, again=again)
 
-    def kept(self, *, refresh: bool) -> tuple[float | None, bool]:
-        """Return for how long the browser is to keep the cookie, and whether it gets it again."""
+    def _cookie_age(self, *, refresh: bool) -> tuple[float | None, bool]:
+        """Return the cookie's age in seconds, `None` until the browser closes, and whether it is sent unchanged too."""
         exchange, session = self.exchange, self._session
         # Asked so, this is no look at the session.
         is_permanent = session is not None and bool(dict.get(session, "_permanent"))
@@ -206,7 +206,7 @@ class ServerSessionInterface(SessionInterface):
         """Return the request's session, without a call to the store."""
         exchange = self.sessions_of(app).exchange(WsgiRequest.of(request.environ))
         exchange.serve(found=True)
-        request.environ.setdefault(_OPENED, []).append((_context(), exchange))
+        request.environ.setdefault(_OPENED_BY, []).append((_context(), exchange))
         return FlaskSession(exchange, request)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
@@ -278,7 +278,7 @@ def _session() -> FlaskSession:
 
 def _leave(_error: BaseException | None) -> None:
     """Leave the request with the context that opened it, not with a copy: another of its environ is another visit."""
-    opened = flask.request.environ.get(_OPENED)
+    opened = flask.request.environ.get(_OPENED_BY)
     if opened and opened[-1][0] is _context():
         opened.pop()[1].leave()
 

@@ -19,7 +19,6 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.session import SessionMiddleware as OwnSessions
 from litestar.plugins import InitPlugin, ReceiveRoutePlugin
-from litestar.routes import BaseRoute
 from litestar.security.session_auth.middleware import MiddlewareWrapper as OwnLogIn
 from litestar.serialization import decode_json, encode_json
 from litestar.stores.base import Store
@@ -85,10 +84,9 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
                 engine.register_template_callable(field, lambda _, *given, call=function: call(*given))
         return app_config
 
-    def receive_route(self, route: BaseRoute) -> None:
+    def receive_route(self, route: Any) -> None:
         """Look at a route; Litestar calls it."""
-        routed: Any = route
-        for handler in getattr(route, "route_handlers", None) or [routed.route_handler]:
+        for handler in getattr(route, "route_handlers", None) or [route.route_handler]:
             kinds = [getattr(one, "middleware", one) for one in handler.resolve_middleware()]
             if any(isinstance(kind, type) and issubclass(kind, OwnSessions | OwnLogIn) for kind in kinds):
                 raise ConfigurationError(f"{handler} has a session of Litestar's own too: leave out its middleware")

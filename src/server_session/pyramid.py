@@ -168,7 +168,7 @@ def _exchange_of(request: Any) -> Exchange:
 
 
 def _answer(request: Any, response: Any) -> None:
-    if request.response_callbacks:  # They may use the session too.
+    if request.response_callbacks:  # Others are still to run, and may write to the session: this one runs last.
         request.add_response_callback(_answer)
         return
     exchange, body = _exchange_of(request), response.app_iter

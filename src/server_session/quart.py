@@ -15,6 +15,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from server_session import adapters, flask
 from server_session._sessions import Extension, Sessions, Settings, chosen
+from server_session._settings import seconds_if_given
 from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
 from server_session.asgi import Receive, Scope, Send, SessionMiddleware
 from server_session.exceptions import SessionError, StoreError, UnavailableError
@@ -41,21 +42,22 @@ class ServerSession(Extension):
         **settings: Unpack[Settings],
     ) -> None:
         self._sessions = chosen(sessions, settings)
-        self._watch = watch
+        self._watch = seconds_if_given("watch", watch)
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Any) -> None:
         """Serve this application too, a `Quart`."""
         app.session_interface = _Interface(self)
-        app.asgi_app = _Middleware(app, self._watch)
         app.extensions["server_session"] = self
         app.register_error_handler(UnavailableError, _answer_refused)
-        for functions in (app.before_request_funcs, app.before_websocket_funcs):
-            # First of all, whatever was registered before this extension.
-            functions[None].insert(0, _check)
-        # What is registered after this comes first.
-        app.after_request_funcs[None].insert(0, _store)
+        if _check not in app.before_request_funcs[None]:
+            app.asgi_app = _Middleware(app)
+            for functions in (app.before_request_funcs, app.before_websocket_funcs):
+                # First of all, whatever was registered before this extension.
+                functions[None].insert(0, _check)
+            # What is registered after this comes first.
+            app.after_request_funcs[None].insert(0, _store)
         for name, function in adapters.template_functions().items():
             app.jinja_env.globals.setdefault(name, function)
 
@@ -84,7 +86,7 @@ class QuartSession(flask.FlaskSession):
 
     async def save(self, *, refresh: bool = False) -> None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
         """Store what has changed, now; a WebSocket or a background task does so."""
-        seconds, again = self.kept(refresh=refresh)
+        seconds, again = self._cookie_age(refresh=refresh)
         await self.exchange.commit_late()
         self.exchange.stored.keep_cookie(seconds, again=again)
 
@@ -109,13 +111,14 @@ class _Interface(flask.ServerSessionInterface):
 class _Middleware(SessionMiddleware):
     checks, tells = False, True
 
-    def __init__(self, app: Any, watch: float | timedelta | None) -> None:
-        super().__init__(app.asgi_app, autoload=False, watch=watch)
+    def __init__(self, app: Any) -> None:
+        super().__init__(app.asgi_app, autoload=False)
         self._quart = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             self._sessions = self._quart.session_interface.sessions_of(self._quart)
+            self._watch = self._quart.extensions["server_session"]._watch  # noqa: SLF001 - the last of several counts
         await super().__call__(scope, receive, send)
 
 

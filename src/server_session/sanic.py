@@ -82,6 +82,7 @@ class _Request(Request):
         return answer
 
     async def _send(self, exchange: Exchange, data: bytes, *, end_stream: bool) -> None:
+        """Send a piece of the response: the session is stored before the first one, the exchange left with the last."""
         connection: Any = self.stream
         response = connection.response
         if connection.stage is Stage.HANDLER:
@@ -103,11 +104,10 @@ class _Request(Request):
         await connection.send(data, end_stream=end_stream)
 
 
-async def _page(request: Request, refusal: Refusal) -> Any:
+async def _page(request: Any, refusal: Refusal) -> Any:
     said = refusal.rejection and {"code": refusal.rejection.code}
     error = Forbidden(refusal.said, context=said) if said else ServiceUnavailable()
-    pages: Any = request.app.error_handler
-    return await settled(pages.response(request, error))
+    return await settled(request.app.error_handler.response(request, error))
 
 
 def _exchange_of(request: Request) -> Exchange:

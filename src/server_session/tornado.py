@@ -111,7 +111,7 @@ class SessionHandler(RequestHandler):
             return super().finish(chunk)
         if chunk is not None:
             self.write(chunk)
-        # It waits for its store, and nothing may be done or written meanwhile that belongs to no response any more.
+        # Finished for the handler already: it may not write, or finish, while the store is awaited.
         self._finished, self._finishing = True, ensure_future(self._store_and_finish())
         return self._finishing
 

@@ -53,8 +53,8 @@ class SessionMiddleware:
         self.app = app
         self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)
-        # What was said once.
-        self._is_noted = False
+        # Whether the warning that is logged once has been.
+        self._warned_of_marks = False
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -64,7 +64,7 @@ class SessionMiddleware:
     def endpoint_of(self, environ: Environ) -> object:
         """Return the endpoint that will serve a request, `None` where it is not known."""
         if self._endpoint is None:
-            self._is_noted = self._is_noted or note_unheard()
+            self._warned_of_marks = self._warned_of_marks or note_unheard()
             return None
         return self._endpoint(environ)
 

@@ -409,6 +409,32 @@ def test_two_kinds_of_sessions_serve_one_application():
     assert (result.status_code, {*result.cookies}) == (200, {"session", "other"})
 
 
+@pytest.mark.parametrize("extensions", [1, 2])
+async def test_a_websocket_that_is_exempt_is_so_for_each_of_several_kinds_of_sessions(extensions: int):
+    class Open:
+        @csrf_exempt
+        async def on_websocket(self, _req: Any, ws: Any) -> None:
+            served.append("open")
+            await ws.accept()
+            await ws.close()
+
+    served: list[str] = []
+    app = falcon.asgi.App()
+    for number in range(extensions):
+        ServerSession(app, Sessions(session_store="memory:", cookie_handler=CookieHandler(f"session{number}")))
+    app.add_route("/socket", Open())
+    app.add_route("/other", Unreached())
+    foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    cookie = f"session0={'A' * 64}; session1={'A' * 64}"
+    async with falcon.testing.ASGIConductor(app) as conductor:
+        async with conductor.simulate_ws("/socket", headers={**foreign, "Cookie": cookie}):
+            assert served == ["open"]
+        with pytest.raises(falcon.WebSocketDisconnected) as refused:
+            async with conductor.simulate_ws("/other", headers={**foreign, "Cookie": cookie}):
+                pass
+        assert refused.value.code == 3403
+
+
 def test_the_page_s_example_counts_and_refuses_what_is_forged():
     module = types.ModuleType("falcon_page")
     exec(code_of(PAGE, "falcon"), module.__dict__)  # noqa: S102 - the page's own

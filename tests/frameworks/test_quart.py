@@ -273,6 +273,29 @@ async def test_a_forged_request_is_seen_by_no_function_before_requests() -> None
     assert seen == ["/nowhere"]
 
 
+async def test_several_extensions_of_one_application_serve_and_check_once() -> None:
+    app = Quart(__name__)
+    ServerSession(app, session_store="memory:")
+
+    def installed() -> list[Any]:
+        functions = (app.before_request_funcs, app.before_websocket_funcs, app.after_request_funcs)
+        return [app.asgi_app, *([*one[None]] for one in functions)]
+
+    once = installed()
+    last = ServerSession(app, session_store="memory:")
+    last.init_app(app)
+    assert installed() == once
+
+    @app.get("/")
+    async def write() -> str:
+        session["a"] = 1
+        return str(await last.sessions.get_session_data())
+
+    client = app.test_client()
+    await client.get("/")
+    assert await (await client.get("/")).get_data(as_text=True) == "{'a': 1}"
+
+
 async def test_a_store_that_fails_is_told_to_whoever_looks_at_the_session_and_to_nobody_else() -> None:
     store = Watched()
     app = shop(store)

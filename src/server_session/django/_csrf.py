@@ -29,7 +29,7 @@ from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import Refusal
 from server_session.csrf.verdict import Protection
 from server_session.django._headers import DjangoHeaders
-from server_session.django._project import PROJECT
+from server_session.django._project import PROJECT, required
 from server_session.django._session import answer_of, exchange_of, found_session, session_of
 from server_session.exceptions import ColourError, ConfigurationError, StoreError, UnavailableError
 from server_session.exchange import Exchange
@@ -92,7 +92,7 @@ class CsrfViewMiddleware(MiddlewareMixin):
 async def _check(request: Any, view: Callable[..., Any], *_: object) -> HttpResponseBase | None:
     """Return the answer to a request that is refused; `None` where the view may serve it."""
     exchange = exchange_of(request)
-    policy = _policy_of(exchange)
+    policy = required(exchange.sessions.csrf)
     # Django's test client has it so, unless it is told `enforce_csrf_checks=True`.
     if getattr(request, "_dont_enforce_csrf_checks", False) or not exchange.may_be_forged(request.method):
         request.csrf_processing_done = True
@@ -121,11 +121,11 @@ def _check_unsafe(request: Any, exchange: Exchange, policy: CSRF, view: Callable
 
 
 def _would_pass(request: Any, exchange: Exchange, policy: CSRF) -> bool:
-    """Tell whether a request to an exempt view has what the check would ask of it; without a cookie it has not.
+    """Tell whether a request to an exempt view would pass the check; without a cookie it would not.
 
-    It is not refused here if it does not. Who checks by itself, as Django REST framework does for whoever logged in by
-    a session, asks Django's check, which knows nothing of our token: where it is told that this has been done it lets
-    the request pass, and else it refuses. The body is the view's own and is not read.
+    It is not refused here. An exempt view that checks by itself, as Django REST framework's do for a user who logged in
+    by a session, asks Django's check, which knows nothing of our token: that lets the request pass where it is told
+    that the check has been done, and else refuses it. The body is the view's own and is not read.
     """
     if not exchange.stored.has_cookie:
         return False
@@ -330,24 +330,24 @@ def ensure_csrf_cookie(view: V) -> V:
     The cookie is Django's: `CSRF_COOKIE_NAME` and its like say how it is, and Secure follows from an https origin. It
     is of use to such scripts alone, and no request is let pass for having it; nothing is set with `CSRF_USE_SESSIONS`.
     """
-    return _around(view, _let_pass, _give_token)
+    return _around(view, _refuse_nothing, _give_token)
 
 
-def _around(view: V, before: Callable[[Any], Waits], after: Callable[[Any, Any], Waits]) -> V:
-    """Return a view, in its own colour, with what is done before it, whose answer takes its place, and after it."""
+def _around(view: V, refuse: Callable[[Any], Waits], complete: Callable[[Any, Any], Waits]) -> V:
+    """Return a view, in its own colour: what `refuse` returns is the answer, or what `complete` makes of the view's."""
 
     def serve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        refused = drive(before(request))
-        return drive(after(request, view(request, *args, **kwargs))) if refused is None else refused
+        refused = drive(refuse(request))
+        return drive(complete(request, view(request, *args, **kwargs))) if refused is None else refused
 
     async def aserve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        refused = await before(request)
-        return await after(request, await view(request, *args, **kwargs)) if refused is None else refused
+        refused = await refuse(request)
+        return await complete(request, await view(request, *args, **kwargs)) if refused is None else refused
 
     return wraps(view)(aserve if _is_awaited(view) else serve)  # type: ignore[return-value]
 
 
-async def _let_pass(_: HttpRequest) -> None:
+async def _refuse_nothing(_: HttpRequest) -> None:
     pass
 
 
@@ -368,17 +368,6 @@ async def _keep_private(request: HttpRequest, response: Any) -> Any:
 # --- what cannot work
 
 
-def _policy_of(exchange: Exchange | None = None) -> CSRF:
-    # No policy is no check, and here one is asked for.
-    policy = (PROJECT.sessions() if exchange is None else exchange.sessions).csrf
-    if policy is None:
-        raise ConfigurationError(
-            "SERVER_SESSION has csrf=None, and server_session's CsrfViewMiddleware or csrf_protect is there to check: "
-            "leave either out"
-        )
-    return policy
-
-
 def _require_settings() -> None:
     for name in settings.MIDDLEWARE:
         middleware = import_string(name)
@@ -393,7 +382,7 @@ def _require_settings() -> None:
                 f"CSRF_TRUSTED_ORIGINS has {origin!r}: a wildcard trusts whoever gets hold of a subdomain; name each "
                 'origin, there or as SERVER_SESSION = {"csrf": CSRF(trusted_origins=[…])}'
             )
-    _policy_of()
+    required(PROJECT.sessions().csrf)
     for alias in engines:
         engine: Any = engines[alias]
         processors = getattr(getattr(engine, "engine", engine), "template_context_processors", ())

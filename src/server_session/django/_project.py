@@ -17,7 +17,7 @@ from server_session.csrf.policy import CSRF
 from server_session.exceptions import ConfigurationError, NotConfiguredError
 from server_session.stores._base import Lifetime, SessionStore
 
-__all__ = ["EXPIRY", "PROJECT"]
+__all__ = ["EXPIRY", "PROJECT", "required"]
 
 EXPIRY: Final = "_session_expiry"
 """The key under which Django's `set_expiry` keeps what it was told."""
@@ -159,6 +159,16 @@ def _choose_cookie(sessions: Sessions) -> None:
     if isinstance(sessions.cookie, CookieHandler) and sessions.cookie.name != settings.SESSION_COOKIE_NAME:
         # Whatever else reads the cookie's name, Django's test client for one, looks for it in the setting.
         settings.SESSION_COOKIE_NAME = _ChosenName(sessions.cookie.name)
+
+
+def required(policy: CSRF | None) -> CSRF:
+    """Return the policy by which a request is checked; without one there would be no check, and here one is wanted."""
+    if policy is None:
+        raise ConfigurationError(
+            "SERVER_SESSION has csrf=None, and server_session's CsrfViewMiddleware or csrf_protect is there to check: "
+            "leave either out"
+        )
+    return policy
 
 
 PROJECT: Final = _Project()

@@ -199,11 +199,11 @@ class SessionStore(SessionBase):
     # --- at the end of a request
 
     async def conclude(self, *, keep: bool) -> None:
-        """Store what the request changed (if it is to be kept), and choose how long the browser keeps the cookie."""
+        """Store what the request changed (with `keep`), then choose the cookie's age, and whether it is sent again."""
         exchange, again = self.exchange, False
         # What changed inside a value is seen without `modified = True`.
         if keep and (self.modified or PROJECT.saves_every_request or exchange is None or exchange.is_pending):
-            again = self.run(self._keep) if is_driven() else await self.arun(self._keep())
+            again = self.run(self._store_changes) if is_driven() else await self.arun(self._store_changes())
         if exchange is None or not exchange.is_asked:
             return
         stored = self.stored
@@ -213,18 +213,18 @@ class SessionStore(SessionBase):
             age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
             exchange.stored.keep_cookie(0 if at_close else age, again=again)
 
-    async def _keep(self) -> bool:
-        """Store what changed; return whether the browser's clock starts anew, as Django has it."""
+    async def _store_changes(self) -> bool:
+        """Store what changed; return whether the cookie's age starts anew in the browser, as Django has it."""
         stored, session = self.stored, self.stored.session
         changes = None if session is None else session.changes()
         if not await stored.commit(changes):
             # It ended meanwhile: the write is dropped, a signal was given, and the browser keeps what it has.
             return False
-        if changes is not None or not (self.modified or PROJECT.saves_every_request):
-            return changes is not None
-        # Only a cookie that the store has just said holds is sent again.
-        await (stored.load() if session is None else stored.is_alive())
-        return True
+        if changes is None and (self.modified or PROJECT.saves_every_request):
+            # Only a cookie that the store has just said holds is sent again. A load restarts its idle clock too.
+            await (stored.load() if session is None else stored.is_alive())
+            return True
+        return changes is not None
 
     def run(self, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of the core to its end."""
@@ -374,9 +374,8 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
         exchange.started()
     if isinstance(response, StreamingHttpResponse) and is_streamed:
         body: Any = response.streaming_content
-        response.streaming_content = (
-            astreamed(body, exchange) if response.is_async else StreamedBody(body, exchange.blocking)
-        )
+        streamed: Any = astreamed(body, exchange) if response.is_async else StreamedBody(body, exchange.blocking)
+        response.streaming_content = streamed
     # Who still has the response in hand (a middleware further out) can give it to the functions.
     exchange.leave(is_at_hand=not response.streaming)
     return response
