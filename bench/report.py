@@ -1,5 +1,6 @@
 """The page that tells the figures: docs/performance.md, and its picture."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -84,7 +85,9 @@ class Report:
         lines = []
         for (when, commit, scale, machine, python), others in sorted(runs.items()):
             lines += [f"{when}, at commit {commit} (size: {scale}), on {machine}, Python {python}.", ""]
-            if max(others) > BUSY:
+            if any(map(math.isnan, others)):
+                lines += ["What else ran on the machine was not measured.", ""]
+            elif max(others) > BUSY:
                 much = f"it kept up to {max(others):.1f} processors busy"
                 lines += [f"**Other work ran on the machine** ({much}). {ON_A_BUSY_MACHINE}", ""]
         return lines
