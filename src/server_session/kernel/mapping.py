@@ -324,10 +324,12 @@ class Session(_Dict):
         return dict, (self.copy(),)
 
     def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return self.copy() | other  # type: ignore[no-any-return]
+        merged: dict[str, Any] = self.copy() | other
+        return merged
 
     def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
-        return other | self.copy()  # type: ignore[no-any-return]
+        merged: dict[str, Any] = other | self.copy()
+        return merged
 
     # --- dict's writes
 

@@ -81,6 +81,7 @@ class LazySession(MutableMapping[str, Any]):
         return self.loaded().copy()
 
     __copy__ = copy
+    # A dict's, which takes the key that was set last: that of MutableMapping takes the first.
     popitem: Any = Session.popitem
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
