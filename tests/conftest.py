@@ -102,35 +102,30 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[servers.Server]:
-    need("redis-server")
     with servers.start_redis() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def memcached_server() -> Iterator[servers.Server]:
-    need("memcached")
     with servers.start_memcached() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[servers.Server]:
-    need("postgresql")
     with servers.start_postgresql() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def pgbouncer_server(postgresql_server: servers.Server) -> Iterator[servers.Server]:
-    need("pgbouncer")
     with servers.start_pgbouncer(postgresql_server) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[servers.Server]:
-    need("mariadb-server")
     with servers.start_mariadb() as server:
         yield server
 

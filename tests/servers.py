@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypedDict
 
-from tests.parts import PARTS
+from tests.parts import PARTS, need
 from tests.patience import PATIENCE
 
 __all__ = [
@@ -305,6 +305,9 @@ def _ask(port: int, question: bytes) -> bytes:
 
 
 def _program(package: str) -> Path:
+    """Return the path of a package's program; a test that runs is skipped where it is to do without."""
+    if "PYTEST_CURRENT_TEST" in os.environ:
+        need(package)
     program = PARTS[package].find()
     if program is None:
         raise ServerError(f"{PARTS[package].program} is not on this machine: apt-get install {package}")

@@ -55,7 +55,7 @@ EVENTS = frozenset(get_args(Event))
 DOCUMENT = ROOT / "docs" / "watching.md"
 BOARD = json.loads((ROOT / "examples" / "grafana" / "sessions.json").read_text())
 LIFE = Lifetime(1800, 86400)
-STORES = ("memory", "file", pytest.param("redis", marks=pytest.mark.needs("redis-server")))
+STORES = ("memory", "file", "redis")
 
 
 class Site(NamedTuple):

@@ -18,7 +18,7 @@ from tests import servers
 from tests.faults.proxy import Proxy, Weather
 from tests.faults.trial import STORES, try_out
 from tests.faults.worker import close_store, open_store
-from tests.parts import ALL, need
+from tests.parts import ALL
 from tests.patience import PATIENCE, wait_until
 
 pytestmark = pytest.mark.once
@@ -27,15 +27,6 @@ FAULTS = 1000 if ALL else 40
 AT_ONCE = 5
 LONG = Lifetime(1800, 86400)
 
-NEEDS = {
-    "Redis": "redis-server",
-    "Redis with AOF": "redis-server",
-    "Redis by a Sentinel": "redis-server",
-    "Redis Cluster": "redis-server",
-    "PostgreSQL": "postgresql",
-    "MariaDB": "mariadb-server",
-    "memcached": "memcached",
-}
 SHORT = {
     "Redis": [
         "maxmemory refuses writes",
@@ -54,8 +45,6 @@ SHORT = {
 @pytest.mark.long
 @pytest.mark.parametrize("name", list(STORES if ALL else SHORT))
 def test_through_a_fault_each_request_works_or_is_a_503_and_what_was_acknowledged_stays(name):
-    if name in NEEDS:
-        need(NEEDS[name])
     row = STORES[name]
     if ALL:
         cells = try_out(row, list(row.faults), processes=4, visitors=6)
@@ -68,7 +57,6 @@ def test_through_a_fault_each_request_works_or_is_a_503_and_what_was_acknowledge
         assert answers.ok > 0, cell.fault
 
 
-@pytest.mark.needs("redis-server")
 def test_a_server_that_is_silent_costs_its_limit_to_probes_alone_and_is_found_when_it_is_back(redis_server):
     with Proxy(redis_server.port) as proxy:
         opened = open_store(f"redis://127.0.0.1:{proxy.port}/0", 0.3)

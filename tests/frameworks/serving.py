@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from server_session._urls import open_store
 from server_session.testing import Site
 from server_session.testing._adapters import Client
@@ -44,7 +42,6 @@ BLOCKING = ("memory", "file") if ALL else ("memory",)
 class OverRedis:
     """For the suite of a framework: its real server, with Redis behind."""
 
-    @pytest.mark.needs("redis-server")
     def test_nothing_is_lost_of_overlapping_requests_over_redis(self: Any, redis_server: Server) -> None:
         # Half of them by the mapping, and half by a function.
         site = Site.over(open_store(redis_server.url), blocks=self.blocks)

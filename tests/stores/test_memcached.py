@@ -323,7 +323,6 @@ class TestSwaps:
         with pytest.raises(ValueError, match="without fields"):
             drive(store.merge(KEY, {}, ["a"], {}))
 
-    @pytest.mark.needs("memcached")
     def test_a_server_without_compare_and_swap_is_refused(self):
         with servers.start_memcached("-C") as server, over(server) as store:
             assert drive(store.set(KEY, {"a": b"1"}, LONG)) is APPLIED
@@ -370,7 +369,6 @@ class TestExpiry:
 
 
 class TestLimits:
-    @pytest.mark.needs("memcached")
     def test_a_session_larger_than_an_item_is_a_clear_error_and_the_old_one_stays(self):
         with servers.start_memcached("-I", "1m") as server, over(server) as store:
             drive(store.set(KEY, {"a": b"1"}, LONG))
@@ -384,7 +382,6 @@ class TestLimits:
                 assert drive(store.get(KEY, {})) == {"a": b"1"}
             assert drive(store.merge(KEY, {"b": b"x" * 900_000}, [], {})) is APPLIED
 
-    @pytest.mark.needs("memcached")
     def test_memcached_that_may_not_evict_refuses_new_sessions_and_keeps_the_old(self):
         with servers.start_memcached("-I", "1m", "-m", "2", "-M") as server, over(server) as store:
             kept = []
@@ -399,7 +396,6 @@ class TestLimits:
                 drive(store.set(kept[0], {"a": b"y" * 10_000}, LONG, {}))
             assert all(drive(store.get(key, {}, touch=False)) == {"a": b"x" * 10_000} for key in kept)
 
-    @pytest.mark.needs("memcached")
     def test_an_evicted_session_is_missing_and_nothing_else_happens(self):
         with (
             servers.start_memcached("-I", "1m", "-m", "2") as server,
@@ -501,7 +497,6 @@ class TestFailure:
             with pytest.raises(StoreError, match="not memcached's"):
                 drive(store.get(KEY, {}))
 
-    @pytest.mark.needs("memcached")
     def test_after_a_restart_the_first_call_works_whatever_it_is(self):
         with servers.start_memcached() as server, over(server) as store:
             for make in (

@@ -34,7 +34,7 @@ from server_session.testing import StoreContract
 from tests import servers
 from tests.faults.proxy import Proxy, Weather
 from tests.forks import in_all_processes
-from tests.parts import ALL, need
+from tests.parts import ALL
 from tests.patience import LIMIT, PATIENCE, wait_until
 from tests.redis_sets import SERVICE, join, look_at, start_cluster, start_node, start_watched
 from tests.stores.listings import Listings
@@ -115,7 +115,6 @@ def wire(redis_server: servers.Server) -> Iterator[Wire]:
 
 @pytest.fixture
 def own_server() -> Iterator[servers.Server]:
-    need("redis-server")
     with servers.start_redis() as server:
         yield server
 
@@ -598,7 +597,6 @@ class TestRefusals:
 
 
 class TestLostAnswers:
-    @pytest.mark.needs("redis-server")
     @EACH
     def test_a_write_whose_answer_is_lost_is_not_sent_again(self, kind):
         wire = Wire()
@@ -1582,7 +1580,6 @@ class TestSettings:
             assert [(one["db"], one["resp"]) for one in ours] == [("3", "3")] * 2
         close(store)
 
-    @pytest.mark.needs("redis-server")
     def test_a_unix_socket_will_do(self, tmp_path_factory):
         with servers.start_redis("--unixsocket", "socket") as server:
             store = RedisSessionStore(f"unix://{server.folder}/socket")

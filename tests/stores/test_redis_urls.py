@@ -12,7 +12,6 @@ from server_session.stores._base import APPLIED, MISSING, Lifetime
 from server_session.stores.redis import RedisSessionStore
 from tests import servers
 from tests.certificates import make_certificates
-from tests.parts import need
 from tests.redis_sets import look_at
 from tests.stores.test_redis import close
 
@@ -25,7 +24,6 @@ LONG = Lifetime(1800, 86400)
 @pytest.fixture(scope="module")
 def open_server(folder: Path) -> Iterator[servers.Server]:
     """One that listens on a port, on a port with TLS, and on a socket."""
-    need("redis-server")
     made = make_certificates(folder)
     files = ("--tls-cert-file", str(made.certificate), "--tls-key-file", str(made.key))
     tls = (
@@ -99,7 +97,6 @@ def test_two_applications_in_one_database_do_not_see_each_other(open_server: ser
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_an_evicted_session_is_unknown_and_no_call_an_error(policy: str) -> None:
-    need("redis-server")
     with servers.start_redis("--maxmemory-policy", policy) as server, look_at(server) as client:
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 3_000_000)
         store = RedisSessionStore(server.url)

@@ -12,7 +12,6 @@ from server_session.stores._base import APPLIED, Lifetime
 from server_session.stores.sql import SQLSessionStore
 from tests import servers
 from tests.certificates import make_certificates
-from tests.parts import need
 
 # What a server does is the same on every Python.
 pytestmark = pytest.mark.once
@@ -23,7 +22,6 @@ MARIADB = ("mysql+pymysql", "mysql+asyncmy")
 
 @pytest.fixture(scope="module")
 def postgresql(folder: Path) -> Iterator[servers.Server]:
-    need("postgresql")
     made = make_certificates(within(folder, "postgresql"), servers._user("postgres"))
     with servers.start_postgresql("ssl=on", f"ssl_cert_file={made.certificate}", f"ssl_key_file={made.key}") as server:
         yield server
@@ -31,7 +29,6 @@ def postgresql(folder: Path) -> Iterator[servers.Server]:
 
 @pytest.fixture(scope="module")
 def mariadb(folder: Path) -> Iterator[servers.Server]:
-    need("mariadb-server")
     made = make_certificates(within(folder, "mysql"), servers._user("mysql"))
     with servers.start_mariadb(f"--ssl-cert={made.certificate}", f"--ssl-key={made.key}") as server:
         yield server
