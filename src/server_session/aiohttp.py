@@ -3,7 +3,7 @@
 from asyncio import current_task, ensure_future
 from datetime import timedelta
 from functools import partial
-from typing import Unpack, cast
+from typing import Unpack
 
 from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
@@ -11,9 +11,9 @@ from aiohttp.typedefs import Handler
 
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._settings import seconds_if_given
-from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
+from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
-from server_session.exchange.streams import astreamed, close_body, has_body
+from server_session.exchange.streams import aclose_body, astreamed, has_body
 from server_session.exchange.templates import served
 from server_session.http.carrier import current
 from server_session.http.frameworks import AiohttpBody, AiohttpRequest
@@ -45,12 +45,13 @@ def setup(
         current.set(exchange.request)
         current_task().add_done_callback(lambda _: exchange.leave())  # type: ignore[union-attr]
         if exchange.may_be_forged(request.method):
-            body, endpoint = AiohttpBody(request), lambda: request.match_info.handler
-            if refusal := await exchange.check(body, endpoint=endpoint, method=request.method):
+            content, endpoint = AiohttpBody(request), lambda: request.match_info.handler
+            if refusal := await exchange.check(content, endpoint=endpoint, method=request.method):
                 raise _error(refusal)
-        response = cast("web.StreamResponse", None)
+        body: object = None
         try:
             response = await handler(request)
+            body = getattr(response, "body", None)
         except UnavailableError as error:
             if exchange.is_started:
                 raise
@@ -60,14 +61,14 @@ def setup(
             if exchange.is_started and exchange.is_pending:
                 await exchange.commit_late()
             elif refusal := await exchange.commit():
-                await close_body(getattr(response, "body", None))
+                await aclose_body(body)
                 raise _error(refusal)
         if (
-            isinstance(response, web.Response)
-            and isinstance(response.body, AsyncIterablePayload)
+            isinstance(body, AsyncIterablePayload)
+            and isinstance(response, web.Response)
             and has_body(request.method, response.status)
         ):
-            response.body = astreamed(response.body._value, exchange)  # noqa: SLF001 - nothing else tells it
+            response.body = astreamed(body._value, exchange)  # noqa: SLF001 - nothing else tells it
         return response
 
     async def start(request: web.Request, response: web.StreamResponse) -> None:
@@ -75,9 +76,7 @@ def setup(
         if exchange.is_pending:
             await exchange.commit_late()
         is_streamed = "Content-Length" not in response.headers
-        if is_streamed or exchange.has_answer:
-            exchange.answer(headers_of(response), varies=is_streamed)
-        exchange.started()
+        exchange.answer(response, varies=is_streamed)
         if seconds is not None and isinstance(response, web.WebSocketResponse):
             close = partial(response.close, message=b"session ended")
             watching = ensure_future(close_at_end(exchange, seconds, lambda code: close(code=code)))

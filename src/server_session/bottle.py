@@ -13,6 +13,7 @@ from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import UnavailableError
+from server_session.exchange.streams import close_body
 from server_session.exchange.templates import served, template_functions
 from server_session.http.body import FileBody, WsgiBody
 from server_session.http.requests import WsgiRequest
@@ -55,8 +56,7 @@ class ServerSession:
                 exchange.blocking.commit_late()
                 return cast(out, peek)
             except UnavailableError as error:
-                if close := getattr(out, "close", None):
-                    close()
+                close_body(out)
                 return cast(_page(app, exchange.refuse(error)))
 
         app.wsgi, app.router.match, app._cast = serve, match, answer  # noqa: SLF001

@@ -15,7 +15,7 @@ from server_session._settings import seconds_if_given
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
-from server_session.exchange.streams import StreamedBody, astreamed, close_body, has_body
+from server_session.exchange.streams import StreamedBody, aclose_body, astreamed, has_body
 from server_session.http.carrier import current
 from server_session.kernel.mapping import Session
 
@@ -137,7 +137,7 @@ class _Middleware:
             is_streamed = body is not None and not is_whole and not hasattr(body, "read")
             # What encodes media may look past the mapping's methods.
             is_seen = resp.media is not None and isinstance(req.context.session, Session)
-            exchange.answer(adapters.headers_of(resp), varies=is_streamed or is_seen)
+            exchange.answer(resp, varies=is_streamed or is_seen)
             if is_streamed and has_body(req.method, resp.status_code):
                 # Falcon closes a stream, and no events.
                 stream: Any = partial(astreamed, closes=name == "stream") if self.is_asgi else StreamedBody
@@ -153,7 +153,7 @@ class _Middleware:
         refused = _error_of(self._exchange_of(req).refuse(error))
         if ws is not None:
             raise refused
-        await close_body(resp.stream)
+        await aclose_body(resp.stream)
         resp.stream = resp.sse = None
         await settled(self._app._handle_exception(req, resp, refused, params))
 

@@ -101,7 +101,7 @@ class ServerSession(Extension):
             before.insert(0, _check)
             # Last of all: what is registered after this comes first.
             app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
-            app.after_request_funcs.setdefault(None, []).insert(0, own_copy)
+            app.after_request_funcs.setdefault(None, []).insert(0, _own)
         for name, function in adapters.template_functions(lambda: _Blocking(_session().exchange)).items():
             app.jinja_env.globals.setdefault(name, function)
 
@@ -227,10 +227,7 @@ class ServerSessionInterface(SessionInterface):
                 _Blocking(exchange).commit()
         is_streamed = response.is_streamed and not response.direct_passthrough
         # What a streamed body looks at comes too late for the headers. (Error pages, streams too, have a length.)
-        is_late = is_streamed and response.content_length is None
-        if is_late or exchange.has_answer:
-            exchange.answer(adapters.headers_of(response), varies=is_late)
-        exchange.started()
+        exchange.answer(response, varies=is_streamed and response.content_length is None)
         if is_streamed:
             response.response = adapters.StreamedBody(response.response, _Blocking(exchange))
 
@@ -278,9 +275,14 @@ def _session() -> FlaskSession:
 
 def _leave(_error: BaseException | None) -> None:
     """Leave the request with the context that opened it, not with a copy: another of its environ is another visit."""
-    opened = flask.request.environ.get(_OPENED_BY)
-    if opened and opened[-1][0] is _context():
+    if (opened := flask.request.environ.get(_OPENED_BY)) and opened[-1][0] is _context():
         opened.pop()[1].leave()
+
+
+def _own(response: Response) -> Response:
+    """Return a response that is this request's alone, where the session may change it."""
+    opened = flask.request.environ.get(_OPENED_BY)
+    return own_copy(response) if opened and (opened[-1][1].is_asked or response.is_streamed) else response
 
 
 def _check() -> None:

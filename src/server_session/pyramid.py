@@ -18,6 +18,7 @@ from server_session._sessions import chosen, configured
 from server_session.adapters import Exchange, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
 from server_session.exceptions import UnavailableError
+from server_session.exchange.streams import close_body
 from server_session.exchange.templates import served
 from server_session.http.carrier import find_request_by
 
@@ -112,8 +113,7 @@ def sessions_tween(handler: Callable[[Any], Any], _registry: object) -> Callable
             body = response.app_iter
             blocking.commit_late()
         except (UnavailableError, CsrfRejected):
-            if callable(close := getattr(body, "close", None)):
-                close()
+            close_body(body)
             response = _own(request.invoke_exception_view(), request)
             # A write that was not answered may have swapped the cookie all the same.
             blocking.commit()
@@ -175,6 +175,6 @@ def _answer(request: Any, response: Any) -> None:
     if exchange.refusal is None:
         exchange.blocking.commit_late()
     is_streamed = not isinstance(body, list) and response.content_length is None
-    exchange.answer(adapters.headers_of(response), varies=is_streamed)
+    exchange.answer(response, varies=is_streamed)
     if is_streamed:
         response.app_iter = adapters.StreamedBody(body, exchange.blocking)

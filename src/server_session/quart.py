@@ -19,7 +19,7 @@ from server_session._settings import seconds_if_given
 from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
 from server_session.asgi import Receive, Scope, Send, SessionMiddleware
 from server_session.exceptions import SessionError, StoreError, UnavailableError
-from server_session.exchange.streams import close_body
+from server_session.exchange.streams import aclose_body
 from server_session.flask import CsrfRejected
 from server_session.http.carrier import current
 from server_session.kernel.mapping import Session
@@ -105,7 +105,7 @@ class _Interface(flask.ServerSessionInterface):
         # Where a server asked all is stored by then, and the cookie is set when the response starts.
         if current.get() is not session.exchange.request:
             await session.save()
-            session.exchange.answer(adapters.headers_of(response))
+            session.exchange.answer(response)
 
 
 class _Middleware(SessionMiddleware):
@@ -154,7 +154,7 @@ async def _store(response: Any) -> Any:
             # Given up, or the response to the error would be refused for it as well.
             exchange.stored.abandon()
             # An iterable of the view's is held by what Quart has made of it.
-            await close_body(getattr(response.response, "iter", response.response))
+            await aclose_body(getattr(response.response, "iter", response.response))
             response = await _page(quart.current_app.handle_user_exception, error)
             # A write that was not answered may have swapped the cookie all the same.
             await exchange.commit()

@@ -15,7 +15,7 @@ from server_session import adapters
 from server_session._colour import settled
 from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session._settings import seconds_if_given
-from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect, headers_of
+from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
 from server_session.http.frameworks import MultiDictRequest
@@ -95,7 +95,7 @@ class _Request(Request):
                 data, end_stream = b"", True
             # What makes Sanic's JSON looks past the mapping's methods, and what sends a stream can look at any time.
             varies = isinstance(response, JSONResponse) or not (end_stream or "content-length" in response.headers)
-            exchange.answer(headers_of(response), varies=varies)
+            exchange.answer(response, varies=varies)
         elif end_stream:
             await exchange.commit_late()
         if end_stream:

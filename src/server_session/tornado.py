@@ -12,7 +12,7 @@ from tornado.websocket import WebSocketHandler
 from server_session._colour import beside
 from server_session._sessions import configured
 from server_session._settings import seconds_if_given
-from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect, headers_of
+from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect
 from server_session.exceptions import SessionError, UnavailableError
 from server_session.exchange.templates import template_functions
 from server_session.http.frameworks import TornadoRequest
@@ -95,9 +95,8 @@ class SessionHandler(RequestHandler):
         return ensure_future(self._store_and_flush())
 
     def _flush(self, include_footers: bool = False) -> "Future[None]":
-        if not self._headers_written and (self._exchange.has_answer or not include_footers):
-            self._exchange.answer(headers_of(self), varies=not include_footers)
-        self._exchange.started()
+        if not self._headers_written:
+            self._exchange.answer(self, varies=not include_footers)
         return super().flush(include_footers)
 
     async def _store_and_flush(self) -> None:

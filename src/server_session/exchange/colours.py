@@ -5,7 +5,7 @@
     refusal = await exchange.check(body)        another site may have forged it: 403; the store fails: 503
     session = await exchange.load()             the mapping, where it is wanted
     refusal = await exchange.commit()           before the response starts
-    exchange.answer(headers)                    the cookie, and what caches must know
+    exchange.answer(response)                   the cookie, and what caches must know
     await exchange.commit_late()                what came after the start
     exchange.leave()                            it is over
 

@@ -16,7 +16,7 @@ from server_session.exceptions import CookieWithheldError, SessionError, StoreEr
 from server_session.http.body import can_bear_token, token_in
 from server_session.http.carrier import Serving, current
 from server_session.http.requests import Request
-from server_session.http.responses import ResponseHeaders, write_answer
+from server_session.http.responses import ResponseHeaders, headers_of, write_answer
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
@@ -335,14 +335,14 @@ class Steps:
             return self.refusal is not None
         return stored.accessed or (stored.session is not None and stored.session.accessed)
 
-    def answer(self, headers: ResponseHeaders, *, varies: bool = False) -> None:
-        """Put the cookie, and what caches must know, into the response's headers, which are then sent.
+    def answer(self, response: object, *, varies: bool = False) -> None:
+        """Put the cookie, and what caches must know, into a response, or into its headers, which are then sent.
 
         With `varies` the response depends on the session, whatever was asked of it so far. Where the request was
         refused, the response is the application's own page that says so: it gets the headers that ours has.
         """
         if varies or self.has_answer:
-            self.write_headers(headers)
+            self.write_headers(headers_of(response))
         self.started()
 
     def write_headers(self, headers: ResponseHeaders) -> None:

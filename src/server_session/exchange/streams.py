@@ -6,7 +6,7 @@ from typing import Any
 from server_session._colour import settled
 from server_session.exchange import BlockingExchange, Exchange
 
-__all__ = ["StreamedBody", "astreamed", "close_body", "has_body"]
+__all__ = ["StreamedBody", "aclose_body", "astreamed", "close_body", "has_body"]
 
 
 def has_body(method: str, status: int) -> bool:
@@ -14,8 +14,14 @@ def has_body(method: str, status: int) -> bool:
     return method != "HEAD" and status not in (204, 304)
 
 
-async def close_body(body: object) -> None:
-    """Close a body, of either colour, that no server will: as one that gave way to a refusal (PEP 3333, `close`)."""
+def close_body(body: object) -> None:
+    """Close a body that has anything to close (PEP 3333, `close`)."""
+    if callable(close := getattr(body, "close", None)):
+        close()
+
+
+async def aclose_body(body: object) -> None:
+    """Close a body of either colour, as `close_body` does."""
     close: Any = getattr(body, "aclose", None) or getattr(body, "close", None)
     if close is not None:
         await settled(close())
@@ -43,8 +49,7 @@ class StreamedBody(Iterator[Any]):
         """End it, be it whole or not."""
         with self._blocking.exchange.serving():
             try:
-                if callable(close := getattr(self._body, "close", None)):
-                    close()
+                close_body(self._body)
             finally:
                 self._end()
 
@@ -84,7 +89,7 @@ async def _astreamed(body: AsyncIterable[Any], exchange: Exchange, *, closes: bo
                 if close is not None:
                     await close()
                 if closes and (close is None or chunks is not body):
-                    await close_body(body)
+                    await aclose_body(body)
         finally:
             try:
                 await exchange.commit_late()

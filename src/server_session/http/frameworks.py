@@ -47,8 +47,11 @@ class HeadersRequest(Request):
 
     def _text(self, *names: str) -> str:
         """Return the text that is in the first of these attributes that has any."""
-        found = (getattr(self._request, name, None) for name in names)
-        return next((one for one in found if isinstance(one, str) and one), "")
+        for name in names:
+            found = getattr(self._request, name, None)
+            if isinstance(found, str) and found:
+                return found
+        return ""
 
     @property
     def method(self) -> str:

@@ -61,7 +61,7 @@ class Request(RequestFacts):
     @property
     def is_websocket(self) -> bool:
         """Whether this is the opening of a WebSocket."""
-        return self.method == "GET" and any(b"websocket" in one.lower() for one in self.header_values(b"upgrade"))
+        return self.wire_method == "GET" and b"websocket" in b",".join(self.header_values(b"upgrade")).lower()
 
     @property
     def decoded_path(self) -> str:

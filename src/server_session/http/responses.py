@@ -103,6 +103,7 @@ class WsgiHeaders(ResponseHeaders):
 Maker: TypeAlias = Callable[[Any], ResponseHeaders]
 RESPONSES: Final = Kinds[Maker]()
 register_response: Final = RESPONSES.register
+register_response(ResponseHeaders, lambda headers: headers)
 
 
 def headers_of(response: Any) -> ResponseHeaders:
