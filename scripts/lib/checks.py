@@ -41,6 +41,10 @@ GROUPS: Final = {
     "attacks": "tests/attacks",
     "deployment": "tests/deployment",
 }
+# The environment that no constraint holds back, as a user's who installs today.
+NEWEST: Final = ".venv-newest"
+# What other libraries can break, but for the page of the versions that are pinned.
+ON_NEWEST: Final = ("tests/frameworks", "--ignore=tests/frameworks/test_table.py", "tests/stores")
 # In an environment of their own.
 GUESTS: Final = "tests/guests"
 NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers", "deployment")
@@ -75,7 +79,7 @@ def main() -> int:
     if not options.quick:
         run.step("programs", lambda: install_parts(run.note))
     others = {} if options.quick else other_pythons(run, all_of_them=options.all)
-    made = make_environments(run, others, *(["guests"] if options.all else ()))
+    made = make_environments(run, others, *(["guests"] if options.all else ()), with_newest=options.all)
     if ".venv" not in made:
         run.close()
         return 1
@@ -138,6 +142,8 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
         chosen = (other, *PYTEST, *for_pytest) if for_pytest else (*QUICKLY, other, *PYTEST, *ON_EACH_PYTHON)
         commands[f"Python {version}"] = (*chosen, *BESIDE, "-m", "not once")
     if is_long and not for_pytest:
+        newest = (str(ROOT / NEWEST / "bin/python"), *PYTEST, *ON_EACH_PYTHON, *ON_NEWEST)
+        commands["newest"] = ("env", "-u", "SERVER_SESSION_ALL", *newest, *BESIDE, "-m", "not once")
         commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, GUESTS)
         commands["docs"] = ("scripts/docs",)
     if (ROOT / "bench/__main__.py").exists():
@@ -187,12 +193,14 @@ def files_that_draw() -> list[str]:
     return [name for name in names if not name.startswith((*GROUPS.values(), GUESTS))]
 
 
-def make_environments(run: Run, others: dict[str, str], *groups: str) -> set[str]:
+def make_environments(run: Run, others: dict[str, str], *groups: str, with_newest: bool) -> set[str]:
     """Make the main environment, and those of other Pythons and groups at once; return the names of those there are."""
     make = (sys.executable, "scripts/lib/environments.py")
     commands: dict[str, Command] = {".venv": (*make, "dev")}
     commands |= {f".venv-{version}": (*make, "test", f".venv-{version}", python) for version, python in others.items()}
     commands |= {f".venv-{group}": (*make, group, f".venv-{group}") for group in groups}
+    if with_newest:
+        commands[NEWEST] = (*make, "test", NEWEST, [sys.executable, *others.values()][-1], "newest")
     return run.together(commands)
 
 

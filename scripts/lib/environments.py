@@ -1,6 +1,7 @@
-"""Virtual environments: `environments.py GROUP [NAME [PYTHON]]` makes one and installs a dependency group into it.
+"""Virtual environments: `environments.py GROUP [NAME [PYTHON [newest]]]` makes one with a dependency group in it.
 
-What is installed already is left alone: a stamp in the environment tells what it was made from.
+What is installed already is left alone: a stamp in the environment tells what it was made from. With `newest` the
+constraints do not count, and all is brought up to date: it is then what a user gets today.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ class SetUpError(Exception):
     """An environment could not be made; what the program that failed said has been printed."""
 
 
-def prepare(name: str, group: str, python: str) -> Path:
+def prepare(name: str, group: str, python: str, *, is_newest: bool = False) -> Path:
     """Make the environment `name` with a dependency group and the package itself in it; return its Python."""
     folder = ROOT / name
     if not _is_alive(folder):
@@ -46,15 +47,17 @@ def prepare(name: str, group: str, python: str) -> Path:
     constraints = [name for name in ("constraints.txt", f"constraints-{group}.txt") if (ROOT / name).exists()]
     wanted = _fingerprint(*constraints)
     enough = GROUPS[GROUPS.index(group) :] if group in GROUPS else (group,)
-    if any(_stamp(folder, name).read_text() == wanted for name in enough if _stamp(folder, name).exists()):
+    stamps = [] if is_newest else [_stamp(folder, name) for name in enough if _stamp(folder, name).exists()]
+    if any(stamp.read_text() == wanted for stamp in stamps):
         return inside
     print(f"Installing the group {group!r} into {name} …", flush=True)
     # What is imported is compiled then, and most never is.
     pip = (str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile")
-    constrained = [word for name in constraints for word in ("--constraint", name)]
+    newest = ["--upgrade", "--upgrade-strategy", "eager"]
+    versions = newest if is_newest else [word for name in constraints for word in ("--constraint", name)]
     # Dependency groups came with pip 25.1; the environment starts with the one that its Python brought.
     _run("renewing pip", *pip, "pip>=25.1")
-    _run("installing", *pip, *constrained, "--group", group, "--editable", ".")
+    _run("installing", *pip, *versions, "--group", group, "--editable", ".")
     _stamp(folder, group).write_text(wanted)
     return inside
 
@@ -111,10 +114,10 @@ def _install_packages(name: str, folder: Path, stamp: Path, wanted: str, *packag
     stamp.write_text(wanted)
 
 
-def main(group: str, name: str = ".venv", python: str = sys.executable) -> None:
+def main(group: str, name: str = ".venv", python: str = sys.executable, newest: str = "") -> None:
     """Make an environment as a program of its own."""
     try:
-        prepare(name, group, python)
+        prepare(name, group, python, is_newest=newest == "newest")
     except SetUpError as error:
         sys.exit(str(error))
 
