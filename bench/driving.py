@@ -106,9 +106,9 @@ class AwaitingDriver(Driver):
         return self.answer(self._runner.run(self.made(self.prepared(request))))
 
     def time(self, requests: Sequence[Ask], at_once: int = 1) -> float:
-        prepared = [self.prepared(request) for request in requests]
-        seconds, responses = self._runner.run(self._timed(prepared, at_once))
-        check({self.status(response) for response in responses}, requests)
+        shares = [[self.prepared(request) for request in requests[n::at_once]] for n in range(at_once)]
+        seconds, statuses = self._runner.run(self._timed(shares))
+        check(statuses, requests)
         return seconds
 
     def count(self, requests: Sequence[Ask]) -> Count:
@@ -118,17 +118,17 @@ class AwaitingDriver(Driver):
         check({self.status(response) for response in responses}, requests)
         return count_of(profile, len(requests))
 
-    async def _timed(self, prepared: Sequence[Any], at_once: int) -> tuple[float, list[Any]]:
+    async def _timed(self, shares: Sequence[Sequence[Any]]) -> tuple[float, set[int]]:
         begun = time.perf_counter()
-        if at_once == 1:
-            responses = [await self.made(request) for request in prepared]
+        if len(shares) == 1:
+            statuses = await self._each(shares[0])
         else:
-            shares = await asyncio.gather(*(self._each(prepared[n::at_once]) for n in range(at_once)))
-            responses = [response for share in shares for response in share]
-        return time.perf_counter() - begun, responses
+            statuses = set[int]().union(*await asyncio.gather(*map(self._each, shares)))
+        return time.perf_counter() - begun, statuses
 
-    async def _each(self, prepared: Sequence[Any]) -> list[Any]:
-        return [await self.made(request) for request in prepared]
+    async def _each(self, prepared: Sequence[Any]) -> set[int]:
+        # No server keeps the responses.
+        return {self.status(await self.made(request)) for request in prepared}
 
     async def _profiled(self, prepared: Sequence[Any], profile: cProfile.Profile) -> list[Any]:
         profile.enable()
@@ -163,7 +163,8 @@ class AsgiDriver(AwaitingDriver):
         async def send(message: Any) -> None:
             messages.append(message)
 
-        await app(scope, receive, send)
+        # As a server makes it: what is kept with a request goes with it.
+        await app({**scope}, receive, send)
         return messages
 
     def answer(self, response: Any) -> Answer:
@@ -261,22 +262,19 @@ class WsgiDriver(Driver):
 
     def ask(self, request: Ask) -> Answer:
         status, headers, body = ask_wsgi(self.app, request.environ())
-        return Answer(int(status.partition(" ")[0]), tuple(headers), body.decode())
+        return Answer(status_of([status]), tuple(headers), body.decode())
 
     def time(self, requests: Sequence[Ask], at_once: int = 1) -> float:
-        environs = [request.environ() for request in requests]
+        shares = [[request.environ() for request in requests[n::at_once]] for n in range(at_once)]
+        begun = time.perf_counter()
         if at_once == 1:
-            begun = time.perf_counter()
-            responses = self._each(environs)
-            seconds = time.perf_counter() - begun
+            statuses = self._each(shares[0])
         else:
             self._pool = self._pool or ThreadPoolExecutor(at_once)
-            shares = [environs[n::at_once] for n in range(at_once)]
             begun = time.perf_counter()
-            answered = list(self._pool.map(self._each, shares))
-            seconds = time.perf_counter() - begun
-            responses = [response for share in answered for response in share]
-        check({int(response[0].partition(" ")[0]) for response in responses}, requests)
+            statuses = set[int]().union(*self._pool.map(self._each, shares))
+        seconds = time.perf_counter() - begun
+        check(statuses, requests)
         return seconds
 
     def count(self, requests: Sequence[Ask]) -> Count:
@@ -285,11 +283,16 @@ class WsgiDriver(Driver):
         profile.enable()
         responses = [ask_wsgi(self.app, environ) for environ in environs]
         profile.disable()
-        check({int(response[0].partition(" ")[0]) for response in responses}, requests)
+        check(set(map(status_of, responses)), requests)
         return count_of(profile, len(requests))
 
-    def _each(self, environs: Sequence[dict[str, Any]]) -> list[Any]:
-        return [ask_wsgi(self.app, environ) for environ in environs]
+    def _each(self, environs: Sequence[dict[str, Any]]) -> set[int]:
+        return {status_of(ask_wsgi(self.app, environ)) for environ in environs}
+
+
+def status_of(response: Sequence[Any]) -> int:
+    """Return the status of a response of WSGI."""
+    return int(response[0].partition(" ")[0])
 
 
 def ask_wsgi(app: Any, environ: dict[str, Any]) -> list[Any]:
@@ -301,7 +304,8 @@ def ask_wsgi(app: Any, environ: dict[str, Any]) -> list[Any]:
         response[:] = status, headers
         return written.append
 
-    body: Any = app(environ, start_response)
+    # As a server makes it: what is kept with a request goes with it.
+    body: Any = app({**environ}, start_response)
     try:
         response.append(b"".join((*written, *body)))
     finally:
