@@ -20,7 +20,7 @@ from django.test import AsyncClient, Client, RequestFactory, override_settings
 from server_session import CSRF, FileSessionStore, MemorySessionStore, Signal, _sessions, csrf_script, sync
 from server_session.csrf import decorators
 from server_session.exceptions import ConfigurationError, StoreError
-from server_session.exchange import steps
+from server_session.exchange import checked
 from server_session.testing import YieldingStore
 from tests.django_site.project import set_up
 
@@ -705,7 +705,7 @@ def test_a_get_that_has_effects_may_ask_to_be_checked(script: Any, monkeypatch: 
     from server_session.django import csrf_protect
 
     marked: list[object] = []
-    for module in (decorators, steps):
+    for module in (decorators, checked):
         monkeypatch.setattr(module, "marked_every_method", marked)
     script(csrf_protect(every_method=True)(lambda _: "done"))
     client = visitor()
@@ -719,7 +719,7 @@ def test_the_header_of_a_websocket_takes_no_get_past_what_its_view_asks(
     from server_session.django import csrf_protect
 
     marked: list[object] = []
-    for module in (decorators, steps):
+    for module in (decorators, checked):
         monkeypatch.setattr(module, "marked_every_method", marked)
     script(csrf_protect(every_method=True, strict=True)(lambda _: "done"))
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}

@@ -27,7 +27,7 @@ from server_session.exceptions import (
     SerializationError,
     StoreError,
 )
-from server_session.exchange import steps
+from server_session.exchange import checked
 from server_session.exchange.streams import astreamed
 from server_session.http.carrier import current
 from server_session.stores._base import Outcome
@@ -70,7 +70,7 @@ def answer(exchange: Exchange, *given: tuple[str, str], **options: Any) -> dict[
 
 def test_what_a_request_does_not_ask_for_is_not_made(store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     # Other tests may have marked endpoints whose GET is checked.
-    monkeypatch.setattr(steps, "marked_every_method", [])
+    monkeypatch.setattr(checked, "marked_every_method", [])
     exchange = exchange_of(Sessions(session_store=store, cookie_handler=Reading()), Cookie="session=x")
     Reading.reads = 0
     assert not exchange.may_be_forged("GET")

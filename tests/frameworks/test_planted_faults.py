@@ -8,7 +8,8 @@ import pytest
 from server_session import Sessions, asgi
 from server_session.asgi import SessionMiddleware
 from server_session.csrf.verdict import Protection
-from server_session.exchange import Exchange, steps
+from server_session.exchange import Exchange, checked, steps
+from server_session.exchange.checked import Checked
 from server_session.exchange.steps import Steps
 from server_session.http.body import AsgiBody
 from server_session.kernel.presence import ResponseState
@@ -17,9 +18,9 @@ from tests.frameworks.test_starlette import TestStarlette as Sound
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 _write_answer = steps.write_answer
-_protection_of = steps.protection_of
+_protection_of = checked.protection_of
 _commit_late = Exchange.commit_late
-_may_be_forged = Steps.may_be_forged
+_may_be_forged = Checked.may_be_forged
 
 
 async def nothing(*_: Any) -> None:
@@ -54,11 +55,11 @@ async def answer_all_is_well(self: Any, refusal: Any) -> None:
 FAULTS: dict[str, tuple[str, Plant]] = {
     "nothing is checked": (
         "csrf_refuses_another_site_s_form",
-        lambda patch: patch.setattr(Steps, "may_be_forged", lambda *_: False),
+        lambda patch: patch.setattr(Checked, "may_be_forged", lambda *_: False),
     ),
     "no view is checked": (
         "csrf_refuses_another_site_s_form",
-        lambda patch: patch.setattr(steps, "protection_of", lambda *_: Protection(exempt=True)),
+        lambda patch: patch.setattr(checked, "protection_of", lambda *_: Protection(exempt=True)),
     ),
     "nothing that a view asks for is heard": (
         "csrf_asks_a_token_where_a_view_is_strict",
@@ -66,7 +67,7 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     ),
     "a token is good for every view": (
         "csrf_asks_a_token_of_its_own_where_a_view_is_scoped",
-        lambda patch: patch.setattr(steps, "protection_of", lambda *of: _protection_of(*of)._replace(scoped=False)),
+        lambda patch: patch.setattr(checked, "protection_of", lambda *of: _protection_of(*of)._replace(scoped=False)),
     ),
     "the body in which a token was looked for is gone": (
         "csrf_leaves_the_body_whole",
@@ -109,7 +110,7 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "a WebSocket of another site is let in": (
         "websocket_of_another_site_or_of_none_is_turned_away",
         lambda patch: patch.setattr(
-            Steps,
+            Checked,
             "may_be_forged",
             lambda self, method: not self.request.is_websocket and _may_be_forged(self, method),
         ),

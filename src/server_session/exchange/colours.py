@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import ColourError, SessionError
-from server_session.exchange.steps import Body, Configured, Endpoint, Steps, unknown
+from server_session.exchange.checked import Body, Checked, Endpoint, unknown
+from server_session.exchange.steps import Configured
 from server_session.http.requests import Request
 from server_session.kernel.mapping import Session
 from server_session.kernel.states import NONE
@@ -29,7 +30,7 @@ __all__ = ["BlockingExchange", "Exchange", "Served"]
 T = TypeVar("T")
 
 
-class Exchange(Steps):
+class Exchange(Checked):
     """One request and its one response, as far as they concern its session, for callers that await."""
 
     @property
@@ -97,7 +98,7 @@ class Exchange(Steps):
 class BlockingExchange:
     """The steps of an exchange for callers that block; what each does is said at `Exchange`."""
 
-    def __init__(self, exchange: Steps) -> None:
+    def __init__(self, exchange: Checked) -> None:
         self.exchange = exchange
         self.sessions = exchange.sessions
 
