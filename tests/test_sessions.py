@@ -16,12 +16,14 @@ from starlette.responses import Response
 
 import server_session
 from server_session import (
+    CSRF,
     ConfigurationError,
     CookieHandler,
     CookieTransport,
     FileSessionStore,
     MemorySessionStore,
     NotConfiguredError,
+    SerializationError,
     Sessions,
     SessionStore,
     Signal,
@@ -121,7 +123,7 @@ def test_the_deadline_is_30_days_unless_another_or_none_is_set(said, remaining):
     "value",
     [
         *(0, -1, -0.5, math.nan, math.inf, -math.inf, True, False, timedelta(0), timedelta(seconds=-1)),
-        *("600", b"600", [600], Decimal(600), 1j),
+        *("600", b"600", [600], Decimal(600), 1j, 10**99),
     ],
 )
 def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name(setting, value):
@@ -130,6 +132,39 @@ def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name
     assert str(caught.value).startswith(f"{setting} must be a positive number of seconds or a timedelta")
     assert repr(value) in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+HUGE = 10**5000
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize("value", [HUGE, LONG, [[LONG]]], ids=["huge", "long", "list"])
+@pytest.mark.parametrize(
+    "make,setting,named",
+    [
+        *((Sessions, name, name) for name in ("max_age", "origin", "renew_on", "csrf", "cookie_handler", "clock")),
+        *((CookieHandler, name, name) for name in ("path", "domain", "secure", "same_site", "max_age")),
+        *((CSRF, name, name) for name in ("mode", "token_age", "single_use", "page")),
+        (CookieHandler, "name", "a cookie cannot be named"),
+        (CSRF, "trusted_origins", "trusted origin"),
+    ],
+)
+def test_however_long_what_was_given_is_the_error_names_the_setting_and_is_short(make, setting, named, value):
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        make(**{setting: value})
+    assert len(str(caught.value)) < 500
+
+
+async def test_a_key_that_is_a_number_too_long_to_write_is_refused():
+    with pytest.raises(SerializationError, match="session key a number of thousands of digits: the key is of type int"):
+        await Sessions().set_session_data(scope_of(), Response(), {HUGE: 1})
+
+
+def test_an_origin_of_any_length_shows_no_password():
+    for filler in ("", "x" * 200):
+        with pytest.raises(ConfigurationError, match="origin with a password in it") as caught:
+            Sessions(origin=f"https://ada:secret{filler}@shop.example")
+        assert "secret" not in str(caught.value)
 
 
 @given(st.floats(min_value=1e-3, max_value=1e9) | st.integers(1, 10**9) | st.timedeltas(timedelta(milliseconds=1)))

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
-from server_session.exceptions import CarrierError
+from server_session.exceptions import CarrierError, shown
 from server_session.http.carrier import Carrier, is_carrier, resolve
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def scope_of(scope: TokenScope | None) -> str:
     if scope is None:
         return ""
     if not isinstance(scope, tuple) or list(map(type, scope)) != [str, str]:
-        raise TypeError(f"a token's scope is a method and a path, as in ('POST', '/transfer'), not {scope!r}")
+        raise TypeError(f"a token's scope is a method and a path, as in ('POST', '/transfer'), not {shown(scope)}")
     # Late, for every import of the library would pay for it.
     from urllib.parse import unquote
 
