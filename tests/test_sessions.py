@@ -38,6 +38,10 @@ from server_session.adopt import StarletteCookie
 from server_session.asgi import SessionMiddleware
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.presence import ResponseState
+from server_session.stores.memcached import MemcachedSessionStore
+from server_session.stores.next_server_session import NextServerSessionRedisStore
+from server_session.stores.redis import RedisSessionStore
+from server_session.stores.sql import SQLSessionStore
 from tests.asgi_client import scope_of
 from tests.visitors import Clock
 
@@ -214,6 +218,45 @@ def test_a_store_is_given_as_it_is_or_by_its_url(tmp_path):
 )
 def test_a_scheme_may_be_written_in_capitals(url):
     assert type(open_store(url)) is type(open_store(url.lower()))
+
+
+@pytest.mark.parametrize(
+    "make,url",
+    [
+        (RedisSessionStore, "REDIS://127.0.0.1/0"),
+        (RedisSessionStore, "Unix:///run/redis.sock"),
+        (NextServerSessionRedisStore, "REDISS://127.0.0.1/0"),
+        (SQLSessionStore, "PostgreSQL+Psycopg://shop@db/shop"),
+        (MemcachedSessionStore, "MEMCACHED://127.0.0.1"),
+    ],
+)
+def test_a_store_that_is_made_directly_takes_a_scheme_in_capitals_too(make, url):
+    assert make(url).colour is make(url.lower()).colour
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "\r", "\x1b", "\ud800"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ada:secret@127.0.0.1{}/0",
+        "redis://ada:secret{}@127.0.0.1/0",
+        "sqlite:///sessions.db{}",
+        "postgresql+psycopg://ada:secret{}@db/shop",
+        "memcached://127.0.0.1{}",
+        "file:sessions{}",
+    ],
+)
+def test_a_url_with_a_character_that_cannot_be_seen_is_refused_and_not_shown(url, character):
+    with pytest.raises(ConfigurationError, match="a character that cannot be seen") as caught:
+        open_store(url.format(character))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["memory:shop", "memory:///shop", "memory://ada:secret@db", "memory:#shop"])
+def test_the_url_of_a_store_in_memory_that_says_more_is_refused(url):
+    with pytest.raises(ConfigurationError, match="memory: and no more") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
 
 
 async def test_the_directory_of_a_file_store_is_in_its_url_however_it_is_written(tmp_path: Path):

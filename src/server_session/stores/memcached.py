@@ -216,7 +216,7 @@ def _client(url: str, timeout: float) -> Any:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
         if parts.scheme == "memcached" and "@" not in parts.netloc and not parts.query and not parts.fragment:
-            if not parts.netloc and len(parts.path) > 1:
+            if not parts.netloc and parts.path.startswith("/") and len(parts.path) > 1:
                 return make(unquote(parts.path))
             if parts.hostname and parts.path in ("", "/"):
                 return make((parts.hostname, 11211 if parts.port is None else parts.port))

@@ -112,7 +112,9 @@ class MemorySessionStore(PackedStore):
     @classmethod
     def from_url(cls, url: str) -> "MemorySessionStore":
         """Return a store, for the URL `memory:`; raises `ConfigurationError` where it says more."""
-        refuse_parameters(url, "settings go to MemorySessionStore(…)")
+        refuse_parameters(url, settings := "settings go to MemorySessionStore(…)")
+        if url.partition(":")[2].strip("/?#"):
+            raise ConfigurationError(f"the URL of a store in memory is memory: and no more; {settings}")
         return cls()
 
     def stats(self) -> MemoryStats:

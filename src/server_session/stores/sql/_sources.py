@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool, Pool, SingletonThreadPool, StaticPool
 from server_session.exceptions import ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
-from server_session.stores._parameters import parameters_of, refusal_of
+from server_session.stores._parameters import parameters_of, refusal_of, with_plain_scheme
 from server_session.stores._waits import is_over, left
 from server_session.stores.sql._drivers import connect_by_url, limits_of
 from server_session.stores.sql._table import family_of
@@ -215,6 +215,7 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> tuple
         return family, ClientOfProcess(lent, lambda _: engine.sync_engine.dispose(close=False))
     if isinstance(engine, str):
         parameters_of(engine)
+        engine = with_plain_scheme(engine)
     try:
         return _source_of_url(make_url(engine), timeout)
     except ConfigurationError:
