@@ -31,17 +31,21 @@ from server_session import (
     configure,
     sync,
 )
+from server_session._colour import drive
 from server_session._sessions import RENEW_ON, chosen, configured
 from server_session._tokens import Credential
 from server_session._urls import open_store
 from server_session.adopt import StarletteCookie
 from server_session.asgi import SessionMiddleware
+from server_session.csrf.decorators import csrf_protect
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.presence import ResponseState
+from server_session.migration import migrate
 from server_session.stores.memcached import MemcachedSessionStore
 from server_session.stores.next_server_session import NextServerSessionRedisStore
 from server_session.stores.redis import RedisSessionStore
-from server_session.stores.sql import SQLSessionStore
+from server_session.stores.sql import SQLSessionStore, ddl
+from server_session.wsgi import SessionMiddleware as WsgiMiddleware
 from tests.asgi_client import scope_of
 from tests.visitors import Clock
 
@@ -136,6 +140,61 @@ def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name
     assert str(caught.value).startswith(f"{setting} must be a positive number of seconds or a timedelta")
     assert repr(value) in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+async def application(*_: object) -> None:
+    """Serve nothing."""
+
+
+@pytest.mark.parametrize("value", ["false", 5, [], math.nan])
+@pytest.mark.parametrize(
+    "make,setting",
+    [
+        (lambda **given: FileSessionStore("sessions", **given), "durable"),
+        (lambda **given: FileSessionStore("sessions", **given), "clock"),
+        (lambda **given: RedisSessionStore("redis://127.0.0.1", **given), "blocking"),
+        (lambda **given: SQLSessionStore("sqlite:///sessions.db", **given), "create_table"),
+        (lambda **given: SQLSessionStore("sqlite:///sessions.db", **given), "clock"),
+        (lambda **given: MemcachedSessionStore("memcached://127.0.0.1", **given), "clock"),
+        (MemorySessionStore, "clock"),
+        (csrf_protect, "strict"),
+        (csrf_protect, "every_method"),
+        (lambda **given: SessionMiddleware(application, **given), "autoload"),
+        (lambda **given: SessionMiddleware(application, **given), "endpoint"),
+        (lambda **given: WsgiMiddleware(application, **given), "endpoint"),
+        (lambda **given: drive(migrate("memory:", "memory:", **given)), "tell"),
+    ],
+)
+def test_what_is_neither_true_nor_false_nor_a_function_is_refused_where_it_is_given(
+    make, setting, value, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=rf"\b{setting}\b") as caught:
+        make(**{setting: value})
+    assert repr(value) in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [None, 5, b"shop", ["shop"], "\ud800", "sh\0p"])
+@pytest.mark.parametrize(
+    "make,setting",
+    [
+        (lambda **given: RedisSessionStore("redis://127.0.0.1", **given), "prefix"),
+        (lambda **given: MemcachedSessionStore("memcached://127.0.0.1", **given), "prefix"),
+        (lambda **given: SQLSessionStore("sqlite:///sessions.db", **given), "table"),
+        (lambda **given: ddl("postgresql", **given), "table"),
+    ],
+)
+def test_a_prefix_or_a_table_s_name_that_is_no_text_is_refused(make, setting, value):
+    with pytest.raises(ConfigurationError, match=rf"\b{setting}\b"):
+        make(**{setting: value})
+
+
+@pytest.mark.parametrize("name", ["", "s" * 56])
+def test_a_table_s_name_that_a_database_would_not_take_is_refused(name):
+    with pytest.raises(ConfigurationError, match="table is a name of at most 55 characters"):
+        ddl("mysql", name)
+    assert ddl("postgresql", "s" * 55)
 
 
 HUGE = 10**5000

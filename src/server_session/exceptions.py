@@ -4,7 +4,7 @@
 SessionError
 ├── ConfigurationError (ValueError)      a setting that cannot work
 │   └── NotConfiguredError               a function was called before configure()
-├── CarrierError (TypeError)             the arguments hold no request that can be read
+├── CarrierError (TypeError)             the arguments of a function hold no request, or cannot be read
 ├── ColourError (RuntimeError)           a blocking call over a store that awaits, or the like
 ├── SerializationError (ValueError)      a value that would not come out as it went in
 ├── DataTypeError (ValueError)           stored data does not fit the asked-for type

@@ -85,6 +85,7 @@ class FileSessionStore(PackedStore):
             )
         self.max_age = seconds_if_given("max_age", max_age)
         self._timeout = seconds_of("timeout", timeout)
+        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
         # Where the sweep goes on. Two threads in it at once look at different files, or at one twice: both are well.
         self._folders: list[str] = []

@@ -95,6 +95,7 @@ class MemorySessionStore(PackedStore):
         if when_full == "evict" and not self._is_bounded:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
         self.evicts = when_full == "evict"
+        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
         # Held for the microseconds of one call, and never across an await.
         self._lock = threading.Lock()

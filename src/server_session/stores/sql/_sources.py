@@ -215,9 +215,9 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> tuple
         return family, ClientOfProcess(lent, lambda _: engine.sync_engine.dispose(close=False))
     if isinstance(engine, str):
         parameters_of(engine)
-        engine = with_plain_scheme(engine)
     try:
-        return _source_of_url(make_url(engine), timeout)
+        url = with_plain_scheme(engine) if isinstance(engine, str) else engine
+        return _source_of_url(make_url(url), timeout)
     except ConfigurationError:
         raise
     except (ArgumentError, ValueError):
