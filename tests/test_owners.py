@@ -17,6 +17,7 @@ from server_session import (
     ConflictError,
     MemorySessionStore,
     RecordError,
+    SessionError,
     Sessions,
     SessionStore,
     StoreError,
@@ -952,8 +953,10 @@ async def test_what_is_no_owner_s_name_is_a_type_error_that_names_the_function(o
         "destroy_sessions_of": lambda: sessions.destroy_sessions_of(owner),
     }
     for name, call in calls.items():
-        with pytest.raises(TypeError, match=f"^{name} takes the owner's name or id as text"):
+        with pytest.raises(TypeError, match=f"^{name} takes the owner's name or id as text") as caught:
             await call()  # type: ignore[arg-type]
+        assert isinstance(caught.value, SessionError)
+        assert ("not empty text" in str(caught.value)) == (owner == "")
 
 
 @pytest.mark.parametrize("only", [7, 0, b"", ["id"]])

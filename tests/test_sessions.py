@@ -16,12 +16,14 @@ from starlette.responses import Response
 
 import server_session
 from server_session import (
+    CSRF,
     ConfigurationError,
     CookieHandler,
     CookieTransport,
     FileSessionStore,
     MemorySessionStore,
     NotConfiguredError,
+    SerializationError,
     Sessions,
     SessionStore,
     Signal,
@@ -29,13 +31,21 @@ from server_session import (
     configure,
     sync,
 )
+from server_session._colour import drive
 from server_session._sessions import RENEW_ON, chosen, configured
 from server_session._tokens import Credential
 from server_session._urls import open_store
 from server_session.adopt import StarletteCookie
 from server_session.asgi import SessionMiddleware
+from server_session.csrf.decorators import csrf_protect
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.presence import ResponseState
+from server_session.migration import migrate
+from server_session.stores.memcached import MemcachedSessionStore
+from server_session.stores.next_server_session import NextServerSessionRedisStore
+from server_session.stores.redis import RedisSessionStore
+from server_session.stores.sql import SQLSessionStore, ddl
+from server_session.wsgi import SessionMiddleware as WsgiMiddleware
 from tests.asgi_client import scope_of
 from tests.visitors import Clock
 
@@ -121,7 +131,7 @@ def test_the_deadline_is_30_days_unless_another_or_none_is_set(said, remaining):
     "value",
     [
         *(0, -1, -0.5, math.nan, math.inf, -math.inf, True, False, timedelta(0), timedelta(seconds=-1)),
-        *("600", b"600", [600], Decimal(600), 1j),
+        *("600", b"600", [600], Decimal(600), 1j, 10**99),
     ],
 )
 def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name(setting, value):
@@ -130,6 +140,94 @@ def test_a_lifetime_that_is_no_positive_number_of_seconds_is_refused_by_its_name
     assert str(caught.value).startswith(f"{setting} must be a positive number of seconds or a timedelta")
     assert repr(value) in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+async def application(*_: object) -> None:
+    """Serve nothing."""
+
+
+@pytest.mark.parametrize("value", ["false", 5, [], math.nan])
+@pytest.mark.parametrize(
+    "make,setting",
+    [
+        (lambda **given: FileSessionStore("sessions", **given), "durable"),
+        (lambda **given: FileSessionStore("sessions", **given), "clock"),
+        (lambda **given: RedisSessionStore("redis://127.0.0.1", **given), "blocking"),
+        (lambda **given: SQLSessionStore("sqlite:///sessions.db", **given), "create_table"),
+        (lambda **given: SQLSessionStore("sqlite:///sessions.db", **given), "clock"),
+        (lambda **given: MemcachedSessionStore("memcached://127.0.0.1", **given), "clock"),
+        (MemorySessionStore, "clock"),
+        (csrf_protect, "strict"),
+        (csrf_protect, "every_method"),
+        (lambda **given: SessionMiddleware(application, **given), "autoload"),
+        (lambda **given: SessionMiddleware(application, **given), "endpoint"),
+        (lambda **given: WsgiMiddleware(application, **given), "endpoint"),
+        (lambda **given: drive(migrate("memory:", "memory:", **given)), "tell"),
+    ],
+)
+def test_what_is_neither_true_nor_false_nor_a_function_is_refused_where_it_is_given(
+    make, setting, value, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=rf"\b{setting}\b") as caught:
+        make(**{setting: value})
+    assert repr(value) in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [None, 5, b"shop", ["shop"], "\ud800", "sh\0p"])
+@pytest.mark.parametrize(
+    "make,setting",
+    [
+        (lambda **given: RedisSessionStore("redis://127.0.0.1", **given), "prefix"),
+        (lambda **given: MemcachedSessionStore("memcached://127.0.0.1", **given), "prefix"),
+        (lambda **given: SQLSessionStore("sqlite:///sessions.db", **given), "table"),
+        (lambda **given: ddl("postgresql", **given), "table"),
+    ],
+)
+def test_a_prefix_or_a_table_s_name_that_is_no_text_is_refused(make, setting, value):
+    with pytest.raises(ConfigurationError, match=rf"\b{setting}\b"):
+        make(**{setting: value})
+
+
+@pytest.mark.parametrize("name", ["", "s" * 56])
+def test_a_table_s_name_that_a_database_would_not_take_is_refused(name):
+    with pytest.raises(ConfigurationError, match="table is a name of at most 55 characters"):
+        ddl("mysql", name)
+    assert ddl("postgresql", "s" * 55)
+
+
+HUGE = 10**5000
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize("value", [HUGE, LONG, [[LONG]]], ids=["huge", "long", "list"])
+@pytest.mark.parametrize(
+    "make,setting,named",
+    [
+        *((Sessions, name, name) for name in ("max_age", "origin", "renew_on", "csrf", "cookie_handler", "clock")),
+        *((CookieHandler, name, name) for name in ("path", "domain", "secure", "same_site", "max_age")),
+        *((CSRF, name, name) for name in ("mode", "token_age", "single_use", "page")),
+        (CookieHandler, "name", "a cookie cannot be named"),
+        (CSRF, "trusted_origins", "trusted origin"),
+    ],
+)
+def test_however_long_what_was_given_is_the_error_names_the_setting_and_is_short(make, setting, named, value):
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        make(**{setting: value})
+    assert len(str(caught.value)) < 500
+
+
+async def test_a_key_that_is_a_number_too_long_to_write_is_refused():
+    with pytest.raises(SerializationError, match="session key a number of thousands of digits: the key is of type int"):
+        await Sessions().set_session_data(scope_of(), Response(), {HUGE: 1})
+
+
+def test_an_origin_of_any_length_shows_no_password():
+    for filler in ("", "x" * 200):
+        with pytest.raises(ConfigurationError, match="origin with a password in it") as caught:
+            Sessions(origin=f"https://ada:secret{filler}@shop.example")
+        assert "secret" not in str(caught.value)
 
 
 @given(st.floats(min_value=1e-3, max_value=1e9) | st.integers(1, 10**9) | st.timedeltas(timedelta(milliseconds=1)))
@@ -179,6 +277,45 @@ def test_a_store_is_given_as_it_is_or_by_its_url(tmp_path):
 )
 def test_a_scheme_may_be_written_in_capitals(url):
     assert type(open_store(url)) is type(open_store(url.lower()))
+
+
+@pytest.mark.parametrize(
+    "make,url",
+    [
+        (RedisSessionStore, "REDIS://127.0.0.1/0"),
+        (RedisSessionStore, "Unix:///run/redis.sock"),
+        (NextServerSessionRedisStore, "REDISS://127.0.0.1/0"),
+        (SQLSessionStore, "PostgreSQL+Psycopg://shop@db/shop"),
+        (MemcachedSessionStore, "MEMCACHED://127.0.0.1"),
+    ],
+)
+def test_a_store_that_is_made_directly_takes_a_scheme_in_capitals_too(make, url):
+    assert make(url).colour is make(url.lower()).colour
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "\r", "\x1b", "\ud800"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ada:secret@127.0.0.1{}/0",
+        "redis://ada:secret{}@127.0.0.1/0",
+        "sqlite:///sessions.db{}",
+        "postgresql+psycopg://ada:secret{}@db/shop",
+        "memcached://127.0.0.1{}",
+        "file:sessions{}",
+    ],
+)
+def test_a_url_with_a_character_that_cannot_be_seen_is_refused_and_not_shown(url, character):
+    with pytest.raises(ConfigurationError, match="a character that cannot be seen") as caught:
+        open_store(url.format(character))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["memory:shop", "memory:///shop", "memory://ada:secret@db", "memory:#shop"])
+def test_the_url_of_a_store_in_memory_that_says_more_is_refused(url):
+    with pytest.raises(ConfigurationError, match="memory: and no more") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
 
 
 async def test_the_directory_of_a_file_store_is_in_its_url_however_it_is_written(tmp_path: Path):

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
-from server_session.exceptions import CarrierError
+from server_session.exceptions import CarrierError, shown
 from server_session.http.carrier import Carrier, is_carrier, resolve
 
 T = TypeVar("T")
@@ -22,8 +22,7 @@ def parted(
     """Part the positional arguments of a function into the carrier and the rest.
 
     `last` names the argument after the carrier, `None` if there is none, and `then` one that may follow it. Raises
-    `CarrierError` where the rest is missing, or a carrier stands in its place, and `TypeError` where `last` is of a
-    wrong type.
+    `CarrierError` where the rest is missing or of a wrong type, or a carrier stands in its place.
     """
     rest: tuple[Any, ...] = ()
     if last is None:
@@ -77,16 +76,17 @@ _ARGUMENTS: Mapping[str, tuple[Any, str]] = {
 
 
 def checked(function: str, argument: str, given: T) -> T:
-    """Return an argument of a function as it was given; raises `TypeError` for what cannot be one."""
+    """Return an argument of a function as it was given; raises `CarrierError` for what cannot be one."""
     kind, named = _ARGUMENTS[argument]
     if not isinstance(given, kind) or (argument == "owner" and not given):
-        raise TypeError(f"{function} takes {named}, not {type(given).__name__!r}")
+        what = "empty text" if isinstance(given, kind) else repr(type(given).__name__)
+        raise CarrierError(f"{function} takes {named}, not {what}")
     return given
 
 
 def checked_flag(function: str, name: str, given: object) -> bool:
     if not isinstance(given, bool):
-        raise TypeError(f"{function} takes {name} as True or False, not {type(given).__name__!r}")
+        raise CarrierError(f"{function} takes {name} as True or False, not {type(given).__name__!r}")
     return given
 
 
@@ -94,7 +94,7 @@ def scope_of(scope: TokenScope | None) -> str:
     if scope is None:
         return ""
     if not isinstance(scope, tuple) or list(map(type, scope)) != [str, str]:
-        raise TypeError(f"a token's scope is a method and a path, as in ('POST', '/transfer'), not {scope!r}")
+        raise CarrierError(f"a token's scope is a method and a path, as in ('POST', '/transfer'), not {shown(scope)}")
     # Late, for every import of the library would pay for it.
     from urllib.parse import unquote
 

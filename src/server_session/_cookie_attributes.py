@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 from typing import Final
 
-from server_session.exceptions import ConfigurationError
+from server_session.exceptions import ConfigurationError, shown
 
 __all__ = ["HINTS", "OPTIONS", "domain", "name", "path", "places_of", "same_site"]
 
@@ -41,8 +41,8 @@ def name(given: object) -> str:
     """Return a cookie's name."""
     if not isinstance(given, str) or not _NAME.fullmatch(given):
         raise ConfigurationError(
-            f"a cookie cannot be named {given!r}: use letters, digits and !#$%&'*+-.^_`|~ (an RFC 6265 token), and no "
-            f"more than {_NAME_BYTES}, for browsers keep no cookie that is too long"
+            f"a cookie cannot be named {shown(given)}: use letters, digits and !#$%&'*+-.^_`|~ (an RFC 6265 token), "
+            f"and no more than {_NAME_BYTES}, for browsers keep no cookie that is too long"
         )
     return given
 
@@ -51,8 +51,8 @@ def path(given: object) -> str:
     """Return a cookie's path."""
     if not isinstance(given, str) or not _PATH.fullmatch(given):
         raise ConfigurationError(
-            f'the cookie\'s path cannot be {given!r}: it begins with "/" and is printable ASCII without blanks and ";" '
-            f"(write what else it holds as %XX, as the browser does); browsers ignore one beyond {_PATH_BYTES} bytes"
+            f'the cookie\'s path cannot be {shown(given)}: it begins with "/" and is printable ASCII without blanks '
+            f'and ";" (write what else it holds as %XX, as browsers do); browsers ignore one beyond {_PATH_BYTES} bytes'
         )
     return given
 
@@ -62,7 +62,7 @@ def domain(given: object) -> str:
     lowered = given.lower().removeprefix(".") if isinstance(given, str) and given.isascii() else ""
     if not _DOMAIN.fullmatch(lowered):
         raise ConfigurationError(
-            f"the cookie's domain cannot be {given!r}: it is a name like shop.example, without scheme, port, path "
+            f"the cookie's domain cannot be {shown(given)}: it is a name like shop.example, without scheme, port, path "
             "and trailing dot, in its ASCII form (xn--…); leave `domain` out for this host alone"
         )
     return lowered
@@ -73,7 +73,7 @@ def same_site(given: object) -> str:
     lowered = given.lower() if isinstance(given, str) else ""
     if lowered not in ("lax", "strict", "none"):
         raise ConfigurationError(
-            f'the cookie\'s same_site cannot be {given!r}: say "lax", "strict" or "none" (it is always said, '
+            f'the cookie\'s same_site cannot be {shown(given)}: say "lax", "strict" or "none" (it is always said, '
             "for browsers differ where it is not)"
         )
     return lowered

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-from server_session.exceptions import ConfigurationError
+from server_session.exceptions import ConfigurationError, shown
 
 __all__ = ["NULL", "is_at", "origin_in_header", "origin_of_url", "origins_of", "trusted_origins_of"]
 
@@ -17,7 +17,8 @@ _AUTHORITY: Final = r"(?P<host>[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:
 _ORIGIN: Final = re.compile(f"{_SCHEME}://{_AUTHORITY}")
 _HOST: Final = re.compile(_AUTHORITY)
 _URL: Final = re.compile(rf"(?P<origin>{_SCHEME}://[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-_PASSWORD: Final = re.compile(r":(?!//).*@")
+# The end of a long one is not shown, and may have the @.
+_PASSWORD: Final = re.compile(r":(?!//).*[@…]")
 _HIGHEST_PORT: Final = 65535
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -83,8 +84,8 @@ def _checked(setting: str, origin: object, schemes: Collection[str] | None) -> s
         return normal
     else:
         mend = "write it as browsers do, in lower case and ASCII (xn--…), without blanks; IPv6 is in brackets"
-    shown = "with a password in it" if _PASSWORD.search(repr(origin)) else repr(origin)
-    raise ConfigurationError(f"{setting} {shown}: {mend}")
+    said = shown(origin)
+    raise ConfigurationError(f"{setting} {'with a password in it' if _PASSWORD.search(said) else said}: {mend}")
 
 
 def _normal(origin: str) -> str | None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from server_session._cookies import CookieHandler, RequestFacts, cookie_values
-from server_session._settings import seconds_of
+from server_session._settings import require, seconds_of
 
 __all__ = ["Reader"]
 
@@ -31,6 +31,7 @@ class Reader:
     request that brings one is given a session of its own."""
 
     def __init__(self, cookie: str | CookieHandler, max_age: float | timedelta) -> None:
+        require(cookie is not None, "cookie", "the name of the library's cookie, or a CookieHandler(...)", cookie)
         self.cookie = cookie if isinstance(cookie, CookieHandler) else CookieHandler(cookie)
         self.max_age = seconds_of("max_age", max_age)
 

@@ -56,18 +56,16 @@ def open_store(url: str, **settings: Any) -> SessionStore:
     installed.
     """
     name, extra = kind_of(url)
-    # A scheme may be written in capitals (RFC 3986, 3.1), which some drivers refuse.
-    scheme, _, rest = url.partition(":")
     try:
         module = importlib.import_module(f"{stores.__name__}.{name}")
         named = [getattr(module, public) for public in module.__all__]
         (kept,) = (each for each in named if isinstance(each, type) and issubclass(each, SessionStore))
         # Some classes take the URL itself, and have no `from_url`.
         make: Any = getattr(kept, "from_url", kept)
-        store: SessionStore = make(f"{scheme.lower()}:{rest}", **settings)
+        store: SessionStore = make(url, **settings)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the store for {scheme}: needs {error.name!r}, which is not installed: it comes with the "
+            f"the store for {url.partition(':')[0]}: needs {error.name!r}, which is not installed: it comes with the "
             f"extra [{extra}] of server-session"
         ) from error
     return store

@@ -25,6 +25,7 @@ from server_session._codec import UNREADABLE
 from server_session._colour import is_driven, run_awaiting
 from server_session._cookies import CookieHandler
 from server_session._readers import Reader
+from server_session._settings import require
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class StarletteCookie(SignedCookieReader):
 
     def __init__(self, secret_key: object, cookie: Cookie = "session", max_age: Duration = timedelta(days=14)) -> None:
         # Starlette also takes its `Secret` as the key; `str` gives the text in it.
-        super().__init__(_itsdangerous().TimestampSigner(str(secret_key)), cookie, max_age)
+        (key,) = _keys_in("" if secret_key is None else str(secret_key))
+        super().__init__(_itsdangerous().TimestampSigner(key), cookie, max_age)
 
     def data(self, raw: bytes) -> Any:
         """Return the decoded JSON."""
@@ -147,7 +149,7 @@ class FlaskCookie(SignedCookieReader):
     ) -> None:
         flask: Any = _module("flask.sessions", "FlaskCookie")
         self._serializer: Any = _itsdangerous().URLSafeTimedSerializer(
-            secret_key if isinstance(secret_key, str | bytes) else [*secret_key],
+            _keys_in(secret_key),
             salt=flask.SecureCookieSessionInterface.salt,
             serializer=flask.session_json_serializer,
             signer_kwargs={"key_derivation": "hmac", "digest_method": flask.SecureCookieSessionInterface.digest_method},
@@ -228,7 +230,7 @@ class FlaskSessionRedis(RedisReader):
         super().__init__(client, prefix, cookie, max_age)
         self._signer: Any = None
         if secret_key is not None:
-            self._signer = _itsdangerous().Signer(secret_key, salt="flask-session", key_derivation="hmac")
+            self._signer = _itsdangerous().Signer(_keys_in(secret_key), salt="flask-session", key_derivation="hmac")
 
     def key(self, value: str) -> str | None:
         """Return the id, if it looks like one and, where `secret_key` was given, its signature holds."""
@@ -318,6 +320,7 @@ class DjangoSessions(Reader):
     ) -> None:
         # The engine is imported later: this is called in the project's settings, before Django is set up.
         super().__init__(cookie, max_age)
+        require(isinstance(engine, str), "engine", "the text that SESSION_ENGINE was", engine)
         self._engine = engine
         self.is_unique = not engine.endswith(".signed_cookies")
 
@@ -363,6 +366,14 @@ def _as_store_errors() -> Generator[None, None, None]:
         yield
     except (OSError, *failures) as error:
         raise StoreDownError(f"no answer from where Django's sessions are: {type(error).__name__}") from error
+
+
+def _keys_in(given: object) -> list[Secret]:
+    """Return the keys, the newest last. With an empty one anybody could sign; and no error shows any."""
+    keys: list[Any] = [*given] if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    if not keys or not all(isinstance(key, str | bytes) and key for key in keys):
+        raise ConfigurationError("secret_key is the other library's key, text or bytes that are not empty: is it set?")
+    return keys
 
 
 def _canonical(value: str) -> str:

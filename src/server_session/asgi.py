@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, Unpack
 
 from server_session._colour import beside
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session._settings import seconds_if_given
+from server_session._settings import require, seconds_if_given
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import StoreError, UnavailableError
@@ -83,6 +83,8 @@ class SessionMiddleware:
         endpoint: Callable[[Scope], object] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
+        require(isinstance(autoload, bool) or callable(autoload), "autoload", "True, False or a function", autoload)
+        require(endpoint is None or callable(endpoint), "endpoint", "a function of the scope", endpoint)
         self.app = app
         self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)

@@ -4,7 +4,7 @@
 SessionError
 ├── ConfigurationError (ValueError)      a setting that cannot work
 │   └── NotConfiguredError               a function was called before configure()
-├── CarrierError (TypeError)             the arguments hold no request that can be read
+├── CarrierError (TypeError)             the arguments of a function hold no request, or cannot be read
 ├── ColourError (RuntimeError)           a blocking call over a store that awaits, or the like
 ├── SerializationError (ValueError)      a value that would not come out as it went in
 ├── DataTypeError (ValueError)           stored data does not fit the asked-for type
@@ -50,6 +50,16 @@ __all__ = [
 _SHOWN: Final = 100
 
 
+def shown(given: object) -> str:
+    """Return what an error shows of what was given: no more than the beginning."""
+    try:
+        text = repr(given)
+    except ValueError:
+        # Python writes out no number of more than 4,300 digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 class SessionError(Exception):
     """The root of everything that this library raises."""
 
@@ -77,8 +87,7 @@ class SerializationError(SessionError, ValueError):
     """
 
     def __init__(self, key: object, where: str, reason: str) -> None:
-        shown = repr(key) if len(repr(key)) <= _SHOWN else f"{repr(key)[:_SHOWN]}…"
-        super().__init__(f"session key {shown}{where and f' at {where}'}: {reason}")
+        super().__init__(f"session key {shown(key)}{where and f' at {where}'}: {reason}")
         self.key = key
         self.where = where
         self.reason = reason

@@ -15,7 +15,15 @@ from starlette.responses import Response
 
 from server_session import CookieHandler, EncryptedCodec, Sessions, StoreError
 from server_session._colour import drive
-from server_session.adopt import FlaskSessionRedis, NextServerSessionRedis, Reader, StarletteCookie, StarsessionsRedis
+from server_session.adopt import (
+    DjangoSessions,
+    FlaskCookie,
+    FlaskSessionRedis,
+    NextServerSessionRedis,
+    Reader,
+    StarletteCookie,
+    StarsessionsRedis,
+)
 from server_session.exceptions import ConfigurationError, NoResponseError
 from server_session.stores.redis import RedisSessionStore
 from tests.adopt.old import EVERY_FORM, LIBRARIES, SECRET, SIGNED, Old, by_flask_session, by_starlette
@@ -439,3 +447,33 @@ def test_a_reader_of_ones_own_is_a_few_lines() -> None:
     assert site.send(cookie="old=12345678").said == {"user": "ada"}
     assert site.send(cookie="old=87654321").said == {}
     assert drive(reader.end("12345678")) is None
+
+
+def _of_flask_session(key: Any) -> Reader:
+    return FlaskSessionRedis(redis.Redis(), key)
+
+
+@pytest.mark.parametrize("read", [StarletteCookie, FlaskCookie, lambda key: FlaskCookie(["k", key]), _of_flask_session])
+def test_a_key_that_is_empty_is_refused_for_with_it_anybody_could_sign(read: Callable[[Any], object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"^secret_key .* not empty"):
+        read("")
+
+
+@pytest.mark.parametrize("read", [StarletteCookie, FlaskCookie])
+def test_a_key_that_is_not_set_is_refused_and_not_taken_for_the_text_none(read: Callable[[Any], object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"^secret_key "):
+        read(None)
+
+
+@pytest.mark.parametrize("key", [[], [None], [5], 5, {}])
+def test_what_is_no_key_is_refused(key: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^secret_key "):
+        FlaskCookie(key)
+
+
+def test_a_cookie_and_an_engine_that_are_not_named_are_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(ConfigurationError, match=r"^cookie is the name of the library's cookie"):
+        DjangoSessions(cookie=nothing)
+    with pytest.raises(ConfigurationError, match=r"^engine is the text that SESSION_ENGINE was"):
+        DjangoSessions(nothing)

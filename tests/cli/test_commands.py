@@ -313,6 +313,20 @@ def test_a_store_of_memory_is_its_process_s_alone(run: Run) -> None:
     assert run("stats", "--store", "memory:").code == 2
 
 
+@pytest.mark.parametrize("command", ["sessions", "end"])
+def test_an_owner_without_a_name_is_an_error_that_says_so(run: Run, tmp_path: Path, command: str) -> None:
+    FileSessionStore(tmp_path / "kept")
+    ended = run(command, "", "--store", f"file:{tmp_path}/kept")
+    assert (ended.code, "not empty text" in ended.err) == (2, True)
+
+
+def test_a_file_of_keys_without_a_key_is_an_error(run: Run, tmp_path: Path) -> None:
+    FileSessionStore(tmp_path / "kept")
+    (tmp_path / "keys").write_text("\n")
+    ended = run("stats", "--store", f"file:{tmp_path}/kept", "--key-file", str(tmp_path / "keys"))
+    assert (ended.code, "needs at least one key" in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_the_command_says_which_one(tmp_path: Path, missing: str) -> None:
     (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError('no', name={missing!r})\n")

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server_session._colour import Colour, drive
+from server_session._urls import open_store
 from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores import _files
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
@@ -132,8 +133,23 @@ def test_a_time_that_is_no_time_is_refused_by_name(directory, setting, value):
 
 def test_a_directory_that_cannot_be_one_is_refused_by_name(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ConfigurationError, match=r"the session directory .*file cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"the session directory .* cannot be used: .*file"):
         FileSessionStore(tmp_path / "file")
+
+
+@pytest.mark.parametrize("value", [None, 5, [], "a\0b", "\ud800", "a" * 100_000])
+def test_what_is_no_directory_s_path_is_refused(value):
+    with pytest.raises(ConfigurationError, match=r"^the session directory .* cannot be used"):
+        FileSessionStore(value)
+    with pytest.raises(ConfigurationError, match=r"^the session directory .* cannot be used"):
+        open_store("file:%00")
+
+
+def test_a_directory_without_a_name_is_not_taken_for_the_one_that_the_process_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="directory is the path of a directory"):
+        FileSessionStore("")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_system_without_its_locks_is_refused_with_the_way_out(directory, monkeypatch):

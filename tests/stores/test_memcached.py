@@ -702,6 +702,7 @@ class TestSettings:
         [
             "",
             "memcached:",
+            "memcached:127.0.0.1:11211",
             "memcached://",
             "memcached:///",
             "memcached://:11211",

@@ -1551,6 +1551,9 @@ class TestSettings:
             ("redis://127.0.0.1?retry=secret", "retry"),
             ("redis://127.0.0.1?credential_provider=secret", "credential_provider"),
             ("redis://127.0.0.1?socket_type=1", "socket_type"),
+            ("redis://127.0.0.1?connection_class=secret", "connection_class"),
+            ("redis://127.0.0.1?maint_notifications_config=secret", "maint_notifications_config"),
+            ("redis://127.0.0.1?encoding=secret", "encoding"),
         ],
     )
     @pytest.mark.parametrize("blocking", [False, True])

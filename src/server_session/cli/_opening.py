@@ -72,7 +72,10 @@ def open_bare(place: Place) -> SessionStore:
 def open_place(place: Place, key_file: str | None) -> Sessions:
     """Return the sessions at a place, decrypted with the keys of the file, or of the environment, if any."""
     store, keys = open_bare(place), _keys(key_file)
-    return Sessions(session_store=store if keys else _Plain(store), codec=EncryptedCodec(keys) if keys else None)
+    # A file without a key in it is an error.
+    if keys or key_file:
+        return Sessions(session_store=store, codec=EncryptedCodec(keys))
+    return Sessions(session_store=_Plain(store))
 
 
 def opened(store: SessionStore, key: str, fields: Fields) -> Fields:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Never, TypeVar
 
+from server_session._settings import flag_of
 from server_session.csrf.policy import CSRF
 from server_session.csrf.verdict import Protection
 from server_session.exceptions import ConfigurationError
@@ -53,6 +54,8 @@ def csrf_protect(
 
     """
     asked = Protection(strict=strict, every_method=every_method, anonymous=anonymous, scoped=scoped)
+    for name, value in asked._asdict().items():
+        flag_of(f"csrf_protect's {name}", value)
     if not any(asked):
         raise ConfigurationError("csrf_protect() asks for nothing: give strict, every_method, anonymous or scoped")
     return partial(_mark, asked=asked)
@@ -123,7 +126,7 @@ def _mark(endpoint: E, asked: Protection) -> E:
         raise ConfigurationError(f"{endpoint!r} is an application or a router: mark its endpoints")
     try:
         setattr(endpoint, _MARK, together)
-    except AttributeError:
+    except (AttributeError, TypeError):
         raise ConfigurationError(
             f"{endpoint!r} cannot be marked: mark the function or the class, as its outermost decorator"
         ) from None

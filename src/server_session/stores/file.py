@@ -22,8 +22,8 @@ from urllib.parse import unquote
 
 from server_session._base64url import base64url
 from server_session._colour import Colour
-from server_session._settings import seconds_if_given, seconds_of
-from server_session.exceptions import ConfigurationError, RecordError, StoreError
+from server_session._settings import flag_of, require, seconds_if_given, seconds_of
+from server_session.exceptions import ConfigurationError, RecordError, StoreError, shown
 from server_session.stores._base import Batch, Kept
 from server_session.stores._files import Files, Found, look
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write
@@ -85,16 +85,20 @@ class FileSessionStore(PackedStore):
             )
         self.max_age = seconds_if_given("max_age", max_age)
         self._timeout = seconds_of("timeout", timeout)
+        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
-        self._files = Files(directory, durable)
         # Where the sweep goes on. Two threads in it at once look at different files, or at one twice: both are well.
         self._folders: list[str] = []
         self._unseen: list[str] = []
         self._calls = random.randrange(_CALLS_A_SWEEP)  # noqa: S311 - no secret
+        require(directory != "", "directory", "the path of a directory", directory)
+        flag_of("durable", durable)
+        # The last two: what is no path, and one that holds NUL.
         try:
+            self._files = Files(directory, durable)
             self._files.make_directory()
-        except OSError as error:
-            raise ConfigurationError(f"the session directory {directory!s} cannot be used: {error}") from error
+        except (OSError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"the session directory {shown(directory)} cannot be used: {error}") from error
 
     @classmethod
     def from_url(cls, url: str, **settings: Any) -> "FileSessionStore":

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymemcache import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, PooledClient
 
-from server_session._settings import seconds_if_given, seconds_of
+from server_session._settings import require, seconds_if_given, seconds_of
 from server_session.exceptions import (
     ConfigurationError,
     LimitError,
@@ -21,6 +21,7 @@ from server_session.exceptions import (
     StoreDownError,
     StoreError,
     StoreFullError,
+    shown,
 )
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfProcess, has_ended
@@ -90,6 +91,7 @@ class MemcachedSessionStore(PackedStore):
         _check_client(pooled)
         self.max_age = seconds_if_given("max_age", max_age)
         self._prefix = _checked_prefix(prefix, pooled)
+        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
         self._pool = ClientOfProcess[Any](lambda: pooled.client_pool, lambda parents: parents.clear())
 
@@ -216,7 +218,7 @@ def _client(url: str, timeout: float) -> Any:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
         if parts.scheme == "memcached" and "@" not in parts.netloc and not parts.query and not parts.fragment:
-            if not parts.netloc and len(parts.path) > 1:
+            if not parts.netloc and parts.path.startswith("/") and len(parts.path) > 1:
                 return make(unquote(parts.path))
             if parts.hostname and parts.path in ("", "/"):
                 return make((parts.hostname, 11211 if parts.port is None else parts.port))
@@ -242,8 +244,8 @@ def _check_client(client: Any) -> None:
 
 def _checked_prefix(prefix: str, client: Any) -> bytes:
     longest = 250 - 24 - len(client.key_prefix)
-    if len(prefix) > longest or not all("!" <= character <= "~" for character in prefix):
+    if not isinstance(prefix, str) or len(prefix) > longest or not all("!" <= character <= "~" for character in prefix):
         raise ConfigurationError(
-            f"prefix={prefix!r} cannot begin a key of memcached: give up to {longest} visible characters of ASCII"
+            f"prefix={shown(prefix)} cannot begin a key of memcached: give up to {longest} visible characters of ASCII"
         )
     return prefix.encode("ascii")

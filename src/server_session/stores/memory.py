@@ -95,6 +95,7 @@ class MemorySessionStore(PackedStore):
         if when_full == "evict" and not self._is_bounded:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
         self.evicts = when_full == "evict"
+        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
         # Held for the microseconds of one call, and never across an await.
         self._lock = threading.Lock()
@@ -112,7 +113,9 @@ class MemorySessionStore(PackedStore):
     @classmethod
     def from_url(cls, url: str) -> "MemorySessionStore":
         """Return a store, for the URL `memory:`; raises `ConfigurationError` where it says more."""
-        refuse_parameters(url, "settings go to MemorySessionStore(…)")
+        refuse_parameters(url, settings := "settings go to MemorySessionStore(…)")
+        if url.partition(":")[2].strip("/?#"):
+            raise ConfigurationError(f"the URL of a store in memory is memory: and no more; {settings}")
         return cls()
 
     def stats(self) -> MemoryStats:

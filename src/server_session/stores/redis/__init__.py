@@ -13,7 +13,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from server_session._colour import is_driven
-from server_session._settings import seconds_if_given, seconds_of
+from server_session._settings import flag_of, require, seconds_if_given, seconds_of
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Colour, Expect, Fields, Kept, Lifetime, Outcome, Refusal, SessionStore
 from server_session.stores._waits import begin_call
@@ -82,9 +82,11 @@ class RedisSessionStore(SessionStore):
         blocking: bool = False,
     ) -> None:
         self._timeout = seconds_of("timeout", timeout)
-        if blocking and not isinstance(client, str):
+        if flag_of("blocking", blocking) and not isinstance(client, str):
             raise ConfigurationError("blocking=True belongs to a URL: a client blocks or awaits by its class")
         self.max_age = seconds_if_given("max_age", max_age)
+        is_text = isinstance(prefix, str) and prefix.isprintable()
+        require(is_text, "prefix", "text of characters that can be seen", prefix)
         self._prefix = prefix.encode()
         self._is_checked = False
         self._is_cluster = isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster)

@@ -15,7 +15,7 @@ from server_session._colour import settled
 from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
-from server_session.stores._parameters import parameters_of, refusal_of
+from server_session.stores._parameters import parameters_of, refusal_of, with_plain_scheme
 from server_session.stores._waits import AT_ONCE, left
 from server_session.stores.redis._connections import Connections
 from server_session.stores.redis._pipeline import Pipeline
@@ -163,6 +163,7 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
     # RESP2 says all that is said here.
     limits = {"protocol": 2, "socket_timeout": limit, "socket_connect_timeout": limit}
     parameters = parameters_of(url)
+    url = with_plain_scheme(url)
     whole = _WHOLE.fullmatch(url)
     names = [*(("db",) if whole and whole[2] and whole[2] != "/" else ()), *(name for name, _ in parameters)]
     for name in names:
@@ -174,14 +175,14 @@ def _pool(kind: Any, url: str, limit: float, **options: Any) -> Any:
         if not whole:
             raise ValueError  # noqa: TRY301 - it cannot be read, as what redis-py refuses
         pool = _made(kind, url, **limits, **options)
-    except TypeError as error:
-        raise ConfigurationError(f"an option in the URL that redis-py does not know: {error}") from error
-    except (ValueError, RedisError):
+    except (TypeError, AttributeError, ValueError, LookupError, RedisError):
         # What Python and redis-py say of it may quote the password.
         for name, value in parameters:
             try:
                 _made(kind, f"{url.partition(':')[0]}:///?{urlencode({name: value})}")
-            except (ValueError, RedisError):
+            except (TypeError, AttributeError):
+                raise refusal_of(name, "is none that redis-py takes in a URL") from None
+            except (ValueError, LookupError, RedisError):
                 raise refusal_of(name, "has a value that redis-py does not take") from None
         raise ConfigurationError(
             "the URL cannot be read: give redis://[user:password@]host[:port][/number][?option=value], the same with "
@@ -196,4 +197,5 @@ def _made(kind: Any, url: str, **options: Any) -> Any:
     pool = kind.from_url(url, **options)
     # Made, but not connected: what else the URL asks for is only looked at here.
     pool.connection_class(**pool.connection_kwargs)
+    pool.get_encoder().encode("")
     return pool

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool, Pool, SingletonThreadPool, StaticPool
 from server_session.exceptions import ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
-from server_session.stores._parameters import parameters_of, refusal_of
+from server_session.stores._parameters import parameters_of, refusal_of, with_plain_scheme
 from server_session.stores._waits import is_over, left
 from server_session.stores.sql._drivers import connect_by_url, limits_of
 from server_session.stores.sql._table import family_of
@@ -216,7 +216,8 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> tuple
     if isinstance(engine, str):
         parameters_of(engine)
     try:
-        return _source_of_url(make_url(engine), timeout)
+        url = with_plain_scheme(engine) if isinstance(engine, str) else engine
+        return _source_of_url(make_url(url), timeout)
     except ConfigurationError:
         raise
     except (ArgumentError, ValueError):
