@@ -84,7 +84,6 @@ class SessionMiddleware:
         **settings: Unpack[Settings],
     ) -> None:
         require(isinstance(autoload, bool) or callable(autoload), "autoload", "True, False or a function", autoload)
-        require(endpoint is None or callable(endpoint), "endpoint", "a function of the scope", endpoint)
         self.app = app
         self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Self, TypeAlias, Unpack
 
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session._settings import require
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import UnavailableError
@@ -51,7 +50,6 @@ class SessionMiddleware:
         endpoint: Callable[[Environ], object] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        require(endpoint is None or callable(endpoint), "endpoint", "a function of the environ", endpoint)
         self.app = app
         self._endpoint = endpoint
         self._sessions = chosen(sessions, settings)

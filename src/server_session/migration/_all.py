@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from server_session._colour import run_awaiting
 from server_session._record import ENDED, LONGEST
-from server_session._settings import count_of, flag_of, require
+from server_session._settings import count_of, flag_of
 from server_session.exceptions import ConfigurationError, LimitError, RecordError
 from server_session.migration._moving import MovingStore, listing
 from server_session.stores._base import Kept, SessionStore, close_store
@@ -60,7 +60,6 @@ async def migrate(
     """
     count_of("migrate's at_once", at_once)
     flag_of("migrate's dry_run", dry_run)
-    require(tell is None or callable(tell), "migrate's tell", "a function of the counts", tell)
     moving = MovingStore(old, new)
     try:
         return await _migrated(moving, at_once, tell, dry_run=dry_run)

@@ -85,17 +85,14 @@ class FileSessionStore(PackedStore):
             )
         self.max_age = seconds_if_given("max_age", max_age)
         self._timeout = seconds_of("timeout", timeout)
-        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
         # Where the sweep goes on. Two threads in it at once look at different files, or at one twice: both are well.
         self._folders: list[str] = []
         self._unseen: list[str] = []
         self._calls = random.randrange(_CALLS_A_SWEEP)  # noqa: S311 - no secret
         require(directory != "", "directory", "the path of a directory", directory)
-        flag_of("durable", durable)
-        # The last two: what is no path, and one that holds NUL.
         try:
-            self._files = Files(directory, durable)
+            self._files = Files(directory, flag_of("durable", durable))
             self._files.make_directory()
         except (OSError, TypeError, ValueError) as error:
             raise ConfigurationError(f"the session directory {shown(directory)} cannot be used: {error}") from error

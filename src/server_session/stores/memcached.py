@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymemcache import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, PooledClient
 
-from server_session._settings import require, seconds_if_given, seconds_of
+from server_session._settings import seconds_if_given, seconds_of
 from server_session.exceptions import (
     ConfigurationError,
     LimitError,
@@ -91,7 +91,6 @@ class MemcachedSessionStore(PackedStore):
         _check_client(pooled)
         self.max_age = seconds_if_given("max_age", max_age)
         self._prefix = _checked_prefix(prefix, pooled)
-        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
         self._pool = ClientOfProcess[Any](lambda: pooled.client_pool, lambda parents: parents.clear())
 

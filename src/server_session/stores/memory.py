@@ -19,7 +19,6 @@ from server_session._settings import count_of, require, seconds_if_given
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Batch, Colour, Kept, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
-from server_session.stores._parameters import refuse_parameters
 from server_session.stores._untracked import maker_of_untracked
 
 __all__ = ["MemorySessionStore", "MemoryStats"]
@@ -95,7 +94,6 @@ class MemorySessionStore(PackedStore):
         if when_full == "evict" and not self._is_bounded:
             raise ConfigurationError('when_full="evict" needs a bound: set max_sessions or max_bytes')
         self.evicts = when_full == "evict"
-        require(callable(clock), "clock", "a function", clock)
         self._clock = clock
         # Held for the microseconds of one call, and never across an await.
         self._lock = threading.Lock()
@@ -113,9 +111,8 @@ class MemorySessionStore(PackedStore):
     @classmethod
     def from_url(cls, url: str) -> "MemorySessionStore":
         """Return a store, for the URL `memory:`; raises `ConfigurationError` where it says more."""
-        refuse_parameters(url, settings := "settings go to MemorySessionStore(…)")
-        if url.partition(":")[2].strip("/?#"):
-            raise ConfigurationError(f"the URL of a store in memory is memory: and no more; {settings}")
+        if url.partition(":")[2].strip("/"):
+            raise ConfigurationError("the URL is memory: and no more; settings go to MemorySessionStore(…)")
         return cls()
 
     def stats(self) -> MemoryStats:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server_session._settings import flag_of, require, seconds_if_given, seconds_of
+from server_session._settings import flag_of, seconds_if_given, seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import Batch, Kept
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write, next_try
@@ -89,7 +89,6 @@ class SQLSessionStore(PackedStore):
         self.max_age = seconds_if_given("max_age", max_age)
         self._timeout = seconds_of("timeout", timeout)
         self._makes_table = flag_of("create_table", create_table)
-        require(clock is None or callable(clock), "clock", "a function", clock)
         self._table = session_table(MetaData(), table)
         family, self._source = source_of(engine, self._timeout)
         self.colour = self._source.get().colour

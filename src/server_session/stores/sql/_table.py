@@ -7,15 +7,11 @@ from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
-from server_session._settings import require
 from server_session.exceptions import ConfigurationError
 
 __all__ = ["TABLE", "ddl", "family_of", "session_table"]
 
 TABLE: Final = "server_sessions"
-
-# Its index is named after it, by 8 characters more, and PostgreSQL takes 63.
-_LONGEST_NAME: Final = 55
 
 
 def family_of(dialect: str) -> str:
@@ -40,8 +36,6 @@ def session_table(metadata: MetaData, name: str = TABLE) -> Table:
         a random number that each write renews; `idle` is in seconds; `deadline` (or NULL) and `expires` are seconds
         since 1970.
     """
-    is_name = isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME
-    require(is_name, "table", f"a name of at most {_LONGEST_NAME} characters that can be seen", name)
     # Compared byte by byte, whatever the database's own collation is.
     key = (
         String(64)
