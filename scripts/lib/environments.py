@@ -117,6 +117,8 @@ def main(group: str, name: str = ".venv", python: str = sys.executable) -> None:
         prepare(name, group, python)
     except SetUpError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 def _stamp(folder: Path, group: str) -> Path:

@@ -1,0 +1,39 @@
+"""What the programs in `scripts/` begin with on a machine that they do not know."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIB = Path(__file__).parents[1] / "scripts/lib"
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(autouse=True)
+def imported_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(LIB))
+
+
+def test_each_python_that_is_supported_is_found_by_its_own_name(tmp_path: Path) -> None:
+    from programs import PYTHONS
+
+    for version in PYTHONS:
+        python = tmp_path / f"python{version}"
+        python.symlink_to(sys.executable)
+        command = ["/bin/sh", LIB / "find-python"]
+        found = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, check=False)
+        assert (found.returncode, found.stderr) == (0, b""), version
+        python.unlink()
+
+
+def test_a_set_up_that_is_interrupted_says_so_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    import environments
+
+    def prepare(*_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environments, "prepare", prepare)
+    with pytest.raises(SystemExit, match="interrupted"):
+        environments.main("demo")
