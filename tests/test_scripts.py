@@ -1,9 +1,10 @@
-"""What the programs in `scripts/` begin with on a machine that they do not know."""
+"""The checks themselves, on a machine that they do not know, or that is busy."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 LIB = Path(__file__).parents[1] / "scripts/lib"
@@ -37,3 +38,7 @@ def test_a_set_up_that_is_interrupted_says_so_and_no_more(monkeypatch: pytest.Mo
     monkeypatch.setattr(environments, "prepare", prepare)
     with pytest.raises(SystemExit, match="interrupted"):
         environments.main("demo")
+
+
+def test_no_drawn_case_fails_because_it_took_long() -> None:
+    assert hypothesis.settings.default.deadline is None
