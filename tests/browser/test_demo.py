@@ -1,6 +1,7 @@
 """People at the demo shop, in Chromium: served as `scripts/demo` serves it, by uvicorn in processes of its own."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -639,6 +640,24 @@ class TestProcesses:
 
         assert told.returncode == 2
         assert "the memory store is one process's" in told.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--partner-port"])
+def test_a_port_that_is_taken_is_told_of_before_anything_is_served(option):
+    with socket.create_server(("127.0.0.1", servers.free_port())) as taken:
+        port = taken.getsockname()[1]
+        ports = {"--port": str(servers.free_port()), option: str(port)}
+        told = subprocess.run(
+            [sys.executable, "-m", "examples.demo", *itertools.chain(*ports.items())],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    assert (told.returncode, told.stdout) == (2, "")
+    assert f"{option}: nothing can be served on port {port}" in told.stderr
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_through_a_fault_each_request_works_or_is_a_503_and_what_was_acknowledge
         cells = try_out(row, list(row.faults), processes=4, visitors=6)
     else:
         cells = try_out(row, SHORT[name], visitors=3, seconds=0.7, after=0.5)
+    if len(cells) == 1:
+        pytest.skip("no fault of these can befall it here: no file system can be mounted")
     for cell in cells:
         answers = cell.answers
         assert not answers.words, cell.fault

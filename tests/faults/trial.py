@@ -619,7 +619,7 @@ def try_out(
             )
             loss = next((loss for loss in losses if loss is not None), None)
             model.follow(begun, ended, cells[number - 1].answers if number else before, loss)
-        for cell, (_, _, over), (_, following, _) in zip(cells, times, [*times[1:], ("", math.inf, 0.0)], strict=True):
+        for cell, (_, _, over), (_, following, _) in zip(cells, times, [*times, ("", math.inf, 0.0)][1:], strict=True):
             cell.seconds = max([0.0, *(at - over for at in cell.answers.unavailable_at if at < following)])
         cells.append(Cell(row.name, "afterwards", look_at_all(row, stage, model), 0.0))
         cells[-1].answers.words += [f"before: {word}" for word in before.words]

@@ -1,6 +1,7 @@
 """Ways to a Redis, and to a part of one: TLS, a socket, a number, a prefix; and one that evicts."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from server_session._colour import drive
 from server_session.exceptions import StoreDownError, StoreError
 from server_session.stores._base import APPLIED, MISSING, Lifetime
-from server_session.stores.redis import RedisSessionStore
+from server_session.stores.redis import _SCRIPT, RedisSessionStore
+from server_session.stores.redis._errors import RIGHTS
 from tests import servers
 from tests.certificates import make_certificates
 from tests.redis_sets import look_at
@@ -117,3 +119,14 @@ def test_an_evicted_session_is_unknown_and_no_call_an_error(policy: str) -> None
             assert ask(store.merge(gone[0], {"user": b"eve"}, (), {})) is MISSING
             assert ask(store.destroy(gone[0])) is False
         close(store)
+
+
+def test_a_right_is_asked_about_with_as_many_arguments_as_its_command_takes(redis_server: servers.Server) -> None:
+    # From Redis 8 on, one that is asked about with fewer is an error.
+    (table,) = re.findall(r"local taken = \{(.*)\}", _SCRIPT.decode())
+    taken = dict.fromkeys(RIGHTS.split(), 1) | {
+        name: int(number) for name, number in re.findall(r"(\w+) = (\d)", table)
+    }
+    with look_at(redis_server) as client:
+        known = client.execute_command("COMMAND INFO", *taken)
+    assert list(taken.values()) == [abs(arity) - 1 for _, arity, *_ in known]

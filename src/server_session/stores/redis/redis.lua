@@ -14,9 +14,11 @@ local key = KEYS[1]
 -- Which of these commands the user may not give. A script that is stopped half-way would leave half a write, so who
 -- may not give all of them gives none. Redis before 7 cannot tell.
 if ARGV[1] == "rights" then
+  -- From Redis 8 on a command has to be asked about with as many arguments as it takes; most take the key alone.
+  local taken = {time = 0, hget = 2, hset = 3, hdel = 2, hexists = 2, pexpireat = 2}
   local denied = {}
   for place = 2, redis.acl_check_cmd and #ARGV or 0 do
-    if not redis.acl_check_cmd(ARGV[place], key) then
+    if not redis.acl_check_cmd(ARGV[place], unpack({key, "", ""}, 1, taken[ARGV[place]] or 1)) then
       denied[#denied + 1] = ARGV[place]
     end
   end
