@@ -2,10 +2,12 @@
 
 from asyncio import Future, ensure_future
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
@@ -52,9 +54,14 @@ class SessionHandler(RequestHandler):
         exchange.serve()
         try:
             with exchange.serving():
+                with suppress(Exception):
+                    # Before Tornado refuses anything: a page of an error may say who is logged in. `_begin` tells why
+                    # a session cannot be had.
+                    self._session = await exchange.load()
                 await super()._execute(transforms, *args, **kwargs)
                 if self._finishing is not None:
-                    await self._finishing
+                    with suppress(StreamClosedError):
+                        await self._finishing
                 if exchange.is_pending:
                     await exchange.commit_late()
         finally:
@@ -65,7 +72,6 @@ class SessionHandler(RequestHandler):
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
         refusal = await self._check()
         if refusal is None or refusal.error is None:
-            # A page that refuses may say who is logged in.
             self._session = await self._exchange.load()
         if refusal is None:
             if (prepared := prepare()) is not None:
@@ -92,7 +98,10 @@ class SessionHandler(RequestHandler):
         # With footers it is the end, before which it was stored.
         if include_footers or self._headers_written or not self._exchange.is_pending:
             return self._flush(include_footers)
-        return ensure_future(self._store_and_flush())
+        flushed = ensure_future(self._store_and_flush())
+        # Nobody need wait for it: a client that hung up is no error, and what could not be stored fails at the end.
+        flushed.add_done_callback(lambda flushed: flushed.cancelled() or flushed.exception())
+        return flushed
 
     def _flush(self, include_footers: bool = False) -> "Future[None]":
         if not self._headers_written:
@@ -173,6 +182,8 @@ class SessionWebSocketHandler(SessionHandler, WebSocketHandler):
         if refusal := await self._exchange.commit():
             self.send_error(refusal.status)
             return
+        # The handshake is sent by a `finish` that is not waited for; what is written from now on is stored at the end.
+        self._is_stored = True
         seconds = seconds_if_given("session_watch", self.settings.get("session_watch"))
         opened, close = super().get(*args, **kwargs), partial(self.close, reason="session ended")
         await (opened if seconds is None else beside(opened, close_at_end(self._exchange, seconds, close)))

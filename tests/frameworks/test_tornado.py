@@ -1,9 +1,11 @@
 """The adapter for Tornado keeps the contract of adapters, and what is Tornado's own goes through it."""
 
 import asyncio
+import gc
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,7 +20,18 @@ from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from server_session import CSRF, MemorySessionStore, Sessions, _sessions, get_csrf_token
-from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
+from server_session.testing import (
+    AdapterContract,
+    Encoded,
+    Failed,
+    Headed,
+    Here,
+    Page,
+    Redirected,
+    Site,
+    Streamed,
+    YieldingStore,
+)
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from server_session.tornado import SessionHandler, SessionWebSocketHandler, csrf_exempt, csrf_protect
@@ -461,6 +474,90 @@ def test_nothing_runs_and_nothing_is_written_after_the_end_that_waits_for_its_st
     with browser.open_socket("/socket") as socket:
         assert socket.status == 401
     assert ran == []
+
+
+def test_a_handshake_is_answered_where_prepare_looks_into_a_list_of_the_session(visit):
+    class Fill(SessionHandler):
+        def get(self) -> None:
+            self.session["roles"] = ["admin"]
+
+    class Socket(SessionWebSocketHandler):
+        def prepare(self) -> None:
+            assert self.session["roles"] == ["admin"]
+
+        def get_compression_options(self) -> None:
+            self.session["asked"] = True
+
+        async def open(self) -> None:
+            await self.write_message("open")
+
+    browser = visit({"/fill": Fill, "/socket": Socket})
+    browser.get("/fill")
+    with browser.open_socket("/socket") as socket:
+        assert (socket.status, socket.receive()) == (101, "open")
+    eventually(lambda: "asked" in browser.get("/read").text)
+
+
+def test_a_form_in_a_stream_that_nobody_waits_for_bears_a_token_that_is_good(visit, store):
+    class Form(SessionHandler):
+        async def get(self) -> None:
+            self.write(self.xsrf_token)
+            self.flush()
+            await asyncio.sleep(0)
+            self.write("")
+
+    port = visit({"/form": Form}).port
+    store._store = YieldingStore(store._store)
+    browser = Browser(port)
+    token = browser.get("/form").text
+    assert browser.cookies
+    assert browser.post("/write?a=1", page=None, X_CSRF_Token=token).status == 200
+
+
+def test_a_page_of_an_error_before_prepare_may_say_who_is_logged_in(visit):
+    class Own(SessionHandler):
+        def post(self) -> None:
+            pass
+
+        def write_error(self, status_code: int, **_: Any) -> None:
+            self.finish(f"{status_code} {self.session['kept']}")
+
+    browser = visit({"/own": Own})
+    assert browser.ask("BREW", "/own").text == "405 yes"
+    assert browser.ask("POST", "/own", b"no form", "multipart/form-data; boundary=x").text == "400 yes"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_client_that_hangs_up_while_its_session_is_stored_is_no_error(visit, store, caplog, monkeypatch, ends):
+    begun, over, gone = threading.Event(), threading.Event(), asyncio.Event()
+    ask = store._ask
+
+    async def slow(*given: Any) -> Any:
+        begun.set()
+        await gone.wait()
+        return await ask(*given)
+
+    class Page(SessionHandler):
+        async def get(self) -> None:
+            self.session["seen"] = True
+            monkeypatch.setattr(store, "_ask", slow)
+            if not ends:
+                await asyncio.wait([self.flush()])
+
+        def on_connection_close(self) -> None:
+            gone.set()
+
+        def on_finish(self) -> None:
+            over.set()
+
+    browser = visit({"/page": Page})
+    with socket.create_connection(("127.0.0.1", browser.port)) as connection:
+        connection.sendall(f"GET /page HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {browser.cookie}\r\n\r\n".encode())
+        assert begun.wait(PATIENCE)
+    assert over.wait(PATIENCE)
+    assert "seen" in browser.get("/read").text
+    gc.collect()
+    assert [record.name for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_method_that_prepare_changes_is_checked_as_the_one_that_serves(visit):
