@@ -214,7 +214,7 @@ class Site:
             ("/nothing", get, self._nothing),
             ("/read", get, self._read),
             ("/write", both, self._write),
-            ("/change", ("PUT", "PATCH", "DELETE"), self._write),
+            ("/change", ("PUT", "PATCH"), self._write),
             ("/append", post, self._append),
             ("/user", post, self._user),
             ("/clear", post, self._clear),
