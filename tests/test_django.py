@@ -1051,6 +1051,14 @@ def test_with_an_https_origin_the_cookie_is_host_locked_and_django_knows_its_nam
     assert sent().startswith("sessionid=")
 
 
+def test_the_cookie_s_name_outlives_a_change_of_another_setting_within_which_it_was_chosen() -> None:
+    with override_settings(SERVER_SESSION={"origin": "https://shop.example"}):
+        with override_settings(LANGUAGE_CODE="de"):
+            Client().get("/set/a/1")
+        Client().get("/set/a/1")
+        assert settings.SESSION_COOKIE_NAME == "__Host-session"
+
+
 def test_a_name_that_the_project_chose_wins_over_the_origins() -> None:
     header = sent(SERVER_SESSION={"origin": "https://shop.example"}, SESSION_COOKIE_NAME="sId")
     assert header.startswith("sId=")

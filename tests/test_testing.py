@@ -690,6 +690,14 @@ class TouchMovesTheDeadline(Faulty):
         super().touch(record)
 
 
+class TouchesEveryRecord(Faulty):
+    fails = ("a_read_restarts_the_idle_clock", "a_merge_restarts_the_idle_clock")
+
+    def touch(self, record: Record) -> None:
+        for one in self.records.values():
+            super().touch(one)
+
+
 class TouchesBackwards(Faulty):
     fails = ("no_touch_moves_the_expiry_back", "a_read_restarts_the_idle_clock")
 
@@ -739,6 +747,18 @@ class ChangesTheExpiryButNotTheIdleTime(Faulty):
         outcome = await super().apply(key, change)
         if record is not None:
             record.idle = idle
+        return outcome
+
+
+class KeepsTheShorterIdleTime(Faulty):
+    fails = ("a_lifetime_given_to_a_merge_replaces_the_records",)
+
+    async def apply(self, key: str, change: Change) -> Outcome:
+        record = self.find(key)
+        idle = record.idle if record else 0.0
+        outcome = await super().apply(key, change)
+        if record is not None:
+            record.idle = min(record.idle, idle)
         return outcome
 
 
@@ -1086,10 +1106,12 @@ def test_a_yielding_store_calls_one_that_blocks_in_a_worker_thread() -> None:
     assert threads[0] != threading.get_ident()
 
 
-def test_a_yielding_store_has_the_inner_stores_ids_and_max_age() -> None:
+def test_a_yielding_store_has_the_inner_stores_ids_and_max_age_and_says_whether_it_evicts() -> None:
     inner = GivesIdsOfOneByte(Clock())
     inner.max_age = 60.0
+    inner.evicts = True
     store = YieldingStore(inner)
+    assert store.evicts
     assert store.id().endswith("AAAA")
     assert store.max_age == 60.0
     assert store.colour is Colour.AWAITS

@@ -10,13 +10,10 @@ from typing import Any, Unpack
 from bottle import BaseTemplate, Bottle, HTTPError, HTTPResponse, request  # type: ignore[import-untyped]
 
 from server_session._sessions import Sessions, Settings, chosen, configured
-from server_session.csrf.decorators import csrf_exempt, csrf_protect
-from server_session.csrf.refusals import Refusal
+from server_session.adapters import FileBody, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.streams import close_body
 from server_session.exchange.templates import served, template_functions
-from server_session.http.body import FileBody, WsgiBody
-from server_session.http.requests import WsgiRequest
 from server_session.wsgi import SESSION, ServedResponse
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
@@ -34,9 +31,10 @@ class ServerSession:
 
         def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             # Who mounts this application answers, and for that Bottle needs a response that starts at once.
-            is_mounted = self.sessions.exchange(_Request.of(environ)).is_served
-            response = None if is_mounted else ServedResponse(self.sessions, environ, start_response)
-            environ["bottle.request.ext.session"] = environ[SESSION]
+            exchange = self.sessions.exchange(_Request.of(environ))
+            response = None if exchange.is_served else ServedResponse(self.sessions, environ, start_response)
+            # Another framework's adapter may serve it, and have its mapping elsewhere.
+            environ["bottle.request.ext.session"] = environ.setdefault(SESSION, LazySession(exchange.blocking.load))
             return call(environ, start_response) if response is None else response.call(call)
 
         def match(environ: dict[str, Any]) -> Any:

@@ -110,7 +110,13 @@ class _Middleware:
                 raise _error_of(refusal)
         req.context.session = await exchange.load()
 
-    process_resource_ws = process_resource_async
+    async def process_resource_ws(self, req: Any, ws: Any, resource: object, params: Any) -> None:
+        try:
+            await self.process_resource_async(req, ws, resource, params)
+        except BaseException:
+            # A handshake that is refused comes by no `process_response`.
+            self._exchange_of(req).leave()
+            raise
 
     async def process_response_async(self, req: Any, resp: Any, _resource: object, _succeeded: bool) -> None:
         exchange = self._exchange_of(req)

@@ -2,6 +2,7 @@
 
 from asyncio import Future, ensure_future
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from server_session._colour import beside
+from server_session._colour import beside, settled
 from server_session._sessions import configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect
@@ -52,6 +53,9 @@ class SessionHandler(RequestHandler):
         exchange.serve()
         try:
             with exchange.serving():
+                # Before anything is refused: a page of an error may say who is logged in. What fails, fails in `_begin`.
+                with suppress(Exception):
+                    self._session = await exchange.load()
                 await super()._execute(transforms, *args, **kwargs)
                 if self._finishing is not None:
                     await self._finishing
@@ -64,12 +68,9 @@ class SessionHandler(RequestHandler):
 
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
         refusal = await self._check()
-        if refusal is None or refusal.error is None:
-            # A page that refuses may say who is logged in.
-            self._session = await self._exchange.load()
         if refusal is None:
-            if (prepared := prepare()) is not None:
-                await prepared
+            self._session = await self._exchange.load()
+            await settled(prepare())
             # It may have changed the method, by which the one that serves is chosen.
             refusal = None if self._finished else await self._check()
         if refusal is not None:
@@ -84,8 +85,7 @@ class SessionHandler(RequestHandler):
     def _cut(self) -> None:
         """End the response so that its client sees that it is not whole."""
         self._finished = True
-        connection: Any = self.request.connection
-        connection.close()
+        self.request.connection.close()  # type: ignore[union-attr]
 
     def flush(self, include_footers: bool = False) -> "Future[None]":
         """Send what was written; before the first of it the session is stored."""
@@ -173,6 +173,8 @@ class SessionWebSocketHandler(SessionHandler, WebSocketHandler):
         if refusal := await self._exchange.commit():
             self.send_error(refusal.status)
             return
+        # The handshake is sent by a `finish` that is not waited for; what is written from now on is stored at the end.
+        self._is_stored = True
         seconds = seconds_if_given("session_watch", self.settings.get("session_watch"))
         opened, close = super().get(*args, **kwargs), partial(self.close, reason="session ended")
         await (opened if seconds is None else beside(opened, close_at_end(self._exchange, seconds, close)))

@@ -11,6 +11,7 @@ from bottle import BaseRequest, Bottle, HTTPError, HTTPResponse, SimpleTemplate,
 from webtest import TestApp
 
 from server_session import MemorySessionStore, Sessions, _sessions
+from server_session.adapters import WsgiRequest
 from server_session.bottle import ServerSession, csrf_exempt, csrf_protect
 from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
 from server_session.testing._site import FailingStore
@@ -264,6 +265,27 @@ def test_to_ask_for_a_route_is_not_to_be_served() -> None:
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/write", "wsgi.url_scheme": "http", "HTTP_SEC_FETCH_SITE": "x"}
     route, _ = shop.app.match({**environ, "HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_COOKIE": "session=x"})
     assert route.rule == "/write"
+
+
+def test_an_application_within_another_framework_s_has_the_session_that_is_served_there() -> None:
+    shop = Shop(Bottle())
+    sessions = shop.plugin.sessions
+
+    def outer(environ: dict[str, Any], start: Any) -> Any:
+        exchange = sessions.exchange(WsgiRequest.of(environ))
+        exchange.serve()
+        try:
+            body = [*shop.app(environ, lambda *_: None)]
+            response = HTTPResponse(body)
+            exchange.answer(response)
+        finally:
+            exchange.leave()
+        start("200 OK", response.headerlist)
+        return body
+
+    client = TestApp(outer, lint=False)
+    assert client.post("/write").text == "written"
+    assert client.get("/read").text == '{"kept":"yes"}'
 
 
 def test_the_plugin_is_installed_once() -> None:

@@ -1,18 +1,22 @@
 """The suite for adapters finds what an adapter does wrong: each fault is planted, and a test of the suite fails."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from server_session import Sessions, asgi
+from server_session._cookies import Header
 from server_session.asgi import SessionMiddleware
 from server_session.csrf.verdict import Protection
 from server_session.exchange import Exchange, checked, steps
 from server_session.exchange.checked import Checked
 from server_session.exchange.steps import Steps
 from server_session.http.body import AsgiBody
+from server_session.http.requests import Request
+from server_session.http.responses import AsgiHeaders
 from server_session.kernel.presence import ResponseState
+from server_session.testing._site import _Watched
 from tests.frameworks.test_starlette import TestStarlette as Sound
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -21,6 +25,7 @@ _write_answer = steps.write_answer
 _protection_of = checked.protection_of
 _commit_late = Exchange.commit_late
 _may_be_forged = Checked.may_be_forged
+_exchange = _Watched.exchange
 
 
 async def nothing(*_: Any) -> None:
@@ -41,6 +46,23 @@ async def forget(self: AsgiBody, limit: int) -> tuple[bytes, bool]:
     return body[:limit], len(body) <= limit
 
 
+def overwrite(self: AsgiHeaders, headers: Iterable[Header]) -> None:
+    """Put headers into the place of those that have their names."""
+    more = [*headers]
+    names = {name for name, _ in more}
+    self.raw = [one for one in self.raw if one[0].lower() not in names] + more
+
+
+def whose_is_served(self: Any, request: Request) -> Exchange:
+    """Take the request that is being served for the one that is asked about."""
+    return next((one for one in self.exchanges if one.is_served), None) or _exchange(self, request)
+
+
+async def before_a_socket_is_open(self: Exchange) -> None:
+    if not self.request.is_websocket or self._response is not ResponseState.STARTED:
+        await _commit_late(self)
+
+
 async def before_the_start_alone(self: Exchange) -> None:
     if self._response is not ResponseState.STARTED:
         await _commit_late(self)
@@ -56,6 +78,12 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "nothing is checked": (
         "csrf_refuses_another_site_s_form",
         lambda patch: patch.setattr(Checked, "may_be_forged", lambda *_: False),
+    ),
+    "only a POST is checked": (
+        "csrf_refuses_another_site_s_form",
+        lambda patch: patch.setattr(
+            Checked, "may_be_forged", lambda self, method: method == "POST" and _may_be_forged(self, method)
+        ),
     ),
     "no view is checked": (
         "csrf_refuses_another_site_s_form",
@@ -84,6 +112,22 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "nothing that a stream writes is stored": (
         "stream_writes_to_the_session",
         lambda patch: patch.setattr(Exchange, "commit_late", before_the_start_alone),
+    ),
+    "nothing that a WebSocket writes is stored": (
+        "websocket_writes_to_the_session",
+        lambda patch: patch.setattr(Exchange, "commit_late", before_a_socket_is_open),
+    ),
+    "the application's own cookie is lost": (
+        "mapping_leaves_the_application_s_own_cookie_beside_the_session_s",
+        lambda patch: patch.setattr(AsgiHeaders, "extend", overwrite),
+    ),
+    "visitors who come at once have one session": (
+        "mapping_of_each_of_many_visitors_at_once_is_their_own",
+        lambda patch: patch.setattr(_Watched, "exchange", whose_is_served),
+    ),
+    "a request is never over": (
+        "mapping_keeps_what_is_written_under_one_cookie",
+        lambda patch: patch.setattr(Steps, "leave", lambda *_, **__: None),
     ),
     "the cookie is not set": (
         "mapping_keeps_what_is_written_under_one_cookie",
@@ -132,7 +176,7 @@ def test_a_fault_of_an_adapter_is_found(fault: str, monkeypatch: pytest.MonkeyPa
     name, plant = FAULTS[fault]
 
     class Faulty(Sound):
-        stores = ("memory",)
+        stores = ("yielding",)
         # What a fault keeps back never comes; who gives it up early has found the fault all the same.
         patience = 1.0
 

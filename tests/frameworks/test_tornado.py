@@ -18,7 +18,18 @@ from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from server_session import CSRF, MemorySessionStore, Sessions, _sessions, get_csrf_token
-from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
+from server_session.testing import (
+    AdapterContract,
+    Encoded,
+    Failed,
+    Headed,
+    Here,
+    Page,
+    Redirected,
+    Site,
+    Streamed,
+    YieldingStore,
+)
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from server_session.tornado import SessionHandler, SessionWebSocketHandler, csrf_exempt, csrf_protect
@@ -461,6 +472,57 @@ def test_nothing_runs_and_nothing_is_written_after_the_end_that_waits_for_its_st
     with browser.open_socket("/socket") as socket:
         assert socket.status == 401
     assert ran == []
+
+
+def test_a_handshake_is_answered_where_prepare_looks_into_a_list_of_the_session(visit):
+    class Fill(SessionHandler):
+        def get(self) -> None:
+            self.session["roles"] = ["admin"]
+
+    class Socket(SessionWebSocketHandler):
+        def prepare(self) -> None:
+            assert self.session["roles"] == ["admin"]
+
+        def get_compression_options(self) -> None:
+            self.session["asked"] = True
+
+        async def open(self) -> None:
+            await self.write_message("open")
+
+    browser = visit({"/fill": Fill, "/socket": Socket})
+    browser.get("/fill")
+    with browser.open_socket("/socket") as socket:
+        assert (socket.status, socket.receive()) == (101, "open")
+    eventually(lambda: "asked" in browser.get("/read").text)
+
+
+def test_a_form_in_a_stream_that_nobody_waits_for_bears_a_token_that_is_good(visit, store):
+    class Form(SessionHandler):
+        async def get(self) -> None:
+            self.write(self.xsrf_token)
+            self.flush()
+            await asyncio.sleep(0)
+            self.write("")
+
+    port = visit({"/form": Form}).port
+    store._store = YieldingStore(store._store)
+    browser = Browser(port)
+    token = browser.get("/form").text
+    assert browser.cookies
+    assert browser.post("/write?a=1", page=None, X_CSRF_Token=token).status == 200
+
+
+def test_a_page_of_an_error_before_prepare_may_say_who_is_logged_in(visit):
+    class Own(SessionHandler):
+        def post(self) -> None:
+            pass
+
+        def write_error(self, status_code: int, **_: Any) -> None:
+            self.finish(f"{status_code} {self.session['kept']}")
+
+    browser = visit({"/own": Own})
+    assert browser.ask("BREW", "/own").text == "405 yes"
+    assert browser.ask("POST", "/own", b"no form", "multipart/form-data; boundary=x").text == "400 yes"
 
 
 def test_a_method_that_prepare_changes_is_checked_as_the_one_that_serves(visit):

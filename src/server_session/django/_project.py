@@ -85,7 +85,9 @@ class _Project:
             return self._sessions
 
     def _forget(self, *, setting: str, **_: object) -> None:
-        if setting in ("SERVER_SESSION", "CSRF_TRUSTED_ORIGINS") or setting.startswith("SESSION_"):
+        # The cookie's name that was put into the settings within a change of another one ends with that.
+        is_lost = self._sessions is not None and self._sessions.cookie.name != settings.SESSION_COOKIE_NAME
+        if is_lost or setting in ("SERVER_SESSION", "CSRF_TRUSTED_ORIGINS") or setting.startswith("SESSION_"):
             self._sessions = None
 
     def _make(self) -> Sessions:

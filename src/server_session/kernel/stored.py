@@ -76,9 +76,10 @@ class StoredSession(Writing):
             applied = await self._commit(changes)
             session.settle(changes)
         if self.owes_session:
-            self.owes_session = False
             if self.state is NONE or self.state is REFUSED:
                 await self._found({})
+            # Not before: who commits at the same time waits for the founding too.
+            self.owes_session = False
         return applied
 
     async def _commit(self, changes: Changes) -> bool:

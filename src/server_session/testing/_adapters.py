@@ -68,6 +68,7 @@ def _served(*needs: str) -> Callable[[Test], Callable[["AdapterContract"], None]
                 served = self._serve(kind)
                 try:
                     test(self, served)
+                    self._check_left(served)
                 except BaseException as error:
                     error.add_note(f"over the {kind} store")
                     raise
@@ -171,6 +172,7 @@ class AdapterContract:
             site = Site.over(self._store(kind, stack), blocks=self.blocks)
             app = self.make_app(site)
             self._running[key] = Served(site, app, stack.enter_context(self.serve(app)), self.patience)
+        self._running[key].site.forget()
         return self._running[key]
 
     def _store(self, kind: str, stack: ExitStack) -> SessionStore:
@@ -181,6 +183,9 @@ class AdapterContract:
                 return YieldingStore(open_store("memory:"))
             case _:
                 return open_store("memory:")
+
+    def _check_left(self, served: Served) -> None:
+        check_equal(self._eventually(lambda: served.site.served, 0), 0, "requests that nobody left when they were over")
 
     def _eventually(self, ask: Callable[[], Any], want: Any) -> Any:
         """Ask until the answer is what is wanted: a stream is stored when its end was sent."""
@@ -232,6 +237,26 @@ class AdapterContract:
         _at_once(lambda number: browser.copy().post(f"/write?k{number}=v"))
         want = {"kept": "yes", **{f"k{number}": "v" for number in range(AT_ONCE)}}
         check_equal(_data(browser.get("/read")), want, f"what {AT_ONCE} overlapping requests wrote to the mapping")
+
+    @_served()
+    def test_mapping_of_each_of_many_visitors_at_once_is_their_own(self, served: Served) -> None:
+        self._check_apart(served, "/write", "/read")
+        self._check_apart(served, "/set/none", "/data/none")
+
+    def _check_apart(self, served: Served, write: str, read: str) -> None:
+        browsers = [served.browser() for _ in range(AT_ONCE)]
+        _at_once(lambda number: browsers[number].post(f"{write}?who={number}"))
+        got = [_data(answered) for answered in _at_once(lambda number: browsers[number].get(read))]
+        want = [{"who": str(number)} for number in range(AT_ONCE)]
+        check_equal(got, want, f"what {AT_ONCE} visitors at once wrote by {write}")
+
+    @_served()
+    def test_mapping_leaves_the_application_s_own_cookie_beside_the_session_s(self, served: Served) -> None:
+        browser = served.browser()
+        answered = browser.get("/foreign-cookie?name=theirs")
+        check_equal(browser.cookies.get("theirs"), "another", "the application's own cookie on a first write")
+        check("public" not in answered.listed("cache-control"), "a response with the session's cookie may be cached")
+        check_equal(_data(browser.get("/read")), {"name": "theirs"}, "the session of a response with two cookies")
 
     @_served()
     def test_mapping_in_which_the_user_is_set_gets_a_fresh_cookie(self, served: Served) -> None:
@@ -328,6 +353,10 @@ class AdapterContract:
         for path in ("/write?forged=yes", "/set/none?forged=yes", "/count"):
             answered = browser.post(path, page="cross-site")
             _check_refused(answered, "csrf_site", f"another site's POST to {path}")
+        for method in ("PUT", "PATCH"):
+            answered = browser.ask(method, "/change?forged=yes", page="cross-site")
+            _check_refused(answered, "csrf_site", f"another site's {method}")
+            check_equal(browser.ask(method, "/change?kept=yes").status, 200, f"an own {method}")
         override = browser.post("/write?forged=yes", page="cross-site", X_HTTP_Method_Override="GET")
         check_equal(override.status, 403, "another site's POST that says it is a GET")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after another site's requests")
@@ -414,7 +443,6 @@ class AdapterContract:
         check_equal(browser.get("/read", page="cross-site").status, 200, "a link from another site")
         answered = browser.ask("HEAD", "/read")
         check(answered.status in (200, 405), f"an own HEAD: {answered.status}")
-        check_equal(answered.body, b"", "the body of a HEAD")
         answered = browser.ask("HEAD", "/write?forged=yes", page="cross-site")
         check(answered.status in (403, 405), f"another site's HEAD: {answered.status}")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after another site's HEAD")
@@ -450,6 +478,14 @@ class AdapterContract:
             check_equal(socket.receive(), '{"kept": "yes"}', "what a WebSocket finds in the session")
 
     @_served("has_websockets")
+    def test_websocket_writes_to_the_session(self, served: Served) -> None:
+        browser = served.visitor()
+        with browser.open_socket("/socket") as socket:
+            socket.receive()
+        want = {"kept": "yes", "greeted": True}
+        check_equal(self._eventually(lambda: _data(browser.get("/read")), want), want, "what a WebSocket wrote")
+
+    @_served("has_websockets")
     def test_websocket_of_another_site_or_of_none_is_turned_away(self, served: Served) -> None:
         browser = served.visitor()
         for origin in ("http://evil.example", None):
@@ -477,6 +513,12 @@ class AdapterContract:
         answered = browser.get("/stream/token")
         check_equal(_data(answered), want, "what a function reads in a stream")
         check("cookie" in answered.listed("vary"), "a stream in which a function reads has no Vary: Cookie")
+        stranger = served.browser()
+        stranger.get("/stream")
+        want = {"begun": True, "sent": 2, "function": "too"}
+        check_equal(
+            self._eventually(lambda: _data(stranger.get("/read")), want), want, "what a stranger's stream wrote"
+        )
 
     @_served("has_streams")
     def test_stream_whose_client_hangs_up_leaves_the_site_well(self, served: Served) -> None:
@@ -486,6 +528,8 @@ class AdapterContract:
         check_equal(_data(browser.get("/read"))["kept"], "yes", "the session after its client hung up on streams")
         browser.post("/write?after=1")
         check_equal(_data(browser.get("/read"))["after"], "1", "a write after it")
+        # When a server drops a stream that nobody reads is its own affair.
+        served.site.forget()
 
     @_served("has_streams")
     def test_stream_whose_store_fails_is_no_whole_answer(self, served: Served) -> None:

@@ -28,10 +28,12 @@ class Lifetimes(Stage):
     async def test_a_read_restarts_the_idle_clock(self, store: SessionStore) -> None:
         key = await self._new(store, {"a": b"1"}, self._life(3))
         expected = await self._new(store, {"a": b"1"}, self._life(3, 90))
+        other = await self._new(store, {"a": b"1"}, self._life(3))
         for _ in range(3):
             await self._advance(2)
             check_equal(await store.get(key, {}), {"a": b"1"}, "get of a record touched before its idle time was over")
             check_equal(await store.get(expected, {"a": b"1"}), {"a": b"1"}, "the same with expect and a deadline")
+        await self._check_record(store, other, MISSING, "a record that nobody touched, while others were read")
         await self._advance(4)
         check_equal(await store.get(key, {}), MISSING, "get after the idle time since the last touch")
         check_equal(await store.get(expected, {}), MISSING, "the same with expect and a deadline")
@@ -39,6 +41,7 @@ class Lifetimes(Stage):
     @timed
     async def test_a_merge_restarts_the_idle_clock(self, store: SessionStore) -> None:
         keys = [await self._new(store, {"a": b"1", "x": b"0"}, self._life(3)) for _ in range(3)]
+        other = await self._new(store, {"a": b"1"}, self._life(3))
         for n in range(3):
             await self._advance(2)
             check_equal(await store.merge(keys[0], {"a": b"%d" % n}, [], {}), APPLIED, "merge of a change, in time")
@@ -47,6 +50,7 @@ class Lifetimes(Stage):
             for key in keys:
                 alive = await store.get(key, {}, touch=False) is not MISSING
                 check(alive, "a record was gone within the idle time since the last merge")
+        await self._check_record(store, other, MISSING, "a record that nobody touched, while others were merged")
         await self._advance(4)
         for key in keys:
             check_equal(await store.get(key, {}), MISSING, "get after the idle time since the last merge")
@@ -148,8 +152,10 @@ class Lifetimes(Stage):
             keys.append(key)
         later = await self._new(store, {"a": b"1"}, self._life(90))
         check_equal(await give(later, self._life(3)), APPLIED, "a shorter idle time given")
+        longer = await self._new(store, {"a": b"1"}, self._life(3))
+        check_equal(await give(longer, self._life(5)), APPLIED, "a longer idle time given")
         await self._advance(2)
-        for key in (*keys[1:], later):
+        for key in (*keys[1:], later, longer):
             check_equal(await store.get(key, {}), {"a": b"1"}, "get before any expiry")
         await self._advance(2)
         for key, (what, _, _, lives) in zip(keys, table, strict=True):
@@ -157,6 +163,7 @@ class Lifetimes(Stage):
         await self._check_record(store, later, {"a": b"1"}, "the record touched within the idle time it was given")
         await self._advance(2)
         await self._check_record(store, later, MISSING, "the same record, touched, after the idle time it was given")
+        await self._check_record(store, longer, {"a": b"1"}, "a record touched, within the longer time it was given")
 
     @timed
     async def test_an_expired_record_is_no_record(self, store: SessionStore) -> None:

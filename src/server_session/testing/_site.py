@@ -143,15 +143,20 @@ class Page:
 
 
 class _Watched(Sessions):
-    """Sessions that note whether a request began where another was still said to be served."""
+    """Sessions that note which requests came, and whether one began where another was still said to be served."""
 
     left_behind = 0
+
+    def __init__(self, store: SessionStore) -> None:
+        super().__init__(session_store=store)
+        self.exchanges: list[Exchange] = []
 
     def exchange(self, request: Request) -> Exchange:
         is_new = self.base not in request.exchanges
         exchange = super().exchange(request)
-        if is_new and current.get() not in (None, request):
-            self.left_behind += 1
+        if is_new:
+            self.exchanges.append(exchange)
+            self.left_behind += current.get() not in (None, request)
         return exchange
 
 
@@ -165,11 +170,11 @@ class Site:
     store: FailingStore
     blocks: bool
     watch: float = 0.05
-    sessions: Sessions = field(init=False)
+    sessions: _Watched = field(init=False)
     pages: list[Page] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sessions = _Watched(session_store=self.store)
+        self.sessions = _Watched(self.store)
         self.functions: Any = self.sessions.sync if self.blocks else self.sessions
         self.pages = [
             Page(path, methods, body, mark) for path, methods, body, mark in (_described(one) for one in self._bodies())
@@ -183,11 +188,23 @@ class Site:
     @property
     def left_behind(self) -> int:
         """How many requests began in a context in which another was still said to be served."""
-        return self.sessions.left_behind if isinstance(self.sessions, _Watched) else 0
+        return self.sessions.left_behind
+
+    @property
+    def served(self) -> int:
+        """How many requests are still said to be served."""
+        return sum(exchange.is_served for exchange in self.sessions.exchanges)
+
+    def forget(self) -> None:
+        """Forget which requests came."""
+        self.sessions.exchanges.clear()
 
     async def greeting(self, session: Any) -> str:
-        """Return what a WebSocket sends first: what the session holds."""
-        return _text(await settled(session))
+        """Return what a WebSocket sends first: what the session holds. It writes to the session too."""
+        loaded = await settled(session)
+        text = _text(loaded)
+        loaded["greeted"] = True
+        return text
 
     # --- the pages
 
@@ -197,6 +214,7 @@ class Site:
             ("/nothing", get, self._nothing),
             ("/read", get, self._read),
             ("/write", both, self._write),
+            ("/change", ("PUT", "PATCH"), self._write),
             ("/append", post, self._append),
             ("/user", post, self._user),
             ("/clear", post, self._clear),
@@ -369,7 +387,7 @@ class Site:
         return Redirected("/read")
 
     async def _foreign_cookie(self, here: Here) -> Answer:
-        await self._read(here)
+        await self._write(here)
         return Headed(
             "another's", [("Set-Cookie", f"{here.query['name']}=another; Path=/"), ("Cache-Control", "public")]
         )

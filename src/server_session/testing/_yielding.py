@@ -28,6 +28,7 @@ class YieldingStore(SessionStore):
     def __init__(self, store: SessionStore, order: Iterable[int] | None = None) -> None:
         self.store = store
         self.max_age = store.max_age
+        self.evicts = store.evicts
         self._order = iter(() if order is None else order)
 
     async def _suspend(self) -> None:
