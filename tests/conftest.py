@@ -55,15 +55,18 @@ def be_patient() -> None:
     StoreContract.patience = AdapterContract.patience = PATIENCE
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
-    # Once Playwright's browser is open its loop counts as this thread's running one, and no test can call asyncio.run.
-    items[:] = sorted((item for item in items if not is_left_out(item)), key=has_browser)
+    items[:] = [item for item in items if not is_left_out(item)]
     for item in items:
         # What a browser sees, or an attacker sends, does not depend on the Python that serves it.
         if has_browser(item) or "attacks" in item.path.parts:
             item.add_marker(pytest.mark.once)
+    yield
+    # Once Playwright's browser is open its loop counts as this thread's running one, and no test can call asyncio.run.
+    # After pytest has brought together what shares a fixture.
+    items.sort(key=has_browser)
 
 
 def has_browser(item: pytest.Item) -> bool:

@@ -53,7 +53,7 @@ class SessionHandler(RequestHandler):
         exchange.serve()
         try:
             with exchange.serving():
-                # Before anything is refused: a page of an error may say who is logged in. What fails, fails in `_begin`.
+                # Before anything is refused: a page of an error may say who is logged in. What fails `_begin` tells.
                 with suppress(Exception):
                     self._session = await exchange.load()
                 await super()._execute(transforms, *args, **kwargs)
