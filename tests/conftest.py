@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def has_browser(item: pytest.Item) -> bool:
-    return "browser" in getattr(item, "fixturenames", ())
+    return "chromium" in getattr(item, "fixturenames", ()) or "browser" in item.path.parts
 
 
 def is_left_out(item: pytest.Item) -> bool:
@@ -80,7 +80,7 @@ def is_left_out(item: pytest.Item) -> bool:
     if not QUICK:
         return False
     fixtures = getattr(item, "fixturenames", ())
-    other_programs = any(name == "browser" or name.endswith("_server") for name in fixtures)
+    other_programs = any(name == "chromium" or name.endswith("_server") for name in fixtures)
     return other_programs or any(item.get_closest_marker(name) for name in ("needs", "long"))
 
 
@@ -212,8 +212,8 @@ def _serve(app: Any, settings: dict[str, Any]) -> Served:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator["Browser"]:
-    """Headless Chromium, driven by Playwright. `browser.new_context()` is a visitor with cookies of its own."""
+def chromium() -> Iterator["Browser"]:
+    """Headless Chromium, driven by Playwright. `chromium.new_context()` is a visitor with cookies of its own."""
     need("chromium")
     from playwright.sync_api import expect, sync_playwright
 
@@ -222,9 +222,9 @@ def browser() -> Iterator["Browser"]:
     quiet = ("gpu", "quic", "background-networking", "component-update", "sync")
     arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
+        browser = playwright.chromium.launch(
             executable_path=str(PARTS["chromium"].find()), headless=True, args=arguments, timeout=milliseconds
         )
-        chromium.on("context", lambda context: context.set_default_timeout(milliseconds))
-        yield chromium
-        chromium.close()
+        browser.on("context", lambda context: context.set_default_timeout(milliseconds))
+        yield browser
+        browser.close()

@@ -7,8 +7,14 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 
 @pytest.fixture(scope="session")
-def kept_page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context()
+def browser(chromium: Browser) -> Browser:
+    """The one that visitors have: a file may have them in others too."""
+    return chromium
+
+
+@pytest.fixture(scope="session")
+def kept_page(chromium: Browser) -> Iterator[Page]:
+    context = chromium.new_context()
     yield context.new_page()
     context.close()
 

@@ -129,10 +129,10 @@ def user_at(page: Page, url: str) -> str:
     return page.inner_text("h1").partition(": ")[2]
 
 
-def test_a_log_in_and_a_log_out_on_either_are_seen_on_both(form: str, address: str, browser: Browser) -> None:
+def test_a_log_in_and_a_log_out_on_either_are_seen_on_both(form: str, address: str, chromium: Browser) -> None:
     api, front, account = f"{address}/", f"{address}/next", f"{address}/next/account"
     places = [api, front, *([account] if form == "server-session" else [])]
-    context = browser.new_context()
+    context = chromium.new_context()
     page = context.new_page()
     for number, (entry, way_out) in enumerate([(a, b) for a in (api, front) for b in places]):
         log_in(page, entry, f"ada{number}")
@@ -141,12 +141,12 @@ def test_a_log_in_and_a_log_out_on_either_are_seen_on_both(form: str, address: s
         log_out(page, way_out)
         assert [user_at(page, place) for place in places] == ["nobody"] * len(places)
         # The cookie of before opens nothing on either side.
-        thief = browser.new_context()
+        thief = chromium.new_context()
         thief.add_cookies([{**one, "url": address, "path": None, "domain": None} for one in stolen])
         with contextlib.closing(thief.new_page()) as other:
             assert [user_at(other, place) for place in places] == ["nobody"] * len(places)
         thief.close()
-    others = browser.new_context()
+    others = chromium.new_context()
     log_in(page, api, "ada")
     assert user_at(others.new_page(), front) == "nobody"
     # A form of one side is taken by the other where the tokens are one kind.
