@@ -31,6 +31,7 @@ from server_session._tries import Tries
 from server_session.http.requests import AsgiRequest
 from server_session.kernel.stored import StoredSession
 from server_session.stores._base import Outcome
+from server_session.stores._over import StoreOver
 from server_session.testing import YieldingStore
 from tests.asgi_client import scope_of
 from tests.visitors import (
@@ -666,6 +667,26 @@ async def test_nor_does_one_whose_cookie_was_swapped_within_the_minute_for_the_l
     assert await log_in(browser) is True
     assert await data_of(lost) == {}
     assert set(await ids(limited)) == {id_of(other), id_of(browser)}
+
+
+async def test_it_makes_room_even_if_it_is_renewed_while_that_log_in_is_under_way(limited):
+    limited.most = 1
+    browser = await logged_in(limited)
+    other = browser.copy()
+    await send(other, lambda visit: visit.renew())
+
+    renewals = []
+
+    class Meanwhile(StoreOver):
+        async def set(self, *given: Any) -> Outcome:
+            if not renewals:
+                renewals.append(await send(other, lambda visit: visit.renew()))
+            return await super().set(*given)
+
+    browser.site = limited.with_store(Meanwhile(limited.store))
+    assert await log_in(browser) is True
+    assert await data_of(other) == {}
+    assert (await ids(limited), renewals) == ([id_of(browser)], [True])
 
 
 async def test_a_session_that_a_cookie_only_names_counts(limited):

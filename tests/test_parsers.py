@@ -444,6 +444,7 @@ def answers(call: str, scene: Scene, *, own_error: type[Exception] | tuple[type[
 @given(junk=DAMAGES)
 @example(junk=b"[1]")
 @example(junk=b'"x"')
+@example(junk=b'["\\u0080"]')
 @example(junk=b"null")
 @example(junk=None)
 def test_a_damaged_field_of_the_core_s_is_a_record_error_or_no_matter(name: str, call: str, junk: bytes | None) -> None:

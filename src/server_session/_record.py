@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -58,7 +58,7 @@ _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 _TIME: Final = msgspec.json.Decoder(float).decode
 _TEXT: Final = msgspec.json.Decoder(str).decode
-_NAMES: Final = msgspec.json.Decoder(list[str]).decode
+_NAMES: Final = msgspec.json.Decoder(list[Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]*\Z")]]).decode
 _FORMER: Final = msgspec.json.Decoder(tuple[str, float]).decode
 _LIFE: Final = msgspec.json.Decoder(tuple[float | None, float | None, bool | None]).decode
 _CLAIM: Final = msgspec.json.Decoder(tuple[str, str]).decode

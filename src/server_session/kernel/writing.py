@@ -88,17 +88,18 @@ class Writing(Presence):
         before = None if self.state in (NONE, REFUSED) else self._credential
         credential = Credential.found(self._store.id())
         own: dict[str, bytes] = {}
+        index, replaced = None, None
         if owner is not None or self._policy.is_log_in(changed, changed):
             own[AUTHENTICATED] = self._now()
         if owner is not None:
             own[OWNER] = encode_value("owner", owner)
-            replaced = None
             if before is not None and self._policy.max_sessions is not None:
                 # A session makes room for the log-in that ends it, if the cookie is entitled to end it.
                 with suppress(RecordError):
                     finding, _ = await self._find(before)
                     replaced = before.selector if finding in (Finding.HELD, Finding.SWAPPED) else None
-            await OwnerIndex(self._policy, owner).enter(credential.selector, replaced)
+            index = OwnerIndex(self._policy, owner)
+            await index.enter(credential.selector, replaced)
         fields = await self._set_first(credential, {**changed, **own})
         if fields is None and await self._find_own(credential) is Finding.ENDED:
             return self._drop()
@@ -110,6 +111,9 @@ class Writing(Presence):
         with suppress(RecordError):
             if before is not None and await self._end(before):
                 self._signal("destroyed", before)
+            elif index is not None and replaced is not None:
+                # It made room, and was renewed meanwhile: the owner's list is entitled to end it, if it is in there.
+                await index.destroy(only=replaced)
         return True
 
     async def _set_first(
