@@ -25,6 +25,7 @@ from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
 from server_session._record import (
     AUTHENTICATED,
+    CLAIM,
     CREATED,
     FORMER,
     LIFE,
@@ -33,8 +34,10 @@ from server_session._record import (
     OWNER,
     STAMP,
     Life,
+    claim_of,
 )
 from server_session._tokens import Credential, TokenState, issue_token, read_token
+from server_session.exceptions import RecordError
 from server_session.http.frameworks import HeadersRequest
 from server_session.http.requests import AsgiRequest, WsgiRequest
 from server_session.kernel.presence import ResponseState
@@ -489,3 +492,9 @@ def test_a_damaged_digest_opens_the_session_to_nobody(junk: bytes) -> None:
     damage(stage.store, stage.cookie[:24], "\0digest", junk)
     assert drive(stage.visit().get()) == {}
     assert drive(stage.visit().has_csrf_token(stage.token, "")) is False
+
+
+@pytest.mark.parametrize("junk", [b'["\\u0080",""]', b'["","a\\"b"]', b'["a"]', b"null"])
+def test_a_claim_names_a_session_in_base64url_or_cannot_be_read(junk):
+    with pytest.raises(RecordError, match="claim"):
+        claim_of({CLAIM: junk})

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final, NamedTuple, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -58,10 +58,11 @@ _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 _TIME: Final = msgspec.json.Decoder(float).decode
 _TEXT: Final = msgspec.json.Decoder(str).decode
-_NAMES: Final = msgspec.json.Decoder(list[Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]*\Z")]]).decode
+_Base64url: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]*\Z")]
+_NAMES: Final = msgspec.json.Decoder(list[_Base64url]).decode
 _FORMER: Final = msgspec.json.Decoder(tuple[str, float]).decode
 _LIFE: Final = msgspec.json.Decoder(tuple[float | None, float | None, bool | None]).decode
-_CLAIM: Final = msgspec.json.Decoder(tuple[str, str]).decode
+_CLAIM: Final = msgspec.json.Decoder(tuple[_Base64url, _Base64url]).decode
 
 _is_stamp = re.compile(rb'"[A-Za-z0-9_-]{12}"').fullmatch
 
