@@ -128,7 +128,7 @@ async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...
     try:
         # Where it is told the node it follows a slot that has moved, but sends nothing again whose answer was lost.
         return await settled(client.execute_command(command[0].decode(), *command[1:], target_nodes=node))
-    except (AttributeError, RuntimeError) as error:
+    except (AttributeError, TypeError, RuntimeError) as error:
         if "loop" in str(error):
             raise
         # Others change the client's nodes while it goes through them, and end connections that are in use.
