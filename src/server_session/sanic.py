@@ -96,10 +96,18 @@ class _Request(Request):
             # What makes Sanic's JSON looks past the mapping's methods, and what sends a stream can look at any time.
             varies = isinstance(response, JSONResponse) or not (end_stream or "content-length" in response.headers)
             exchange.answer(response, varies=varies)
+            if end_stream:
+                exchange.leave()
+            else:
+                # A client that hangs up ends its connection's task, and then no last piece is sent.
+                self.ctx.session_sent = sent = asyncio.get_running_loop().create_future()
+                ends: Any = {sent, asyncio.current_task()}
+                sending = asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                self.ctx.session_attended = asyncio.ensure_future(accompany(sending, exchange))
         elif end_stream:
-            await exchange.commit_late()
+            self.ctx.session_sent.set_result(None)
+            await self.ctx.session_attended
         if end_stream:
-            exchange.leave()
             response.stream = connection
         await connection.send(data, end_stream=end_stream)
 

@@ -435,6 +435,25 @@ def test_a_stream_that_cannot_be_stored_is_cut_off(caplog: pytest.LogCaptureFixt
         assert browser.get("/read").text == "{'a': 1}"
 
 
+def test_what_a_stream_wrote_before_its_client_hung_up_is_stored():
+    app = shop()
+
+    @app.get("/stream")
+    async def stream(request: Request) -> None:
+        response = await request.respond(content_type="text/plain")
+        await response.send("begun")
+        request.ctx.session["late"] = 1
+        while True:
+            await response.send("more")
+            await asyncio.sleep(0)
+
+    with sanic_serves_alone(app) as port:
+        browser = Browser(port)
+        browser.post("/write")
+        browser.hang_up_on("/stream")
+        wait_until(lambda: "late" in browser.get("/read").text)
+
+
 def test_what_is_written_before_the_first_piece_or_before_the_last_is_stored(caplog: pytest.LogCaptureFixture):
     class Asked(Request):
         async def begin(self) -> Any:

@@ -49,16 +49,17 @@ async def close_at_end(exchange: Exchange, seconds: float, close: Callable[[int]
 async def accompany(
     main: Coroutine[Any, Any, Any],
     exchange: Exchange,
-    seconds: float | None,
-    close: Callable[[int], Awaitable[Any]],
+    seconds: float | None = None,
+    close: Callable[[int], Awaitable[Any]] | None = None,
 ) -> None:
-    """Await what serves an open WebSocket, store at its end what it has changed, and leave.
+    """Await what serves an open WebSocket, or sends a stream, store at its end what it has changed, and leave.
 
-    With `seconds` the store is asked so often whether the session lives, and the socket is closed when it has ended.
+    With `seconds` the store is asked so often whether the session lives, and a socket is closed when it has ended.
     """
     exchange.started()
     try:
-        await (main if seconds is None else beside(main, close_at_end(exchange, seconds, close)))
+        watch = None if seconds is None or close is None else close_at_end(exchange, seconds, close)
+        await (main if watch is None else beside(main, watch))
     finally:
         try:
             await exchange.commit_late()

@@ -528,8 +528,6 @@ class AdapterContract:
         check_equal(_data(browser.get("/read"))["kept"], "yes", "the session after its client hung up on streams")
         browser.post("/write?after=1")
         check_equal(_data(browser.get("/read"))["after"], "1", "a write after it")
-        # When a server drops a stream that nobody reads is its own affair.
-        served.site.forget()
 
     @_served("has_streams")
     def test_stream_whose_store_fails_is_no_whole_answer(self, served: Served) -> None:
