@@ -25,7 +25,6 @@ from server_session._codec import UNREADABLE
 from server_session._colour import is_driven, run_awaiting
 from server_session._cookies import CookieHandler
 from server_session._readers import Reader
-from server_session._settings import require
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError
 
 if TYPE_CHECKING:
@@ -123,8 +122,8 @@ class StarletteCookie(SignedCookieReader):
 
     def __init__(self, secret_key: object, cookie: Cookie = "session", max_age: Duration = timedelta(days=14)) -> None:
         # Starlette also takes its `Secret` as the key; `str` gives the text in it.
-        (key,) = _keys_in("" if secret_key is None else str(secret_key))
-        super().__init__(_itsdangerous().TimestampSigner(key), cookie, max_age)
+        keys = _keys_in("" if secret_key is None else str(secret_key))
+        super().__init__(_itsdangerous().TimestampSigner(keys), cookie, max_age)
 
     def data(self, raw: bytes) -> Any:
         """Return the decoded JSON."""
@@ -320,7 +319,6 @@ class DjangoSessions(Reader):
     ) -> None:
         # The engine is imported later: this is called in the project's settings, before Django is set up.
         super().__init__(cookie, max_age)
-        require(isinstance(engine, str), "engine", "the text that SESSION_ENGINE was", engine)
         self._engine = engine
         self.is_unique = not engine.endswith(".signed_cookies")
 

@@ -471,9 +471,7 @@ def test_what_is_no_key_is_refused(key: Any) -> None:
         FlaskCookie(key)
 
 
-def test_a_cookie_and_an_engine_that_are_not_named_are_refused() -> None:
+def test_a_cookie_that_is_not_named_is_refused() -> None:
     nothing: Any = None
     with pytest.raises(ConfigurationError, match=r"^cookie is the name of the library's cookie"):
         DjangoSessions(cookie=nothing)
-    with pytest.raises(ConfigurationError, match=r"^engine is the text that SESSION_ENGINE was"):
-        DjangoSessions(nothing)
