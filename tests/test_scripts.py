@@ -32,7 +32,7 @@ def test_each_python_that_is_supported_is_found_by_its_own_name(tmp_path: Path) 
 def test_a_set_up_that_is_interrupted_says_so_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     import environments
 
-    def prepare(*_: str) -> None:
+    def prepare(*_: str, **__: bool) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(environments, "prepare", prepare)

@@ -33,7 +33,7 @@ READS = {
     "pyramid": 290,
     "quart": 820,
     "sanic": 350,
-    "tornado": 395,
+    "tornado": 405,
     "wsgi": 140,
 }
 

@@ -33,8 +33,10 @@ class ServerSession:
             # Who mounts this application answers, and for that Bottle needs a response that starts at once.
             exchange = self.sessions.exchange(_Request.of(environ))
             response = None if exchange.is_served else ServedResponse(self.sessions, environ, start_response)
-            # Another framework's adapter may serve it, and have its mapping elsewhere.
-            environ["bottle.request.ext.session"] = environ.setdefault(SESSION, LazySession(exchange.blocking.load))
+            if SESSION not in environ:
+                # Another framework's adapter serves it, and has its mapping elsewhere.
+                environ[SESSION] = LazySession(exchange.blocking.load)
+            environ["bottle.request.ext.session"] = environ[SESSION]
             return call(environ, start_response) if response is None else response.call(call)
 
         def match(environ: dict[str, Any]) -> Any:
