@@ -266,13 +266,12 @@ class WsgiDriver(Driver):
 
     def time(self, requests: Sequence[Ask], at_once: int = 1) -> float:
         shares = [[request.environ() for request in requests[n::at_once]] for n in range(at_once)]
-        begun = time.perf_counter()
-        if at_once == 1:
-            statuses = self._each(shares[0])
-        else:
+        each: Any = map
+        if at_once > 1:
             self._pool = self._pool or ThreadPoolExecutor(at_once)
-            begun = time.perf_counter()
-            statuses = set[int]().union(*self._pool.map(self._each, shares))
+            each = self._pool.map
+        begun = time.perf_counter()
+        statuses = set[int]().union(*each(self._each, shares))
         seconds = time.perf_counter() - begun
         check(statuses, requests)
         return seconds

@@ -33,10 +33,14 @@ def parameters_of(url: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def refuse_parameters(url: str, mend: str) -> None:
-    """Refuse a URL that has parameters, for a store that takes none."""
+def refuse_parameters(url: str, mend: str, *, is_alone: bool = False) -> None:
+    """Refuse a URL that has parameters, for a store that takes none; with `is_alone` all that follows its scheme."""
     for name, _ in parameters_of(url):
         raise refusal_of(name, f"is not known: {mend}")
+    scheme, _, rest = url.partition(":")
+    if is_alone and rest.strip("/?#"):
+        # Not shown, for it may hold a password.
+        raise ConfigurationError(f"the store's URL is {scheme}: and no more: {mend}")
 
 
 def refusal_of(name: str, why: str) -> ConfigurationError:

@@ -19,6 +19,7 @@ from server_session._settings import count_of, require, seconds_if_given
 from server_session.exceptions import ConfigurationError, StoreFullError
 from server_session.stores._base import Batch, Colour, Kept, Outcome
 from server_session.stores._packed import Change, Likely, PackedStore, Record, T
+from server_session.stores._parameters import refuse_parameters
 from server_session.stores._untracked import maker_of_untracked
 
 __all__ = ["MemorySessionStore", "MemoryStats"]
@@ -111,8 +112,7 @@ class MemorySessionStore(PackedStore):
     @classmethod
     def from_url(cls, url: str) -> "MemorySessionStore":
         """Return a store, for the URL `memory:`; raises `ConfigurationError` where it says more."""
-        if url.partition(":")[2].strip("/"):
-            raise ConfigurationError("the URL is memory: and no more; settings go to MemorySessionStore(…)")
+        refuse_parameters(url, "settings go to MemorySessionStore(…)", is_alone=True)
         return cls()
 
     def stats(self) -> MemoryStats:

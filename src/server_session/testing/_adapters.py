@@ -443,6 +443,7 @@ class AdapterContract:
         check_equal(browser.get("/read", page="cross-site").status, 200, "a link from another site")
         answered = browser.ask("HEAD", "/read")
         check(answered.status in (200, 405), f"an own HEAD: {answered.status}")
+        check_equal(answered.body, b"", "the body of a HEAD")
         answered = browser.ask("HEAD", "/write?forged=yes", page="cross-site")
         check(answered.status in (403, 405), f"another site's HEAD: {answered.status}")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after another site's HEAD")
