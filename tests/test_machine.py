@@ -11,12 +11,14 @@ import asyncio
 import copy
 import enum
 import itertools
+import string
 import tempfile
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar, NamedTuple
 from unittest import mock
 from uuid import uuid4
@@ -66,6 +68,7 @@ from tests.servers import Server
 from tests.visitors import EVERY_STORE, Browser, Clock, Site, make_store
 
 IDLE, ABSOLUTE, MINUTE = 1000, 4000, 60
+BASE64URL = string.ascii_letters + string.digits + "-_"
 TOKENS_AT_MOST = 3
 
 # --- the model
@@ -812,6 +815,10 @@ class Machine(RuleBasedStateMachine):
         self.schedule: list[int] = []
         self.store = self.make_store()
         self.used = self.stand_before(self.store)
+        # By its selector a log-in may look at others of its owner: the same steps are to take the same calls again.
+        ours, chance = SessionStore.id(self.store)[:12], Random(0)
+        selectors = (ours + "".join(chance.choices(BASE64URL, k=12)) for _ in itertools.count())
+        self.ends.enter_context(mock.patch.object(SessionStore, "id", side_effect=selectors))
         self.awaits = self.used.colour is Colour.AWAITS
         self.runner = self.ends.enter_context(asyncio.Runner()) if self.awaits else None
         # A server is there for many machines.
