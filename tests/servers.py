@@ -28,6 +28,7 @@ __all__ = [
     "start_postgresql",
     "start_redis",
     "start_sentinel",
+    "version_of_pgbouncer",
 ]
 
 
@@ -219,6 +220,13 @@ def start_pgbouncer(postgresql: Server, *options: str) -> Server:
 
     url = "postgresql://session@127.0.0.1:{port}/session"
     return _start("pgbouncer", url, command, is_ready, user=_user("postgres"), farewell=signal.SIGINT)
+
+
+def version_of_pgbouncer() -> tuple[int, int]:
+    """Return the first two numbers of its version."""
+    said = subprocess.run([_program("pgbouncer"), "--version"], capture_output=True, text=True, check=True).stdout
+    first, second, _ = said.split()[1].split(".")
+    return int(first), int(second)
 
 
 def start_mariadb(*options: str) -> Server:
