@@ -817,8 +817,11 @@ class Machine(RuleBasedStateMachine):
         self.used = self.stand_before(self.store)
         # By its selector a log-in may look at others of its owner: the same steps are to take the same calls again.
         ours, chance = SessionStore.id(self.store)[:12], Random(0)
-        selectors = (ours + "".join(chance.choices(BASE64URL, k=12)) for _ in itertools.count())
-        self.ends.enter_context(mock.patch.object(SessionStore, "id", side_effect=selectors))
+
+        def selector(_: SessionStore) -> str:
+            return ours + "".join(chance.choices(BASE64URL, k=12))
+
+        self.ends.enter_context(mock.patch.object(SessionStore, "id", selector))
         self.awaits = self.used.colour is Colour.AWAITS
         self.runner = self.ends.enter_context(asyncio.Runner()) if self.awaits else None
         # A server is there for many machines.
