@@ -1594,7 +1594,7 @@ EXAMPLES = {"memory": 15, "yielding memory": 10, "file": 3, "sealed memory": 10}
 @pytest.mark.parametrize("kind", EVERY_STORE)
 def test_visitors_thief_and_administrator_get_what_the_design_promises_over(kind: str) -> None:
     base = YieldingMachine if kind.startswith("yielding") else Machine
-    try_out(type("Machine", (base,), {"kind": kind}), EXAMPLES[kind] * (160 if ALL else 1), 30)
+    try_out(type("Machine", (base,), {"kind": kind}), EXAMPLES[kind] * (40 if ALL else 1), 30)
 
 
 FAILING = {"memory": 10, "yielding memory": 6, **({"file": 3} if ALL else {})}
@@ -1603,7 +1603,7 @@ FAILING = {"memory": 10, "yielding memory": 6, **({"file": 3} if ALL else {})}
 @pytest.mark.drawn
 @pytest.mark.parametrize("kind", FAILING)
 def test_they_get_it_or_a_503_where_the_store_fails_and_requests_are_cancelled(kind: str) -> None:
-    try_out(type("Machine", (FailingMachine,), {"kind": kind}), FAILING[kind] * (160 if ALL else 1), 30)
+    try_out(type("Machine", (FailingMachine,), {"kind": kind}), FAILING[kind] * (40 if ALL else 1), 30)
 
 
 def long(test: Callable[..., None]) -> Callable[..., None]:
