@@ -224,6 +224,14 @@ class Shade(enum.StrEnum):
     RED = "red"
 
 
+class Size(enum.Enum):
+    LARGE = "large"
+
+
+class Listing(list[Any]):
+    pass
+
+
 class Safer(Markup):
     __slots__ = ()
 
@@ -285,21 +293,53 @@ class Offset(tzinfo):
         return "Offset"
 
 
+SUBCLASSES: list[tuple[Any, Any]] = [
+    (Level.HIGH, 1),
+    (Shade.RED, "red"),
+    (Text("a"), "a"),
+    (Safer("<b>"), "<b>"),
+    (Number(2**70), 2**70),
+    (Real(1.5), 1.5),
+    (Pair(1, 2), (1, 2)),
+    (collections.OrderedDict(a=Shade.RED), {"a": "red"}),
+    (collections.Counter("a"), {"a": 1}),
+    (collections.defaultdict(list, {"$set": [1]}), {"$set": [1]}),
+    (Listing([Pair(1, 2)]), [(1, 2)]),
+    ({"a": [Level.HIGH, (Shade.RED,)]}, {"a": [1, ("red",)]}),
+]
+
+
+def kinds_in(value: Any) -> Any:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return type(value), [kinds_in(part) for part in parts]
+
+
+@pytest.mark.parametrize("value, plain", SUBCLASSES, ids=lambda value: type(value).__name__)
+def test_what_is_of_a_subclass_of_json_s_types_comes_out_equal_and_as_that_type(value: Any, plain: Any) -> None:
+    (out,) = decode_fields(encode_fields({"a": value})).values()
+    assert out == plain == value
+    assert kinds_in(out) == kinds_in(plain)
+    assert encode_value("a", value) == encode_value("a", plain)
+
+
+def test_a_subclass_s_content_is_stored_and_not_what_it_shows() -> None:
+    class Shy(dict[str, Any]):
+        def items(self) -> Any:
+            return {}.items()
+
+        def __iter__(self) -> Any:
+            return iter(())
+
+    assert decode_value("a", encode_value("a", Shy(a=1))) == {"a": 1}
+
+
 MENDABLE: list[Any] = [
-    Level.HIGH,
-    Shade.RED,
-    Text("a"),
-    Safer("a"),
-    Number(1),
-    Real(1.5),
+    Size.LARGE,
     Moment(2026, 1, 1, tzinfo=UTC),
-    Pair(1, 2),
     Item("a", 1),
     ItemStruct("a", 1),
     ItemAttrs("a", 1),
     ItemModel(sku="a", count=1),
-    collections.OrderedDict(a=1),
-    collections.Counter("a"),
     collections.ChainMap({"a": 1}),
     collections.deque([1]),
     frozenset({1}),
@@ -364,7 +404,7 @@ def test_what_would_come_out_otherwise_is_refused_with_its_place(value: Any, whe
 
 def test_an_error_does_not_quote_the_value() -> None:
     with pytest.raises(SerializationError) as caught:
-        encode_value("token", Text("hunter2"))
+        encode_value("token", bytearray(b"hunter2"))
     assert "hunter2" not in str(caught.value)
 
 
@@ -480,8 +520,6 @@ def test_markup_without_its_library_is_a_record_error_that_names_both(
         decode_value("bad", text)
     with pytest.raises(RecordError, match=r"'bad'.*markupsafe"):
         decode_fields({"fine": b"1", "bad": text})
-    with pytest.raises(SerializationError, match="Markup"):
-        encode_value("key", Markup("<b>"))
 
 
 def test_a_field_cannot_reach_into_its_neighbour() -> None:

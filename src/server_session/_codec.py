@@ -1,13 +1,14 @@
 """Session values as JSON text, and back.
 
 What goes in comes out equal and of the same type, or is refused before anything is written.
+(What is of a subclass of JSON's types, or of tuple, comes out as that type.)
 JSON has no dates, no tuples, no bytes: they are written as an object of one key that names the type,
 `{"$uuid": "…"}`. A dict of the user's that looks like one is wrapped in `{"$dict": …}`.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeGuard
 
 import msgspec
@@ -36,6 +37,16 @@ _ATOMS: Final[frozenset[type]] = frozenset({str, bool, type(None)})
 # Where the encoder has met a lone surrogate, each text is looked at.
 _ATOMS_BUT_TEXT: Final = _ATOMS - {str}
 _NESTED: Final[frozenset[type]] = frozenset({dict, list})
+
+# Packages whose users cannot change it keep such values in sessions. Whatever a subclass shows, its content is taken.
+_CONTENT_OF: Final[Mapping[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    dict: lambda value: dict(dict.items(value)),
+    list: list.copy,
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+}
 
 _has_surrogate = re.compile("[\ud800-\udfff]").search
 _encode = msgspec.json.Encoder().encode
@@ -101,16 +112,18 @@ def _tagged(value: Any, levels: int, plain: frozenset[type]) -> Any:
         if _has_surrogate(value):
             raise RefusedError("text with a lone surrogate, which is no character; decode it anew")
         return value
-    tag = tag_of(kind)
-    if tag is None:
-        raise RefusedError(why_refused(value))
-    return {tag.name: _to_json(tag.write(value), levels, plain)}
+    if (tag := tag_of(kind)) is not None:
+        return {tag.name: _to_json(tag.write(value), levels, plain)}
+    for base in kind.__mro__[1:]:
+        if base in _CONTENT_OF:
+            return _to_json(_CONTENT_OF[base](value), levels, plain)
+    raise RefusedError(why_refused(value))
 
 
 def encode_value(key: str, value: object) -> bytes:
     """Write one value as JSON text in UTF-8. Equal values of equal types and order of keys have one text, sets too.
 
-    Raises `SerializationError`, which names `key`, for what would not come out equal and of the same type.
+    Raises `SerializationError`, which names `key`, for what would not come out equal.
     """
     try:
         try:

@@ -137,9 +137,7 @@ def read_tag(name: str, text: str) -> object:
 
 _MENDS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
     ("value.value", (enum.Enum,)),
-    # str(value) alone leaves some subclasses as they are (Django's SafeString).
-    ("str.__str__(value)", (str,)),
-    ("{}(value)", (int, float, dict, list, tuple, bytes, Decimal)),
+    ("{}(value)", (bytes, Decimal)),
     ("{}.fromisoformat(value.isoformat())", (datetime, date, time)),
     ("timedelta(value.days, value.seconds, value.microseconds)", (timedelta,)),
     ("UUID(int=value.int)", (UUID,)),
