@@ -14,7 +14,7 @@ from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from server_session._base64url import base64url
-from server_session._codec import RESERVED, decode_value, encode_value
+from server_session._codec import RESERVED, encode_value
 from server_session.exceptions import RecordError
 from server_session.stores._base import Lifetime, SessionStore
 
@@ -108,14 +108,6 @@ def user_fields(fields: Mapping[str, bytes]) -> dict[str, bytes]:
 def number(value: float) -> bytes:
     """Return a time in seconds as JSON text, to the millisecond."""
     return b"%.3f" % value
-
-
-def is_same(name: str, stored: bytes | None, encoded: bytes) -> bool:
-    """Tell whether a stored field holds the value that this encoding holds."""
-    if stored is None or stored == encoded:
-        return stored is not None
-    # Another writer may spell the same value otherwise; that is no change.
-    return encode_value(name, decode_value(name, stored)) == encoded
 
 
 def life_of(fields: Mapping[str, bytes]) -> Life:
