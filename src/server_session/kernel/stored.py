@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from server_session import _record as record
 from server_session._base64url import base64url
-from server_session._codec import decode_fields, decode_value, encode_fields, is_key
+from server_session._codec import decode_fields, decode_value, encode_fields, encode_value, is_key
 from server_session._record import AS_CONFIGURED, AUTHENTICATED, OUTSTANDING, STAMP, Life, user_fields
 from server_session._tokens import Token, TokenState, issue_token, junk_token, read_token
 from server_session.exceptions import ColourError, NotFreshError
@@ -345,9 +345,7 @@ class StoredSession(Writing):
 
 
 def _draft(fields: Fields, names: list[str]) -> Draft:
-    # The names are base64url: nothing in them needs an escape.
-    text = b"[" + b",".join(b'"%s"' % name.encode("ascii") for name in names) + b"]"
-    return Draft({OUTSTANDING: text}, (), {OUTSTANDING: fields.get(OUTSTANDING)})
+    return Draft({OUTSTANDING: encode_value("csrf token", names)}, (), {OUTSTANDING: fields.get(OUTSTANDING)})
 
 
 def _name(nonce: bytes) -> str:
