@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server_session._settings import flag_of, seconds_if_given, seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import Batch, Kept
+from server_session.stores._base import Batch, Kept, close_store
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write, next_try
 from server_session.stores._waits import begin_call, is_over
 from server_session.stores.sql._errors import explain, is_down, is_passing, means
@@ -187,7 +187,7 @@ class SQLSessionStore(PackedStore):
 
     async def close(self) -> None:
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
-        await self._source.get().close()
+        await close_store(self._source.get())
 
     def _put(self, connection: Connection, key: str, row: Row | None, changed: Record | None, fresh: int) -> bool:
         """Write what became of the record; `False` where somebody has written meanwhile."""
