@@ -94,6 +94,12 @@ def key_of(label: bytes, name: str) -> str:
     return base64url(digest[: SessionStore.key_bytes]).decode("ascii")
 
 
+def first_of(digest: bytes, now: float, asked: Life = AS_CONFIGURED) -> dict[str, bytes]:
+    """Return the core's own fields of a session that is founded now; `asked` is what a renewal asks of its life."""
+    own = {DIGEST: digest, CREATED: number(now), STAMP: fresh_stamp(now)}
+    return own if asked == AS_CONFIGURED else {**own, LIFE: asked.field()}
+
+
 def mark_of(now: float) -> dict[str, bytes]:
     """Return the record that an ended session leaves."""
     # No bare delete: the mark is what a late write meets, and what tells ended from unknown.

@@ -117,15 +117,7 @@ class Writing(Presence):
         self, credential: Credential, changed: Mapping[str, bytes], asked: Life = AS_CONFIGURED
     ) -> Fields | None:
         """Write the first record of a credential, and return it; `None` where there is one already."""
-        now = self._policy.now()
-        fields = {
-            **changed,
-            DIGEST: credential.digest(),
-            record.CREATED: record.number(now),
-            STAMP: record.fresh_stamp(now),
-        }
-        if asked != AS_CONFIGURED:
-            fields[record.LIFE] = asked.field()
+        fields = {**changed, **record.first_of(credential.digest(), self._policy.now(), asked)}
         lifetime = self._policy.lifetime_of(asked, written=fields)
         outcome = await self._store.set(credential.selector, fields, lifetime, None)
         return fields if outcome is APPLIED else None
