@@ -50,11 +50,11 @@ class Credential:
 
         A whole credential is taken as it is. Raises `StoreError` for what is neither, nor 24 characters of base64url.
         """
-        if (whole := cls.parse(selector)) is not None:
-            return whole
-        if is_selector(selector) is None:
+        if is_selector(selector) is not None:
+            return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
+        if (whole := cls.parse(selector)) is None:
             raise StoreError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
-        return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
+        return whole
 
     def __repr__(self) -> str:
         # Whoever reads a traceback with its variables could use it.
