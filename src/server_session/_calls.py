@@ -48,12 +48,13 @@ class Calls:
         home = None if request is None else request.home
         return await run(sessions.store.colour, home, lambda: ask(sessions.policy), blocks=self.blocks)
 
-    def _caller(self, current: object) -> StoredSession | None:
-        """Return the session of a request or, for True, of the one that is being served."""
+    def _caller(self, current: object) -> StoredSession:
+        """Return the session of a request or, for True, of the one that is being served; for None one that is empty."""
+        sessions = self.sessions_for(None)
         if current is None or current is False:
-            return None
+            return StoredSession(sessions.policy, ())
         carrier = resolve(() if current is True else (current,))
-        return self.sessions_for(None).exchange(carrier.request).stored
+        return sessions.exchange(carrier.request).stored
 
 
 def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[Any, P], R]:

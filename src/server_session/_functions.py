@@ -13,7 +13,6 @@ from server_session.exceptions import ConflictError, LimitError, RecordError, Se
 from server_session.exchange.colours import Served
 from server_session.http.carrier import Carrier
 from server_session.kernel.by_id import SessionById
-from server_session.kernel.stored import StoredSession
 
 
 class Health(NamedTuple):
@@ -45,7 +44,7 @@ class Functions(RequestFunctions):
         caller = self._caller(current)
 
         async def ask(policy: Policy) -> list[OwnedSession]:
-            return await OwnerIndex(policy, owner).sessions(await _selector_of(caller), data=data)
+            return await OwnerIndex(policy, owner).sessions(await caller.living_selector(), data=data)
 
         return await self._ask(ask)
 
@@ -86,7 +85,7 @@ class Functions(RequestFunctions):
         caller = self._caller(except_current)
 
         async def ask(policy: Policy) -> int:
-            return await OwnerIndex(policy, owner).destroy(only=only, but=await _selector_of(caller))
+            return await OwnerIndex(policy, owner).destroy(only=only, but=await caller.living_selector())
 
         return await self._ask(ask)
 
@@ -117,10 +116,6 @@ class Functions(RequestFunctions):
             return Health(not why, time.perf_counter() - start, why)
 
         return await self._ask(ask)
-
-
-async def _selector_of(caller: StoredSession | None) -> str | None:
-    return None if caller is None else await caller.living_selector()
 
 
 class BlockingFunctions(Calls):

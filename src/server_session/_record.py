@@ -14,7 +14,7 @@ from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from server_session._base64url import base64url
-from server_session._codec import RESERVED, decode_value, encode_value
+from server_session._codec import RESERVED, encode_value
 from server_session.exceptions import RecordError
 from server_session.stores._base import Lifetime, SessionStore
 
@@ -94,6 +94,12 @@ def key_of(label: bytes, name: str) -> str:
     return base64url(digest[: SessionStore.key_bytes]).decode("ascii")
 
 
+def first_of(digest: bytes, now: float, asked: Life = AS_CONFIGURED) -> dict[str, bytes]:
+    """Return the core's own fields of a session that is founded now; `asked` is what a renewal asks of its life."""
+    own = {DIGEST: digest, CREATED: number(now), STAMP: fresh_stamp(now)}
+    return own if asked == AS_CONFIGURED else {**own, LIFE: asked.field()}
+
+
 def mark_of(now: float) -> dict[str, bytes]:
     """Return the record that an ended session leaves."""
     # No bare delete: the mark is what a late write meets, and what tells ended from unknown.
@@ -108,14 +114,6 @@ def user_fields(fields: Mapping[str, bytes]) -> dict[str, bytes]:
 def number(value: float) -> bytes:
     """Return a time in seconds as JSON text, to the millisecond."""
     return b"%.3f" % value
-
-
-def is_same(name: str, stored: bytes | None, encoded: bytes) -> bool:
-    """Tell whether a stored field holds the value that this encoding holds."""
-    if stored is None or stored == encoded:
-        return stored is not None
-    # Another writer may spell the same value otherwise; that is no change.
-    return encode_value(name, decode_value(name, stored)) == encoded
 
 
 def life_of(fields: Mapping[str, bytes]) -> Life:

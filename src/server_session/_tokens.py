@@ -30,13 +30,12 @@ class Credential:
     """A cookie's value, in its two parts: who is meant, and the proof."""
 
     # No struct and no tuple: encoders and tracebacks would show its parts.
-    __slots__ = ("_csrf_secret", "_digest", "selector", "verifier")
+    __slots__ = ("_digest", "selector", "verifier")
 
     def __init__(self, selector: str, verifier: str) -> None:
         self.selector = selector
         self.verifier = verifier
         self._digest = b""
-        self._csrf_secret: bytes | None = None
 
     @classmethod
     def parse(cls, value: str) -> "Credential | None":
@@ -51,11 +50,11 @@ class Credential:
 
         A whole credential is taken as it is. Raises `StoreError` for what is neither, nor 24 characters of base64url.
         """
-        if (whole := cls.parse(selector)) is not None:
-            return whole
-        if is_selector(selector) is None:
+        if is_selector(selector) is not None:
+            return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
+        if (whole := cls.parse(selector)) is None:
             raise StoreError(f"a store's id() must return 24 characters of base64url, not {len(selector)} others")
-        return cls(selector, base64url(os.urandom(_VERIFIER_BYTES)).decode("ascii"))
+        return whole
 
     def __repr__(self) -> str:
         # Whoever reads a traceback with its variables could use it.
@@ -77,13 +76,6 @@ class Credential:
         """Return what the store keeps of it: SHA-256 of selector and verifier, as JSON text."""
         self.expect()
         return self._digest
-
-    def csrf_secret(self) -> bytes:
-        """Return the key of its CSRF tokens, made from the verifier: they die at log-in, log-out and every renewal."""
-        if self._csrf_secret is None:
-            # To name the algorithm by its constructor spares looking it up, half of the time.
-            self._csrf_secret = hmac.digest(self.verifier.encode(), _CSRF_KEY, hashlib.sha256)
-        return self._csrf_secret
 
 
 def short_digest(selector: str) -> str:
@@ -145,5 +137,8 @@ def junk_token() -> str:
 
 
 def _tag(credential: Credential, scope: str, nonce: bytes) -> bytes:
+    # Made from the verifier: so tokens die at log-in, log-out and every renewal.
+    # To name the algorithm by its constructor spares looking it up, half of the time.
+    secret = hmac.digest(credential.verifier.encode(), _CSRF_KEY, hashlib.sha256)
     name = scope.encode("utf-8", "surrogatepass")
-    return hmac.digest(credential.csrf_secret(), len(name).to_bytes(4, "big") + name + nonce, hashlib.sha256)
+    return hmac.digest(secret, len(name).to_bytes(4, "big") + name + nonce, hashlib.sha256)

@@ -21,7 +21,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
-from server_session._arguments import scope_of
+from server_session._arguments import TokenScope, scope_of
 from server_session._colour import drive, is_driven, running_library
 from server_session.csrf import decorators
 from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
@@ -39,7 +39,6 @@ from server_session.http.responses import never_store
 __all__ = ["CsrfViewMiddleware", "aget_token", "csrf", "csrf_protect", "ensure_csrf_cookie", "get_token"]
 
 V = TypeVar("V", bound=Callable[..., Any])
-TokenScope: TypeAlias = tuple[str, str]
 Waits: TypeAlias = Coroutine[Any, Any, Any]
 
 _LOG: Final = logging.getLogger("django.security.csrf")
@@ -319,7 +318,7 @@ def csrf_protect(view: Any = None, /, **asks: bool) -> Any:  # noqa: D417 - each
             return mark(method_decorator(decorate, name="dispatch")(view))
         # What is put around the view exempts it from the middleware's check, and not from this one.
         endpoint = mark(partial(view))
-        return mark(_around(view, lambda request: _check(request, endpoint), _keep_private))
+        return mark(_around(view, _keep_private, endpoint))
 
     return decorate if view is None else decorate(view)
 
@@ -330,25 +329,21 @@ def ensure_csrf_cookie(view: V) -> V:
     The cookie is Django's: `CSRF_COOKIE_NAME` and its like say how it is, and Secure follows from an https origin. It
     is of use to such scripts alone, and no request is let pass for having it; nothing is set with `CSRF_USE_SESSIONS`.
     """
-    return _around(view, _refuse_nothing, _give_token)
+    return _around(view, _give_token)
 
 
-def _around(view: V, refuse: Callable[[Any], Waits], complete: Callable[[Any, Any], Waits]) -> V:
-    """Return a view, in its own colour: what `refuse` returns is the answer, or what `complete` makes of the view's."""
+def _around(view: V, complete: Callable[[Any, Any], Waits], endpoint: Callable[..., Any] | None = None) -> V:
+    """Return a view, in its own colour, of whose response `complete` makes another; checked as `endpoint`, if given."""
 
     def serve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        refused = drive(refuse(request))
+        refused = None if endpoint is None else drive(_check(request, endpoint))
         return drive(complete(request, view(request, *args, **kwargs))) if refused is None else refused
 
     async def aserve(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        refused = await refuse(request)
+        refused = None if endpoint is None else await _check(request, endpoint)
         return await complete(request, await view(request, *args, **kwargs)) if refused is None else refused
 
     return wraps(view)(aserve if _is_awaited(view) else serve)  # type: ignore[return-value]
-
-
-async def _refuse_nothing(_: HttpRequest) -> None:
-    pass
 
 
 async def _keep_private(request: HttpRequest, response: Any) -> Any:

@@ -13,16 +13,12 @@ from server_session.exceptions import StoreError
 from server_session.exchange.steps import Steps
 from server_session.http.body import can_bear_token, token_in
 
-__all__ = ["Body", "Checked", "Endpoint", "unknown"]
+__all__ = ["Body", "Checked", "Endpoint"]
 
 Endpoint: TypeAlias = Callable[[], object]
 """Finds the view function or class that will serve a request, `None` where that is not known."""
 Run: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, TokenState]]], TokenState | Awaitable[TokenState]]
 Find: TypeAlias = Callable[[], str | Awaitable[str | None] | None]
-
-
-def unknown() -> None:
-    """Say that it is not known which endpoint will serve the request: then nothing is exempt."""
 
 
 class Body(Protocol):
@@ -50,7 +46,7 @@ class Checked(Steps):
         self,
         run: Run | None,
         body: Body | None = None,
-        endpoint: Endpoint = unknown,
+        endpoint: Endpoint | None = None,
         method: str | None = None,
         find: Find | None = None,
     ) -> Refusal | None:
@@ -62,7 +58,7 @@ class Checked(Steps):
         seen = request.method if method is None else method
         if policy is None or not self.may_be_forged(seen):
             return None
-        asked = protection_of(endpoint(), seen, policy)
+        asked = protection_of(None if endpoint is None else endpoint(), seen, policy)
         if self.asked is not None and seen == self._passed_as and asked.is_met_by(self.asked):
             return None
         self.asked, self._passed_as = asked, None

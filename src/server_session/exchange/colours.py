@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from server_session._colour import Colour, drive, run_awaiting, run_blocking
 from server_session.csrf.refusals import Refusal
 from server_session.exceptions import ColourError, SessionError
-from server_session.exchange.checked import Body, Checked, Endpoint, unknown
+from server_session.exchange.checked import Body, Checked, Endpoint
 from server_session.exchange.steps import Configured
 from server_session.http.requests import Request
 from server_session.kernel.mapping import Session
@@ -42,7 +42,7 @@ class Exchange(Checked):
         self,
         body: Body | None = None,
         *,
-        endpoint: Endpoint = unknown,
+        endpoint: Endpoint | None = None,
         method: str | None = None,
         find: Callable[[], Coroutine[Any, Any, str | None]] | None = None,
     ) -> Refusal | None:
@@ -106,7 +106,7 @@ class BlockingExchange:
         self,
         body: Body | None = None,
         *,
-        endpoint: Endpoint = unknown,
+        endpoint: Endpoint | None = None,
         method: str | None = None,
         find: Callable[[], str | None] | None = None,
     ) -> Refusal | None:

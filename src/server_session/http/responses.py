@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from copy import copy
 from functools import lru_cache
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 from server_session._cookies import Header
 from server_session.exceptions import CarrierError
@@ -100,8 +100,7 @@ class WsgiHeaders(ResponseHeaders):
 
 # --- which objects are responses
 
-Maker: TypeAlias = Callable[[Any], ResponseHeaders]
-RESPONSES: Final = Kinds[Maker]()
+RESPONSES: Final = Kinds[Callable[[Any], ResponseHeaders]]()
 register_response: Final = RESPONSES.register
 register_response(ResponseHeaders, lambda headers: headers)
 

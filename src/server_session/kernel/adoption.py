@@ -24,7 +24,7 @@ from server_session._codec import encode_fields
 from server_session._cookies import RequestFacts
 from server_session._policy import Policy
 from server_session._readers import Reader
-from server_session._record import CLAIM, CREATED, DIGEST, MARK_SECONDS, STAMP, TAKEN
+from server_session._record import CLAIM, MARK_SECONDS, TAKEN
 from server_session._tokens import Credential, short_digest
 from server_session.exceptions import SerializationError
 from server_session.stores._base import APPLIED, Fields, Lifetime, Outcome
@@ -104,9 +104,8 @@ def _counts_once(policy: Policy, reader: Reader, fields: Fields) -> bool:
 
 
 async def _found(policy: Policy, credential: Credential, offer: Offer) -> bool:
-    now = policy.now()
     # No time of a log-in: when the user last proved who they are nobody knows.
-    own = {DIGEST: credential.digest(), CREATED: record.number(now), STAMP: record.fresh_stamp(now)}
+    own = record.first_of(credential.digest(), policy.now())
     lifetime = policy.lifetime_of(written=offer.fields)
     is_founded = await policy.store.set(credential.selector, {**offer.fields, **own}, lifetime, None) is APPLIED
     if is_founded and offer.left:

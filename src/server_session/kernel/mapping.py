@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol, Self, SupportsIndex, TypeVar, cast
 
 import msgspec
 
-from server_session._codec import decode_fields, encode_fields, encode_value
-from server_session._record import is_same, user_fields
+from server_session._codec import decode_fields, decode_value, encode_fields, encode_value
+from server_session._record import user_fields
 from server_session.exceptions import SerializationError, SessionNotLoadedError
 
 __all__ = ["NO_CHANGES", "Changes", "Session"]
@@ -200,7 +200,8 @@ class Session(_Dict):
             # A function may have removed here what a commit that was under way then noted as stored.
             if dict.__contains__(self, name):
                 value = encode_value(name, dict.__getitem__(self, name))
-                if value != stored[name] and not is_same(name, stored[name], value):
+                # Another writer may spell the same value otherwise; that is no change.
+                if value != stored[name] and value != encode_value(name, decode_value(name, stored[name])):
                     changed[name] = value
         if not changed and not removed:
             return None

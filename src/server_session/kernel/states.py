@@ -5,7 +5,7 @@ Everything that moves a request from one state to another is in `AFTER`.
 
 import enum
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
 from server_session._signals import Event
 
@@ -45,10 +45,8 @@ class Finding(enum.StrEnum):
     DESTROYED = "destroyed"  # this request ended it
 
 
-Transition: TypeAlias = tuple[State, Event | None]
-
 # What is not here cannot happen: nothing is asked about in NONE, REFUSED and OVER.
-AFTER: Final[Mapping[tuple[State, Finding], Transition]] = {
+AFTER: Final[Mapping[tuple[State, Finding], tuple[State, Event | None]]] = {
     (UNASKED, Finding.HELD): (LIVE, None),
     (UNASKED, Finding.GONE): (NONE, "unknown"),
     (UNASKED, Finding.ENDED): (OVER, None),

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from server_session import _record as record
 from server_session._base64url import base64url
-from server_session._codec import decode_fields, decode_value, encode_fields, is_key
+from server_session._codec import decode_fields, decode_value, encode_fields, encode_value, is_key
 from server_session._record import AS_CONFIGURED, AUTHENTICATED, OUTSTANDING, STAMP, Life, user_fields
 from server_session._tokens import Token, TokenState, issue_token, junk_token, read_token
 from server_session.exceptions import ColourError, NotFreshError
@@ -91,10 +91,11 @@ class StoredSession(Writing):
             return True
         if self._policy.renew_on.isdisjoint(assigned):
             return await self._merge(changed, changes.removed, assigned)
-        own = {AUTHENTICATED: self._now()} if self._policy.is_log_in(changed, assigned) else {}
+        if self._policy.is_log_in(changed, assigned):
+            changed = {**changed, AUTHENTICATED: self._now()}
         if self._changes_cookie(changes):
-            return await self._renew(changed, changes.removed, own)
-        return await self._merge({**changed, **own}, changes.removed, assigned)
+            return await self._renew(changed, changes.removed)
+        return await self._merge(changed, changes.removed, assigned)
 
     def _changes_cookie(self, changes: Changes) -> bool:
         # A key that means log-in was set: whoever planted the cookie before it must not share what follows.
@@ -228,9 +229,9 @@ class StoredSession(Writing):
         are.
         """
         self.accessed = True
-        changed = None if data is None else encode_fields(data)
+        changed = encode_fields(data or {})
         own = {AUTHENTICATED: self._now()} if authenticated else {}
-        return await self._renew(changed, (), own, life) and self._accept(changed or {})
+        return await self._renew({**changed, **own}, (), life, data is not None) and self._accept(changed)
 
     # --- tokens of forms
 
@@ -344,9 +345,7 @@ class StoredSession(Writing):
 
 
 def _draft(fields: Fields, names: list[str]) -> Draft:
-    # The names are base64url: nothing in them needs an escape.
-    text = b"[" + b",".join(b'"%s"' % name.encode("ascii") for name in names) + b"]"
-    return Draft({OUTSTANDING: text}, (), {OUTSTANDING: fields.get(OUTSTANDING)})
+    return Draft({OUTSTANDING: encode_value("csrf token", names)}, (), {OUTSTANDING: fields.get(OUTSTANDING)})
 
 
 def _name(nonce: bytes) -> str:

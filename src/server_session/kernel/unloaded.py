@@ -1,8 +1,7 @@
 """What stands for a mapping that was not loaded yet: one loads when it is awaited, the other when it is touched."""
 
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
-from copy import deepcopy
-from typing import Any, Self
+from typing import Any
 
 from server_session.exceptions import SessionNotLoadedError
 from server_session.kernel.mapping import Session
@@ -83,19 +82,10 @@ class LazySession(MutableMapping[str, Any]):
     __copy__ = copy
     # A dict's, which takes the key that was set last: that of MutableMapping takes the first.
     popitem: Any = Session.popitem
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return deepcopy(self.copy(), memo)
-
-    def __or__(self, other: Any) -> dict[str, Any]:
-        return self.loaded().copy() | other  # type: ignore[no-any-return]
-
-    def __ror__(self, other: Any) -> dict[str, Any]:
-        return other | self.loaded().copy()  # type: ignore[no-any-return]
-
-    def __ior__(self, other: Any) -> Self:
-        self.loaded().update(other)
-        return self
+    __deepcopy__: Any = Session.__deepcopy__
+    __or__: Any = Session.__or__
+    __ror__: Any = Session.__ror__
+    __ior__: Any = Session.__ior__
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'not loaded' if self._session is None else repr(self._session)}>"

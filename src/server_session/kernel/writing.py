@@ -21,7 +21,6 @@ from server_session.stores._base import APPLIED, CONFLICT, MISSING, Expect, Fiel
 __all__ = ["Draft", "Writing"]
 
 _NULL: Final = b"null"
-_NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class Draft(NamedTuple):
@@ -39,15 +38,13 @@ class Writing(Presence):
 
     # --- founding
 
-    async def _found(
-        self, changed: Mapping[str, bytes], own: Mapping[str, bytes] = _NOTHING, asked: Life = AS_CONFIGURED
-    ) -> bool:
+    async def _found(self, changed: Mapping[str, bytes], asked: Life = AS_CONFIGURED) -> bool:
         """Found a session; return False where another write of this request founded it first."""
         # Chosen before the first wait, so that two first writes of one request found one session.
         credential = self._to_found()
         self._policy.require_bounds({}, changed)
         try:
-            fields = await self._set_first(credential, {**changed, **own}, asked)
+            fields = await self._set_first(credential, changed, asked)
         except StoreError:
             self._founding = None
             raise
@@ -120,15 +117,7 @@ class Writing(Presence):
         self, credential: Credential, changed: Mapping[str, bytes], asked: Life = AS_CONFIGURED
     ) -> Fields | None:
         """Write the first record of a credential, and return it; `None` where there is one already."""
-        now = self._policy.now()
-        fields = {
-            **changed,
-            DIGEST: credential.digest(),
-            record.CREATED: record.number(now),
-            STAMP: record.fresh_stamp(now),
-        }
-        if asked != AS_CONFIGURED:
-            fields[record.LIFE] = asked.field()
+        fields = {**changed, **record.first_of(credential.digest(), self._policy.now(), asked)}
         lifetime = self._policy.lifetime_of(asked, written=fields)
         outcome = await self._store.set(credential.selector, fields, lifetime, None)
         return fields if outcome is APPLIED else None
@@ -276,23 +265,19 @@ class Writing(Presence):
     # --- swapping the cookie
 
     async def _renew(
-        self,
-        changed: Mapping[str, bytes] | None,
-        removed: Collection[str] = (),
-        own: Mapping[str, bytes] = _NOTHING,
-        asked: Life = AS_CONFIGURED,
+        self, changed: Mapping[str, bytes], removed: Collection[str], asked: Life = AS_CONFIGURED, founds: bool = True
     ) -> bool:
-        """Swap the cookie, and write some fields in the same step; `None` founds nothing where there is no session."""
+        """Swap the cookie, and write some fields in the same step. Without a session it `founds` one, or nothing."""
         if self._is_ambiguous:
             await self._choose()
         while True:
             credential, seen = self._credential, self._seen
             # A browser that lost the answer of its first log-in comes with the cookie from before it.
             is_unseen = self.state is OVER and not self._seen_live
-            if self.state in (NONE, REFUSED) or (is_unseen and changed is not None):
-                if changed is None:
+            if self.state in (NONE, REFUSED) or (is_unseen and founds):
+                if not founds:
                     return False
-                if await self._found(changed, own, asked):
+                if await self._found(changed, asked):
                     return True
                 continue
             if self.state is OVER or credential is None:
@@ -302,7 +287,7 @@ class Writing(Presence):
                 # The record says how long the browser is to keep the new cookie.
                 await self._look(touch=False)
                 continue
-            await self._require_room(changed or {}, removed)
+            await self._require_room(changed, removed)
             life = record.life_of(seen).then(asked)
             lifetime = None
             # A renewal that asks for no other lifetime leaves the one that the store holds.
@@ -317,7 +302,7 @@ class Writing(Presence):
                 # Another call of this request has gone on meanwhile.
                 continue
             fresh = Credential.found(credential.selector)
-            swap = {**(changed or {}), **own, DIGEST: fresh.digest()}
+            swap = {**changed, DIGEST: fresh.digest()}
             if asked != AS_CONFIGURED:
                 swap[record.LIFE] = life.field()
             if not self._is_unsent:

@@ -11,7 +11,7 @@ import hmac
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -24,12 +24,9 @@ from server_session.stores._packed import holds
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-__all__ = ["HEAD", "VERSION", "EncryptedCodec", "SealedStore", "Unreadable"]
+__all__ = ["HEAD", "VERSION", "EncryptedCodec", "SealedStore"]
 
 T = TypeVar("T")
-
-Unreadable: TypeAlias = Callable[[str, str, str], None]
-"""Told of a record that does not open: its key, a code, and why in words."""
 
 HEAD: Final = "\0created"
 """The field that holds what a record is founded with, its time and its owner together: nobody can drop the owner alone.
@@ -183,10 +180,10 @@ def _secret(place: int, given: object) -> bytes:
 class SealedStore(StoreOver):
     """The whole contract over plain fields, on a store that sees none of their values.
 
-    Where a record does not open, `unreadable` is told, and it is a `RecordError`.
+    Where a record does not open, `unreadable` is told its key, a code, and why in words, and it is a `RecordError`.
     """
 
-    def __init__(self, store: SessionStore, codec: EncryptedCodec, unreadable: Unreadable) -> None:
+    def __init__(self, store: SessionStore, codec: EncryptedCodec, unreadable: Callable[[str, str, str], None]) -> None:
         super().__init__(store)
         require(isinstance(codec, EncryptedCodec), "codec", "an EncryptedCodec([key])", type(codec).__name__)
         self._codec = codec

@@ -51,10 +51,6 @@ def _pymysql_limits(seconds: float) -> dict[str, Any]:
     return {**_mysql_limits(seconds), "connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
 
 
-def _sqlite_limits(seconds: float) -> dict[str, Any]:
-    return {"timeout": seconds}
-
-
 def _of_libpq(_url: URL) -> Collection[str]:
     return [option.keyword.decode() for option in import_module("psycopg.pq").Conninfo.get_defaults()]
 
@@ -223,5 +219,5 @@ _DRIVERS: Final = {
     "pymysql": _Driver(_pymysql_limits, _of_signature("pymysql", *_OF_TLS), limited=_limited_pymysql),
     "asyncmy": _Driver(_mysql_limits, _of_signature("asyncmy", *_OF_TLS)),
     "mysqldb": _Driver(_mysql_limits),
-    **dict.fromkeys(("pysqlite", "aiosqlite"), _Driver(_sqlite_limits, _of_sqlite)),
+    **dict.fromkeys(("pysqlite", "aiosqlite"), _Driver(lambda seconds: {"timeout": seconds}, _of_sqlite)),
 }

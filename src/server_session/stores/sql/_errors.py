@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-__all__ = ["MENDS", "explain", "is_down", "is_of_replica", "is_passing", "lacks_table"]
+__all__ = ["MENDS", "explain", "is_down", "is_passing", "means"]
 
 # A deadlock, a serialization failure, a lock that cannot be waited for: nothing was written, and it may be tried again.
 # PostgreSQL's and MySQL's, and SQLite's BUSY and LOCKED.
@@ -68,7 +68,7 @@ _LONGEST: Final = 300
 def explain(error: SQLAlchemyError | OSError) -> str:
     """Say what went wrong, what mends it, and what the server said, and nothing of what the session holds."""
     code, said = _told(error)
-    known = next((MENDS[name] for name, marks in _MARKS.items() if re.fullmatch(marks, code or said, re.DOTALL)), None)
+    known = next((mend for kind, mend in MENDS.items() if means(error, kind)), None)
     if getattr(error, "statement", None) and not (known and code):
         # What else is said of a statement may quote its values.
         said = re.sub(r"['\"`].*", "…", said, flags=re.DOTALL)
@@ -100,12 +100,7 @@ def is_passing(error: SQLAlchemyError | OSError) -> bool:
     return _told(error)[0] in _PASSING
 
 
-def is_of_replica(error: SQLAlchemyError) -> bool:
-    """Whether the database takes no writes: it was the primary perhaps, and another connection may find who is now."""
-    return re.fullmatch(_MARKS["replica"], _told(error)[0]) is not None
-
-
-def lacks_table(error: SQLAlchemyError | OSError) -> bool:
-    """Whether the table is not there."""
+def means(error: SQLAlchemyError | OSError, kind: str) -> bool:
+    """Whether the error is of this kind, one of `MENDS`."""
     code, said = _told(error)
-    return re.fullmatch(_MARKS["no_table"], code or said) is not None
+    return re.fullmatch(_MARKS[kind], code or said, re.DOTALL) is not None

@@ -46,7 +46,7 @@ _ON_ANOTHER_LOOP: Final = (
 
 
 class Given:
-    """Connections of an engine that was given, and that blocks."""
+    """Connections of an engine that was given, and that blocks: its owner closes them."""
 
     colour = Colour.BLOCKS
 
@@ -57,9 +57,6 @@ class Given:
         """Run the step over a connection."""
         with self.engine.connect() as connection:
             return _lent(connection, step)
-
-    async def close(self) -> None:
-        """Leave the connections to the engine's owner."""
 
 
 class Blocking:

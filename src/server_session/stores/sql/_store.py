@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server_session._settings import flag_of, seconds_if_given, seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreDownError, StoreError
-from server_session.stores._base import Batch, Kept
+from server_session.stores._base import Batch, Kept, close_store
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write, next_try
 from server_session.stores._waits import begin_call, is_over
-from server_session.stores.sql._errors import explain, is_down, is_of_replica, is_passing, lacks_table
+from server_session.stores.sql._errors import explain, is_down, is_passing, means
 from server_session.stores.sql._sources import source_of
 from server_session.stores.sql._statements import Row, Statements, pack, row_of, send
 from server_session.stores.sql._table import TABLE, session_table
@@ -187,7 +187,7 @@ class SQLSessionStore(PackedStore):
 
     async def close(self) -> None:
         """Close the connections of a store that was made from a URL: those of this loop, if it awaits."""
-        await self._source.get().close()
+        await close_store(self._source.get())
 
     def _put(self, connection: Connection, key: str, row: Row | None, changed: Record | None, fresh: int) -> bool:
         """Write what became of the record; `False` where somebody has written meanwhile."""
@@ -215,7 +215,7 @@ class SQLSessionStore(PackedStore):
             try:
                 answer = await self._source.get().run(partial(self._step, work=work, locks=locks))
             except (SQLAlchemyError, OSError) as error:
-                if may_make_table and lacks_table(error):
+                if may_make_table and means(error, "no_table"):
                     may_make_table = False
                     await self._run(self._make_table)
                     continue
@@ -247,8 +247,9 @@ class SQLSessionStore(PackedStore):
             answer = work(connection, say.read_and_lock)
             send(connection, say.commit, {})
         except BaseException as error:
-            # Whatever it was, no connection goes back to the pool with a transaction open.
-            if locks or (isinstance(error, DBAPIError) and is_of_replica(error)):
+            # Whatever it was, no connection goes back to the pool with a transaction open. Nor does one of a replica:
+            # it was the primary perhaps, and another connection may find who is now.
+            if locks or (isinstance(error, DBAPIError) and means(error, "replica")):
                 connection.invalidate()
             raise
         return answer
