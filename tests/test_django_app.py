@@ -322,6 +322,15 @@ def test_who_logs_in_by_a_token_is_given_no_session(script: Any) -> None:
     user_logged_in.send(sender=type(joan), request=None, user=joan)
 
 
+def test_an_app_before_this_one_hears_of_a_log_in_with_the_key_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.django_site import apps as earlier
+
+    keys: list[str] = []
+    monkeypatch.setattr(earlier, "script", lambda request: keys.append(request.session.session_key))
+    client = logged_in()
+    assert keys == [cookie_of(client)]
+
+
 def test_an_owners_role_changes_in_all_the_sessions_that_django_founded(any_store: None) -> None:
     clients = [logged_in() for _ in range(2)]
     assert sync.update_sessions_of(owner(), lambda data: data.update(role="editor")) == 2

@@ -10,6 +10,7 @@ ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.django_site.urls"
 USE_TZ = True
 INSTALLED_APPS = [
+    "tests.django_site",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -22,11 +22,15 @@ class ServerSessionConfig(AppConfig):
     verbose_name = "Server sessions"
     default_auto_field = "django.db.models.BigAutoField"
 
-    def ready(self) -> None:
-        """Begin to hear of log-ins."""
-        # What cannot work is said when the process starts; and commands, which have no middleware, have the functions.
-        require_owners(PROJECT.sessions().store)
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        super().__init__(app_name, app_module)
+        # Before those who connect when they are ready: they may keep the session's key, and a log-in is given another.
         user_logged_in.connect(_name_owner)
+
+    def ready(self) -> None:
+        """Refuse what cannot work."""
+        # It is said when the process starts; and commands, which have no middleware, have the functions.
+        require_owners(PROJECT.sessions().store)
 
 
 def _name_owner(*, request: HttpRequest | None, user: Any, **_: object) -> None:
