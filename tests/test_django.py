@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -1076,6 +1077,28 @@ def test_a_cookie_handler_is_followed_where_no_setting_says_otherwise() -> None:
     assert header.startswith("sId=")
     assert "; Path=/shop;" in header
     assert "; SameSite=Strict" in header
+
+
+def test_a_middleware_further_out_can_change_the_attributes_of_the_cookie() -> None:
+    from server_session.django import SessionMiddleware
+
+    def view(request: Any) -> HttpResponse:
+        request.session["a"] = 1
+        return HttpResponse("set")
+
+    handler = CookieHandler(partitioned=True, secure=True)
+    with override_settings(SERVER_SESSION={"cookie_handler": handler}):
+        response = SessionMiddleware(view)(RequestFactory().get("/"))
+    morsel = response.cookies["sessionid"]
+    assert morsel["max-age"] == settings.SESSION_COOKIE_AGE
+    morsel["domain"] = "shop.example"
+    morsel["samesite"] = "None"
+    name, *attributes = morsel.OutputString().split("; ")
+    assert re.fullmatch(r"sessionid=[\w-]{64}", name)
+    changed = {"Domain=shop.example", "SameSite=None"}
+    assert set(attributes) == {"HttpOnly", "Max-Age=1209600", "Partitioned", "Path=/", "Secure", *changed}
+    # As a cache does it that keeps the response.
+    assert copy(morsel).OutputString() == morsel.OutputString()
 
 
 class Header(CookieTransport):

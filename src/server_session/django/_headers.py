@@ -34,21 +34,28 @@ class DjangoHeaders(HeadersApart):
 
 
 class _WrittenMorsel(Morsel[str]):
-    """A cookie whose header is already written."""
+    """A cookie whose header is already written, until a middleware further out changes an attribute."""
 
     def __init__(self, header: str) -> None:
         super().__init__()
         name, _, rest = header.partition("=")
         value, *attributes = rest.split("; ")
         self.set(name, value, value)
-        for key, _, given in (attribute.partition("=") for attribute in attributes):
+        # Those that this Python does not know, as Partitioned.
+        self._others: list[str] = []
+        for attribute in attributes:
+            key, _, given = attribute.partition("=")
             if self.isReservedKey(key):
-                self[key] = given or True
-        self._header = header
+                self[key] = int(given) if given.isdecimal() else given or True
+            else:
+                self._others.append(attribute)
+        self._header, self._written = header, dict(self)
 
-    def OutputString(self, attrs: Any = None) -> str:  # noqa: N802, ARG002 - http.cookies' own name
+    def OutputString(self, attrs: Any = None) -> str:  # noqa: N802 - http.cookies' own name
         """Return the header's value."""
-        return self._header
+        if dict(self) == self._written:
+            return self._header
+        return "; ".join([super().OutputString(attrs), *self._others])
 
     def __reduce__(self) -> Any:
-        return type(self), (self._header,)
+        return type(self), (self.OutputString(),)
