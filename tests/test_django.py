@@ -189,6 +189,24 @@ def test_a_session_that_another_put_in_its_place_is_left_alone(script: Any) -> N
     assert asyncio.run(AsyncClient().get("/acall")).json() == {"own": 1}
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_session_made_by_the_requests_own_key_is_the_requests(is_new: bool, script: Any) -> None:
+    def view(request: Any) -> None:
+        # As django-allauth does it around its log-in by another site.
+        request.session["a"] = 1
+        request.session.save()
+        request.session = type(request.session)(request.session.session_key)
+        request.session["b"] = 2
+        request.session.cycle_key()
+
+    client = Client()
+    if not is_new:
+        client.get("/set/c/3")
+    script(view)
+    client.get("/call")
+    assert data_of(client) == {"a": 1, "b": 2} | ({} if is_new else {"c": "3"})
+
+
 def test_a_response_that_sets_the_cookie_is_kept_by_no_cache() -> None:
     response = Client().get("/set/a/1")
     assert response.headers["Cache-Control"] == "private, no-store"

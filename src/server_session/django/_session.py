@@ -58,7 +58,7 @@ class SessionStore(SessionBase):
 
     Args:
         session_key: the cookie's value, 64 characters of base64url; anything else is no session, and a write founds
-            one under a key of its own.
+            one under a key of its own. That of the request that is served now is this request's session.
 
     """
 
@@ -71,6 +71,13 @@ class SessionStore(SessionBase):
         self._sessions = PROJECT.sessions()
         self._home = home() if self._sessions.store.colour is Colour.AWAITS else None
         self._key = session_key
+        request = None if session_key is None else current.get()
+        if request is not None:
+            exchange = self._sessions.exchange(request)
+            credential = exchange.stored.credential
+            # Packages put such a one in the place of request.session.
+            if credential is not None and credential.value == session_key:
+                self.exchange = exchange
 
     def bind(self, request: Request) -> None:
         """Be the session of this request, that of the functions too."""
