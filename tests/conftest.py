@@ -32,8 +32,9 @@ def pytest_configure() -> None:
     if QUICK:
         hypothesis.settings.register_profile("quick", max_examples=25)
         hypothesis.settings.load_profile("quick")
-    # By itself it fails a case that takes 200 ms.
-    hypothesis.settings.register_profile("patient", deadline=None)
+    # By itself it fails a case that takes 200 ms, and cases that are slowly drawn.
+    drawn_slowly = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=drawn_slowly)
     hypothesis.settings.load_profile("patient")
 
 

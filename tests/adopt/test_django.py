@@ -147,7 +147,7 @@ def test_what_set_expiry_was_told_goes_on(engine: str) -> None:
     session.save()
     response = client_with(str(session.session_key)).get("/data")
     assert response.json()["n"] == 1
-    assert response.cookies["sessionid"]["max-age"] == "7777"
+    assert response.cookies["sessionid"]["max-age"] == 7777
 
 
 @pytest.mark.parametrize("server", ["wsgi", "asgi"])
