@@ -1,9 +1,9 @@
 """Forks of the test's own process."""
 
-import faulthandler
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable
 
 from tests.patience import PATIENCE
@@ -23,9 +23,10 @@ def in_all_processes(body: Callable[[], object], parents: Callable[[], object]) 
 
 def fork(body: Callable[[], object]) -> int:
     """Run it in a child, which ends with it; return the child's id."""
-    # Pytest's watch for tests that hang is a thread, of which Python warns from 3.15 on.
-    faulthandler.cancel_dump_traceback_later()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Pytest's watch for tests that hang is a thread, of which Python warns from 3.15 on.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         status = 1
         signal.alarm(int(PATIENCE))

@@ -1,9 +1,13 @@
 import asyncio
 import http.server
 import io
+import os
+import subprocess
+import sys
 from collections import UserDict
 from contextvars import copy_context
 from email.message import Message
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -24,7 +28,9 @@ from server_session.http.frameworks import HeadersRequest, MultiDictHeaders
 from server_session.http.requests import AsgiRequest, WsgiRequest, register_request, request_of
 from server_session.http.responses import register_response
 from tests.asgi_client import scope_of
+from tests.patience import PATIENCE
 
+ROOT = Path(__file__).resolve().parents[1]
 COOKIE = "session=" + "A" * 64
 
 
@@ -266,6 +272,58 @@ def test_the_request_being_served_is_the_context_s_own_and_reaches_its_threads_a
 
     copy_context().run(asyncio.run, scenario())
     assert current.get() is None
+
+
+# In a process of its own, for Python says at its start whether threads inherit; before 3.14 none does.
+POOLED = """
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from threading import Thread
+from starlette.requests import HTTPConnection
+from server_session import CarrierError, MemorySessionStore, Sessions
+from server_session.http.carrier import current, find_request_by, resolve
+from server_session.http.requests import AsgiRequest
+from tests.asgi_client import scope_of
+
+sessions = Sessions(session_store=MemorySessionStore())
+framework = ContextVar("framework", default=None)
+find_request_by(framework.get)
+
+def found():
+    try:
+        return resolve(()).request
+    except CarrierError:
+        return None
+
+def serve(by_framework, call):
+    request = AsgiRequest(scope_of())
+    exchange = sessions.exchange(request)
+    exchange.serve(found=by_framework)
+    framework.set(HTTPConnection(request.slots)) if by_framework else current.set(request)
+    call(request)
+    exchange.leave()
+
+async def ask(request):
+    pool = ThreadPoolExecutor(1)
+    assert await asyncio.get_running_loop().run_in_executor(pool, found) is None
+    assert await asyncio.to_thread(found) is request
+    asked = []
+    thread = Thread(target=serve, args=[False, lambda other: asked.append(found() is other)])
+    thread.start()
+    thread.join()
+    assert asked == [True]
+
+for by_framework in (False, True):
+    copy_context().run(serve, by_framework, lambda request: asyncio.run(ask(request)))
+"""
+
+
+def test_a_thread_of_a_pool_does_not_take_the_request_in_which_it_was_started_for_the_one_that_asks() -> None:
+    command = [sys.executable, "-X", "thread_inherit_context=1", "-c", POOLED]
+    subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"src{os.pathsep}."}, timeout=PATIENCE, check=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ STEP_MINUTES_ALL: Final = 120
 # mappings made. The rules, the attacks and the servers are the same on each.
 ON_EACH_PYTHON: Final = (
     *(f"tests/stores/test_{name}.py" for name in ("file", "memory", "own_store", "sql")),
-    *(f"tests/test_{name}.py" for name in ("api", "asgi", "body", "codec", "colour", "imports", "public_names")),
-    *(f"tests/test_{name}.py" for name in ("readme", "sealed", "session", "sessions", "testing", "wsgi")),
-    *(f"tests/test_{name}.py" for name in ("django", "fastapi", "flask", "starlette")),
+    *(f"tests/test_{name}.py" for name in ("api", "asgi", "body", "carrier", "codec", "colour", "imports")),
+    *(f"tests/test_{name}.py" for name in ("public_names", "readme", "sealed", "session", "sessions", "testing")),
+    *(f"tests/test_{name}.py" for name in ("wsgi", "django", "fastapi", "flask", "starlette")),
     "tests/frameworks/test_quart.py",
 )
 # No two of these share a file, for one leaves out what another names within its folder; `tests` are all others.

@@ -1,6 +1,7 @@
 """What an exchange does at once, in whichever colour: its request, the headers of its response, its refusals."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from server_session.csrf.policy import CSRF
 from server_session.csrf.refusals import REJECTION_HEADER, Refusal, unavailable, withheld
 from server_session.csrf.verdict import Protection, is_cross_site
 from server_session.exceptions import CookieWithheldError, SessionError, StoreError
-from server_session.http.carrier import Serving, current
+from server_session.http.carrier import THREADS_INHERIT, Serving, current
 from server_session.http.requests import Request
 from server_session.http.responses import ResponseHeaders, headers_of, write_answer
 from server_session.kernel.presence import ResponseState
@@ -145,6 +146,8 @@ class Steps:
         if self.sessions.store.colour is Colour.AWAITS:
             # A blocking call in a worker thread runs on the application's loop, and finds it here.
             self.request.home = home() or self.request.home
+        if THREADS_INHERIT:
+            self.request.thread = threading.get_ident()
         if found and (outer := current.get()) is not self.request:
             self.request.within = outer
 

@@ -1,19 +1,28 @@
 """The carrier: whatever a caller has in hand of the request, and what can be read from and set on it."""
 
+import sys
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from server_session.exceptions import CarrierError
-from server_session.http.requests import REQUESTS, Request, reader_of, request_of
+from server_session.http.requests import REQUESTS, Request, WsgiRequest, reader_of, request_of
 from server_session.http.responses import RESPONSES, ResponseHeaders, headers_of
 
-__all__ = ["Carrier", "Serving", "current", "find_request_by", "is_carrier", "resolve", "serving"]
+__all__ = ["THREADS_INHERIT", "Carrier", "Serving", "current", "find_request_by", "is_carrier", "resolve", "serving"]
 
 current: ContextVar[Request | None] = ContextVar("server_session_request", default=None)
 """The request that a middleware is serving now."""
 
 _finders: Final[list[Callable[[], Any]]] = []
+
+THREADS_INHERIT: Final = bool(getattr(sys.flags, "thread_inherit_context", False))
+"""Whether a thread begins with a copy of its starter's context: in the free-threaded Python, elsewhere by an option.
+
+One of a pool works for other requests too, and would take each for the one in which it was started.
+"""
+_mark: ContextVar[object] = ContextVar("server_session_mark")
 
 _CONTEXTS: Final = (("req", "res"), ("request", "response"))
 _WHAT_TO_GIVE: Final = (
@@ -55,9 +64,24 @@ def serving() -> Request | None:
         read = REQUESTS[given.__class__]
         request = None if read is None else read(given)
         if request is not None and request.served and request.within is innermost:
-            return request
+            # Flask puts a copy of its context into a thread's own, which looks inherited: its word is taken.
+            return None if not isinstance(request, WsgiRequest) and _is_inherited(request) else request
     # A server may begin the next request of a connection in the context of the one before.
-    return innermost if innermost is not None and innermost.serving else None
+    return innermost if innermost is not None and innermost.serving and not _is_inherited(innermost) else None
+
+
+def _is_inherited(request: Request) -> bool:
+    """Tell whether this thread knows the request only because it was started while that was served."""
+    if not THREADS_INHERIT or request.thread == threading.get_ident():
+        return False
+    begun_with = getattr(threading.current_thread(), "_context", None)
+    mark = object()
+    token = _mark.set(mark)
+    try:
+        # A function that was given a context to run in, as by `asyncio.to_thread`, sets nothing in the thread's own.
+        return begun_with is not None and begun_with.get(_mark) is mark
+    finally:
+        _mark.reset(token)
 
 
 class Carrier(NamedTuple):

@@ -33,13 +33,14 @@ class Request(RequestFacts):
     `Sessions` of the middlewares that serve it, or have, `serving` how many of them do now, `home` the event loop of
     the application, and `wire_method` the method as it came, which an override further in has not changed. `within` is
     what another framework served when this one's began to serve it. `is_http` tells whether an endpoint of HTTP will
-    serve it, whatever its headers ask for.
+    serve it, whatever its headers ask for. `thread` is the one in which serving it began.
     """
 
     home: Home | None = None
     serving: int = 0
     is_http: bool = True
     within: "Request | None" = None
+    thread: int | None = None
 
     def __init__(self, slots: MutableMapping[Any, Any]) -> None:
         self.slots = slots
