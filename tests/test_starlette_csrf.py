@@ -292,6 +292,21 @@ def test_marks_are_honoured_through_the_middlewares_between(between):
     assert visitor.send("/webhook", FORGED).body == b"webhook"
 
 
+def test_marks_are_honoured_where_the_middleware_is_one_route_s_or_one_router_s():
+    sessions = Sessions()
+    own = [Middleware(SessionMiddleware, sessions=sessions)]
+    single = [
+        Route("/webhook", webhook, methods=["POST"], middleware=own),
+        Route("/transfer", transfer, methods=["POST"], middleware=own),
+        Route("/plain", plain, methods=["POST"], middleware=own),
+    ]
+    for app in (Starlette(routes=single), Router(routes(), middleware=own)):
+        visitor = Visitor(sessions, app)
+        assert visitor.send("/webhook", FORGED).body == b"webhook"
+        assert code(visitor.send("/transfer", OWN)) == "csrf_token_missing"
+        assert code(visitor.send("/plain", FORGED)) == "csrf_site"
+
+
 def test_an_application_whose_routes_are_of_another_kind_is_guarded_and_has_nothing_exempt():
     class Other:
         routes = ("/somewhere",)

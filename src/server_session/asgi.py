@@ -118,11 +118,14 @@ class SessionMiddleware:
         """Return the endpoint that will serve a request, `None` where it is not known."""
         if self._endpoint is not None:
             return self._endpoint(scope)
-        routes = _routes_of(self.app)
-        if routes is None:
+        if (routes := _routes_of(self.app)) is not None:
+            return _endpoint_in(routes, scope)
+        # Around a single route: its router has found it. Of what is mounted that names an application.
+        endpoint = scope.get("endpoint")
+        if endpoint is None or hasattr(endpoint, "app"):
             self._warned_of_marks = self._warned_of_marks or note_unheard()
             return None
-        return _endpoint_in(routes, scope)
+        return endpoint
 
     def page(self, refusal: Refusal) -> Application | None:  # noqa: ARG002 - for adapters, whose frameworks have pages
         """Return the application that answers a request that is refused; by default it is answered as it is."""
@@ -303,7 +306,8 @@ def _routes_of(application: object) -> Iterable[Any] | None:
         routes: Iterable[Any] | None = getattr(application, "routes", None)
         if routes is not None and all(hasattr(route, "matches") for route in routes):
             return routes
-        application = getattr(application, "app", None)
+        # A router's own middlewares stand around a method of it.
+        application = getattr(application, "app", None) or getattr(application, "__self__", None)
     return None
 
 

@@ -88,7 +88,8 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         """Look at a route; Litestar calls it."""
         for handler in getattr(route, "route_handlers", None) or [route.route_handler]:
             kinds = [getattr(one, "middleware", one) for one in handler.resolve_middleware()]
-            if any(isinstance(kind, type) and issubclass(kind, OwnSessions | OwnLogIn) for kind in kinds):
+            own = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, OwnSessions | OwnLogIn)]
+            if any(kind is not _Middleware for kind in own):
                 raise ConfigurationError(f"{handler} has a session of Litestar's own too: leave out its middleware")
             if isinstance(handler, HTTPRouteHandler):
                 layers = reversed(handler.ownership_layers)
@@ -109,7 +110,8 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         return kept
 
 
-class _Middleware(SessionMiddleware):
+# By its second class Litestar's flash messages know that there is a session; nothing else is taken from it.
+class _Middleware(SessionMiddleware, OwnLogIn):  # type: ignore[misc]
     """Serves one route, which Litestar has found before."""
 
     tells = True

@@ -595,6 +595,23 @@ def test_a_stream_is_closed_be_it_sent_or_refused(framework: Any, kind: type[Hel
     assert held.closed == 1
 
 
+def test_a_stream_that_fails_before_its_first_piece_is_closed_too():
+    class Broken(AwaitedHeld):
+        def __aiter__(self) -> Any:
+            raise ZeroDivisionError
+
+    def respond(req: Any, resp: Any) -> None:
+        resp.stream = broken
+
+    broken = Broken()
+    app = falcon.asgi.App()
+    ServerSession(app, session_store="memory:")
+    app.add_route("/", resource_that(falcon.asgi.App, respond))
+    with pytest.raises(ZeroDivisionError):
+        falcon.testing.TestClient(app).simulate_get("/")
+    assert broken.closed == 1
+
+
 @pytest.mark.parametrize("fails, status", [(["set"], 503), ([], 200)])
 def test_what_gives_events_is_closed_no_more_than_falcon_does_it(fails: list[str], status: int):
     class Hub(AwaitedHeld):

@@ -29,6 +29,7 @@ from litestar.exceptions import HTTPException, NotFoundException, PermissionDeni
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromPath
+from litestar.plugins.flash import FlashConfig, FlashPlugin, flash
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.response import Redirect, Stream, Template
 from litestar.security.session_auth import SessionAuth
@@ -379,6 +380,23 @@ def test_litestar_s_own_session_in_the_place_of_ours_is_an_error() -> None:
     ):
         with pytest.raises(ConfigurationError, match="session of Litestar's own"):
             Litestar(plugins=[ServerSession(session_store="memory:")], **{"route_handlers": [read], **options})
+
+
+def test_litestar_s_own_flash_messages_take_this_session_for_one() -> None:
+    @post("/say")
+    async def say(request: AnyRequest) -> None:
+        flash(request, "well said", category="info")
+
+    @get("/hear")
+    async def hear() -> Template:
+        page = "{% for one in get_flashes() %}{{ one.message }}{% endfor %}"
+        return Template(template_str=page, media_type=MediaType.TEXT)
+
+    made = templates()
+    plugins = [ServerSession(session_store="memory:"), FlashPlugin(FlashConfig(made))]
+    with TestClient(Litestar([say, hear], plugins=plugins, template_config=made, logging_config=None)) as client:
+        client.post("/say", headers=OWN)
+        assert [client.get("/hear").text for _ in range(2)] == ["well said", ""]
 
 
 def test_marks_are_heard_on_functions_in_threads_on_controllers_and_on_what_a_decorator_made() -> None:

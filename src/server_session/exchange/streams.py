@@ -72,8 +72,9 @@ def astreamed(body: AsyncIterable[Any], exchange: Exchange, *, closes: bool = Fa
 
 
 async def _astreamed(body: AsyncIterable[Any], exchange: Exchange, *, closes: bool) -> AsyncIterator[Any]:
-    chunks = aiter(body)
+    chunks: Any = body
     try:
+        chunks = aiter(body)
         while True:
             with exchange.serving():
                 try:
