@@ -16,6 +16,7 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+from authlib.oidc.core import UserInfo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
@@ -299,6 +300,7 @@ MENDABLE: list[Any] = [
     ItemAttrs("a", 1),
     ItemModel(sku="a", count=1),
     collections.OrderedDict(a=1),
+    UserInfo({"sub": "1"}),
     collections.Counter("a"),
     collections.ChainMap({"a": 1}),
     collections.deque([1]),
