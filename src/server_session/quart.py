@@ -132,7 +132,6 @@ class _Body:
         return body[:limit], len(body) <= limit
 
 
-_context: Callable[[], object] = cast("Any", quart.globals.app_ctx)._get_current_object  # noqa: SLF001 - by Werkzeug
 _session: Callable[[], QuartSession] = cast("Any", quart.session)._get_current_object  # noqa: SLF001 - by Werkzeug
 
 
@@ -169,7 +168,7 @@ async def _answer_refused(error: UnavailableError) -> Any:
 
 
 async def _page(method: Callable[..., Awaitable[Any]], error: Exception) -> Any:
-    return await quart.current_app.make_response(await flask.handled(quart.Quart, method, _context(), error))
+    return await quart.current_app.make_response(await flask.handled(quart.Quart, method, quart.globals.app_ctx, error))
 
 
 _request: Callable[[], object] = cast("Any", quart.request)._get_current_object  # noqa: SLF001 - by Werkzeug
