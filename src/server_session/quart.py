@@ -65,20 +65,17 @@ class ServerSession(Extension):
 class QuartSession(flask.FlaskSession):
     """`quart.session`, which is loaded when its request is opened."""
 
-    _failure: StoreError | None = None
-
     async def load(self) -> None:
         """Load it; where the store fails, whoever looks at it is told."""
         try:
             self._session = await self.exchange.load()
         except StoreError as error:
-            self._failure = error
+            failure = error
 
-    def loaded(self) -> Session:
-        """Return the session itself, a whole `dict`."""
-        if self._failure is not None:
-            raise self._failure
-        return super().loaded()
+            def fail() -> Session:
+                raise failure
+
+            self._load = fail
 
     async def is_alive(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
         """Ask the store whether the session still lives; the question does not restart the idle clock."""
