@@ -1117,6 +1117,14 @@ def test_the_page_for_an_error_that_came_after_the_first_answer_has_a_session_s_
         assert session["failed"]
 
 
+def test_where_a_session_of_another_kind_is_opened_no_write_is_lost_in_silence(app: Flask, store: Watched) -> None:
+    app.session_interface = flask.sessions.SecureCookieSessionInterface()
+    view(app)(lambda: sync.set_session_data({"a": 1}))
+    with pytest.raises(CarrierError):
+        app.test_client().get("/")
+    assert store.calls == []
+
+
 def test_an_error_that_reaches_the_server_saves_nothing(app: Flask, store: Watched) -> None:
     @view(app)
     def put() -> str:
