@@ -1097,6 +1097,34 @@ def test_it_is_stored_whatever_the_status_as_flask_does(app: Flask, path: str, s
         assert session["path"] == path
 
 
+def test_the_page_for_an_error_that_came_after_the_first_answer_has_a_session_s_cookie(app: Flask) -> None:
+    app.testing = False
+
+    def fail(_app: Flask, **_: object) -> None:
+        raise ValueError
+
+    @app.errorhandler(500)
+    def page(_error: Exception) -> tuple[str, int]:
+        flask.session["failed"] = True
+        return "sorry", 500
+
+    view(app)(lambda: "")
+    client = app.test_client()
+    with flask.request_finished.connected_to(fail, app):
+        answered = client.get("/")
+    assert (answered.text, len(cookies(answered))) == ("sorry", 1)
+    with client.session_transaction() as session:
+        assert session["failed"]
+
+
+def test_where_a_session_of_another_kind_is_opened_no_write_is_lost_in_silence(app: Flask, store: Watched) -> None:
+    app.session_interface = flask.sessions.SecureCookieSessionInterface()
+    view(app)(lambda: sync.set_session_data({"a": 1}))
+    with pytest.raises(CarrierError):
+        app.test_client().get("/")
+    assert store.calls == []
+
+
 def test_an_error_that_reaches_the_server_saves_nothing(app: Flask, store: Watched) -> None:
     @view(app)
     def put() -> str:

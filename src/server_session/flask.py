@@ -268,8 +268,6 @@ def _session() -> FlaskSession:
     extension: ServerSession = current_app.extensions["server_session"]
     sessions = ServerSessionInterface(extension).sessions_of(current_app)
     exchange = sessions.exchange(WsgiRequest.of(flask.request.environ))
-    if not exchange.is_served:
-        exchange.serve(found=True)
     return FlaskSession(exchange, flask.request)
 
 

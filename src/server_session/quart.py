@@ -65,20 +65,17 @@ class ServerSession(Extension):
 class QuartSession(flask.FlaskSession):
     """`quart.session`, which is loaded when its request is opened."""
 
-    _failure: StoreError | None = None
-
     async def load(self) -> None:
         """Load it; where the store fails, whoever looks at it is told."""
         try:
             self._session = await self.exchange.load()
         except StoreError as error:
-            self._failure = error
+            failure = error
 
-    def loaded(self) -> Session:
-        """Return the session itself, a whole `dict`."""
-        if self._failure is not None:
-            raise self._failure
-        return super().loaded()
+            def fail() -> Session:
+                raise failure
+
+            self._load = fail
 
     async def is_alive(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
         """Ask the store whether the session still lives; the question does not restart the idle clock."""
@@ -132,7 +129,6 @@ class _Body:
         return body[:limit], len(body) <= limit
 
 
-_context: Callable[[], object] = cast("Any", quart.globals.app_ctx)._get_current_object  # noqa: SLF001 - by Werkzeug
 _session: Callable[[], QuartSession] = cast("Any", quart.session)._get_current_object  # noqa: SLF001 - by Werkzeug
 
 
@@ -169,7 +165,7 @@ async def _answer_refused(error: UnavailableError) -> Any:
 
 
 async def _page(method: Callable[..., Awaitable[Any]], error: Exception) -> Any:
-    return await quart.current_app.make_response(await flask.handled(quart.Quart, method, _context(), error))
+    return await quart.current_app.make_response(await flask.handled(quart.Quart, method, quart.globals.app_ctx, error))
 
 
 _request: Callable[[], object] = cast("Any", quart.request)._get_current_object  # noqa: SLF001 - by Werkzeug

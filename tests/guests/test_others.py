@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -151,6 +152,25 @@ def test_dash() -> None:
         counts = [json.loads(click().body)["response"]["count"]["children"] for _ in range(2)]
         assert counts == [1, 2]
         assert click(page="cross-site").status == 403
+
+
+def test_flask_dance(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flask_dance.consumer.requests import OAuth2Session
+    from oauthlib.oauth2 import OAuth2Token
+
+    # It sends what the provider gave over https alone.
+    monkeypatch.setitem(os.environ, "OAUTHLIB_INSECURE_TRANSPORT", "1")
+    token = OAuth2Token({"access_token": "theirs", "token_type": "bearer"})
+    monkeypatch.setattr(OAuth2Session, "fetch_token", lambda *_, **__: token)
+    with waitress_serves(run("flask-dance").app) as port:
+        browser = Browser(port)
+        assert browser.get("/").text == "nobody"
+        (provider,) = browser.get("/github").all("location")
+        before = browser.copy()
+        state = parse_qs(urlsplit(provider).query)["state"][0]
+        # The provider's page sends him back.
+        assert browser.get(f"/github/authorized?code=c&state={state}", page="cross-site").status == 302
+        assert [one.get("/").text for one in (browser, before)] == ["logged in", "nobody"]
 
 
 def test_strawberry() -> None:
