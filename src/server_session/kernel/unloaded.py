@@ -1,7 +1,7 @@
 """What stands for a mapping that was not loaded yet: one loads when it is awaited, the other when it is touched."""
 
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
-from typing import Any
+from typing import Any, Self
 
 from server_session.exceptions import SessionNotLoadedError
 from server_session.kernel.mapping import Session
@@ -85,7 +85,10 @@ class LazySession(MutableMapping[str, Any]):
     __deepcopy__: Any = Session.__deepcopy__
     __or__: Any = Session.__or__
     __ror__: Any = Session.__ror__
-    __ior__: Any = Session.__ior__
+
+    def __ior__(self, other: Any) -> Self:
+        self.loaded().update(other)
+        return self
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'not loaded' if self._session is None else repr(self._session)}>"
