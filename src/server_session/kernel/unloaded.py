@@ -86,7 +86,7 @@ class LazySession(MutableMapping[str, Any]):
     __or__: Any = Session.__or__
     __ror__: Any = Session.__ror__
 
-    def __ior__(self, other: Any) -> Self:
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.loaded().update(other)
         return self
 
