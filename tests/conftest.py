@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hypothesis
 import pytest
 
-from server_session import _tries
+from server_session import _sessions, _tries
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
 from server_session.stores.next_server_session import NextServerSessionRedisStore
@@ -99,6 +99,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for name in marker.args:
             need(name)
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured() -> None:
+    # Else what one test configures is the next one's default.
+    _sessions._configured = None
 
 
 @pytest.fixture

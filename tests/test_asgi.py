@@ -624,8 +624,7 @@ def test_two_applications_with_sessions_of_their_own_do_not_mix(run):
     assert sorted(one.partition("=")[0] for one in answer.all("set-cookie")) == ["inner", "outer"]
 
 
-def test_where_configure_was_not_called_the_functions_serve_the_sessions_of_the_middleware(run, monkeypatch):
-    monkeypatch.setattr("server_session._sessions._configured", None)
+def test_where_configure_was_not_called_the_functions_serve_the_sessions_of_the_middleware(run):
 
     async def both(request: Request) -> JSONResponse:
         request.session["a"] = 1
@@ -764,8 +763,7 @@ def test_a_middleware_takes_either_sessions_or_their_settings():
         SessionMiddleware(application(), sessions=MemorySessionStore())  # type: ignore[arg-type]
 
 
-def test_a_middleware_before_configure_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr("server_session._sessions._configured", None)
+def test_a_middleware_before_configure_is_a_clear_error():
     with pytest.raises(NotConfiguredError, match="configure"):
         asyncio.run(Client(SessionMiddleware(application(show))).get("/show"))
 

@@ -27,7 +27,6 @@ from server_session import (
     Sessions,
     SessionStore,
     Signal,
-    _sessions,
     configure,
     sync,
 )
@@ -354,10 +353,7 @@ def test_one_whose_data_cannot_be_read_is_listed_without_and_keeps_no_change_fro
 # --- the functions' names
 
 
-def test_the_modules_open_sessions_too_and_both_colours_have_the_same_methods(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
+def test_the_modules_open_sessions_too_and_both_colours_have_the_same_methods() -> None:
     configure()
     response = Response()
     sync.log_in(scope_of(), response, "ada", {"n": 1})

@@ -17,7 +17,6 @@ from server_session import (
     FileSessionStore,
     MemorySessionStore,
     StoreError,
-    _sessions,
     sync,
 )
 from server_session._owners import _key_of
@@ -58,8 +57,7 @@ def serving(store: Any, **given: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def fresh(project: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_sessions, "_configured", None)
+def fresh(project: None) -> Iterator[None]:
     with serving(MemorySessionStore()):
         yield
 

@@ -5,14 +5,9 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from server_session import DataTypeError, _sessions, configure, set_session_data, sync, validate_csrf_token
+from server_session import DataTypeError, configure, set_session_data, sync, validate_csrf_token
 from server_session.fastapi import CsrfToken, CurrentSession, SessionAs, SessionMiddleware
 from tests.asgi_client import Client
-
-
-@pytest.fixture(autouse=True)
-def _unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
 
 
 class Cart(TypedDict, total=False):

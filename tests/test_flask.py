@@ -24,7 +24,6 @@ from server_session import (
     FileSessionStore,
     MemorySessionStore,
     Sessions,
-    _sessions,
     configure,
     sync,
 )
@@ -43,11 +42,6 @@ from server_session.stores._base import Outcome
 from server_session.wsgi import SessionMiddleware
 from tests.patience import PATIENCE
 from tests.visitors import Unanswered, Watched
-
-
-@pytest.fixture(autouse=True)
-def _unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
 
 
 @pytest.fixture

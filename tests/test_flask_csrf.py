@@ -17,7 +17,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client, EnvironBuilder, TestResponse
 
 import server_session
-from server_session import CSRF, CookieTransport, Sessions, _sessions, configure, sync
+from server_session import CSRF, CookieTransport, Sessions, configure, sync
 from server_session._colour import Colour
 from server_session._signals import Signal
 from server_session.exceptions import CookieWithheldError
@@ -30,11 +30,6 @@ from tests.visitors import Watched
 
 OWN = {"Sec-Fetch-Site": "same-origin"}
 FOREIGN = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
-
-
-@pytest.fixture(autouse=True)
-def _unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 from starlette.testclient import TestClient
 
 import server_session
-from server_session import ConfigurationError, MemorySessionStore, Sessions, StoreDownError, StoreError, _sessions, sync
+from server_session import ConfigurationError, MemorySessionStore, Sessions, StoreDownError, StoreError, sync
 from server_session._colour import Colour
 from server_session.stores._over import StoreOver
 from server_session.testing import YieldingStore
@@ -38,11 +38,6 @@ class BlocksAndIsDown(Down):
     def __init__(self) -> None:
         super().__init__()
         self.colour = Colour.BLOCKS
-
-
-@pytest.fixture(autouse=True)
-def unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
 
 
 async def test_a_store_that_answers_is_healthy():

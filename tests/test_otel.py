@@ -33,7 +33,6 @@ from server_session import (
     SessionStore,
     Signal,
     StoreDownError,
-    _sessions,
 )
 from server_session._colour import Colour, drive
 from server_session._record import DIGEST
@@ -372,7 +371,6 @@ def test_the_page_says_what_each_event_is():
 
 
 def test_prometheus_is_told_as_documented(monkeypatch):
-    monkeypatch.setattr(_sessions, "_configured", None)
     module = ModuleType("watched_application")
     # FastAPI reads an endpoint's annotations there.
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -11,17 +11,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from server_session import _sessions
 from tests.asgi_client import Client
 from tests.documents import code_of
 from tests.patience import PATIENCE
 
 README = Path(__file__).parent.parent / "README.md"
-
-
-@pytest.fixture(autouse=True)
-def _unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
 
 
 def module_of(name: str) -> ModuleType:

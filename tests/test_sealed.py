@@ -828,7 +828,6 @@ async def test_sessions_are_sealed_where_a_codec_is_configured(store):
 
 def test_the_documented_configuration_works(monkeypatch):
     monkeypatch.setenv("SESSION_KEY", EncryptedCodec.generate_key())
-    monkeypatch.setattr("server_session._sessions._configured", None)
     exec(compile(code_of(PAGE, "encryption"), str(PAGE), "exec"), {})  # noqa: S102 - our own
     assert isinstance(configured().policy.store, SealedStore)
 

@@ -15,7 +15,6 @@ from types import ModuleType
 
 import pytest
 
-from server_session import _sessions
 from server_session.testing._browser import Browser
 from tests.documents import DOCS, Command, commands_in, hidden_in, write_files
 from tests.frameworks.serving import aiohttp_serves, uvicorn_serves, waitress_serves
@@ -78,7 +77,6 @@ def play(port: int) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_sessions, "_configured", None)
     return tmp_path
 
 

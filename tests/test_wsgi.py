@@ -14,7 +14,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from server_session import FileSessionStore, MemorySessionStore, Sessions, _sessions, configure, sync
+from server_session import FileSessionStore, MemorySessionStore, Sessions, configure, sync
 from server_session.exceptions import (
     CarrierError,
     ConfigurationError,
@@ -32,18 +32,16 @@ Environ = dict[str, Any]
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Watched:
+def store() -> Watched:
     """The store of the configured default."""
-    monkeypatch.setattr(_sessions, "_configured", None)
     store = Watched()
     configure(session_store=store)
     return store
 
 
 @pytest.fixture(params=["memory", "file"])
-def sessions(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sessions:
+def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> Sessions:
     """The configured default, over each store that needs nothing else."""
-    monkeypatch.setattr(_sessions, "_configured", None)
     return configure(session_store=MemorySessionStore() if request.param == "memory" else FileSessionStore(tmp_path))
 
 
@@ -656,10 +654,7 @@ def test_a_503_bears_the_cookie_of_what_was_done_before_the_store_failed(store: 
     assert saved(browser) == {"a": 1, "kept": 1}
 
 
-def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
+def test_a_503_bears_the_cookie_that_a_renewal_which_nobody_answered_has_swapped() -> None:
     store = Unanswered()
     configure(session_store=store)
     browser = served(lambda _, start_response: respond(start_response, sync.set_session_data({"a": 1})))
@@ -691,8 +686,7 @@ def test_a_store_that_fails_after_the_start_is_an_error_for_the_server(store: Wa
 # --- settings
 
 
-def test_without_configure_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
+def test_without_configure_it_says_so() -> None:
     with pytest.raises(NotConfiguredError):
         Browser(SessionMiddleware(lambda _, start_response: respond(start_response))).get()
 

@@ -291,8 +291,7 @@ class TestDevices:
         expect(other.locator("text=Log in")).to_be_visible()
         other.context.close()
 
-    def test_a_log_in_of_long_ago_does_not_suffice_without_the_password(self, serve, monkeypatch, browser, page):
-        monkeypatch.setattr("server_session._sessions._configured", None)
+    def test_a_log_in_of_long_ago_does_not_suffice_without_the_password(self, serve, browser, page):
         now = time.time()
         demo = Demo(serve(create_shop(clock=lambda: now), ws="wsproto").url, "", "")
         other = elsewhere(browser, demo, "Ada")

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from server_session import _sessions, get_session_data
+from server_session import get_session_data
 from tests.documents import code_of
 from tests.patience import PATIENCE
 
@@ -49,7 +49,6 @@ def provider(serve: Callable[..., Any]) -> str:
 
 @pytest.fixture
 def shop(serve: Callable[..., Any], provider: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(_sessions, "_configured", None)
     identity: Any = ModuleType("identity")
     module = ModuleType("recipe_in_a_browser")
 

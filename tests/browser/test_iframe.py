@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from server_session import _sessions
 from tests.documents import DOCS, code_of
 from tests.patience import PATIENCE
 
@@ -18,10 +17,7 @@ expect.set_options(timeout=PATIENCE * 1000)
 
 
 @pytest.mark.again
-def test_an_embedded_page_has_a_session_of_its_own_on_each_site(
-    serve: Callable[..., Any], browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_sessions, "_configured", None)
+def test_an_embedded_page_has_a_session_of_its_own_on_each_site(serve: Callable[..., Any], browser: Browser) -> None:
     code = code_of(DOCS / "how-to" / "iframe.md", "iframe")
     # Browsers take http on loopback for secure, and *.localhost for sites of their own.
     code = code.replace('    origin="https://widget.example",\n', "")

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from server_session import _sessions
 from tests import servers
 from tests.documents import code_of
 from tests.nextjs.front import one_address
@@ -97,7 +96,6 @@ def address(form: str, redis_server: servers.Server, serve: Any, monkeypatch: py
     port = servers.free_port()
     origin = f"http://127.0.0.1:{port}"
     prefix = "next-server-session+" if form == "next-server-session" else ""
-    monkeypatch.setattr(_sessions, "_configured", None)
     monkeypatch.setenv("REDIS", prefix + redis_server.url)
     monkeypatch.setenv("ORIGIN", origin)
     module = ModuleType("documented_nextjs")

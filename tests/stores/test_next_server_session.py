@@ -302,8 +302,7 @@ def test_a_url_names_it(redis_server, client):
             open_store(url)
 
 
-def test_the_line_that_the_page_prints_names_it_and_its_cookie(monkeypatch):
-    monkeypatch.setattr(_sessions, "_configured", None)
+def test_the_line_that_the_page_prints_names_it_and_its_cookie():
     run(DOCS / "nextjs.md", "next-server-session")
     made = _sessions.configured()
     assert isinstance(made.store, NextServerSessionRedisStore)
