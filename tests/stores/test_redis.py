@@ -29,6 +29,7 @@ import redis.sentinel
 from server_session._colour import Colour, drive, pause, run_awaiting, run_blocking
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
+from server_session.stores._waits import OneLimit
 from server_session.stores.redis import RedisSessionStore
 from server_session.testing import StoreContract
 from tests import servers
@@ -1179,16 +1180,20 @@ class TestCallsThatShareAConnection:
 
         asyncio.run(body())
 
-    def test_a_loop_that_was_kept_from_looking_takes_the_answers_that_came_in_time(self, own_server):
+    @pytest.mark.parametrize("waited", [0, LIMIT / 4])
+    def test_a_loop_that_was_kept_from_looking_takes_the_answers_that_came_in_time(self, own_server, waited):
         async def body():
-            store = RedisSessionStore(own_server.url, timeout=LIMIT)
+            store = OneLimit(RedisSessionStore(own_server.url, timeout=LIMIT))
             records = await self.found(store, 2)
+            # What a request has waited for before leaves its next call a limit of its own.
+            store._whole_at = time.monotonic() + waited
             calls = [asyncio.create_task(store.get(key, {})) for key in records for _ in range(4)]
             await asyncio.sleep(0)
             time.sleep(2 * LIMIT)  # noqa: ASYNC251 - as code does that computes long
             assert [record["a"] for record in await asyncio.gather(*calls)] == [
                 value for value in records.values() for _ in range(4)
             ]
+            assert [await store.get(key, {}) for key in records] == [{"a": value} for value in records.values()]
 
         asyncio.run(body())
 

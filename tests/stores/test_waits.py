@@ -107,6 +107,17 @@ def test_who_has_waited_for_it_all_is_turned_away_at_once(clock):
     assert (beneath.asked, clock()) == (asked, now)
 
 
+def test_what_was_answered_after_its_end_has_waited_for_something_else_than_the_store(clock):
+    class Kept(Slow):
+        async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            begin_call(LIMIT)
+            self.clock.advance(self.seconds)
+            return await call(key, *arguments, **options)
+
+    store = OneLimit(Kept(clock, LIMIT + 1))
+    assert [read(store) for _ in range(5)] == [MISSING] * 5
+
+
 def test_it_says_nothing_of_the_store_to_others(clock):
     beneath = Slow(clock, LIMIT)
     circuit = CircuitStore(beneath, clock)

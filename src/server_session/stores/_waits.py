@@ -1,6 +1,9 @@
 """How long a call may wait for its server: of the store's limit, what the calls before it in its request have left."""
 
 import math
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from time import monotonic
 from typing import Final
@@ -9,7 +12,7 @@ from server_session.exceptions import StoreDownError
 from server_session.stores._base import SessionStore
 from server_session.stores._over import Call, P, R, StoreOver
 
-__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "is_over", "left", "next_wait"]
+__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "in_time", "is_over", "left", "next_wait"]
 
 AT_ONCE: Final = 0.05
 """Seconds within which an answer has come at once: they count for nothing, and a request may have thousands of such."""
@@ -42,6 +45,27 @@ def begin_call(limit: float) -> None:
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
     return max(_LEAST, min(_MOST, _end.get() - monotonic()))
+
+
+@asynccontextmanager
+async def in_time(seconds: float) -> AsyncGenerator[None]:
+    """Break off what lasts longer, on a loop of asyncio, and raise `TimeoutError`."""
+    # Not imported here: the loop that runs has been.
+    asyncio = sys.modules["asyncio"]
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+
+    def end() -> None:
+        now = loop.time()
+        # A loop that was busy looks late: what has come by now, and leads to no wait, is taken.
+        limit.reschedule(now + AT_ONCE if now > due + AT_ONCE else now)
+
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_at(due, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def next_wait() -> float:
@@ -80,10 +104,14 @@ class OneLimit(StoreOver):
         begun = monotonic()
         waited = max(0.0, self._whole_at - begun)
         _waited.set(waited)
+        was_late = False
         try:
-            return await call(key, *arguments, **options)
+            answer = await call(key, *arguments, **options)
+            # What was answered after its end was there before: something else kept its loop, or its thread.
+            was_late = monotonic() > _end.get()
+            return answer
         finally:
             _waited.set(0.0)
             ended = monotonic()
-            if ended - begun > AT_ONCE:
+            if ended - begun > AT_ONCE and not was_late:
                 self._whole_at = max(self._whole_at, ended + waited + ended - begun - AT_ONCE)

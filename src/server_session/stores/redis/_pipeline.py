@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError  # noqa: A004
 
+from server_session.stores._waits import in_time
 from server_session.stores.redis._resp import NOT_YET, Answers, Notice, packed
 
 __all__ = ["Pipeline"]
@@ -80,7 +81,7 @@ class Pipeline:
 
     async def _connect(self) -> "_Line":
         try:
-            async with asyncio.timeout(self._limit):
+            async with in_time(self._limit):
                 await self._connection.disconnect(nowait=True)
                 await self._connection.connect()
             # At once: a connection that ends while it has redis-py's own protocol tells no `_Line`.

@@ -1,6 +1,5 @@
 """The ways to a server, for a client of each kind or for a URL: of callers that block, and of those that await."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,7 +15,7 @@ from server_session._settings import seconds_of
 from server_session.exceptions import ConfigurationError
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess
 from server_session.stores._parameters import parameters_of, refusal_of, with_plain_scheme
-from server_session.stores._waits import AT_ONCE, left
+from server_session.stores._waits import AT_ONCE, in_time, left
 from server_session.stores.redis._connections import Connections
 from server_session.stores.redis._pipeline import Pipeline
 from server_session.stores.redis._resp import packed
@@ -137,7 +136,7 @@ async def _ask_cluster(client: Any, name: bytes | str, command: tuple[bytes, ...
 
 async def _ask_cluster_awaiting(clients: Any, name: bytes | str, command: tuple[bytes, ...]) -> Any:
     client = clients.get()
-    async with asyncio.timeout(left()):
+    async with in_time(left()):
         return await _ask_cluster(await client.initialize(), name, command)
 
 
@@ -155,7 +154,7 @@ def _ask_pipeline(
 
 
 async def _within(seconds: float, call: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(seconds):
+    async with in_time(seconds):
         return await call
 
 

@@ -17,7 +17,7 @@ from server_session.exceptions import ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
 from server_session.stores._parameters import parameters_of, refusal_of, with_plain_scheme
-from server_session.stores._waits import is_over, left
+from server_session.stores._waits import in_time, is_over, left
 from server_session.stores.sql._drivers import connect_by_url, limits_of
 from server_session.stores.sql._table import family_of
 
@@ -153,7 +153,7 @@ class Awaiting:
         async def whole() -> T:
             nonlocal has_begun
             try:
-                async with asyncio.timeout(left()), engine.connect() as connection:
+                async with in_time(left()), engine.connect() as connection:
                     has_begun = True
                     if self._is_given:
                         return await connection.run_sync(_lent, step)
@@ -167,7 +167,9 @@ class Awaiting:
         # So that asyncio does not report a failure that nobody is left to hear of.
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            done, _ = await asyncio.wait({task}, timeout=left())
+            # What the driver does to close a connection that was broken off may take longer.
+            async with in_time(left()):
+                await asyncio.wait({task})
         except asyncio.CancelledError:
             if not has_begun:
                 task.cancel()
@@ -176,9 +178,6 @@ class Awaiting:
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({task}, timeout=left())
             raise
-        if not done:
-            # The task has the same limit; what its driver then does to close the connection may take longer.
-            raise TimeoutError
         return task.result()
 
 
