@@ -1,6 +1,7 @@
 """What the calls of one request wait for their store is, all together, the limit of one."""
 
 import asyncio
+import math
 import socket
 import time
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from server_session.stores._circuit import CircuitStore
 from server_session.stores._files import Files
 from server_session.stores._over import StoreOver
 from server_session.stores._packed import next_try, step_back
-from server_session.stores._waits import AT_ONCE, OneLimit, begin_call, left, next_wait
+from server_session.stores._waits import AT_ONCE, OneLimit, _ClockOfLoop, begin_call, left, next_wait
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memcached import MemcachedSessionStore
 from server_session.stores.redis import RedisSessionStore
@@ -37,6 +38,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock by which it is counted what calls have left."""
     clock = Clock()
     monkeypatch.setattr(_waits, "monotonic", clock)
+    # Who sets it ahead stands for a server that takes its time, and not for code that keeps the loop.
+    monkeypatch.setattr(_waits, "clock_here", _waits.Clock)
     return clock
 
 
@@ -105,17 +108,6 @@ def test_who_has_waited_for_it_all_is_turned_away_at_once(clock):
     with pytest.raises(StoreDownError, match=r"not asked, for calls of the same request have waited 20\.0 s"):
         read(store)
     assert (beneath.asked, clock()) == (asked, now)
-
-
-def test_what_was_answered_after_its_end_has_waited_for_something_else_than_the_store(clock):
-    class Kept(Slow):
-        async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
-            begin_call(LIMIT)
-            self.clock.advance(self.seconds)
-            return await call(key, *arguments, **options)
-
-    store = OneLimit(Kept(clock, LIMIT + 1))
-    assert [read(store) for _ in range(5)] == [MISSING] * 5
 
 
 def test_it_says_nothing_of_the_store_to_others(clock):
@@ -294,6 +286,51 @@ def test_who_was_kept_from_looking_may_look_once_more_and_no_piece_is_waited_for
         next_wait()
     begin_call(LIMIT)
     assert next_wait() == pytest.approx(LIMIT)
+
+
+# --- loops that something else keeps from looking
+
+
+def test_the_clock_of_a_loop_stands_while_it_is_kept_from_looking_and_goes_on_while_it_waits(monkeypatch):
+    moment = Clock()
+    monkeypatch.setattr(_waits, "monotonic", moment)
+
+    async def body() -> None:
+        clock = _ClockOfLoop()
+        begun = clock.now()
+        clock.run_until(begun + LIMIT)
+        moment.advance(60)
+        # Who looks before the tick knows it too.
+        for tick in (lambda: None, clock._tick, lambda: None):
+            tick()
+            assert clock.now() == pytest.approx(begun + AT_ONCE)
+        for ticks in range(2, 10):
+            moment.advance(AT_ONCE)
+            clock._tick()
+            assert clock.now() == pytest.approx(begun + ticks * AT_ONCE)
+
+    asyncio.run(body())
+
+
+def test_the_clock_of_a_loop_ticks_for_as_long_as_calls_may_wait(monkeypatch):
+    moment = Clock()
+    monkeypatch.setattr(_waits, "monotonic", moment)
+
+    async def body() -> None:
+        clock = _ClockOfLoop()
+        clock.run_until(clock.now() + AT_ONCE * 2.5)
+        ticks = 0
+        while clock._due != math.inf:
+            moment.advance(AT_ONCE)
+            clock._tick()
+            ticks += 1
+        assert ticks == 3
+        # Nobody counts on it now.
+        now = clock.now()
+        moment.advance(60)
+        assert clock.now() == now + 60
+
+    asyncio.run(body())
 
 
 # --- stores, whose call is several waits

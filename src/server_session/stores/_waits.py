@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from time import monotonic
-from typing import Final
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from server_session.exceptions import StoreDownError
 from server_session.stores._base import SessionStore
 from server_session.stores._over import Call, P, R, StoreOver
 
-__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "in_time", "is_over", "left", "next_wait"]
+__all__ = ["AT_ONCE", "OneLimit", "SpentError", "begin_call", "clock_here", "in_time", "is_over", "left", "next_wait"]
 
 AT_ONCE: Final = 0.05
 """Seconds within which an answer has come at once: they count for nothing, and a request may have thousands of such."""
@@ -23,12 +24,70 @@ _MOST: Final = 86400.0
 # A request that has waited for more than this part of the limit is refused: its next call would hardly be answered.
 _NEARLY_ALL: Final = 0.9
 
-_end: ContextVar[float] = ContextVar("end", default=math.inf)
-_waited: ContextVar[float] = ContextVar("waited", default=0.0)
-
 
 class SpentError(StoreDownError):
     """The request has waited for as long as it may. This says nothing of the store."""
+
+
+class Clock:
+    """The clock of a thread that blocks, in seconds."""
+
+    def now(self) -> float:
+        """Return the present."""
+        return monotonic()
+
+    def run_until(self, end: float) -> None:
+        """Run at least until then."""
+
+
+class _ClockOfLoop(Clock):
+    """The clock of a loop of asyncio: it stands while something else keeps the loop from looking at what has come.
+
+    It ticks while calls may wait; a tick that is late tells for how long the loop was kept.
+    """
+
+    def __init__(self) -> None:
+        self._kept = self._until = 0.0
+        # When it ticks next, if it runs.
+        self._due = math.inf
+
+    def now(self) -> float:
+        moment = monotonic()
+        late = moment - self._due
+        return moment - self._kept - (late if late > AT_ONCE else 0.0)
+
+    def run_until(self, end: float) -> None:
+        self._until = max(self._until, end)
+        if self._due == math.inf:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._due = monotonic() + AT_ONCE
+        sys.modules["asyncio"].get_running_loop().call_later(AT_ONCE, self._tick)
+
+    def _tick(self) -> None:
+        if (late := monotonic() - self._due) > AT_ONCE:
+            self._kept += late
+        self._due = math.inf
+        if self.now() < self._until:
+            self._go_on()
+
+
+_OF_THREAD: Final = Clock()
+_OF_LOOPS: Final[WeakKeyDictionary[Any, Clock]] = WeakKeyDictionary()
+_call: ContextVar[tuple[Clock, float]] = ContextVar("call", default=(_OF_THREAD, math.inf))
+_waited: ContextVar[float] = ContextVar("waited", default=0.0)
+
+
+def clock_here() -> Clock:
+    """Return the clock of the loop of asyncio that runs in this thread, or of the thread."""
+    asyncio = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()  # noqa: SLF001 - the other one raises without
+    if loop is None:
+        return _OF_THREAD
+    if loop not in _OF_LOOPS:
+        _OF_LOOPS[loop] = _ClockOfLoop()
+    return _OF_LOOPS[loop]
 
 
 def begin_call(limit: float) -> None:
@@ -39,12 +98,16 @@ def begin_call(limit: float) -> None:
     waited = _waited.get()
     if waited > _NEARLY_ALL * limit:
         raise SpentError(f"not asked, for calls of the same request have waited {waited:.1f} s for the store")
-    _end.set(monotonic() + limit - waited)
+    clock = clock_here()
+    end = clock.now() + limit - waited
+    _call.set((clock, end))
+    clock.run_until(end)
 
 
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
-    return max(_LEAST, min(_MOST, _end.get() - monotonic()))
+    clock, end = _call.get()
+    return max(_LEAST, min(_MOST, end - clock.now()))
 
 
 @asynccontextmanager
@@ -52,20 +115,24 @@ async def in_time(seconds: float) -> AsyncGenerator[None]:
     """Break off what lasts longer, on a loop of asyncio, and raise `TimeoutError`."""
     # Not imported here: the loop that runs has been.
     asyncio = sys.modules["asyncio"]
-    loop = asyncio.get_running_loop()
-    due = loop.time() + seconds
+    loop, clock = asyncio.get_running_loop(), clock_here()
+    end = clock.now() + seconds
+    clock.run_until(end)
 
-    def end() -> None:
-        now = loop.time()
-        # A loop that was busy looks late: what has come by now, and leads to no wait, is taken.
-        limit.reschedule(now + AT_ONCE if now > due + AT_ONCE else now)
+    def look() -> None:
+        nonlocal timer
+        seconds = end - clock.now()
+        if seconds > 0:
+            timer = loop.call_later(seconds, look)
+        else:
+            limit.reschedule(loop.time())
 
-    async with asyncio.timeout(None) as limit:
-        timer = loop.call_at(due, end)
-        try:
+    timer = loop.call_later(seconds, look)
+    try:
+        async with asyncio.timeout(None) as limit:
             yield
-        finally:
-            timer.cancel()
+    finally:
+        timer.cancel()
 
 
 def next_wait() -> float:
@@ -74,13 +141,13 @@ def next_wait() -> float:
     Who was kept from looking takes what has come by now; but once, for pieces may come for ever. Raises `TimeoutError`
     where none are left.
     """
-    end = _end.get()
-    seconds = end - monotonic()
+    clock, end = _call.get()
+    seconds = end - clock.now()
     if seconds > _LEAST:
         return min(_MOST, seconds)
     if end == -math.inf:
         raise TimeoutError("the server did not answer in time")
-    _end.set(-math.inf)
+    _call.set((clock, -math.inf))
     return _LEAST
 
 
@@ -101,17 +168,14 @@ class OneLimit(StoreOver):
         self._whole_at = 0.0
 
     async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
-        begun = monotonic()
-        waited = max(0.0, self._whole_at - begun)
+        clock = clock_here()
+        begun = clock.now()
+        waited = max(0.0, self._whole_at - monotonic())
         _waited.set(waited)
-        was_late = False
         try:
-            answer = await call(key, *arguments, **options)
-            # What was answered after its end was there before: something else kept its loop, or its thread.
-            was_late = monotonic() > _end.get()
-            return answer
+            return await call(key, *arguments, **options)
         finally:
             _waited.set(0.0)
-            ended = monotonic()
-            if ended - begun > AT_ONCE and not was_late:
-                self._whole_at = max(self._whole_at, ended + waited + ended - begun - AT_ONCE)
+            took = clock.now() - begun
+            if took > AT_ONCE:
+                self._whole_at = max(self._whole_at, monotonic() + waited + took - AT_ONCE)

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError  # noqa: A004
 
-from server_session.stores._waits import in_time
+from server_session.stores._waits import clock_here, in_time
 from server_session.stores.redis._resp import NOT_YET, Answers, Notice, packed
 
 __all__ = ["Pipeline"]
@@ -67,7 +67,7 @@ class Pipeline:
     def _send(self) -> None:
         if self._connecting is not None or not self._unsent:
             return
-        now = self._loop.time()
+        now = clock_here().now()
         if self._line is None or self._line.has_ended(now):
             self._connecting = self._loop.create_task(self._connect())
             self._connecting.add_done_callback(partial(self._go_on, now))
@@ -150,7 +150,7 @@ class _Line(asyncio.Protocol):
         due = begun + self._limit
         self.owed.extend([(due, answer) for _, answer in calls])
         if self._watcher is None:
-            self._watcher = self._loop.call_at(due, self._watch)
+            self._watcher = self._loop.call_later(self._limit, self._watch)
         self._transport.write(b"".join([command for command, _ in calls]))
 
     def end(self, error: Exception) -> None:
@@ -185,17 +185,14 @@ class _Line(asyncio.Protocol):
         elif not answer.done():
             answer.set_result(said)
 
-    def _watch(self, is_late: bool = False) -> None:
+    def _watch(self) -> None:
         """Give the connection up where an answer is overdue. One timer does for many calls."""
         self._watcher = None
         if not self.owed:
             return
         due, _ = self.owed[0]
-        if due > self._loop.time():
-            self._watcher = self._loop.call_at(due, self._watch)
-        elif not is_late:
-            # A loop that was busy looks late: what has come by now is taken.
-            self._watcher = self._loop.call_soon(self._watch, True)
+        if (seconds := due - clock_here().now()) > 0:
+            self._watcher = self._loop.call_later(seconds, self._watch)
         else:
             self.end(TimeoutError())
 

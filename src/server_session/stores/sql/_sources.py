@@ -250,7 +250,8 @@ def _source_of_url(url: URL, timeout: float) -> tuple[str, ClientOfProcess[Sourc
         # Without an overflow, whose connections are made and closed again at each call of a rush.
         "pool_size": places,
         "max_overflow": 0,
-        "pool_timeout": timeout,
+        # What awaits is broken off by the call's own clock, which stands while its loop is kept from looking.
+        "pool_timeout": None if spoken.is_async else timeout,
         "connect_args": limits,
     }
 
