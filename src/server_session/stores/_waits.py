@@ -118,21 +118,21 @@ async def in_time(seconds: float) -> AsyncGenerator[None]:
     loop, clock = asyncio.get_running_loop(), clock_here()
     end = clock.now() + seconds
     clock.run_until(end)
+    timer: Any = None
 
     def look() -> None:
         nonlocal timer
-        seconds = end - clock.now()
-        if seconds > 0:
-            timer = loop.call_later(seconds, look)
+        if (more := end - clock.now()) > 0:
+            timer = loop.call_later(more, look)
         else:
             limit.reschedule(loop.time())
 
-    timer = loop.call_later(seconds, look)
-    try:
-        async with asyncio.timeout(None) as limit:
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds, look)
+        try:
             yield
-    finally:
-        timer.cancel()
+        finally:
+            timer.cancel()
 
 
 def next_wait() -> float:
