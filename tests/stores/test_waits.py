@@ -277,15 +277,41 @@ def test_a_call_that_others_are_faster_than_is_tried_to_its_end_and_then_says_so
     assert not isinstance(caught.value, StoreDownError)
 
 
-def test_who_was_kept_from_looking_may_look_once_more_and_no_piece_is_waited_for_after_that(clock):
+def test_a_call_whose_time_is_over_looks_once_more_and_no_piece_is_waited_for_after_that(clock):
     begin_call(LIMIT)
     assert next_wait() == pytest.approx(LIMIT)
-    clock.advance(LIMIT + 1)
+    clock.advance(LIMIT)
     assert next_wait() == pytest.approx(0.001)
     with pytest.raises(TimeoutError):
         next_wait()
     begin_call(LIMIT)
     assert next_wait() == pytest.approx(LIMIT)
+
+
+def test_who_was_kept_from_looking_takes_what_has_come_by_now_and_what_follows_at_once(clock):
+    begin_call(LIMIT)
+    clock.advance(LIMIT + 1)
+    assert next_wait() == pytest.approx(AT_ONCE)
+    clock.advance(AT_ONCE / 2)
+    assert next_wait() == pytest.approx(AT_ONCE / 2)
+    clock.advance(AT_ONCE / 2)
+    assert next_wait() == pytest.approx(0.001)
+    with pytest.raises(TimeoutError):
+        next_wait()
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_who_was_kept_from_looking_has_not_waited_for_the_store(looks, clock):
+    class Kept(Slow):
+        async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            begin_call(LIMIT)
+            self.clock.advance(self.seconds)
+            for _ in range(looks):
+                self.clock.advance(min(0.01, next_wait()))
+            return await call(key, *arguments, **options)
+
+    store = OneLimit(Kept(clock, LIMIT + 1))
+    assert [read(store) for _ in range(5)] == [MISSING] * 5
 
 
 # --- loops that something else keeps from looking

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -75,7 +76,20 @@ class _ClockOfLoop(Clock):
 
 _OF_THREAD: Final = Clock()
 _OF_LOOPS: Final[WeakKeyDictionary[Any, Clock]] = WeakKeyDictionary()
-_call: ContextVar[tuple[Clock, float]] = ContextVar("call", default=(_OF_THREAD, math.inf))
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call under way, which is to be over at its end."""
+
+    clock: Clock
+    end: float
+    was_kept: bool = False
+    """Whether its end was over when it could look again: what follows at once is taken all the same."""
+
+
+_NONE: Final = _Call(_OF_THREAD, math.inf)
+_call: ContextVar[_Call] = ContextVar("call", default=_NONE)
 _waited: ContextVar[float] = ContextVar("waited", default=0.0)
 
 
@@ -100,14 +114,14 @@ def begin_call(limit: float) -> None:
         raise SpentError(f"not asked, for calls of the same request have waited {waited:.1f} s for the store")
     clock = clock_here()
     end = clock.now() + limit - waited
-    _call.set((clock, end))
+    _call.set(_Call(clock, end))
     clock.run_until(end)
 
 
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
-    clock, end = _call.get()
-    return max(_LEAST, min(_MOST, end - clock.now()))
+    call = _call.get()
+    return max(_LEAST, min(_MOST, call.end - call.clock.now()))
 
 
 @asynccontextmanager
@@ -138,16 +152,20 @@ async def in_time(seconds: float) -> AsyncGenerator[None]:
 def next_wait() -> float:
     """Return the seconds that the next of several waits for one answer may take.
 
-    Who was kept from looking takes what has come by now; but once, for pieces may come for ever. Raises `TimeoutError`
-    where none are left.
+    Who was kept from looking takes what has come by now, and what follows at once. Raises `TimeoutError` where none are
+    left.
     """
-    clock, end = _call.get()
-    seconds = end - clock.now()
+    call = _call.get()
+    now = call.clock.now()
+    if AT_ONCE < now - call.end < math.inf:
+        call.was_kept, call.end = True, now + AT_ONCE
+    seconds = call.end - now
     if seconds > _LEAST:
         return min(_MOST, seconds)
-    if end == -math.inf:
+    if call.end == -math.inf:
         raise TimeoutError("the server did not answer in time")
-    _call.set((clock, -math.inf))
+    # Once, for pieces may come for ever.
+    call.end = -math.inf
     return _LEAST
 
 
@@ -172,10 +190,15 @@ class OneLimit(StoreOver):
         begun = clock.now()
         waited = max(0.0, self._whole_at - monotonic())
         _waited.set(waited)
+        was_kept = False
         try:
-            return await call(key, *arguments, **options)
+            answer = await call(key, *arguments, **options)
+            # What was answered after its end was there before, and something else kept its thread or its loop.
+            under_way = _call.get()
+            was_kept = under_way.was_kept or clock.now() > under_way.end
+            return answer
         finally:
             _waited.set(0.0)
             took = clock.now() - begun
-            if took > AT_ONCE:
+            if took > AT_ONCE and not was_kept:
                 self._whole_at = max(self._whole_at, monotonic() + waited + took - AT_ONCE)
