@@ -912,6 +912,16 @@ async def test_the_awaitable_engine_does_the_same(any_async_store: Any) -> None:
     await type(session).aclear_expired()
 
 
+async def test_a_save_that_founds_a_session_says_that_it_is_modified_for_who_sets_the_cookie() -> None:
+    # A middleware that is not this package's, as that of Channels.
+    session, awaited = engine(), engine()
+    session.save()
+    await awaited.asave()
+    assert session.session_key
+    assert session.modified
+    assert awaited.modified
+
+
 def test_a_save_with_nothing_to_store_finds_out_that_the_session_has_ended() -> None:
     from server_session.django import UpdateError
 

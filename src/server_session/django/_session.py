@@ -160,7 +160,7 @@ class SessionStore(SessionBase):
             raise UpdateError
         is_ended = changes is not None and changes.cleared and not changes.changed
         if stored.state in (State.NONE, State.REFUSED) and not is_ended:
-            await stored.replace({})
+            await self._create()
 
     async def _delete(self, session_key: str | None = None) -> None:
         """End the session of this key, by default this one."""
