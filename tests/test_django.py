@@ -208,7 +208,9 @@ def test_a_session_made_by_the_requests_own_key_is_the_requests(is_new: bool, sc
 
 
 @pytest.mark.parametrize("was_there", [True, False])
-def test_the_browser_goes_on_with_a_new_session_that_a_view_put_in_its_place(was_there: bool, script: Any) -> None:
+def test_the_browser_goes_on_with_a_new_session_that_a_view_put_in_its_place(
+    was_there: bool, any_store: Any, script: Any
+) -> None:
     def view(request: Any) -> None:
         request.session = type(request.session)()
         request.session["a"] = 1
@@ -221,7 +223,9 @@ def test_the_browser_goes_on_with_a_new_session_that_a_view_put_in_its_place(was
     assert data_of(client) == {"a": 1}
 
 
-async def test_the_browser_goes_on_with_a_new_session_that_an_async_view_logged_in_to(script: Any) -> None:
+async def test_the_browser_goes_on_with_a_new_session_that_an_async_view_logged_in_to(
+    any_async_store: Any, script: Any
+) -> None:
     from django.contrib.auth import alogin
     from django.contrib.auth.models import User
 

@@ -283,6 +283,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
     is 500 or above. Other than Django it deletes no cookie because the session was not found, and answers as usual
     when the session has ended meanwhile: the late write is dropped. A store that does not answer is a response 503,
     a session that a request of another site's would have founded a 403 (see `CookieWithheldError`).
+    With a session that the application has put in the place of `request.session` the browser goes on, as Django has it.
 
     Raises:
         ConfigurationError: a setting that cannot work.
