@@ -207,6 +207,91 @@ def test_a_session_made_by_the_requests_own_key_is_the_requests(is_new: bool, sc
     assert data_of(client) == {"a": 1, "b": 2} | ({} if is_new else {"c": "3"})
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_the_browser_goes_on_with_a_new_session_that_a_view_put_in_its_place(
+    was_there: bool, any_store: Any, script: Any
+) -> None:
+    def view(request: Any) -> None:
+        request.session = type(request.session)()
+        request.session["a"] = 1
+
+    client = Client()
+    if was_there:
+        client.get("/set/old/1")
+    script(view)
+    client.get("/call")
+    assert data_of(client) == {"a": 1}
+
+
+async def test_the_browser_goes_on_with_a_new_session_that_an_async_view_logged_in_to(
+    any_async_store: Any, script: Any
+) -> None:
+    from django.contrib.auth import alogin
+    from django.contrib.auth.models import User
+
+    async def view(request: Any) -> None:
+        request.session = engine()
+        await alogin(request, ada)
+
+    ada = await User.objects.aget(username="ada")
+    client = AsyncClient()
+    await client.get("/aset/old/1")
+    script(view)
+    await client.get("/acall")
+    assert (await client.get("/who")).content == b"ada"
+    assert "old" not in (await client.get("/adata")).json()
+
+
+def test_the_browser_goes_on_with_the_session_of_the_key_that_a_view_chose(script: Any) -> None:
+    other = engine()
+    other["whose"] = "another's"
+    other.save()
+
+    def view(request: Any) -> None:
+        request.session = engine(other.session_key)
+        request.session["b"] = 2
+
+    script(view)
+    client = Client()
+    client.get("/call")
+    assert cookie_of(client) == other.session_key
+    assert data_of(client) == {"whose": "another's", "b": 2}
+
+
+def test_the_browser_goes_on_without_a_session_where_a_view_put_an_empty_one(script: Any) -> None:
+    script(lambda request: setattr(request, "session", engine()))
+    assert set_cookie(Client().get("/call")) is None
+    client = Client()
+    client.get("/set/a/1")
+    client.get("/call")
+    assert not cookie_of(client)
+
+
+def test_a_session_put_in_its_place_replaces_none_that_another_sites_request_withheld(script: Any) -> None:
+    def view(request: Any) -> Any:
+        request.session = engine()
+        request.session["a"] = 1
+        request.session.save()
+        return request.session.session_key
+
+    script(view)
+    response = Client(headers={"Sec-Fetch-Site": "cross-site"}).post("/call")
+    assert set_cookie(response) is None
+    assert engine(response.json())["a"] == 1
+
+
+def test_a_session_put_in_its_place_is_given_to_no_browser_with_a_response_of_500(script: Any) -> None:
+    def view(request: Any) -> HttpResponse:
+        request.session = engine()
+        return HttpResponse(status=500)
+
+    client = Client()
+    client.get("/set/a/1")
+    script(view)
+    assert set_cookie(client.get("/call")) is None
+    assert data_of(client) == {"a": "1"}
+
+
 def test_a_response_that_sets_the_cookie_is_kept_by_no_cache() -> None:
     response = Client().get("/set/a/1")
     assert response.headers["Cache-Control"] == "private, no-store"
@@ -829,6 +914,16 @@ async def test_the_awaitable_engine_does_the_same(any_async_store: Any) -> None:
     await session.acreate()
     assert session.session_key
     await type(session).aclear_expired()
+
+
+async def test_a_save_that_founds_a_session_says_that_it_is_modified_for_who_sets_the_cookie() -> None:
+    # A middleware that is not this package's, as that of Channels.
+    session, awaited = engine(), engine()
+    session.save()
+    await awaited.asave()
+    assert session.session_key
+    assert session.modified
+    assert awaited.modified
 
 
 def test_a_save_with_nothing_to_store_finds_out_that_the_session_has_ended() -> None:

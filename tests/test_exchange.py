@@ -154,6 +154,15 @@ def test_a_method_that_an_override_makes_safe_brings_no_cookie_that_was_withheld
     assert (refusal.status, type(refusal.error)) == (403, CookieWithheldError)
 
 
+def test_a_token_that_another_sites_request_could_not_have_owes_it_no_session() -> None:
+    environ = create_environ(method="POST", headers={"Sec-Fetch-Site": "cross-site"})
+    exchange = Sessions(csrf=None).exchange(WsgiRequest.of(environ))
+    exchange.serve()
+    with pytest.raises(CookieWithheldError):
+        exchange.csrf_token()
+    assert exchange.blocking.commit() is None
+
+
 COOKIE = f"session={'A' * 64}"
 
 

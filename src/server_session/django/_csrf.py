@@ -22,7 +22,7 @@ from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
 from server_session._arguments import TokenScope, scope_of
-from server_session._colour import drive, is_driven, running_library
+from server_session._colour import drive, is_driven
 from server_session.csrf import decorators
 from server_session.csrf.html import csrf_input, csrf_meta, csrf_script
 from server_session.csrf.policy import CSRF
@@ -198,7 +198,10 @@ def get_token(request: HttpRequest, scope: TokenScope | None = None) -> str:
 
     """
     session = session_of(request)
-    return session.run(lambda: session.stored.csrf_token(scope_of(scope)))
+    try:
+        return session.run(lambda: session.stored.csrf_token(scope_of(scope)))
+    except ColourError as error:
+        raise ColourError(f"{error}; for a token `await aget_token(request)`, and give that to a template") from error
 
 
 async def aget_token(request: HttpRequest, scope: TokenScope | None = None) -> str:
@@ -240,19 +243,11 @@ class _WithToken:
         self._element = element
 
     def __str__(self) -> str:
-        exchange = session_of(self._request).exchange
         try:
-            # A page of the project's that refuses a request may have a form that works: that of the log-in.
-            if exchange is None or exchange.refusal is not None:
-                return self._element(get_token(self._request))
-            return self._element(exchange.blocking.csrf_token())
-        except ColourError as error:
-            if running_library() is None:
-                raise
-            raise ColourError(
-                "a template that an async view renders cannot wait for the session store: give it the token, "
-                'render(request, …, {"csrf_token": await aget_token(request)})'
-            ) from error
+            return self._element(session_of(self._request).stored.csrf_token_now(""))
+        except ColourError:
+            # On a loop that the store would stall it is an error too, which says what to do.
+            return self._element(get_token(self._request))
 
     __html__ = __str__
 
@@ -353,7 +348,7 @@ async def _keep_private(request: HttpRequest, response: Any) -> Any:
         if session_of(request).stored.token_given:
             never_store(DjangoHeaders(rendered))
 
-    if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
+    if isinstance(response, SimpleTemplateResponse):
         response.add_post_render_callback(say)
     else:
         say(response)
@@ -370,12 +365,6 @@ def _require_settings() -> None:
             raise ConfigurationError(
                 f"MIDDLEWARE has both {name!r} and server_session's CsrfViewMiddleware, and each refuses the other's "
                 "tokens: leave either out"
-            )
-    for origin in settings.CSRF_TRUSTED_ORIGINS:
-        if "*" in origin:
-            raise ConfigurationError(
-                f"CSRF_TRUSTED_ORIGINS has {origin!r}: a wildcard trusts whoever gets hold of a subdomain; name each "
-                'origin, there or as SERVER_SESSION = {"csrf": CSRF(trusted_origins=[…])}'
             )
     required(PROJECT.sessions().csrf)
     for alias in engines:

@@ -128,11 +128,9 @@ def _given() -> dict[str, Any]:
             f"put {_OUR_CHECK!r} in its place, or leave the context processor out"
         )
     policy = given.get("csrf", CSRF())
-    # One with a wildcard is refused by the middleware that would need it.
-    trusted = [origin for origin in settings.CSRF_TRUSTED_ORIGINS if "*" not in origin]
-    if trusted and isinstance(policy, CSRF) and not is_djangos:
+    if isinstance(policy, CSRF) and not is_djangos:
         try:
-            policy = policy.trusting(trusted)
+            policy = policy.trusting(settings.CSRF_TRUSTED_ORIGINS)
         except ConfigurationError as error:
             raise ConfigurationError(f"CSRF_TRUSTED_ORIGINS: {error}") from None
     return {"absolute_max_age": None, **given, "csrf": policy}

@@ -160,7 +160,7 @@ class SessionStore(SessionBase):
             raise UpdateError
         is_ended = changes is not None and changes.cleared and not changes.changed
         if stored.state in (State.NONE, State.REFUSED) and not is_ended:
-            await stored.replace({})
+            await self._create()
 
     async def _delete(self, session_key: str | None = None) -> None:
         """End the session of this key, by default this one."""
@@ -205,20 +205,22 @@ class SessionStore(SessionBase):
 
     # --- at the end of a request
 
-    async def conclude(self, *, keep: bool) -> None:
+    async def conclude(self, exchange: Exchange, *, keep: bool) -> None:
         """Store what the request changed (with `keep`), then choose the cookie's age, and whether it is sent again."""
-        exchange, again = self.exchange, False
+        again = False
+        if keep and self.exchange is None:
+            # The application has put this one in the place of the request's.
+            exchange.go_on_with(self.stored)
         # What changed inside a value is seen without `modified = True`.
-        if keep and (self.modified or PROJECT.saves_every_request or exchange is None or exchange.is_pending):
+        if keep and (self.modified or PROJECT.saves_every_request or exchange.is_pending):
             again = self.run(self._store_changes) if is_driven() else await self.arun(self._store_changes())
-        if exchange is None or not exchange.is_asked:
+        if not exchange.is_asked:
             return
         stored = self.stored
         if again or (stored.changes_cookie and stored.cookie_value is not None):
             expiry = stored.seen_value(EXPIRY)
             at_close = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if expiry is None else expiry == 0
-            age = self.get_expiry_age(expiry=expiry) if expiry else self.get_session_cookie_age()
-            exchange.stored.keep_cookie(0 if at_close else age, again=again)
+            stored.keep_cookie(0 if at_close else self.get_expiry_age(expiry=expiry), again=again)
 
     async def _store_changes(self) -> bool:
         """Store what changed; return whether the cookie's age starts anew in the browser, as Django has it."""
@@ -281,6 +283,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
     is 500 or above. Other than Django it deletes no cookie because the session was not found, and answers as usual
     when the session has ended meanwhile: the late write is dropped. A store that does not answer is a response 503,
     a session that a request of another site's would have founded a 403 (see `CookieWithheldError`).
+    With a session that the application has put in the place of `request.session` the browser goes on, as Django has it.
 
     Raises:
         ConfigurationError: a setting that cannot work.
@@ -324,7 +327,9 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for a view whose store failed, or that would have founded a session in another site's request."""
-        return instead_of(exception, request) if isinstance(exception, UnavailableError) else None
+        if not isinstance(exception, UnavailableError):
+            return None
+        return answer_of(PROJECT.sessions().exchange(resolve((request,)).request).refuse(exception))
 
 
 def exchange_of(request: HttpRequest) -> Exchange:
@@ -335,11 +340,6 @@ def exchange_of(request: HttpRequest) -> Exchange:
 def answer_of(refusal: Refusal) -> HttpResponse:
     """Return a refusal as a response of Django's."""
     return HttpResponse(refusal.body, status=refusal.status, headers=dict(refusal.headers))
-
-
-def instead_of(error: UnavailableError, request: HttpRequest) -> HttpResponse:
-    """Return what is answered where the session cannot be had."""
-    return answer_of(PROJECT.sessions().exchange(resolve((request,)).request).refuse(error))
 
 
 def _own(response: HttpResponseBase) -> HttpResponseBase:
@@ -354,20 +354,17 @@ async def _answered(request: HttpRequest, response: HttpResponseBase) -> HttpRes
     """Return the response with the session stored, the cookie in it, and what caches must know."""
     if (session := found_session(request)) is None:
         return response
-    given = response
+    exchange, given = session.exchange or exchange_of(request), response
     try:
-        await session.conclude(keep=response.status_code < _SERVER_ERROR)
+        await session.conclude(exchange, keep=response.status_code < _SERVER_ERROR)
     except UnavailableError as error:
-        response = instead_of(error, request)
+        response = answer_of(exchange.refuse(error))
     if session.failure is not None and response.status_code == _SERVER_ERROR:
         # Raised where Django asks nobody what to answer: in a middleware further in.
-        response = instead_of(session.failure, request)
+        response = answer_of(exchange.refuse(session.failure))
     if response is not given:
         # Closed by the server with the one that it is given. Django's own `close` would also say that all is over.
         vars(response)["_resource_closers"] += vars(given)["_resource_closers"]
-    exchange = session.exchange
-    if exchange is None:
-        return response
     if exchange.refusal is not None:
         # A write that was not answered may have swapped the cookie all the same.
         _ = exchange.blocking.commit() if is_driven() else await exchange.commit()

@@ -199,6 +199,16 @@ class Steps:
             or stored.was_interrupted
         )
 
+    def go_on_with(self, stored: StoredSession) -> None:
+        """Answer with another session, which the application has put in the place of the one that the request has.
+
+        The browser is to keep no cookie where that has none; and none may replace the one that it has withheld.
+        """
+        if not self._is_withheld():
+            if stored.cookie_value is None and self.stored.has_cookie:
+                stored.accessed = stored.changes_cookie = True
+            self._stored = stored
+
     # --- the answer
 
     def refuse(self, error: SessionError) -> Refusal:

@@ -251,8 +251,8 @@ class StoredSession(Writing):
             return junk_token()
         credential = self._credential if self.state is LIVE else None
         if credential is None:
-            self.owes_session = True
             credential = self._to_found()
+            self.owes_session = True
         return issue_token(credential, scope, self._policy.now())
 
     async def csrf_token(self, scope: str) -> str:
