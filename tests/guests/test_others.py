@@ -86,9 +86,9 @@ def test_nicegui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         browser, other = Browser(port), Browser(port)
         for number in (1, 2):
             assert f"seen {number} times" in browser.get("/").text
-            assert len(module.gui.storage._users) == 1  # noqa: SLF001 - nothing else tells it
+            assert len(module.gui.storage._users) == 1
         assert "seen 1 times" in other.get("/").text
-        assert len(module.gui.storage._users) == 2  # noqa: SLF001
+        assert len(module.gui.storage._users) == 2
 
 
 def test_nicegui_with_a_secret_of_its_own_says_that_two_sessions_have_one_name(
