@@ -500,7 +500,8 @@ def test_what_is_no_cookie_handler_is_refused(handler):
 
 
 def test_the_keys_that_mean_log_in_are_those_of_the_frameworks_unless_others_are_set():
-    assert Sessions().policy.renew_on == set(RENEW_ON) == {"user", "user_id", "_user_id", "_auth_user_id"}
+    of_packages = {"_user_id", "_auth_user_id", "auth.userid", "identity.id", "AIOHTTP_SECURITY"}
+    assert Sessions().policy.renew_on == set(RENEW_ON) == {"user", "user_id", *of_packages}
     assert Sessions(renew_on=["account"]).policy.renew_on == {"account"}
     assert Sessions(renew_on=()).policy.renew_on == set()
 

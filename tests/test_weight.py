@@ -29,7 +29,7 @@ READS = {
     "falcon": 145,
     "falcon_asgi": 135,
     "flask": 545,
-    "litestar": 245,
+    "litestar": 250,
     "pyramid": 290,
     "quart": 820,
     "sanic": 350,

@@ -10,6 +10,9 @@ export * from "./errors.js";
 export type { Args, Context, CookieAttributes, CookieStore, RequestLike, ResponseLike } from "./carrier.js";
 export type { RedisClient } from "./store.js";
 
+/** The Python side's. */
+const RENEW_ON = ["user", "user_id", "_user_id", "_auth_user_id", "auth.userid", "identity.id", "AIOHTTP_SECURITY"];
+
 /** A session's data. */
 export type Data = Record<string, unknown>;
 
@@ -55,7 +58,7 @@ export class Sessions {
             origin,
             idle: settings.maxAge ?? 30 * 60,
             absolute: settings.absoluteMaxAge === undefined ? 30 * 24 * 60 * 60 : settings.absoluteMaxAge,
-            renewOn: settings.renewOn ?? ["user", "user_id", "_user_id", "_auth_user_id"],
+            renewOn: settings.renewOn ?? RENEW_ON,
             onDroppedWrite: settings.onDroppedWrite ?? warn,
         };
     }

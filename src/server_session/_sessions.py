@@ -29,7 +29,11 @@ __all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "c
 
 IDLE_SECONDS: Final = 30 * 60.0
 ABSOLUTE_AGE: Final = timedelta(days=30)
-RENEW_ON: Final = ("user", "user_id", "_user_id", "_auth_user_id")
+RENEW_ON: Final = (
+    *("user", "user_id"),
+    # Flask-Login's, Django's, Pyramid's, Flask-Principal's, aiohttp-security's.
+    *("_user_id", "_auth_user_id", "auth.userid", "identity.id", "AIOHTTP_SECURITY"),
+)
 """Keys whose writing means log-in."""
 
 

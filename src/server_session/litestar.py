@@ -14,9 +14,9 @@ from litestar import Litestar, Request
 from litestar.config.app import AppConfig
 from litestar.config.response_cache import ResponseCacheConfig
 from litestar.exceptions import HTTPException, PermissionDeniedException, ServiceUnavailableException
-from litestar.exceptions.responses import create_exception_response
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import DefineMiddleware
+from litestar.middleware._internal.exceptions import ExceptionHandlerMiddleware
 from litestar.middleware.session import SessionMiddleware as OwnSessions
 from litestar.plugins import InitPlugin, ReceiveRoutePlugin
 from litestar.security.session_auth.middleware import MiddlewareWrapper as OwnLogIn
@@ -116,6 +116,10 @@ class _Middleware(SessionMiddleware, OwnLogIn):  # type: ignore[misc]
 
     tells = True
 
+    def __init__(self, app: Any, **given: Any) -> None:
+        # What a middleware within raises, such as a log-in's, has its page where the session is still stored.
+        super().__init__(ExceptionHandlerMiddleware(app, debug=None), **given)
+
     def endpoint_of(self, scope: Scope) -> object:
         """Return the handler's function, its controller, and the handler."""
         handler = scope["route_handler"]
@@ -128,15 +132,8 @@ class _Middleware(SessionMiddleware, OwnLogIn):  # type: ignore[misc]
         error: HTTPException = ServiceUnavailableException(detail=refusal.said)
         if refusal.rejection:
             error = CsrfRejected(detail=refusal.said, extra={"code": refusal.rejection.code})
-
-        async def page(scope: Any, receive: Any, send: Any) -> None:
-            handlers = scope["route_handler"].resolve_exception_handlers()
-            kinds = (error.status_code, *type(error).__mro__)
-            make = next((handlers[kind] for kind in kinds if kind in handlers), create_exception_response)
-            request = scope["litestar_app"].request_class(scope, receive, send)
-            await make(request, error).to_asgi_response(None, request)(scope, receive, send)
-
-        return page
+        handler: Any = self.app
+        return lambda scope, *ways: handler.handle_request_exception(scope["litestar_app"], scope, *ways, error)
 
 
 def _pass_on(_: AnyRequest, error: Exception) -> NoReturn:

@@ -25,8 +25,9 @@ from litestar import (
 )
 from litestar.background_tasks import BackgroundTask
 from litestar.config.csrf import CSRFConfig
-from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException
+from litestar.exceptions import HTTPException, NotAuthorizedException, NotFoundException, PermissionDeniedException
 from litestar.handlers import HTTPRouteHandler
+from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.params import FromPath
 from litestar.plugins.flash import FlashConfig, FlashPlugin, flash
@@ -251,6 +252,31 @@ def test_a_session_on_the_application_s_own_page_of_an_error_makes_the_response_
         client.post("/write", headers=OWN)
         answered = client.get("/gone")
         assert (answered.json(), answered.headers["vary"]) == ({"a": 1}, "Cookie")
+
+
+def test_the_page_for_what_a_middleware_raises_writes_to_the_session() -> None:
+    class LogIn(AbstractAuthenticationMiddleware):
+        async def authenticate_request(self, connection: Any) -> AuthenticationResult:
+            if "user" not in connection.session:
+                raise NotAuthorizedException
+            return AuthenticationResult(user=connection.session["user"], auth=None)
+
+    def ask(request: AnyRequest, _: Exception) -> Redirect:
+        request.session["next"] = request.url.path
+        return Redirect("/log-in", status_code=303)
+
+    @get("/own")
+    async def own(request: AnyRequest) -> str:
+        return str(request.user)
+
+    @get("/log-in", exclude_from_auth=True)
+    async def log_in(request: AnyRequest) -> str:
+        request.session["user"] = "ada"
+        return str(request.session["next"])
+
+    with site(own, log_in, middleware=[LogIn], exception_handlers={401: ask}) as client:
+        assert client.get("/own").text == "/own"
+        assert client.get("/own").text == "ada"
 
 
 def test_a_cached_response_bears_nobody_s_cookie_and_nobody_s_session() -> None:

@@ -13,6 +13,7 @@ import pyramid_jinja2
 import pytest
 from jinja2 import DictLoader
 from pyramid import testing
+from pyramid.authentication import SessionAuthenticationHelper
 from pyramid.config import Configurator
 from pyramid.csrf import check_csrf_token, get_csrf_token
 from pyramid.exceptions import BadCSRFToken
@@ -307,6 +308,17 @@ def test_the_session_is_what_its_interface_asks() -> None:
     assert shop.data == {"after": "new"}
     shop.client.reset()
     assert shop.get("/look").text.startswith("True")
+
+
+def test_a_log_in_by_pyramid_s_own_helper_renews_the_cookie_and_keeps_the_data() -> None:
+    shop, helper = Shop(), SessionAuthenticationHelper()
+    shop.add("enter", lambda request: helper.remember(request, "ada"))
+    shop.add("who", helper.authenticated_userid)
+    before = {**shop.open().client.cookies}
+    shop.get("/enter")
+    assert shop.client.cookies != before
+    assert shop.get("/who").text == "ada"
+    assert shop.data == {"kept": "yes", "auth.userid": "ada"}
 
 
 def test_callbacks_of_the_response_come_before_the_session_is_stored() -> None:

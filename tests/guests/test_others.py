@@ -78,11 +78,17 @@ def test_fasthtml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count_by_a_form(uvicorn_serves(run("fasthtml").app))
 
 
-def test_nicegui() -> None:
-    with uvicorn_serves(run("nicegui").app, lifespan="on") as port:
-        browser = Browser(port)
+def test_nicegui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = run("nicegui")
+    # It writes what is stored of each user into a file.
+    monkeypatch.setattr(type(module.gui.storage), "path", tmp_path)
+    with uvicorn_serves(module.app, lifespan="on") as port:
+        browser, other = Browser(port), Browser(port)
         for number in (1, 2):
             assert f"seen {number} times" in browser.get("/").text
+            assert len(module.gui.storage._users) == 1
+        assert "seen 1 times" in other.get("/").text
+        assert len(module.gui.storage._users) == 2
 
 
 def test_nicegui_with_a_secret_of_its_own_says_that_two_sessions_have_one_name(
