@@ -5,10 +5,8 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from server_session.exceptions import StoreDownError
 from server_session.stores._base import SessionStore
@@ -58,7 +56,8 @@ class _ClockOfLoop(Clock):
         return moment - self._kept - (late if late > AT_ONCE else 0.0)
 
     def run_until(self, end: float) -> None:
-        self._until = max(self._until, end)
+        if end > self._until:  # noqa: PLR1730 - each call comes by here
+            self._until = end
         if self._due == math.inf:
             self._go_on()
 
@@ -75,21 +74,9 @@ class _ClockOfLoop(Clock):
 
 
 _OF_THREAD: Final = Clock()
-_OF_LOOPS: Final[WeakKeyDictionary[Any, Clock]] = WeakKeyDictionary()
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call under way, which is to be over at its end."""
-
-    clock: Clock
-    end: float
-    was_kept: bool = False
-    """Whether its end was over when it could look again: what follows at once is taken all the same."""
-
-
-_NONE: Final = _Call(_OF_THREAD, math.inf)
-_call: ContextVar[_Call] = ContextVar("call", default=_NONE)
+_OF_LOOPS: Final[dict[Any, Clock]] = {}
+# The call under way: its clock, its beginning and its end, and whether that was over when it could look again.
+_call: ContextVar[tuple[Clock, float, float, bool]] = ContextVar("call", default=(_OF_THREAD, 0.0, math.inf, False))
 _waited: ContextVar[float] = ContextVar("waited", default=0.0)
 
 
@@ -100,6 +87,8 @@ def clock_here() -> Clock:
     if loop is None:
         return _OF_THREAD
     if loop not in _OF_LOOPS:
+        for ended in [other for other in list(_OF_LOOPS) if other.is_closed()]:
+            _OF_LOOPS.pop(ended, None)
         _OF_LOOPS[loop] = _ClockOfLoop()
     return _OF_LOOPS[loop]
 
@@ -113,15 +102,16 @@ def begin_call(limit: float) -> None:
     if waited > _NEARLY_ALL * limit:
         raise SpentError(f"not asked, for calls of the same request have waited {waited:.1f} s for the store")
     clock = clock_here()
-    end = clock.now() + limit - waited
-    _call.set(_Call(clock, end))
+    begun = clock.now()
+    end = begun + limit - waited
+    _call.set((clock, begun, end, False))
     clock.run_until(end)
 
 
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
-    call = _call.get()
-    return max(_LEAST, min(_MOST, call.end - call.clock.now()))
+    clock, _, end, _ = _call.get()
+    return max(_LEAST, min(_MOST, end - clock.now()))
 
 
 @asynccontextmanager
@@ -155,17 +145,17 @@ def next_wait() -> float:
     Who was kept from looking takes what has come by now, and what follows at once. Raises `TimeoutError` where none are
     left.
     """
-    call = _call.get()
-    now = call.clock.now()
-    if AT_ONCE < now - call.end < math.inf:
-        call.was_kept, call.end = True, now + AT_ONCE
-    seconds = call.end - now
-    if seconds > _LEAST:
-        return min(_MOST, seconds)
-    if call.end == -math.inf:
+    clock, begun, end, was_kept = _call.get()
+    now = clock.now()
+    if AT_ONCE < now - end < math.inf:
+        end, was_kept = now + AT_ONCE, True
+        _call.set((clock, begun, end, was_kept))
+    if end - now > _LEAST:
+        return min(_MOST, end - now)
+    if end == -math.inf:
         raise TimeoutError("the server did not answer in time")
     # Once, for pieces may come for ever.
-    call.end = -math.inf
+    _call.set((clock, begun, -math.inf, was_kept))
     return _LEAST
 
 
@@ -186,19 +176,23 @@ class OneLimit(StoreOver):
         self._whole_at = 0.0
 
     async def _ask(self, call: Call[P, R], key: str, *arguments: P.args, **options: P.kwargs) -> R:
-        clock = clock_here()
-        begun = clock.now()
-        waited = max(0.0, self._whole_at - monotonic())
+        begun = monotonic()
+        waited = max(0.0, self._whole_at - begun)
         _waited.set(waited)
-        was_kept = False
+        is_answered = False
         try:
             answer = await call(key, *arguments, **options)
-            # What was answered after its end was there before, and something else kept its thread or its loop.
-            under_way = _call.get()
-            was_kept = under_way.was_kept or clock.now() > under_way.end
+            is_answered = True
             return answer
         finally:
             _waited.set(0.0)
-            took = clock.now() - begun
-            if took > AT_ONCE and not was_kept:
-                self._whole_at = max(self._whole_at, monotonic() + waited + took - AT_ONCE)
+            if monotonic() - begun > AT_ONCE:
+                self._note(waited, is_answered=is_answered)
+
+    def _note(self, waited: float, *, is_answered: bool) -> None:
+        """Note that the call that is over was slow, and what the request had waited before."""
+        clock, begun, end, was_kept = _call.get()
+        now = clock.now()
+        # What was answered after its end was there before, and something else kept its thread or its loop.
+        if now - begun > AT_ONCE and not (is_answered and (was_kept or now > end)):
+            self._whole_at = max(self._whole_at, monotonic() + waited + now - begun - AT_ONCE)
