@@ -397,7 +397,15 @@ class Connection:
         pass
 
 
-async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_began():
+async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_began(monkeypatch):
+    loop, looks = asyncio.get_running_loop(), {}
+    call_later = loop.call_later
+
+    def note(seconds: float, look: Any, *given: Any, **options: Any) -> asyncio.TimerHandle:
+        looks[look] = seconds
+        return call_later(seconds, look, *given, **options)
+
+    monkeypatch.setattr(loop, "call_later", note)
     connection = Connection()
     pipeline = Pipeline(connection, LIMIT)
     call = pipeline.call((b"PING",))
@@ -405,6 +413,7 @@ async def test_an_answer_of_redis_is_due_a_limit_after_the_connecting_for_it_beg
     await asyncio.sleep(0)
     due, _ = pipeline._line.owed[0]
     assert due <= connection.connected_at + LIMIT
+    assert looks[pipeline._line._watch] < LIMIT
     await pipeline.close()
     with pytest.raises(redis.ConnectionError):
         await call

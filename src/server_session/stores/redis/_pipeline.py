@@ -150,7 +150,7 @@ class _Line(asyncio.Protocol):
         due = begun + self._limit
         self.owed.extend([(due, answer) for _, answer in calls])
         if self._watcher is None:
-            self._watcher = self._loop.call_later(self._limit, self._watch)
+            self._watch_until(due)
         self._transport.write(b"".join([command for command, _ in calls]))
 
     def end(self, error: Exception) -> None:
@@ -185,14 +185,17 @@ class _Line(asyncio.Protocol):
         elif not answer.done():
             answer.set_result(said)
 
+    def _watch_until(self, due: float) -> None:
+        self._watcher = self._loop.call_later(due - clock_here().now(), self._watch)
+
     def _watch(self) -> None:
         """Give the connection up where an answer is overdue. One timer does for many calls."""
         self._watcher = None
         if not self.owed:
             return
         due, _ = self.owed[0]
-        if (seconds := due - clock_here().now()) > 0:
-            self._watcher = self._loop.call_later(seconds, self._watch)
+        if due > clock_here().now():
+            self._watch_until(due)
         else:
             self.end(TimeoutError())
 
