@@ -1,11 +1,11 @@
 """Trying again, where other writers were faster: for how long."""
 
-import time
 from collections.abc import Collection
 from typing import Final
 
 from server_session.exceptions import ConflictError
 from server_session.stores._packed import step_back
+from server_session.stores._waits import clock_here
 
 UPDATE_SECONDS: Final = 2.0
 
@@ -16,12 +16,16 @@ class Tries:
     def __init__(self, function: str, end: str = "nothing was written") -> None:
         self._function = function
         self._end = end
-        self._started = time.monotonic()
         self._number = 0
+        self._over_at = 0.0
 
     async def next(self, names: Collection[str]) -> None:
         """Wait a little before the next try; raises `ConflictError` when the time is over."""
-        if time.monotonic() - self._started > UPDATE_SECONDS:
+        clock = clock_here()
+        if not self._number:
+            self._over_at = clock.now() + UPDATE_SECONDS
+            clock.run_until(self._over_at)
+        elif clock.now() > self._over_at:
             raise ConflictError(
                 f"{self._function} met other writers of {sorted(names)} for {UPDATE_SECONDS:g} s; "
                 f"{self._end}, calling again is safe"
