@@ -385,6 +385,9 @@ class World:
 
     def pluck(self, request: Request, _: News, name: str) -> Any:
         session = self._live(request)
+        if request.standing is Standing.OVER:
+            # What the mapping holds stays, as at every write that comes too late.
+            return None
         value = None if session is None else session.data.get(name)
         if session is not None:
             self._rewrite(session, {key: one for key, one in session.data.items() if key != name})
