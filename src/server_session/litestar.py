@@ -110,6 +110,24 @@ class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
         return kept
 
 
+class _Pages(ExceptionHandlerMiddleware):
+    """Litestar's pages for what is raised within, but for what is the middleware's to answer."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        failures: list[UnavailableError] = []
+
+        async def within(*connection: Any) -> None:
+            try:
+                await self.app(*connection)
+            except UnavailableError as error:
+                # Litestar has told its hooks and its log of it, and would again.
+                failures.append(error)
+
+        await ExceptionHandlerMiddleware(within, debug=None)(scope, receive, send)
+        for failure in failures:
+            raise failure
+
+
 # By its second class Litestar's flash messages know that there is a session; nothing else is taken from it.
 class _Middleware(SessionMiddleware, OwnLogIn):  # type: ignore[misc]
     """Serves one route, which Litestar has found before."""
@@ -118,7 +136,7 @@ class _Middleware(SessionMiddleware, OwnLogIn):  # type: ignore[misc]
 
     def __init__(self, app: Any, **given: Any) -> None:
         # What a middleware within raises, such as a log-in's, has its page where the session is still stored.
-        super().__init__(ExceptionHandlerMiddleware(app, debug=None), **given)
+        super().__init__(_Pages(app, debug=None), **given)
 
     def endpoint_of(self, scope: Scope) -> object:
         """Return the handler's function, its controller, and the handler."""

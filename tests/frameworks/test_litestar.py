@@ -279,6 +279,24 @@ def test_the_page_for_what_a_middleware_raises_writes_to_the_session() -> None:
         assert client.get("/own").text == "ada"
 
 
+def test_a_store_that_fails_is_told_to_the_application_s_hooks_once() -> None:
+    told: list[Exception] = []
+
+    async def hear(error: Exception, _: Any) -> None:
+        told.append(error)
+
+    @get("/ask")
+    async def ask() -> dict[str, Any]:
+        return await get_session_data()
+
+    store = Watched()
+    with site(ask, plugin=ServerSession(session_store=store, autoload=False), after_exception=[hear]) as client:
+        client.post("/write", json={"a": 1}, headers=OWN)
+        store.fails = ["get"]
+        assert client.get("/ask").status_code == 503
+        assert [type(error) for error in told] == [StoreError]
+
+
 def test_a_cached_response_bears_nobody_s_cookie_and_nobody_s_session() -> None:
     calls: list[str] = []
 
