@@ -305,6 +305,7 @@ def test_who_was_kept_from_looking_has_not_waited_for_the_store(looks, clock):
     class Kept(Slow):
         async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
             begin_call(LIMIT)
+            next_wait()
             self.clock.advance(self.seconds)
             for _ in range(looks):
                 self.clock.advance(min(0.01, next_wait()))
@@ -312,6 +313,19 @@ def test_who_was_kept_from_looking_has_not_waited_for_the_store(looks, clock):
 
     store = OneLimit(Kept(clock, LIMIT + 1))
     assert [read(store) for _ in range(5)] == [MISSING] * 5
+
+
+def test_what_a_client_with_longer_limits_of_its_own_was_answered_late_has_been_waited_for(clock):
+    class Patient(Slow):
+        async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            begin_call(LIMIT)
+            self.clock.advance(self.seconds)
+            return await call(key, *arguments, **options)
+
+    store = OneLimit(Patient(clock, LIMIT + 1))
+    assert read(store) is MISSING
+    with pytest.raises(StoreDownError, match="not asked"):
+        read(store)
 
 
 # --- loops that something else keeps from looking

@@ -84,6 +84,8 @@ class _Call:
 
     clock: Clock
     end: float
+    is_limited: bool = False
+    """Whether its waits end with it: a client that was given has limits of its own."""
     was_kept: bool = False
     """Whether its end was over when it could look again: what follows at once is taken all the same."""
 
@@ -156,6 +158,7 @@ def next_wait() -> float:
     left.
     """
     call = _call.get()
+    call.is_limited = True
     now = call.clock.now()
     if AT_ONCE < now - call.end < math.inf:
         call.was_kept, call.end = True, now + AT_ONCE
@@ -193,9 +196,9 @@ class OneLimit(StoreOver):
         was_kept = False
         try:
             answer = await call(key, *arguments, **options)
-            # What was answered after its end was there before, and something else kept its thread or its loop.
+            # What was answered after its end was there before, and something else kept its thread.
             under_way = _call.get()
-            was_kept = under_way.was_kept or clock.now() > under_way.end
+            was_kept = under_way.was_kept or (under_way.is_limited and clock.now() > under_way.end)
             return answer
         finally:
             _waited.set(0.0)
