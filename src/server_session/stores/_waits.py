@@ -54,21 +54,23 @@ class _ClockOfLoop(Clock):
 
     def now(self) -> float:
         moment = monotonic()
-        late = moment - self._due
-        return moment - self._kept - (late if late > AT_ONCE else 0.0)
+        return moment - self._kept - self._late(moment)
 
     def run_until(self, end: float) -> None:
         self._until = max(self._until, end)
         if self._due == math.inf:
             self._go_on()
 
+    def _late(self, moment: float) -> float:
+        # Within that a loop may be busy, and looks all the same.
+        return max(0.0, moment - self._due - AT_ONCE)
+
     def _go_on(self) -> None:
         self._due = monotonic() + AT_ONCE
         sys.modules["asyncio"].get_running_loop().call_later(AT_ONCE, self._tick)
 
     def _tick(self) -> None:
-        if (late := monotonic() - self._due) > AT_ONCE:
-            self._kept += late
+        self._kept += self._late(monotonic())
         self._due = math.inf
         if self.now() < self._until:
             self._go_on()
