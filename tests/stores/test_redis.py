@@ -28,6 +28,7 @@ import redis.sentinel
 
 from server_session._colour import Colour, drive, pause, run_awaiting, run_blocking
 from server_session.exceptions import ColourError, ConfigurationError, RecordError, StoreDownError, StoreError
+from server_session.stores import _waits
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Lifetime
 from server_session.stores._waits import OneLimit
 from server_session.stores.redis import RedisSessionStore
@@ -1248,6 +1249,19 @@ class TestCallsThatShareAConnection:
             first, second = lines
             assert first is second
             assert store._awaiting.args[0].get()._line is not first
+
+        asyncio.run(body())
+
+    def test_a_connection_has_rested_while_something_kept_its_loop(self, own_server, monkeypatch):
+        async def body():
+            store = RedisSessionStore(f"{own_server.url}?health_check_interval=60")
+            assert await store.get(KEY, {}) is MISSING
+            line = store._awaiting.args[0].get()._line
+            # As for a process that was stopped.
+            monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() + 61)
+            monkeypatch.setattr(_waits, "monotonic", lambda: time.monotonic() + 61)
+            assert await store.get(KEY, {}) is MISSING
+            assert store._awaiting.args[0].get()._line is not line
 
         asyncio.run(body())
 

@@ -305,6 +305,7 @@ def test_who_was_kept_from_looking_has_not_waited_for_the_store(looks, clock):
     class Kept(Slow):
         async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
             begin_call(LIMIT)
+            next_wait()
             self.clock.advance(self.seconds)
             for _ in range(looks):
                 self.clock.advance(min(0.01, next_wait()))
@@ -312,6 +313,19 @@ def test_who_was_kept_from_looking_has_not_waited_for_the_store(looks, clock):
 
     store = OneLimit(Kept(clock, LIMIT + 1))
     assert [read(store) for _ in range(5)] == [MISSING] * 5
+
+
+def test_what_a_client_with_longer_limits_of_its_own_was_answered_late_has_been_waited_for(clock):
+    class Patient(Slow):
+        async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            begin_call(LIMIT)
+            self.clock.advance(self.seconds)
+            return await call(key, *arguments, **options)
+
+    store = OneLimit(Patient(clock, LIMIT + 1))
+    assert read(store) is MISSING
+    with pytest.raises(StoreDownError, match="not asked"):
+        read(store)
 
 
 # --- loops that something else keeps from looking
@@ -329,11 +343,27 @@ def test_the_clock_of_a_loop_stands_while_it_is_kept_from_looking_and_goes_on_wh
         # Who looks before the tick knows it too.
         for tick in (lambda: None, clock._tick, lambda: None):
             tick()
-            assert clock.now() == pytest.approx(begun + AT_ONCE)
-        for ticks in range(2, 10):
+            assert clock.now() - begun == pytest.approx(2 * AT_ONCE)
+        for ticks in range(3, 11):
             moment.advance(AT_ONCE)
             clock._tick()
-            assert clock.now() == pytest.approx(begun + ticks * AT_ONCE)
+            assert clock.now() - begun == pytest.approx(ticks * AT_ONCE)
+
+    asyncio.run(body())
+
+
+def test_the_clock_of_a_loop_never_goes_back(monkeypatch):
+    moment = Clock()
+    monkeypatch.setattr(_waits, "monotonic", moment)
+
+    async def body() -> None:
+        clock = _ClockOfLoop()
+        clock.run_until(clock.now() + LIMIT)
+        seen = []
+        for _ in range(10):
+            moment.advance(AT_ONCE / 2)
+            seen.append(clock.now())
+        assert seen == sorted(seen)
 
     asyncio.run(body())
 

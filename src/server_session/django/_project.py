@@ -132,7 +132,10 @@ def _given() -> dict[str, Any]:
         try:
             policy = policy.trusting(settings.CSRF_TRUSTED_ORIGINS)
         except ConfigurationError as error:
-            raise ConfigurationError(f"CSRF_TRUSTED_ORIGINS: {error}") from None
+            raise ConfigurationError(
+                f"CSRF_TRUSTED_ORIGINS: {error}; or leave them to a check that is not server_session's, by "
+                'SERVER_SESSION = {"csrf": None}'
+            ) from None
     return {"absolute_max_age": None, **given, "csrf": policy}
 
 

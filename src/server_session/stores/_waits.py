@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from server_session.exceptions import StoreDownError
 from server_session.stores._base import SessionStore
@@ -52,8 +52,7 @@ class _ClockOfLoop(Clock):
 
     def now(self) -> float:
         moment = monotonic()
-        late = moment - self._due
-        return moment - self._kept - (late if late > AT_ONCE else 0.0)
+        return moment - self._kept - self._late(moment)
 
     def run_until(self, end: float) -> None:
         if end > self._until:  # noqa: PLR1730 - each call comes by here
@@ -61,13 +60,16 @@ class _ClockOfLoop(Clock):
         if self._due == math.inf:
             self._go_on()
 
+    def _late(self, moment: float) -> float:
+        # Within that a loop may be busy, and looks all the same.
+        return max(0.0, moment - self._due - AT_ONCE)
+
     def _go_on(self) -> None:
         self._due = monotonic() + AT_ONCE
         sys.modules["asyncio"].get_running_loop().call_later(AT_ONCE, self._tick)
 
     def _tick(self) -> None:
-        if (late := monotonic() - self._due) > AT_ONCE:
-            self._kept += late
+        self._kept += self._late(monotonic())
         self._due = math.inf
         if self.now() < self._until:
             self._go_on()
@@ -75,8 +77,22 @@ class _ClockOfLoop(Clock):
 
 _OF_THREAD: Final = Clock()
 _OF_LOOPS: Final[dict[Any, Clock]] = {}
-# The call under way: its clock, its beginning and its end, and whether that was over when it could look again.
-_call: ContextVar[tuple[Clock, float, float, bool]] = ContextVar("call", default=(_OF_THREAD, 0.0, math.inf, False))
+
+
+class _Call(NamedTuple):
+    """A call under way."""
+
+    clock: Clock = _OF_THREAD
+    begun: float = 0.0
+    end: float = math.inf
+    is_limited: bool = False
+    """Whether its waits end with it: a client that was given has limits of its own."""
+    was_kept: bool = False
+    """Whether its end was over when it could look again: what follows at once is taken all the same."""
+
+
+_NO_CALL: Final = _Call()
+_call: ContextVar[_Call] = ContextVar("call", default=_NO_CALL)
 _waited: ContextVar[float] = ContextVar("waited", default=0.0)
 
 
@@ -104,14 +120,14 @@ def begin_call(limit: float) -> None:
     clock = clock_here()
     begun = clock.now()
     end = begun + limit - waited
-    _call.set((clock, begun, end, False))
+    _call.set(_Call(clock, begun, end))
     clock.run_until(end)
 
 
 def left() -> float:
     """Return the seconds that the call under way has left, for whatever it waits."""
-    clock, _, end, _ = _call.get()
-    return max(_LEAST, min(_MOST, end - clock.now()))
+    call = _call.get()
+    return max(_LEAST, min(_MOST, call.end - call.clock.now()))
 
 
 @asynccontextmanager
@@ -145,18 +161,16 @@ def next_wait() -> float:
     Who was kept from looking takes what has come by now, and what follows at once. Raises `TimeoutError` where none are
     left.
     """
-    clock, begun, end, was_kept = _call.get()
+    clock, begun, end, _, was_kept = _call.get()
     now = clock.now()
     if AT_ONCE < now - end < math.inf:
         end, was_kept = now + AT_ONCE, True
-        _call.set((clock, begun, end, was_kept))
-    if end - now > _LEAST:
-        return min(_MOST, end - now)
+    # Once more where it is over, for pieces may come for ever.
+    is_over = end - now <= _LEAST
+    _call.set(_Call(clock, begun, -math.inf if is_over else end, True, was_kept))
     if end == -math.inf:
         raise TimeoutError("the server did not answer in time")
-    # Once, for pieces may come for ever.
-    _call.set((clock, begun, -math.inf, was_kept))
-    return _LEAST
+    return _LEAST if is_over else min(_MOST, end - now)
 
 
 def is_over() -> bool:
@@ -191,8 +205,9 @@ class OneLimit(StoreOver):
 
     def _note(self, waited: float, *, is_answered: bool) -> None:
         """Note that the call that is over was slow, and what the request had waited before."""
-        clock, begun, end, was_kept = _call.get()
+        clock, begun, end, is_limited, was_kept = _call.get()
         now = clock.now()
-        # What was answered after its end was there before, and something else kept its thread or its loop.
-        if now - begun > AT_ONCE and not (is_answered and (was_kept or now > end)):
+        # What was answered after its end was there before, and something else kept its thread.
+        was_kept = was_kept or (is_limited and now > end)
+        if now - begun > AT_ONCE and not (is_answered and was_kept):
             self._whole_at = max(self._whole_at, monotonic() + waited + now - begun - AT_ONCE)

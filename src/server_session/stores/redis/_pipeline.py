@@ -68,7 +68,7 @@ class Pipeline:
         if self._connecting is not None or not self._unsent:
             return
         now = clock_here().now()
-        if self._line is None or self._line.has_ended(now):
+        if self._line is None or self._line.has_ended():
             self._connecting = self._loop.create_task(self._connect())
             self._connecting.add_done_callback(partial(self._go_on, now))
         else:
@@ -130,12 +130,12 @@ class _Line(asyncio.Protocol):
         if connection._reader.at_eof():  # noqa: SLF001 - as the other
             self._transport.abort()
 
-    def has_ended(self, now: float) -> bool:
+    def has_ended(self) -> bool:
         """Tell whether nothing more is to be sent over it."""
         # Written to while it closes, a transport of asyncio, from Python 3.12 on, leaves its socket's number with the
         # selector, and the next socket of that number is never woken.
         # A part of an answer that nobody is owed: its rest would be taken for the next call's answer.
-        has_rested = now - self._sent_at > self._rest or self._answers.has_data()
+        has_rested = self._loop.time() - self._sent_at > self._rest or self._answers.has_data()
         return self._transport.is_closing() or (not self.owed and has_rested)
 
     def send(self, calls: list[_Call], begun: float) -> None:
@@ -146,7 +146,7 @@ class _Line(asyncio.Protocol):
             return
         if not calls:
             return
-        self._sent_at = begun
+        self._sent_at = self._loop.time()
         due = begun + self._limit
         self.owed.extend([(due, answer) for _, answer in calls])
         if self._watcher is None:
