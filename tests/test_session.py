@@ -176,6 +176,12 @@ def test_what_looks_past_a_dict_s_methods_sees_the_data():
             pytest.fail("a pattern did not match")
 
 
+def test_an_attribute_of_another_library_s_session_is_refused_and_not_lost_in_silence():
+    session: Any = Session()
+    with pytest.raises(AttributeError):
+        session.max_age = 60
+
+
 def test_a_deep_copy_shares_nothing_with_the_session():
     session = session_of(nested=[1])
     copied = copy.deepcopy(session)
