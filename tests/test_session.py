@@ -4,6 +4,7 @@ import pickle
 from collections import OrderedDict
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
@@ -176,8 +177,8 @@ def test_what_looks_past_a_dict_s_methods_sees_the_data():
             pytest.fail("a pattern did not match")
 
 
-def test_an_attribute_of_another_library_s_session_is_refused_and_not_lost_in_silence():
-    session: Any = Session()
+@pytest.mark.parametrize("session", [Session(), LazySession(Session), UnloadedSession(AsyncMock())], ids=type)
+def test_an_attribute_of_another_library_s_session_is_refused_and_not_lost_in_silence(session: Any):
     with pytest.raises(AttributeError):
         session.max_age = 60
 
