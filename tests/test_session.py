@@ -4,6 +4,7 @@ import pickle
 from collections import OrderedDict
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
@@ -174,6 +175,12 @@ def test_what_looks_past_a_dict_s_methods_sees_the_data():
             assert found == 1
         case _:
             pytest.fail("a pattern did not match")
+
+
+@pytest.mark.parametrize("session", [Session(), LazySession(Session), UnloadedSession(AsyncMock())], ids=type)
+def test_an_attribute_of_another_library_s_session_is_refused_and_not_lost_in_silence(session: Any):
+    with pytest.raises(AttributeError):
+        session.max_age = 60
 
 
 def test_a_deep_copy_shares_nothing_with_the_session():

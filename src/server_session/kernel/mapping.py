@@ -63,6 +63,8 @@ def _noticed(read: F, *, shows: bool = False) -> F:
 class _Dict(dict[str, Any]):
     """A dict with a session's types of keys and values, for the methods that `Session` takes from it."""
 
+    __slots__ = ()
+
 
 class Session(_Dict):
     """The session of one request: a whole `dict` that notes every kind of read, and every kind of write.
@@ -71,29 +73,43 @@ class Session(_Dict):
     (`session["cart"].append(…)`) counts. What looks past a dict's methods (orjson, C code) sees the data, unnoticed.
     """
 
-    accessed = False
-    """Whether anything was read or written; the response then varies on the cookie."""
-    read_names = False
-    """Whether it was asked which keys there are, or how many."""
-    read_values = False
-    """Whether all values were handed out."""
-    # How many assignments and removals there were.
-    _moment = 0
-    # The moment of the last `clear` that is not yet stored, 0 where there is none.
-    _cleared = 0
-    # The moment of the last `restart`: changes from before it belong to a session that has ended.
-    _since = 0
+    # An attribute of another library's session that is not here is an error, and no setting lost in silence.
+    __slots__ = (
+        "_backing",
+        "_cleared",
+        "_is_left",
+        "_moment",
+        "_since",
+        "_stored",
+        "_written",
+        "accessed",
+        "read",
+        "read_names",
+        "read_values",
+    )
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
         # What the store holds of the user's fields, as this mapping last heard.
         self._stored = user_fields(fields) if fields else {}
         super().__init__(decode_fields(self._stored) if fields else ())
+        self.accessed = False
+        """Whether anything was read or written; the response then varies on the cookie."""
+        self.read_names = False
+        """Whether it was asked which keys there are, or how many."""
+        self.read_values = False
+        """Whether all values were handed out."""
         self.read: set[Any] = set()
         """The keys that were looked up, or whose values were once written: whoever has one may change it inside."""
         self._backing = stored
         self._is_left = stored is not None and stored.is_left
         # By name, the moment of its last assignment or removal that is not yet stored.
         self._written: dict[str, int] = {}
+        # How many assignments and removals there were.
+        self._moment = 0
+        # The moment of the last `clear` that is not yet stored, 0 where there is none.
+        self._cleared = 0
+        # The moment of the last `restart`: changes from before it belong to a session that has ended.
+        self._since = 0
 
     # --- what a request does to its session
 

@@ -12,6 +12,8 @@ __all__ = ["LazySession", "UnloadedSession"]
 class UnloadedSession:
     """Stands for a session that was not asked for yet (`autoload=False`). It is no dict, and never looks empty."""
 
+    __slots__ = ("_load",)
+
     def __init__(self, load: Callable[[], Coroutine[Any, Any, Session]]) -> None:
         self._load = load
 
@@ -42,6 +44,8 @@ class LazySession(MutableMapping[str, Any]):
 
     It is no `dict`, so that C code that looks past a dict's methods gets an error and not an empty session.
     """
+
+    __slots__ = ("_load", "_session")
 
     def __init__(self, load: Callable[[], Session]) -> None:
         self._load = load
