@@ -75,17 +75,8 @@ class Session(_Dict):
 
     # An attribute of another library's session that is not here is an error, and no setting lost in silence.
     __slots__ = (
-        "_backing",
-        "_cleared",
-        "_is_left",
-        "_moment",
-        "_since",
-        "_stored",
-        "_written",
-        "accessed",
-        "read",
-        "read_names",
-        "read_values",
+        *("accessed", "read", "read_names", "read_values"),
+        *("_backing", "_cleared", "_is_left", "_moment", "_since", "_stored", "_written"),
     )
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
@@ -104,12 +95,9 @@ class Session(_Dict):
         self._is_left = stored is not None and stored.is_left
         # By name, the moment of its last assignment or removal that is not yet stored.
         self._written: dict[str, int] = {}
-        # How many assignments and removals there were.
-        self._moment = 0
-        # The moment of the last `clear` that is not yet stored, 0 where there is none.
-        self._cleared = 0
-        # The moment of the last `restart`: changes from before it belong to a session that has ended.
-        self._since = 0
+        # How many assignments and removals there were; the moment of the last `clear` that is not yet stored, 0 where
+        # there is none; that of the last `restart`: changes from before it belong to a session that has ended.
+        self._moment = self._cleared = self._since = 0
 
     # --- what a request does to its session
 
