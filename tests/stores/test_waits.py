@@ -99,6 +99,21 @@ def test_a_store_that_is_a_little_slow_serves_a_request_of_many_calls(clock):
     assert [read(store) for _ in range(500)] == [MISSING] * 500
 
 
+def test_a_call_that_asked_nobody_for_a_limit_has_waited_for_none(clock):
+    class Near(StoreOver):
+        """A store that answers what it knows itself, and takes its time for it."""
+
+        async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            if key == KEY:
+                clock.advance(1.0)
+                return MISSING
+            return await call(key, *arguments, **options)
+
+    store = OneLimit(Near(Slow(clock)))
+    assert read(store) is MISSING
+    assert drive(store.get("o" * 24, {})) is MISSING
+
+
 def test_who_has_waited_for_it_all_is_turned_away_at_once(clock):
     beneath = Slow(clock, LIMIT)
     store = OneLimit(beneath)

@@ -193,6 +193,7 @@ class OneLimit(StoreOver):
         begun = monotonic()
         waited = max(0.0, self._whole_at - begun)
         _waited.set(waited)
+        _call.set(_NO_CALL)
         is_answered = False
         try:
             answer = await call(key, *arguments, **options)
@@ -200,7 +201,7 @@ class OneLimit(StoreOver):
             return answer
         finally:
             _waited.set(0.0)
-            if monotonic() - begun > AT_ONCE:
+            if monotonic() - begun > AT_ONCE and _call.get() is not _NO_CALL:
                 self._note(waited, is_answered=is_answered)
 
     def _note(self, waited: float, *, is_answered: bool) -> None:
