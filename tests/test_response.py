@@ -460,17 +460,6 @@ def test_what_bears_a_token_varies_on_the_cookie_and_is_kept_by_no_cache_though_
     assert headers.all("set-cookie") == []
 
 
-@pytest.mark.parametrize("value, is_told", [("another", True), ("", False)])
-def test_at_a_log_out_another_that_ends_the_cookie_too_is_no_rival(value: str, is_told: bool, caplog: Any):
-    sessions, response = Sessions(), Response()
-    asyncio.run(sessions.set_session_data(scope_of(), response, {"a": 1}))
-    cookie = response.headers["set-cookie"].partition(";")[0]
-    response = Response()
-    response.set_cookie("session", value, max_age=60 if value else 0)
-    asyncio.run(sessions.destroy_session(scope_of(cookie=cookie), response))
-    assert ("cookie that is named session too" in caplog.text) == is_told
-
-
 def test_where_several_cookies_came_the_rivals_are_expired_before_ours_is_set():
     sessions = Sessions(cookie_handler=CookieHandler("sid"))
     scope = scope_of("/basket", cookie="sid=" + "A" * 64 + "; sid=" + "B" * 64)

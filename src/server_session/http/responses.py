@@ -144,7 +144,7 @@ def write_answer(
     if before:
         _take_back(headers, {*before})
     there = headers.names()
-    has_rival = "set-cookie" in there and any(_sets(one, name) for one in headers.all("set-cookie"))
+    has_rival = "set-cookie" in there and any(one.partition("=")[0] == name for one in headers.all("set-cookie"))
     more = [*cookies]
     if is_private and _FOR_CACHES.isdisjoint(there):
         more += [(b"cache-control", b"private, no-store")]
@@ -156,12 +156,6 @@ def write_answer(
         more += [(b"vary", vary)]
     headers.extend(more)
     return has_rival
-
-
-def _sets(header: str, name: str) -> bool:
-    other, _, value = header.partition(";")[0].partition("=")
-    # One without a value ends the cookie, as a log-out of the application's own does.
-    return other == name and value.strip('"') != ""
 
 
 def _take_back(headers: ResponseHeaders, old: set[Header]) -> None:
