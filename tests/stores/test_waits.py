@@ -34,13 +34,19 @@ LIMIT = 20.0
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def moment(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What clocks of loops and threads are made of."""
+    moment = Clock()
+    monkeypatch.setattr(_waits, "monotonic", moment)
+    return moment
+
+
+@pytest.fixture
+def clock(moment: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock by which it is counted what calls have left."""
-    clock = Clock()
-    monkeypatch.setattr(_waits, "monotonic", clock)
     # Who sets it ahead stands for a server that takes its time, and not for code that keeps the loop.
     monkeypatch.setattr(_waits, "clock_here", _waits.Clock)
-    return clock
+    return moment
 
 
 class Slow(StoreOver):
@@ -346,10 +352,7 @@ def test_what_a_client_with_longer_limits_of_its_own_was_answered_late_has_been_
 # --- loops that something else keeps from looking
 
 
-def test_the_clock_of_a_loop_stands_while_it_is_kept_from_looking_and_goes_on_while_it_waits(monkeypatch):
-    moment = Clock()
-    monkeypatch.setattr(_waits, "monotonic", moment)
-
+def test_the_clock_of_a_loop_stands_while_it_is_kept_from_looking_and_goes_on_while_it_waits(moment):
     async def body() -> None:
         clock = _ClockOfLoop()
         begun = clock.now()
@@ -367,10 +370,7 @@ def test_the_clock_of_a_loop_stands_while_it_is_kept_from_looking_and_goes_on_wh
     asyncio.run(body())
 
 
-def test_the_clock_of_a_loop_never_goes_back(monkeypatch):
-    moment = Clock()
-    monkeypatch.setattr(_waits, "monotonic", moment)
-
+def test_the_clock_of_a_loop_never_goes_back(moment):
     async def body() -> None:
         clock = _ClockOfLoop()
         clock.run_until(clock.now() + LIMIT)
@@ -383,10 +383,7 @@ def test_the_clock_of_a_loop_never_goes_back(monkeypatch):
     asyncio.run(body())
 
 
-def test_the_clock_of_a_loop_ticks_for_as_long_as_calls_may_wait(monkeypatch):
-    moment = Clock()
-    monkeypatch.setattr(_waits, "monotonic", moment)
-
+def test_the_clock_of_a_loop_ticks_for_as_long_as_calls_may_wait(moment):
     async def body() -> None:
         clock = _ClockOfLoop()
         clock.run_until(clock.now() + AT_ONCE * 2.5)

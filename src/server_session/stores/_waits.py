@@ -52,7 +52,9 @@ class _ClockOfLoop(Clock):
 
     def now(self) -> float:
         moment = monotonic()
-        return moment - self._kept - self._late(moment)
+        late = moment - self._due - AT_ONCE
+        # No max(): each call comes by here.
+        return moment - self._kept - (late if late > 0 else 0.0)
 
     def run_until(self, end: float) -> None:
         if end > self._until:  # noqa: PLR1730 - each call comes by here
@@ -60,16 +62,13 @@ class _ClockOfLoop(Clock):
         if self._due == math.inf:
             self._go_on()
 
-    def _late(self, moment: float) -> float:
-        # Within that a loop may be busy, and looks all the same.
-        return max(0.0, moment - self._due - AT_ONCE)
-
     def _go_on(self) -> None:
         self._due = monotonic() + AT_ONCE
         sys.modules["asyncio"].get_running_loop().call_later(AT_ONCE, self._tick)
 
     def _tick(self) -> None:
-        self._kept += self._late(monotonic())
+        # Within that a loop may be busy, and looks all the same.
+        self._kept += max(0.0, monotonic() - self._due - AT_ONCE)
         self._due = math.inf
         if self.now() < self._until:
             self._go_on()
@@ -165,12 +164,14 @@ def next_wait() -> float:
     now = clock.now()
     if AT_ONCE < now - end < math.inf:
         end, was_kept = now + AT_ONCE, True
-    # Once more where it is over, for pieces may come for ever.
-    is_over = end - now <= _LEAST
-    _call.set(_Call(clock, begun, -math.inf if is_over else end, True, was_kept))
     if end == -math.inf:
         raise TimeoutError("the server did not answer in time")
-    return _LEAST if is_over else min(_MOST, end - now)
+    seconds = end - now
+    if seconds <= _LEAST:
+        # Once, for pieces may come for ever.
+        seconds, end = _LEAST, -math.inf
+    _call.set(_Call(clock, begun, end, True, was_kept))
+    return min(_MOST, seconds)
 
 
 def is_over() -> bool:
