@@ -267,17 +267,29 @@ def test_the_browser_goes_on_without_a_session_where_a_view_put_an_empty_one(scr
     assert not cookie_of(client)
 
 
-def test_a_session_put_in_its_place_replaces_none_that_another_sites_request_withheld(script: Any) -> None:
-    def view(request: Any) -> Any:
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_a_session_put_in_its_place_is_refused_where_another_sites_request_withheld_the_cookie(
+    is_saved: bool, script: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def view(request: Any) -> None:
         request.session = engine()
         request.session["a"] = 1
-        request.session.save()
-        return request.session.session_key
+        if is_saved:
+            request.session.save()
 
     script(view)
     response = Client(headers={"Sec-Fetch-Site": "cross-site"}).post("/call")
+    assert response.status_code == 403
+    assert response.headers["CSRF-Rejection"] == "cookie_withheld"
     assert set_cookie(response) is None
-    assert engine(response.json())["a"] == 1
+    assert "withheld the session's cookie" in caplog.text
+
+
+def test_an_empty_session_put_in_its_place_changes_nothing_where_the_cookie_was_withheld(script: Any) -> None:
+    script(lambda request: setattr(request, "session", engine()))
+    response = Client(headers={"Sec-Fetch-Site": "cross-site"}).post("/call")
+    assert response.status_code == 200
+    assert set_cookie(response) is None
 
 
 def test_a_session_put_in_its_place_is_given_to_no_browser_with_a_response_of_500(script: Any) -> None:

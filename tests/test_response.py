@@ -472,3 +472,27 @@ def test_where_several_cookies_came_the_rivals_are_expired_before_ours_is_set():
     assert all(rival.startswith("sid=;") and "; Max-Age=0" in rival for rival in rivals)
     assert any("; Domain=shop.example;" in rival for rival in rivals)
     assert any("; Path=/basket;" in rival for rival in rivals)
+
+
+def test_an_application_that_ends_our_cookie_as_it_ends_the_session_is_no_rival(caplog):
+    sessions = Sessions()
+    scope = scope_of("/leave", cookie="session=" + "A" * 64)
+    response = Response()
+    response.delete_cookie("session")
+    asyncio.run(sessions.destroy_session(scope, response))
+    assert len(response.headers.getlist("set-cookie")) == 2
+    assert caplog.text == ""
+    response.delete_cookie("session")
+    asyncio.run(sessions.get_session_data(scope, response))
+    assert caplog.text == ""
+
+
+def test_an_application_that_ends_our_cookie_while_the_session_lives_is_a_rival(caplog):
+    sessions = Sessions()
+    response = Response()
+    asyncio.run(sessions.set_session_data(scope_of("/"), response, {"a": 1}))
+    scope = scope_of("/read", cookie=response.headers["set-cookie"].partition(";")[0])
+    response = Response()
+    response.delete_cookie("session")
+    assert asyncio.run(sessions.get_session_data(scope, response)) == {"a": 1}
+    assert "something else in this application sets a cookie that is named session too" in caplog.text

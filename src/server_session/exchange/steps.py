@@ -202,12 +202,14 @@ class Steps:
     def go_on_with(self, stored: StoredSession) -> None:
         """Answer with another session, which the application has put in the place of the one that the request has.
 
-        The browser is to keep no cookie where that has none; and none may replace the one that it has withheld.
+        The browser is to keep no cookie where that has none. Raises `CookieWithheldError` where its cookie would
+        replace the one that the browser has withheld.
         """
-        if not self._is_withheld():
-            if stored.cookie_value is None and self.stored.has_cookie:
-                stored.accessed = stored.changes_cookie = True
-            self._stored = stored
+        if stored.cookie_value is not None or stored.session:
+            self.stored.require_new_cookie()
+        elif self.stored.has_cookie:
+            stored.accessed = stored.changes_cookie = True
+        self._stored = stored
 
     # --- the answer
 
@@ -266,7 +268,9 @@ class Steps:
             headers.add(REJECTION_HEADER.lower(), refusal.rejection.code)
             vary = b"Cookie, Origin, Sec-Fetch-Site"
         is_private = bool(cookies) or stored.token_given or refusal is not None
-        if write_answer(headers, cookies, self._cookies, name=cookie.name, vary=vary, is_private=is_private):
+        has_rival = write_answer(headers, cookies, self._cookies, name=cookie.name, vary=vary, is_private=is_private)
+        # Who logs out may end every cookie that they know of, ours too.
+        if has_rival and not (stored.changes_cookie and stored.cookie_value is None):
             sessions.note_rival()
         self._cookies = cookies
 

@@ -63,7 +63,7 @@ class Writing(Presence):
 
     def _to_found(self) -> Credential:
         """Return the credential under which this request founds a session, the same one until it is founded."""
-        self._require_new_cookie()
+        self.require_new_cookie()
         if self._founding is None:
             self._founding = Credential.found(self._store.id())
         return self._founding
@@ -75,7 +75,7 @@ class Writing(Presence):
 
         Return False where all sessions of the owner were ended meanwhile, this one before it lived.
         """
-        self._require_new_cookie()
+        self.require_new_cookie()
         self._policy.require_bounds({}, changed)
         if self._is_ambiguous:
             await self._choose()
@@ -129,7 +129,7 @@ class Writing(Presence):
             raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
         return finding
 
-    def _require_new_cookie(self) -> None:
+    def require_new_cookie(self) -> None:
         """Raise where no session may be founded: no cookie can be set, or it might replace one that was withheld."""
         if self.response is not ResponseState.OPEN:
             self._require_response()
