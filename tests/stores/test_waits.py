@@ -431,7 +431,7 @@ class Connection:
     connected_at: float
 
     async def connect(self) -> None:
-        self.connected_at = asyncio.get_running_loop().time()
+        self.connected_at = time.monotonic()
         await asyncio.sleep(0.01)
         self._reader, self._writer = asyncio.StreamReader(), SimpleNamespace(transport=Transport())
 
