@@ -1336,6 +1336,34 @@ def test_an_answer_from_before_a_write_of_the_same_request_does_not_hide_it_in_t
         asyncio.run(scenario(seed))
 
 
+@pytest.mark.parametrize("last", [2, None])
+def test_of_commits_that_overlap_in_one_request_none_undoes_what_another_has_stored(last):
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        await opened(browser)
+        visit = browser.request()
+        session = await visit.load()
+
+        async def write_twice() -> None:
+            session["a"] = 1.5
+            assert await session.save()
+            session.update({"a": last} if last else {})
+            if last is None:
+                del session["a"]
+            assert await session.save()
+
+        async def write(name: str) -> None:
+            session[name] = 1
+            assert await session.save()
+
+        await asyncio.gather(write_twice(), write("b"), write("c"))
+        browser.receive(visit)
+        assert await data_of(browser) == {"b": 1, "c": 1} | ({"a": last} if last else {}), seed
+
+    for seed in range(30):
+        asyncio.run(scenario(seed))
+
+
 def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
     async def scenario(seed: int) -> None:
         browser = Browser(site_of(seed))
