@@ -1,9 +1,11 @@
 import asyncio
+import http.client
 import http.server
 import io
 import os
 import subprocess
 import sys
+import threading
 from collections import UserDict
 from contextvars import copy_context
 from email.message import Message
@@ -22,7 +24,7 @@ from starlette.websockets import WebSocket
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from server_session import CarrierError
+from server_session import CarrierError, Sessions
 from server_session.http.carrier import Carrier, current, is_carrier, resolve
 from server_session.http.frameworks import HeadersRequest, MultiDictHeaders
 from server_session.http.requests import AsgiRequest, WsgiRequest, register_request, request_of
@@ -190,6 +192,44 @@ def test_flask_s_own_request_of_now_is_a_request():
         carrier = resolve((flask_request,))
         assert list(carrier.request.cookie_headers) == [COOKIE.encode()]
         assert carrier.request is resolve((flask_request._get_current_object(),)).request
+
+
+class Shop(http.server.BaseHTTPRequestHandler):
+    """A handler that says whose session it is, and keeps the connection."""
+
+    protocol_version = "HTTP/1.1"
+    sessions: Sessions
+
+    def do_GET(self) -> None:
+        body = repr(self.sessions.sync.get_session_data(self)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_visitors_whose_proxy_shares_a_connection_to_the_standard_library_s_server_share_no_session():
+    Shop.sessions = sessions = Sessions(session_store="memory:")
+    cookies = []
+    for user in ("ada", "bob"):
+        response = Response()
+        sessions.sync.set_session_data(scope_of(), response, {"user": user})
+        cookies.append(response.headers["set-cookie"].partition(";")[0])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE)
+        said = []
+        for cookie in (*cookies, ""):
+            connection.request("GET", "/", headers={"Cookie": cookie})
+            said.append(connection.getresponse().read())
+        connection.close()
+        server.shutdown()
+        serving.join()
+    assert said == [b"{'user': 'ada'}", b"{'user': 'bob'}", b"{}"]
 
 
 # --- what is none

@@ -1308,6 +1308,62 @@ def test_what_is_gathered_in_one_request_and_said_to_be_written_is_and_the_cooki
         asyncio.run(scenario(seed))
 
 
+GATHERED_WITH_A_READ: dict[str, Step] = {
+    "set": lambda visit: visit.merge({"a": 2}),
+    "update": lambda visit: visit.update(lambda data: data.update(a=2)),
+    "pluck": lambda visit: visit.pluck("a"),
+    "commit": lambda visit: visit.commit(),
+    "renew with data": lambda visit: visit.renew({"a": 2}),
+    "log in": lambda visit: visit.replace({"user": "ada"}, "ada"),
+}
+
+
+@pytest.mark.parametrize("step", GATHERED_WITH_A_READ)
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_an_answer_from_before_a_write_of_the_same_request_does_not_hide_it_in_the_mapping(step, is_loaded):
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        await opened(browser)
+        visit = browser.request()
+        if is_loaded:
+            (await visit.load())["m"] = 1
+        await asyncio.gather(visit.get(), visit.load(), GATHERED_WITH_A_READ[step](visit))
+        await visit.commit()
+        browser.receive(visit)
+        assert dict(await visit.load()) == await data_of(browser), seed
+
+    for seed in range(30):
+        asyncio.run(scenario(seed))
+
+
+@pytest.mark.parametrize("last", [2, None])
+def test_of_commits_that_overlap_in_one_request_none_undoes_what_another_has_stored(last):
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        await opened(browser)
+        visit = browser.request()
+        session = await visit.load()
+
+        async def write_twice() -> None:
+            session["a"] = 1.5
+            assert await session.save()
+            session.update({"a": last} if last else {})
+            if last is None:
+                del session["a"]
+            assert await session.save()
+
+        async def write(name: str) -> None:
+            session[name] = 1
+            assert await session.save()
+
+        await asyncio.gather(write_twice(), write("b"), write("c"))
+        browser.receive(visit)
+        assert await data_of(browser) == {"b": 1, "c": 1} | ({"a": last} if last else {}), seed
+
+    for seed in range(30):
+        asyncio.run(scenario(seed))
+
+
 def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
     async def scenario(seed: int) -> None:
         browser = Browser(site_of(seed))

@@ -20,6 +20,7 @@ from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
 from server_session.http.frameworks import MultiDictRequest
 from server_session.http.responses import own_copy
+from server_session.kernel.mapping import Session
 
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
@@ -88,7 +89,8 @@ class _Request(Request):
         if connection.stage is Stage.HANDLER:
             exchange.answer_anew()
             given = self.ctx.session
-            if given is not exchange.stored.session and not isinstance(given, adapters.UnloadedSession):
+            # A `Session` that is not its mapping was given up, with what had not been stored of it.
+            if not isinstance(given, Session | adapters.UnloadedSession):
                 (await exchange.load()).become(given)
             if refusal := await exchange.commit():
                 response = connection.respond(own_copy(await _page(self, refusal)))

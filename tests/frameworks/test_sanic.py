@@ -18,7 +18,7 @@ from sanic.exceptions import Forbidden, SanicException, ServiceUnavailable
 from sanic.response import file_stream
 from sanic.views import HTTPMethodView
 
-from server_session import CookieHandler, get_csrf_token
+from server_session import CookieHandler, get_csrf_token, get_session_data
 from server_session._arguments import scope_of
 from server_session._urls import open_store
 from server_session.adapters import template_functions
@@ -533,6 +533,42 @@ def test_a_stream_before_whose_first_piece_the_store_fails_is_503_by_the_applica
         store.is_down = False
         assert browser.get("/read").text == "{'a': 1}"
     assert "cache-control" not in page.headers
+
+
+def test_what_was_given_up_for_a_refusal_is_not_stored_and_undoes_nothing_of_others():
+    store = FailingStore(open_store("memory:"))
+    app = shop(session_store=store)
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    @app.get("/slow")
+    async def write_and_ask(request: Request) -> HTTPResponse:
+        request.ctx.session["given up"] = 1
+        begun.set()
+        await goes_on.wait()
+        store.is_down = True
+        try:
+            return text(str(await get_session_data(request)))
+        finally:
+            store.is_down = False
+
+    @app.post("/other")
+    async def write_meanwhile(request: Request) -> HTTPResponse:
+        await begun.wait()
+        request.ctx.session["other"] = 1
+        return text("written")
+
+    @app.post("/on")
+    async def let_go_on(_request: Request) -> HTTPResponse:
+        goes_on.set()
+        return text("gone on")
+
+    with sanic_serves_alone(app) as port, ThreadPoolExecutor(1) as pool:
+        browser = Browser(port)
+        browser.post("/write")
+        slow = pool.submit(browser.get, "/slow")
+        assert [browser.post(path).status for path in ("/other", "/on")] == [200, 200]
+        assert slow.result().status == 503
+        assert browser.get("/read").text == "{'a': 1, 'other': 1}"
 
 
 # Where a client that has the whole leaves before Sanic has closed the file, Sanic leaves it open.

@@ -31,7 +31,7 @@ class HeadersRequest(Request):
 
     @classmethod
     def of(cls, request: Any, /) -> Self:
-        """Return the request of this object, the same one at each call."""
+        """Return the request of this object, the same one at each call. The object is of one request alone."""
         slots: Any = getattr(request, "__dict__", None)
         if slots is None:
             try:
@@ -87,6 +87,16 @@ class HeadersRequest(Request):
 
 
 _APART: Final[weakref.WeakKeyDictionary[Any, MutableMapping[Any, Any]]] = weakref.WeakKeyDictionary()
+
+
+class HandlerRequest(HeadersRequest):
+    """A request of `http.server`, whose handler serves every request of a connection, each with headers of its own."""
+
+    @classmethod
+    def of(cls, request: Any, /) -> Self:
+        """Return the request that the handler has now. A proxy's connection brings those of many visitors."""
+        slots: Any = vars(request.headers)
+        return slots[SLOT] if SLOT in slots else cls(request, slots)
 
 
 class MultiDictRequest(HeadersRequest):
@@ -331,7 +341,7 @@ REQUESTS.known |= {
     "sanic.request.types.Request": MultiDictRequest.of,
     "tornado.httputil.HTTPServerRequest": TornadoRequest.of,
     "tornado.web.RequestHandler": lambda given: TornadoRequest.of(given.request),
-    "http.server.BaseHTTPRequestHandler": HeadersRequest.of,
+    "http.server.BaseHTTPRequestHandler": HandlerRequest.of,
 }
 RESPONSES.known |= {
     "starlette.responses.Response": _multi_dict("getlist", "append"),

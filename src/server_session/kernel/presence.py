@@ -51,6 +51,8 @@ class Presence:
     # The record of the credential, as this request last saw or wrote it. Its `LIFE` holds as long as the credential.
     _seen: Fields | None = None
     _seen_live = _dropped = False
+    # How many writes of this request have been answered.
+    _writes = 0
     # The credential of a founding that is under way, or that was cancelled and may be stored; those that renewals swap
     # in stand in `_swapping`, by their digest.
     _founding: Credential | None = None
@@ -137,14 +139,17 @@ class Presence:
         if self._is_ambiguous:
             await self._choose()
         while (credential := self._credential) is not None and (self.state is LIVE or self.state is UNASKED):
+            written = self._writes
             answer = await self._store.get(credential.selector, credential.expect(), touch)
             if answer is MISSING or answer is CONFLICT:
                 await self._learn(credential, answer)
                 continue
+            if self._writes != written or self._credential is not credential:
+                # Another call of this request has written meanwhile, and the answer may be from before that.
+                continue
             if self.state is UNASKED:
                 self._move(Finding.HELD)
-            if self._credential is credential:
-                self._seen = answer
+            self._seen = answer
             return await self._note_read(credential, answer) if OWNER in answer and touch and not to_write else answer
         return None
 

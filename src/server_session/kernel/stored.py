@@ -43,6 +43,9 @@ class StoredSession(Writing):
     owes_session = is_left = token_given = False
     # The token that has let this request pass.
     _passed: str | None = None
+    # How many commits of the mapping are under way, and what those have written that overlapped with one that still is.
+    _commits = 0
+    _doubtful: Collection[str] = ()
 
     # --- the mapping
 
@@ -60,6 +63,7 @@ class StoredSession(Writing):
         """Give up what the mapping has not stored."""
         self.accessed |= self.session is not None and self.session.accessed
         self.session = None
+        self._doubtful = ()
         self.owes_session = False
 
     async def commit(self, known: Changes | None = None) -> bool:
@@ -73,8 +77,19 @@ class StoredSession(Writing):
             await self._recover()
         applied = True
         if session is not None and changes is not None:
-            applied = await self._commit(changes)
+            self._commits += 1
+            try:
+                applied = await self._commit(changes)
+            finally:
+                self._commits -= 1
             session.settle(changes)
+            if self._commits or self._doubtful:
+                # Of commits that overlap nobody knows which one the store made last.
+                self._doubtful = {*self._doubtful, *changes.changed, *changes.removed}
+                if not self._commits:
+                    session.doubt(self._doubtful)
+                    self._doubtful = ()
+                    applied = await self.commit() and applied
         if self.owes_session:
             if self.state is NONE or self.state is REFUSED:
                 await self._found({})

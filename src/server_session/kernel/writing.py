@@ -164,6 +164,7 @@ class Writing(Presence):
         expected = {**expect, **credential.expect()}
         outcome = await self._store.merge(credential.selector, stamped, removed, expected, lifetime)
         if outcome is APPLIED:
+            self._writes += 1
             if self.state is UNASKED:
                 self._move(Finding.HELD)
             if self._credential is credential and self._seen is not None:
