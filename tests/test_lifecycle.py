@@ -1364,6 +1364,29 @@ def test_of_commits_that_overlap_in_one_request_none_undoes_what_another_has_sto
         asyncio.run(scenario(seed))
 
 
+def test_tasks_of_one_request_that_save_again_and_again_leave_what_the_mapping_shows():
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        await opened(browser)
+        visit = browser.request()
+        session = await visit.load()
+        drawn = random.Random(seed)
+
+        async def work(number: int) -> None:
+            for turn in range(4):
+                session[drawn.choice("abc")] = [number, turn]
+                if drawn.random() < 0.3:
+                    session.pop(drawn.choice("abc"), None)
+                assert await session.save()
+
+        await asyncio.gather(*(work(number) for number in range(5)))
+        browser.receive(visit)
+        assert await data_of(browser) == dict(session), seed
+
+    for seed in range(30):
+        asyncio.run(scenario(seed))
+
+
 def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
     async def scenario(seed: int) -> None:
         browser = Browser(site_of(seed))

@@ -223,13 +223,13 @@ class Session(_Dict):
         # Who assigned a value may hold it and change it after it was stored.
         self.read.update(self._written)
         # What was written while the store was at work is not stored yet.
-        self._written = {name: moment for name, moment in self._written.items() if moment > changes.moment}
-        self._cleared = self._cleared if self._cleared > changes.moment else 0
-
-    def doubt(self, names: Collection[str]) -> None:
-        """Note that what the store has of these is not known: they are stored anew."""
-        self._stored.update(dict.fromkeys(names, b"?"))
-        self._written = dict.fromkeys(names, self._moment) | self._written
+        if self._moment == changes.moment:
+            self._written = {}
+            self._cleared = 0
+        else:
+            self._written = {name: moment for name, moment in self._written.items() if moment > changes.moment}
+            if self._cleared <= changes.moment:
+                self._cleared = 0
 
     # --- what the functions of the request ask of it
 

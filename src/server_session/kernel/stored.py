@@ -17,6 +17,7 @@ from server_session.kernel.mapping import NO_CHANGES, Changes, Session
 from server_session.kernel.states import LIVE, NONE, OVER, REFUSED, UNASKED
 from server_session.kernel.writing import Draft, Writing
 from server_session.stores._base import Fields
+from server_session.stores._packed import step_back
 
 __all__ = ["StoredSession"]
 
@@ -40,12 +41,9 @@ class StoredSession(Writing):
 
     """
 
-    owes_session = is_left = token_given = False
+    owes_session = is_left = token_given = _is_committing = False
     # The token that has let this request pass.
     _passed: str | None = None
-    # How many commits of the mapping are under way, and what those have written that overlapped with one that still is.
-    _commits = 0
-    _doubtful: Collection[str] = ()
 
     # --- the mapping
 
@@ -63,7 +61,6 @@ class StoredSession(Writing):
         """Give up what the mapping has not stored."""
         self.accessed |= self.session is not None and self.session.accessed
         self.session = None
-        self._doubtful = ()
         self.owes_session = False
 
     async def commit(self, known: Changes | None = None) -> bool:
@@ -71,30 +68,28 @@ class StoredSession(Writing):
 
         `known` are the mapping's changes, where the caller has just asked for them.
         """
+        waits = 0
+        # One after the other: of two at once nobody would know which the store makes last, and whose write is undone.
+        while self._is_committing:
+            known = None
+            await step_back(waits)
+            waits += 1
         session = self.session
         changes = known or (None if session is None else session.changes())
-        if self.was_interrupted:
-            await self._recover()
-        applied = True
-        if session is not None and changes is not None:
-            self._commits += 1
-            try:
+        self._is_committing = True
+        try:
+            if self.was_interrupted:
+                await self._recover()
+            applied = True
+            if session is not None and changes is not None:
                 applied = await self._commit(changes)
-            finally:
-                self._commits -= 1
-            session.settle(changes)
-            if self._commits or self._doubtful:
-                # Of commits that overlap nobody knows which one the store made last.
-                self._doubtful = {*self._doubtful, *changes.changed, *changes.removed}
-                if not self._commits:
-                    session.doubt(self._doubtful)
-                    self._doubtful = ()
-                    applied = await self.commit() and applied
-        if self.owes_session:
-            if self.state is NONE or self.state is REFUSED:
-                await self._found({})
-            # Not before: who commits at the same time waits for the founding too.
-            self.owes_session = False
+                session.settle(changes)
+            if self.owes_session:
+                if self.state is NONE or self.state is REFUSED:
+                    await self._found({})
+                self.owes_session = False
+        finally:
+            self._is_committing = False
         return applied
 
     async def _commit(self, changes: Changes) -> bool:
