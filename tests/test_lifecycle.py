@@ -1364,6 +1364,18 @@ def test_of_commits_that_overlap_in_one_request_none_undoes_what_another_has_sto
         asyncio.run(scenario(seed))
 
 
+def test_two_first_writes_gathered_with_a_renewal_make_one_session():
+    async def scenario(seed: int) -> None:
+        browser = Browser(site_of(seed))
+        visit = browser.request()
+        await asyncio.gather(visit.merge({"a": 1}), visit.merge({"b": 2}), visit.renew({"c": 3}))
+        browser.receive(visit)
+        assert await data_of(browser) == {"a": 1, "b": 2, "c": 3}, seed
+
+    for seed in range(300):
+        asyncio.run(scenario(seed))
+
+
 def test_tasks_of_one_request_that_save_again_and_again_leave_what_the_mapping_shows():
     async def scenario(seed: int) -> None:
         browser = Browser(site_of(seed))

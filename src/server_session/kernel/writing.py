@@ -125,7 +125,9 @@ class Writing(Presence):
     async def _find_own(self, credential: Credential) -> Finding:
         """Find what stands where this request's own credential was to be founded; raise if it is another's record."""
         finding, _ = await self._find(credential)
-        if finding is not Finding.HELD and finding is not Finding.ENDED:
+        # Where another call of this request founded it, a third may have renewed it meanwhile.
+        is_own = self._credential is not None and self._credential.selector == credential.selector
+        if finding is not Finding.HELD and finding is not Finding.ENDED and not is_own:
             raise StoreError("the store's id() returned a key that is in use: it must return fresh random ones")
         return finding
 
