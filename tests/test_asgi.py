@@ -825,6 +825,18 @@ def test_what_a_websocket_changed_before_it_was_turned_away_is_saved():
     assert sessions.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1, "tries": 1}
 
 
+def test_a_visitor_without_a_session_is_turned_away_though_something_was_written(caplog):
+    async def refuse(websocket: Any) -> None:
+        websocket.session["tries"] = 1
+        await websocket.close(1008)
+
+    _, app, _ = served(WebSocketRoute("/", refuse))
+    client = WebSocket()
+    asyncio.run(client.connect(app, None))
+    assert [message["type"] for message in client.got] == ["websocket.close"]
+    assert "is not stored" in caplog.text
+
+
 def test_what_a_streamed_body_changed_before_it_broke_is_saved_as_under_wsgi():
     async def stream(request: Request) -> StreamingResponse:
         async def body() -> Any:

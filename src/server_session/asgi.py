@@ -12,7 +12,7 @@ from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._settings import require, seconds_if_given
 from server_session.csrf.decorators import note_unheard
 from server_session.csrf.refusals import Refusal
-from server_session.exceptions import StoreError, UnavailableError
+from server_session.exceptions import ResponseStartedError, StoreError, UnavailableError
 from server_session.exchange import Exchange
 from server_session.exchange.sockets import CLOSE_CODES, close_at_end
 from server_session.http.body import AsgiBody
@@ -252,9 +252,11 @@ class _Connection:
         elif kind == "websocket.close":
             self._closed = True
             if not self._started:
-                # Turned away: no header of ours can reach the browser.
+                # Turned away: no header of ours can reach the browser, and what would need one is logged as lost.
                 exchange.started()
-            if exchange.is_pending:
+                with suppress(ResponseStartedError):
+                    await exchange.commit_late()
+            elif exchange.is_pending:
                 await exchange.commit_late()
         await self._send(message)
 
