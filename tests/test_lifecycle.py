@@ -1321,6 +1321,25 @@ def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
         asyncio.run(scenario(seed))
 
 
+async def test_a_cancelled_first_write_leaves_the_browser_the_session_that_it_founded():
+    class Slow(MemorySessionStore):
+        async def set(self, key, *rest):
+            outcome = await super().set(key, *rest)
+            await asyncio.sleep(0)
+            return outcome
+
+    browser = Browser(Site(Slow(), Clock()))
+    visit = browser.request()
+    task = asyncio.ensure_future(visit.merge({"a": 1}))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1}
+
+
 @pytest.mark.parametrize("then", ["log in", "log out"])
 async def test_a_first_write_that_was_cancelled_does_not_come_back_over_what_follows_it(then):
     class Slow(MemorySessionStore):
