@@ -1021,6 +1021,18 @@ async def test_a_function_puts_back_into_the_mapping_what_that_had_taken_out(bro
     assert await data_of(browser) == {"a": 1, "b": 2}
 
 
+async def test_a_log_in_leaves_the_mapping_nothing_of_the_session_before_it(browser):
+    await send(browser, lambda visit: visit.merge({"cart": [1]}))
+    visit = browser.request()
+    session = await visit.load()
+    session["coupon"] = 1
+    await visit.replace({"user": "ada"}, "ada")
+    assert session == {"user": "ada"}
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == {"user": "ada"}
+
+
 async def test_what_a_function_brings_in_leaves_a_nested_object_in_place(browser):
     await send(browser, lambda visit: visit.merge({"cart": [0]}))
     visit = browser.request()
@@ -1419,3 +1431,19 @@ async def test_what_is_written_to_the_mapping_while_it_is_being_saved_is_saved_n
     await saving
     await visit.commit()
     assert await data_of(browser) == {"a": 1, "changed": 2}
+
+
+async def test_what_is_written_to_a_cleared_mapping_while_it_is_being_saved_is_saved_next():
+    browser = Browser(Site(YieldingStore(MemorySessionStore()), Clock()))
+    await opened(browser)
+    visit = browser.request()
+    session = await visit.load()
+    session.clear()
+    session["first"] = 1
+    saving = asyncio.ensure_future(visit.commit())
+    await asyncio.sleep(0)
+    session["next"] = 2
+    await saving
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == {"first": 1, "next": 2}
