@@ -425,10 +425,13 @@ async def test_a_late_mapping_does_not_bring_an_ended_session_back(browser):
     assert await data_of(late) == {}
 
 
-async def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_request_saw_the_session_alive(browser):
+@pytest.mark.parametrize("see", [lambda visit: visit.load(), lambda visit: visit.merge({"b": 2})], ids=["read", "write"])
+async def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_request_saw_the_session_alive(
+    browser, see
+):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     visit = browser.copy().request()
-    await visit.load()
+    await see(visit)
     await send(browser, lambda visit: visit.destroy())
     browser.site.clock.advance(MARK_SECONDS + 1)
     assert await visit.merge({"late": 1}) is False

@@ -700,6 +700,15 @@ async def test_a_session_that_a_cookie_only_names_counts(limited):
         assert len(await ids(limited)) == 3
 
 
+async def test_nor_does_a_session_that_a_cookie_only_names_make_room_in_the_oldest_s_place(limited):
+    browsers = []
+    for _ in range(3):
+        browsers.append(await logged_in(limited))
+        limited.clock.advance(1)
+    assert await log_in(Browser(limited, id_of(browsers[2]) + "A" * 40)) is True
+    assert [await data_of(one) for one in browsers] == [{}, {"user": "ada"}, {"user": "ada"}]
+
+
 async def test_what_has_expired_does_not_count_and_leaves_the_list(limited):
     for _ in range(3):
         await logged_in(limited)
