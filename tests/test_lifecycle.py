@@ -438,6 +438,16 @@ async def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_r
     assert visit.state is State.OVER
 
 
+async def test_a_log_in_in_the_mapping_is_dropped_where_this_request_saw_the_session_alive_that_ended(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.copy().request()
+    session = await visit.load()
+    await send(browser, lambda visit: visit.destroy())
+    session["user"] = "ada"
+    assert await visit.commit() is False
+    assert visit.changes_cookie is False
+
+
 async def test_the_mark_is_gone_after_a_minute_and_a_write_founds_anew(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     stale = browser.copy()
