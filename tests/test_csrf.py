@@ -984,7 +984,7 @@ SOCKET = [
         """,
     ),
     *rows(
-        "a WebSocket's handshake, which the browser says is another site's: the Host alone does not tell http from https",
+        "a WebSocket's handshake, that of another site, says the browser: the Host does not tell http from https",
         "socket cookie trust=https://pay.example",
         """
         GET Origin=http://shop.example Site=cross-site               -> csrf_site

@@ -425,7 +425,9 @@ async def test_a_late_mapping_does_not_bring_an_ended_session_back(browser):
     assert await data_of(late) == {}
 
 
-@pytest.mark.parametrize("see", [lambda visit: visit.load(), lambda visit: visit.merge({"b": 2})], ids=["read", "write"])
+@pytest.mark.parametrize(
+    "see", [lambda visit: visit.load(), lambda visit: visit.merge({"b": 2})], ids=["read", "write"]
+)
 async def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_request_saw_the_session_alive(
     browser, see
 ):
@@ -1138,6 +1140,16 @@ async def test_of_several_cookies_that_live_none_is_used(site):
     assert await visit.merge({"c": 1}) is True
     assert await data_of(first) == {"a": 1}
     assert await data_of(second) == {"b": 1}
+
+
+async def test_the_one_of_several_that_lives_is_not_sent_again(site):
+    browser = Browser(site)
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    presented = [Credential.parse(browser.cookie), Credential.found("A" * 24)]
+    visit = StoredSession(site.policy, presented, ResponseState.OPEN)
+    assert await visit.get() == {"a": 1}
+    visit.keep_cookie(60, again=True)
+    assert visit.changes_cookie is False
 
 
 # --- CSRF tokens
