@@ -25,7 +25,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.wrappers import Request as WerkzeugRequest
 
 from server_session._colour import drive
-from server_session.http.body import AsgiBody, Receive, WsgiBody, can_bear_token, token_in
+from server_session.http.body import AsgiBody, FileBody, Receive, WsgiBody, can_bear_token, token_in
 from tests.parts import ALL
 
 TOKEN = "aZ09-_" + "k" * 64
@@ -268,10 +268,15 @@ def test_json_of_utf_16_is_none() -> None:
         b'Content-Disposition: form-data; name="csrf_token";',
         NAME + b"\r\nContent-Type: text/plain; charset=utf-8",
         NAME + b"\r\nContent-Transfer-Encoding: 8bit\r\nContent-Length: 70",
+        NAME + b"\r\nContent-Transfer-Encoding: 7bit",
     ],
 )
 def test_a_plain_field_of_the_name_is_the_token(headers: bytes) -> None:
     assert search(MULTIPART, form((FILE, b"\r\n--\r\n"), field(headers))) == TOKEN
+
+
+def test_an_empty_line_before_the_first_part_is_passed_over() -> None:
+    assert search(MULTIPART, b"\r\n" + form(field())) == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -328,6 +333,7 @@ def test_a_part_that_is_not_plainly_the_field_is_passed_over(headers: bytes) -> 
     "body",
     [
         pytest.param(b"preamble\r\n" + form(field()), id="a preamble"),
+        pytest.param(form(field()).replace(b"--B", b"pre", 1), id="a preamble in the place of the first delimiter"),
         pytest.param(b"\r\n\r\n" + form(field()), id="two empty lines before"),
         pytest.param(b"\r" + form(field()), id="half an empty line before"),
         pytest.param(b"\n" + form(field()), id="a bare line feed before"),
@@ -936,6 +942,19 @@ def test_djangos_forms_files_and_body_are_as_they_were_sent(django_settings: Non
         request.close()
         assert read(kind).body == REQUESTS[kind][1]
     assert read("json").body == REQUESTS["json"][1]
+
+
+# --- a body that has been read
+
+
+@pytest.mark.parametrize("limit, said", [(3, (b"abc", False)), (4, (b"abcd", True)), (5, (b"abcd", True))])
+def test_a_file_is_read_from_its_beginning_up_to_the_limit_and_stands_there_again(
+    limit: int, said: tuple[bytes, bool]
+) -> None:
+    file = io.BytesIO(b"abcd")
+    file.seek(2)
+    assert FileBody(file).read(limit) == said
+    assert file.tell() == 0
 
 
 # --- where a token is found, the application finds it too

@@ -121,7 +121,7 @@ def case_of(request: str) -> Case:
         fetch_dest=headers["Dest"],
         referer=headers["Referer"],
         host=None if host == b"-" else host.decode("latin-1"),
-        scheme="https" if "tls" in said else "http",
+        scheme=("ws" if "socket" in said else "http") + ("s" if "tls" in said else ""),
         authorization=headers["Authorization"],
         has_cookie="cookie" in said,
         is_websocket="socket" in said or "upgrade" in said,
@@ -981,6 +981,18 @@ SOCKET = [
         GET Origin=http://shop.example Host=shop.example:443         -> csrf_origin
         GET Origin=https://shop.example Host=127.0.0.1:8000          -> csrf_origin
         GET Origin=https://shop.example Host=-                       -> csrf_origin
+        """,
+    ),
+    *rows(
+        "a WebSocket's handshake, that of another site, says the browser: the Host does not tell http from https",
+        "socket cookie trust=https://pay.example",
+        """
+        GET Origin=http://shop.example Site=cross-site               -> csrf_site
+        GET Origin=http://shop.example Site=same-site                -> csrf_site
+        GET Origin=http://shop.example Site=none,cross-site          -> csrf_site
+        GET Origin=http://shop.example Site=none Site=cross-site     -> csrf_site
+        GET Origin=https://pay.example Site=cross-site               -> pass
+        GET Origin=https://shop.example Site=same-origin             -> pass
         """,
     ),
     *rows(

@@ -193,6 +193,10 @@ def test_what_was_refused_or_not_decided_has_not_passed(sessions: Sessions) -> N
     for _ in range(2):
         with pytest.raises(ValueError, match="too many"):
             undecided.blocking.check(endpoint=lambda: strict, find=fail)
+    asked_more = posted(sessions, Cookie=COOKIE, **{"Sec-Fetch-Site": "same-origin"})
+    assert asked_more.blocking.check() is None
+    for _ in range(2):
+        assert asked_more.blocking.check(endpoint=lambda: strict) is not None
     exempt = posted(sessions, **{"Sec-Fetch-Site": "cross-site"})
     assert exempt.blocking.check(endpoint=lambda: hook) is None
     assert exempt.blocking.check() is not None
@@ -432,6 +436,23 @@ async def test_one_that_awaits_finds_a_token_in_a_body_that_is_at_hand(sessions:
         exchange.serve()
         refusal = await exchange.check(BytesBody(form))
         assert (refusal and refusal.status) == status
+
+
+@pytest.mark.parametrize("cookie", ["", "session=", f"session={'A' * 63}"])
+def test_where_no_well_formed_credential_came_no_token_is_searched_for(sessions: Sessions, cookie: str) -> None:
+    headers = {"Cookie": cookie, "Authorization": "Basic eDp5"}
+    environ = create_environ(method="POST", data=b"csrf_token=any", headers=headers)
+    environ["CONTENT_TYPE"] = "application/x-www-form-urlencoded"
+    stream, sought = environ["wsgi.input"], list[None]()
+    exchange = sessions.exchange(WsgiRequest.of(environ))
+    exchange.serve()
+    refusal = exchange.blocking.check(WsgiBody(environ), find=lambda: sought.append(None))
+    assert refusal is not None
+    assert refusal.rejection is not None
+    assert refusal.rejection.code == "csrf_token_missing"
+    assert sought == []
+    assert environ["wsgi.input"] is stream
+    assert stream.tell() == 0
 
 
 def test_with_no_limit_to_spend_no_body_is_read(store: Watched) -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import flask
@@ -509,6 +510,26 @@ def test_a_get_that_has_effects_may_ask_to_be_checked(app: Flask) -> None:
     assert client.get("/token", headers=FOREIGN).status_code == 200
 
 
+def test_what_the_get_of_a_class_asks_is_asked_of_a_head_that_it_serves(app: Flask) -> None:
+    class Out(MethodView):
+        @csrf_protect(every_method=True, strict=True)
+        def get(self) -> str:
+            return "served"
+
+    app.add_url_rule("/class", view_func=Out.as_view("class"))
+    client = visitor(app)
+    assert code(client.head("/class", headers=OWN)) == "csrf_token_missing"
+    assert client.head("/class", headers={"X-CSRF-Token": client.get("/token").text}).status_code == 200
+
+
+def test_what_a_view_asks_is_asked_of_it_within_a_partial(app: Flask) -> None:
+    strict = csrf_protect(strict=True)(lambda said: said)
+    app.add_url_rule("/strict", "strict", partial(strict, said="served"), methods=["POST"])
+    client = visitor(app)
+    assert code(client.post("/strict", headers=OWN)) == "csrf_token_missing"
+    assert client.post("/strict", data={"csrf_token": client.get("/token").text}).text == "served"
+
+
 def test_the_header_of_a_websocket_takes_no_get_past_what_its_view_asks(app: Flask) -> None:
     post(app, "/out", csrf_protect(every_method=True, strict=True)(lambda: "served"))
     # Without "Connection: Upgrade" Werkzeug takes it for a GET like any other.
@@ -526,6 +547,13 @@ def test_a_log_in_may_ask_to_be_checked_without_a_cookie() -> None:
     assert code(app.test_client().post("/marked")) == "csrf_token_missing"
     assert app.test_client().post("/marked", headers=OWN).text == "served"
     assert app.test_client().post("/other").text == "served"
+
+
+def test_the_policy_may_ask_that_of_every_view() -> None:
+    app = shop(csrf=CSRF(protect_anonymous=True))
+    post(app)
+    assert code(app.test_client().post("/")) == "csrf_token_missing"
+    assert app.test_client().post("/", headers=OWN).text == "served"
 
 
 def test_a_view_may_ask_for_a_token_of_its_own_path(app: Flask) -> None:

@@ -425,14 +425,29 @@ async def test_a_late_mapping_does_not_bring_an_ended_session_back(browser):
     assert await data_of(late) == {}
 
 
-async def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_request_saw_the_session_alive(browser):
+@pytest.mark.parametrize(
+    "see", [lambda visit: visit.load(), lambda visit: visit.merge({"b": 2})], ids=["read", "write"]
+)
+async def test_a_late_write_after_the_mark_is_gone_is_still_dropped_where_this_request_saw_the_session_alive(
+    browser, see
+):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     visit = browser.copy().request()
-    await visit.load()
+    await see(visit)
     await send(browser, lambda visit: visit.destroy())
     browser.site.clock.advance(MARK_SECONDS + 1)
     assert await visit.merge({"late": 1}) is False
     assert visit.state is State.OVER
+
+
+async def test_a_log_in_in_the_mapping_is_dropped_where_this_request_saw_the_session_alive_that_ended(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.copy().request()
+    session = await visit.load()
+    await send(browser, lambda visit: visit.destroy())
+    session["user"] = "ada"
+    assert await visit.commit() is False
+    assert visit.changes_cookie is False
 
 
 async def test_the_mark_is_gone_after_a_minute_and_a_write_founds_anew(browser):
@@ -1021,6 +1036,18 @@ async def test_a_function_puts_back_into_the_mapping_what_that_had_taken_out(bro
     assert await data_of(browser) == {"a": 1, "b": 2}
 
 
+async def test_a_log_in_leaves_the_mapping_nothing_of_the_session_before_it(browser):
+    await send(browser, lambda visit: visit.merge({"cart": [1]}))
+    visit = browser.request()
+    session = await visit.load()
+    session["coupon"] = 1
+    await visit.replace({"user": "ada"}, "ada")
+    assert session == {"user": "ada"}
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == {"user": "ada"}
+
+
 async def test_what_a_function_brings_in_leaves_a_nested_object_in_place(browser):
     await send(browser, lambda visit: visit.merge({"cart": [0]}))
     visit = browser.request()
@@ -1113,6 +1140,16 @@ async def test_of_several_cookies_that_live_none_is_used(site):
     assert await visit.merge({"c": 1}) is True
     assert await data_of(first) == {"a": 1}
     assert await data_of(second) == {"b": 1}
+
+
+async def test_the_one_of_several_that_lives_is_not_sent_again(site):
+    browser = Browser(site)
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    presented = [Credential.parse(browser.cookie), Credential.found("A" * 24)]
+    visit = StoredSession(site.policy, presented, ResponseState.OPEN)
+    assert await visit.get() == {"a": 1}
+    visit.keep_cookie(60, again=True)
+    assert visit.changes_cookie is False
 
 
 # --- CSRF tokens
@@ -1412,6 +1449,25 @@ def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
         asyncio.run(scenario(seed))
 
 
+async def test_a_cancelled_first_write_leaves_the_browser_the_session_that_it_founded():
+    class Slow(MemorySessionStore):
+        async def set(self, key, *rest):
+            outcome = await super().set(key, *rest)
+            await asyncio.sleep(0)
+            return outcome
+
+    browser = Browser(Site(Slow(), Clock()))
+    visit = browser.request()
+    task = asyncio.ensure_future(visit.merge({"a": 1}))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1}
+
+
 @pytest.mark.parametrize("then", ["log in", "log out"])
 async def test_a_first_write_that_was_cancelled_does_not_come_back_over_what_follows_it(then):
     class Slow(MemorySessionStore):
@@ -1491,3 +1547,19 @@ async def test_what_is_written_to_the_mapping_while_it_is_being_saved_is_saved_n
     await saving
     await visit.commit()
     assert await data_of(browser) == {"a": 1, "changed": 2}
+
+
+async def test_what_is_written_to_a_cleared_mapping_while_it_is_being_saved_is_saved_next():
+    browser = Browser(Site(YieldingStore(MemorySessionStore()), Clock()))
+    await opened(browser)
+    visit = browser.request()
+    session = await visit.load()
+    session.clear()
+    session["first"] = 1
+    saving = asyncio.ensure_future(visit.commit())
+    await asyncio.sleep(0)
+    session["next"] = 2
+    await saving
+    await visit.commit()
+    browser.receive(visit)
+    assert await data_of(browser) == {"first": 1, "next": 2}

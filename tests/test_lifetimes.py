@@ -374,6 +374,17 @@ async def test_a_session_that_was_given_a_later_deadline_does_not_outlive_its_ow
     assert await data_of(browser) == {}
 
 
+async def test_nor_where_another_session_of_the_owner_is_given_an_earlier_one_after_it(browser):
+    site = browser.site
+    site.idle = 200 * DAY
+    for one, days in ((browser, 100), (Browser(site), 50)):
+        await send(one, FOUNDED_ANEW["log_in"])
+        await send(one, renewing(absolute=days * DAY))
+    site.clock.advance(100 * DAY - 1)
+    assert await OwnerIndex(site.policy, "ada").destroy() == 1
+    assert await data_of(browser) == {}
+
+
 # --- the functions
 
 

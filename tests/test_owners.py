@@ -646,6 +646,26 @@ async def test_who_logs_out_makes_room_without_a_minute_s_wait(limited):
     assert set(await ids(limited)) == {id_of(browsers[0]), id_of(browsers[2]), id_of(visitor)}
 
 
+async def test_nobody_is_logged_in_where_others_change_the_list_all_the_time(limited, monkeypatch):
+    monkeypatch.setattr("server_session._tries.UPDATE_SECONDS", 0.05)
+
+    class Contended(StoreOver):
+        tries = 0
+
+        async def merge(self, key: str, *given: Any) -> Outcome:
+            self.tries += 1
+            assert self.tries < 1000, "it tries without end"
+            await super().merge(key, {STAMP: b"%d" % self.tries}, (), {})
+            return await super().merge(key, *given)
+
+    await logged_in(limited)
+    browser = Browser(limited.with_store(Contended(limited.store)))
+    with pytest.raises(ConflictError, match="nobody was logged in"):
+        await log_in(browser)
+    assert browser.cookie is None
+    assert len(await ids(limited)) == 1
+
+
 async def test_the_session_that_a_log_in_replaces_does_not_count(limited):
     browsers = []
     for _ in range(3):
@@ -698,6 +718,15 @@ async def test_a_session_that_a_cookie_only_names_counts(limited):
     for one in browsers:
         assert await log_in(Browser(limited, id_of(one) + "A" * 40)) is True
         assert len(await ids(limited)) == 3
+
+
+async def test_nor_does_a_session_that_a_cookie_only_names_make_room_in_the_oldest_s_place(limited):
+    browsers = []
+    for _ in range(3):
+        browsers.append(await logged_in(limited))
+        limited.clock.advance(1)
+    assert await log_in(Browser(limited, id_of(browsers[2]) + "A" * 40)) is True
+    assert [await data_of(one) for one in browsers] == [{}, {"user": "ada"}, {"user": "ada"}]
 
 
 async def test_what_has_expired_does_not_count_and_leaves_the_list(limited):

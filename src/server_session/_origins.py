@@ -44,15 +44,14 @@ def origin_in_header(value: bytes) -> str | None:
     text = value.strip(b" \t").decode("latin-1")
     if text == NULL:
         return NULL
-    # ASCII first, for lower() makes an ASCII letter of a Kelvin sign.
-    return _normal(text.lower()) if text.isascii() else None
+    return _normal(text.lower())
 
 
 def origin_of_url(value: bytes) -> str | None:
     """Return the origin of a `Referer` header's URL, or `None` where it has none."""
     text = value.strip(b" \t").decode("latin-1")
     matched = _URL.fullmatch(text)
-    return _normal(matched["origin"].lower()) if matched is not None and matched["origin"].isascii() else None
+    return None if matched is None else _normal(matched["origin"].lower())
 
 
 def is_at(origin: str, host: str | None) -> bool:

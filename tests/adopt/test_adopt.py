@@ -449,6 +449,21 @@ def test_a_reader_of_ones_own_is_a_few_lines() -> None:
     assert drive(reader.end("12345678")) is None
 
 
+def test_bearers_of_a_key_that_is_one_visitor_s_get_one_session_without_a_log_in_too() -> None:
+    class Kept(Reader):
+        def key(self, value: str) -> str:
+            return value
+
+        async def read(self, key: str) -> Any:
+            return {"cart": [1]}
+
+    site = site_of(Kept("old", 3600))
+    first, second = Browser(site, "old=12345678"), Browser(site, "old=12345678")
+    assert first.get().said == second.get().said == {"cart": [1]}
+    assert is_credential(first.cookie)
+    assert first.cookie == second.cookie
+
+
 def _of_flask_session(key: Any) -> Reader:
     return FlaskSessionRedis(redis.Redis(), key)
 
