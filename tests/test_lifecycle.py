@@ -1449,7 +1449,9 @@ def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
         asyncio.run(scenario(seed))
 
 
-async def test_a_cancelled_first_write_leaves_the_browser_the_session_that_it_founded():
+async def cancelled_after_its_first_write() -> tuple[Browser, StoredSession]:
+    """Return a browser, and a request of it whose first write was cancelled when the store had made it."""
+
     class Slow(MemorySessionStore):
         async def set(self, key, *rest):
             outcome = await super().set(key, *rest)
@@ -1463,6 +1465,11 @@ async def test_a_cancelled_first_write_leaves_the_browser_the_session_that_it_fo
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    return browser, visit
+
+
+async def test_a_cancelled_first_write_leaves_the_browser_the_session_that_it_founded():
+    browser, visit = await cancelled_after_its_first_write()
     await visit.commit()
     browser.receive(visit)
     assert await data_of(browser) == {"a": 1}
@@ -1470,19 +1477,7 @@ async def test_a_cancelled_first_write_leaves_the_browser_the_session_that_it_fo
 
 @pytest.mark.parametrize("then", ["log in", "log out"])
 async def test_a_first_write_that_was_cancelled_does_not_come_back_over_what_follows_it(then):
-    class Slow(MemorySessionStore):
-        async def set(self, key, *rest):
-            outcome = await super().set(key, *rest)
-            await asyncio.sleep(0)
-            return outcome
-
-    browser = Browser(Site(Slow(), Clock()))
-    visit = browser.request()
-    task = asyncio.ensure_future(visit.merge({"a": 1}))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    browser, visit = await cancelled_after_its_first_write()
     await (visit.replace({"user": "ada"}, "ada") if then == "log in" else visit.destroy())
     await visit.commit()
     browser.receive(visit)
