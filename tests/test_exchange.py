@@ -143,6 +143,18 @@ def test_an_application_s_page_for_a_refusal_gets_the_headers_of_ours(sessions: 
     }
 
 
+async def test_what_is_written_to_a_mapping_that_was_given_up_is_logged_as_lost(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = exchange_of(sessions)
+    session = await exchange.load()
+    session["a"] = 1
+    exchange.refuse(StoreError("down"))
+    assert "is not stored" not in caplog.text
+    session["b"] = 2
+    assert "what was written to a session is not stored" in caplog.text
+
+
 def test_a_method_that_an_override_makes_safe_brings_no_cookie_that_was_withheld() -> None:
     environ = create_environ(method="POST", headers={"Sec-Fetch-Site": "cross-site"})
     exchange = Sessions(csrf=None).exchange(WsgiRequest.of(environ))

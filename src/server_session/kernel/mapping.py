@@ -75,8 +75,8 @@ class Session(_Dict):
 
     # An attribute of another library's session that is not here is an error, and no setting lost in silence.
     __slots__ = (
-        *("accessed", "read", "read_names", "read_values"),
-        *("_backing", "_cleared", "_is_left", "_moment", "_since", "_stored", "_written"),
+        *("accessed", "is_left", "read", "read_names", "read_values"),
+        *("_backing", "_cleared", "_moment", "_since", "_stored", "_written"),
     )
 
     def __init__(self, fields: Mapping[str, bytes] | None = None, stored: _Stored | None = None) -> None:
@@ -92,7 +92,7 @@ class Session(_Dict):
         self.read: set[Any] = set()
         """The keys that were looked up, or whose values were once written: whoever has one may change it inside."""
         self._backing = stored
-        self._is_left = stored is not None and stored.is_left
+        self.is_left = stored is not None and stored.is_left
         # By name, the moment of its last assignment or removal that is not yet stored.
         self._written: dict[str, int] = {}
         # How many assignments and removals there were; the moment of the last `clear` that is not yet stored, 0 where
@@ -120,7 +120,7 @@ class Session(_Dict):
 
     def leave(self, *, is_answered: bool) -> None:
         """Note that the request is over, and log what is lost; without an answer no commit looked for changes."""
-        self._is_left = True
+        self.is_left = True
         try:
             is_stored = (is_answered and not self._written and not self._cleared) or self.changes() is None
         except SerializationError:
@@ -129,7 +129,7 @@ class Session(_Dict):
             self._say_lost()
 
     def _say_lost(self) -> None:
-        self._is_left = False
+        self.is_left = False
         _LOG.warning(
             "what was written to a session is not stored: its request failed, or is over. After its end call "
             "`await session.save()`, or one of the functions"
@@ -341,7 +341,7 @@ class Session(_Dict):
     def _note_write(self) -> None:
         self.accessed = True
         self._moment += 1
-        if self._is_left:
+        if self.is_left:
             self._say_lost()
 
     def __setitem__(self, key: str, value: Any) -> None:

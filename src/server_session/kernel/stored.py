@@ -58,8 +58,10 @@ class StoredSession(Writing):
         return self.session
 
     def abandon(self) -> None:
-        """Give up what the mapping has not stored."""
-        self.accessed |= self.session is not None and self.session.accessed
+        """Give up what the mapping has not stored; what is written to it from now on is logged as lost."""
+        if self.session is not None:
+            self.accessed |= self.session.accessed
+            self.session.is_left = True
         self.session = None
         self.owes_session = False
 
