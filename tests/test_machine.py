@@ -175,6 +175,8 @@ class World:
     """All there ever were, which the thief has copied."""
     reserved: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Log-ins that failed when they were listed and not yet founded: for a minute they have their owner's place."""
+    contended: str | None = None
+    """The owner who logs in now while another log-in of theirs, or the end of all sessions, is under way."""
 
     # --- what holds now
 
@@ -300,6 +302,9 @@ class World:
             for key in excess:
                 if self.reserved.pop(key, None) is None:
                     self._end(self.sessions[key])
+        if owner is not None and owner == self.contended and news.got is False:
+            # The other has ended it before it was founded: it needed the place, or ended all.
+            return False
         self._found(request, news, data, owner=owner, authenticated=authenticated)
         if before is not None:
             self._end(before)
@@ -1257,8 +1262,10 @@ class YieldingMachine(Machine):
         results = self.run(meet())
         news = [self.run(self.news(racer[1], got)) for racer, got in zip(racers, results, strict=True)]
         failures = []
+        owner, *others = {given[0] if move.name in ("log_in", "destroy_sessions_of") else None for move, given in moves}
         for order, looked_first in itertools.product(itertools.permutations(range(2)), (False, True)):
             world, requests = copy.deepcopy((self.world, [racer[2] for racer in racers]))
+            world.contended = None if others else owner
             if looked_first:
                 # A call that looks and then writes may have seen what was there before the other came.
                 world.judge(requests[order[1]])
@@ -1266,6 +1273,8 @@ class YieldingMachine(Machine):
                 heard = self.between(world, requests, moves, news, *order)
                 for i in order:
                     self.promise(world, requests[i], *moves[i], heard[i])
+                    # Who came last was ended by none that came before.
+                    world.contended = None
                 for racer, request in zip(racers, requests, strict=True):
                     self.check_cookie(racer[1], request)
                 self.run(self.compare(world))

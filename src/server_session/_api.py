@@ -108,7 +108,7 @@ class RequestFunctions(Calls):
 
         `owner` is the user's id as text; the data may follow it. With `max_sessions`, the owner's oldest sessions end
         to make room (OWASP ASVS 5.0, 7.1.2); the session that this log-in replaces does not count. Returns False if
-        all sessions of the owner were ended meanwhile.
+        it was ended meanwhile: with all sessions of the owner, or by another log-in that needed its place.
         """
         carrier, (owner, *then) = parted("log_in", arguments, "owner", "data")
         data = {} if not then or then[0] is None else checked("log_in", "data", then[0])

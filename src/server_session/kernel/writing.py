@@ -73,7 +73,7 @@ class Writing(Presence):
     ) -> bool:
         """Found a session under a new selector, and then end the one before it.
 
-        Return False where all sessions of the owner were ended meanwhile, this one before it lived.
+        Return False where it was ended before it lived: with all of its owner's, or for a log-in that took its place.
         """
         self.require_new_cookie()
         self._policy.require_bounds({}, changed)
