@@ -142,6 +142,7 @@ def test_no_before_request_function_sees_what_is_refused(store: Watched) -> None
     page = Blueprint("page", __name__)
     seen: list[str] = []
     app.before_request(lambda: seen.append("before the extension"))
+    app.url_value_preprocessor(lambda *_: seen.append("before all views"))
     ServerSession(app)
     app.before_request(lambda: seen.append("after it"))
     page.before_request(lambda: seen.append("of the blueprint"))
@@ -151,7 +152,17 @@ def test_no_before_request_function_sees_what_is_refused(store: Watched) -> None
     assert code(client.post("/", headers=FOREIGN)) == "csrf_site"
     assert seen == []
     client.post("/", headers=OWN)
-    assert seen == ["before the extension", "after it", "of the blueprint"]
+    assert seen == ["before all views", "before the extension", "after it", "of the blueprint"]
+
+
+def test_a_function_that_reads_the_form_before_all_views_leaves_it_its_token(app: Flask) -> None:
+    @app.url_value_preprocessor
+    def read_form(_endpoint: str | None, _arguments: object) -> None:
+        flask.g.item = flask.request.form.get("item")
+
+    post(app, "/", lambda: flask.g.item)
+    client = app.test_client()
+    assert client.post("/", data={"csrf_token": client.get("/token").text, "item": "1"}).text == "1"
 
 
 def test_an_application_that_opens_a_session_of_another_kind_is_guarded_too(app: Flask) -> None:

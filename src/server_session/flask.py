@@ -49,7 +49,7 @@ _LIFETIME: Final = "PERMANENT_SESSION_LIFETIME"
 _OPENED_BY: Final = "server_session.flask"
 # The proxy of the request's context: Flask has one for it up to 3.1, and from 3.2 on that of the application's context.
 _CONTEXT: Final[Any] = vars(flask.globals).get("request_ctx", flask.globals.app_ctx)
-_context: Final[Callable[[], object]] = _CONTEXT._get_current_object  # noqa: SLF001 - by Werkzeug
+_context: Final[Callable[[], Any]] = _CONTEXT._get_current_object  # noqa: SLF001 - by Werkzeug
 # Flask 3.0 has not all of them.
 _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name in Flask.default_config)
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
@@ -69,9 +69,9 @@ class ServerSession(Extension):
     makes, that to an unhandled error too, and again when a streamed body ends. A store that does not answer is a
     response 503, made by the application's own error handler for 503 if it has one.
 
-    Every request that another site may have forged (see `CSRF`) is a `CsrfRejected`, before any `before_request`
-    function sees it: for each view, those added later too, and where there is none. What other servers call is marked
-    with `csrf_exempt`, a view or a whole blueprint; what needs more is marked with `csrf_protect(...)`. Templates have
+    Every request that another site may have forged (see `CSRF`) is a `CsrfRejected`, before any function of the
+    application's sees it: for each view, those added later too, and where there is none. What other servers call is
+    marked with `csrf_exempt`, a view or a whole blueprint; what needs more with `csrf_protect(...)`. Templates have
     `csrf_token()`, `csrf_input()`, `csrf_meta()` and `csrf_script(nonce)`, save where the application has put such a
     name itself.
 
@@ -95,10 +95,10 @@ class ServerSession(Extension):
         app.session_interface = ServerSessionInterface(self)
         app.register_error_handler(UnavailableError, _answer_refused)
         app.extensions["server_session"] = self
-        before = app.before_request_funcs.setdefault(None, [])
-        # First of all, whatever was registered before this extension.
-        if _check not in before:
-            before.insert(0, _check)
+        # Before all else: a form that was read before is one whose token is gone.
+        first = app.url_value_preprocessors.setdefault(None, [])
+        if _check not in first:
+            first.insert(0, _check)
             # Last of all: what is registered after this comes first.
             app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
             app.after_request_funcs.setdefault(None, []).insert(0, _own)
@@ -273,17 +273,18 @@ def _session() -> FlaskSession:
 
 def _leave(_error: BaseException | None) -> None:
     """Leave the request with the context that opened it, not with a copy: another of its environ is another visit."""
-    if (opened := flask.request.environ.get(_OPENED_BY)) and opened[-1][0] is _context():
+    context = _context()
+    if (opened := context.request.environ.get(_OPENED_BY)) and opened[-1][0] is context:
         opened.pop()[1].leave()
 
 
 def _own(response: Response) -> Response:
     """Return a response that is this request's alone, where the session may change it."""
-    opened = flask.request.environ.get(_OPENED_BY)
+    opened = _context().request.environ.get(_OPENED_BY)
     return own_copy(response) if opened and (opened[-1][1].is_asked or response.is_streamed) else response
 
 
-def _check() -> None:
+def _check(_endpoint: str | None, _arguments: dict[str, Any] | None) -> None:
     """Refuse the request if another site may have forged it."""
     session = _session()
     exchange, request = session.exchange, session.request
