@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack
 
 from server_session._colour import Colour
 from server_session._cookies import CookieHandler, CookieTransport
@@ -26,6 +26,8 @@ from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.memory import MemorySessionStore
 
 __all__ = ["BLOCKING_DEFAULT", "DEFAULT", "RENEW_ON", "Sessions", "Settings", "chosen", "configure", "configured"]
+
+A = TypeVar("A")
 
 IDLE_SECONDS: Final = 30 * 60.0
 ABSOLUTE_AGE: Final = timedelta(days=30)
@@ -211,10 +213,33 @@ def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
     return sessions
 
 
-class Extension:
-    """The base of what extends a framework's application; it knows the sessions that serve the application."""
+class Extension(Generic[A]):
+    """The base of what extends a framework's application; it knows the sessions that serve the application.
 
-    _sessions: Sessions | None  # what `chosen` returned: `None` stands for the default
+    Args:
+        app: the application; without it call `init_app`.
+        sessions: a `Sessions`; by default what `configure` made, or one of the keywords given here.
+        watch: seconds or a timedelta between two questions to the store whether the session of an open WebSocket still
+            lives; by default nobody asks.
+        settings: the keywords of `configure`, for sessions of this application's own.
+    """
+
+    def __init__(
+        self,
+        app: A | None = None,
+        sessions: Sessions | None = None,
+        watch: float | timedelta | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self._sessions = chosen(sessions, settings)
+        self.watch = seconds_if_given("watch", watch)
+        """Seconds, or `None`."""
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: A) -> None:
+        """Serve this application too."""
+        raise NotImplementedError
 
     @property
     def sessions(self) -> Sessions:

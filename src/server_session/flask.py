@@ -21,7 +21,7 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from server_session import adapters
 from server_session._colour import Colour, drive, running_library
-from server_session._sessions import Extension, Sessions, Settings, chosen
+from server_session._sessions import Extension, Sessions, Settings
 from server_session._settings import seconds_of
 from server_session.adapters import BlockingExchange, Exchange, LazySession, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
@@ -55,7 +55,7 @@ _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
 
 
-class ServerSession(Extension):
+class ServerSession(Extension[Flask]):
     """Puts `flask.session` on the server, serves the functions of `server_session.sync`, and keeps forged requests out.
 
     Args:
@@ -86,9 +86,7 @@ class ServerSession(Extension):
     def __init__(
         self, app: Flask | None = None, sessions: Sessions | None = None, **settings: Unpack[Settings]
     ) -> None:
-        self._sessions = chosen(sessions, settings)
-        if app is not None:
-            self.init_app(app)
+        super().__init__(app, sessions, **settings)
 
     def init_app(self, app: Flask) -> None:
         """Serve this application too."""
@@ -198,7 +196,7 @@ class _Blocking(BlockingExchange):
 class ServerSessionInterface(SessionInterface):
     """Opens and saves `flask.session`; `ServerSession` installs it."""
 
-    def __init__(self, extension: Extension) -> None:
+    def __init__(self, extension: Extension[Any]) -> None:
         self._extension = extension
         self._adapted: tuple[Sessions, tuple[Any, ...], Sessions] | None = None
 

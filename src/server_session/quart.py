@@ -7,15 +7,13 @@ ServerSession(app, max_age=timedelta(minutes=30))
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from typing import Any, Unpack, cast
+from typing import Any, cast
 
 import quart
 from werkzeug.exceptions import ServiceUnavailable
 
 from server_session import adapters, flask
-from server_session._sessions import Extension, Sessions, Settings, chosen
-from server_session._settings import seconds_if_given
+from server_session._sessions import Extension
 from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
 from server_session.asgi import Receive, Scope, Send, SessionMiddleware
 from server_session.exceptions import SessionError, StoreError, UnavailableError
@@ -27,24 +25,12 @@ from server_session.kernel.mapping import Session
 __all__ = ["CsrfRejected", "QuartSession", "ServerSession", "csrf_exempt", "csrf_protect"]
 
 
-class ServerSession(Extension):
+class ServerSession(Extension[quart.Quart]):
     """Puts `quart.session` on the server, serves the functions, and keeps forged requests out.
 
     All is as with `server_session.flask.ServerSession`, save that what waits is awaited; `watch` is that of
     `server_session.asgi.SessionMiddleware`.
     """
-
-    def __init__(
-        self,
-        app: quart.Quart | None = None,
-        sessions: Sessions | None = None,
-        watch: float | timedelta | None = None,
-        **settings: Unpack[Settings],
-    ) -> None:
-        self._sessions = chosen(sessions, settings)
-        self._watch = seconds_if_given("watch", watch)
-        if app is not None:
-            self.init_app(app)
 
     def init_app(self, app: Any) -> None:
         """Serve this application too, a `Quart`."""
@@ -115,7 +101,7 @@ class _Middleware(SessionMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             self._sessions = self._quart.session_interface.sessions_of(self._quart)
-            self._watch = self._quart.extensions["server_session"]._watch  # noqa: SLF001 - the last of several counts
+            self._watch = self._quart.extensions["server_session"].watch  # the last of several counts
         await super().__call__(scope, receive, send)
 
 

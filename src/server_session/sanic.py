@@ -1,10 +1,9 @@
 """Sessions for Sanic, on its own server and under ASGI: `ServerSession(app)` serves `request.ctx.session`."""
 
 import asyncio
-from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Unpack, cast
+from typing import Any, cast
 
 from sanic import Request
 from sanic.exceptions import Forbidden, ServiceUnavailable
@@ -13,8 +12,7 @@ from sanic.response import BaseHTTPResponse, JSONResponse
 
 from server_session import adapters
 from server_session._colour import settled
-from server_session._sessions import Extension, Sessions, Settings, chosen
-from server_session._settings import seconds_if_given
+from server_session._sessions import Extension
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
@@ -25,21 +23,15 @@ from server_session.kernel.mapping import Session
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
 
-class ServerSession(Extension):
+class ServerSession(Extension[Any]):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
     With `watch`, seconds or a timedelta, Sanic's own server asks so often whether the session of an open WebSocket
     lives, and closes it if not.
     """
 
-    def __init__(
-        self,
-        app: Any,
-        sessions: Sessions | None = None,
-        watch: float | timedelta | None = None,
-        **settings: Unpack[Settings],
-    ) -> None:
-        self._sessions, self._watch = chosen(sessions, settings), seconds_if_given("watch", watch)
+    def init_app(self, app: Any) -> None:
+        """Serve this application too."""
         app.ctx.server_session = self
         app.request_class = type("SessionRequest", (_Request, app.request_class), {})
         app.register_middleware(self._begin, "request", priority=1_000_000)
@@ -64,7 +56,7 @@ class ServerSession(Extension):
 
     def _attend(self, request: Request, websocket: Any) -> None:
         connection: Any = asyncio.current_task()
-        attending = accompany(asyncio.wait({connection}), _exchange_of(request), self._watch, websocket.close)
+        attending = accompany(asyncio.wait({connection}), _exchange_of(request), self.watch, websocket.close)
         request.ctx.session_attended = asyncio.ensure_future(attending)
 
     async def _refuse(self, request: Request, error: UnavailableError) -> Any:
