@@ -984,17 +984,25 @@ def test_a_test_of_lifetimes_runs_again_if_the_machine_stalled(monkeypatch: pyte
     assert suite.runs == 2
 
 
-def test_where_the_machine_stalls_again_and_again_the_unit_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_machine_stalls_again_and_again_the_unit_grows_beyond_what_it_stalls_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     suite = Stalling()
-    suite.stalls = 100
+    suite.stalls, suite.pause = 100, 100.0
     suite.begin(monkeypatch)
     suite.test_a_read_restarts_the_idle_clock()
-    assert (suite.runs, suite.second) == (3, 4.0)
+    assert (suite.runs, suite.second) == (2, 200.0)
 
 
 def test_a_store_is_not_excused_by_a_stall_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = Stalling()
-    suite.stalls, suite.pause = 100, 100.0
+    class Suite(Stalling):
+        stalls = 100
+
+        def advance(self, seconds: float) -> None:
+            self.pause = 3 * seconds
+            super().advance(seconds)
+
+    suite = Suite()
     suite.begin(monkeypatch)
     with pytest.raises(AssertionError):
         suite.test_a_read_restarts_the_idle_clock()

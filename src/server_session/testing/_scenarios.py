@@ -31,11 +31,12 @@ def timed(body: Body) -> Callable[[Stage], None]:
             try:
                 self._run(body)
             except AssertionError:
+                late = time.monotonic() - begun - self._advanced
                 # No check comes nearer than one `second` to a border, so a shorter delay explains nothing.
-                if attempt == 4 or time.monotonic() - begun - self._advanced < self.second:
+                if attempt == 4 or late < self.second:
                     raise
-                # It may stall again.
-                self.second *= 2
+                # It may stall again, and for as long.
+                self.second = 2 * late
             else:
                 return
 
