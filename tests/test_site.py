@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from server_session import sync
+from server_session._sessions import Settings
 from tests.documents import DOCS
 from tests.test_public_names import MODULES
 
@@ -25,6 +27,11 @@ def test_the_reference_has_each_public_module() -> None:
 def test_what_a_page_links_to_is_there(page) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", page.read_text())
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_page_of_functions_and_settings_names_each() -> None:
+    named = set(re.findall(r"`(\w+)", (DOCS / "overview.md").read_text()))
+    assert {*Settings.__annotations__, *sync.__all__} - {"OpenedSession"} <= named
 
 
 def test_the_code_of_each_page_is_marked_as_run_by_a_test() -> None:

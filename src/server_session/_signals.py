@@ -45,7 +45,7 @@ class Signal(NamedTuple):
     session: str
     """A short digest of the session's selector, never the selector itself; `""` where no session is meant."""
     reason: str = ""
-    """Why, where the event has several reasons: the code of a rejection."""
+    """Why: the code of a rejection, or of what is wrong with a record, or the class of the reader that took over."""
 
 
 class Telemetry(Protocol):

@@ -18,7 +18,7 @@ SessionError
     ├── CookieWithheldError              another site sent the request, so its cookie did not come with it: 403
     └── StoreError                       the store did not answer, or not as it must: 503
         ├── StoreDownError               it could not be asked, or did not answer in time
-        ├── StoreFullError               the store refuses a new session until others expire
+        ├── StoreFullError               the store refuses what needs more room, until others expire
         └── RecordError                  a record that cannot be read
 ```
 """
@@ -148,7 +148,7 @@ class StoreDownError(StoreError):
 
 
 class StoreFullError(StoreError):
-    """The store is at its bound and refuses a new session. Nothing was written."""
+    """The store is at its bound, and refuses what needs more room. Nothing was written."""
 
 
 class RecordError(StoreError):

@@ -38,8 +38,8 @@ class SessionMiddleware:
             nothing is exempt from the check.
         settings: the keywords of `configure`, for sessions of this application's own.
 
-    A request that another site may have forged is a response 403 (see `CSRF`): nothing is exempt here, for which
-    view will serve it is not known yet. A store that does not answer is a 503, if no other response has started.
+    A request that another site may have forged is a response 403 (see `CSRF`). A store that does not answer is a 503,
+    if no other response has started.
 
     """
 

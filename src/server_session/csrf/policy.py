@@ -56,8 +56,8 @@ class CSRF:
         protect_anonymous: whether a missing cookie is an excuse nowhere; `csrf_protect(anonymous=True)` says it of one
             endpoint, a log-in.
         body_limit: how many bytes of a body are read, at most, in search of the token.
-        page: called with the code of a rejection, returns the HTML of the page that says so. (Flask and Django have
-            ways of their own.)
+        page: called with the code of a rejection, returns the HTML of the page that says so. A framework's own page
+            for 403 comes first.
 
     Raises:
         ConfigurationError: a policy that cannot work.
