@@ -246,6 +246,17 @@ def test_create_table_makes_it_once_and_may_be_called_again(blocking_url: str) -
     run(SQLSessionStore(blocking_url, table=table), body)
 
 
+def test_create_table_makes_the_index_before_which_another_was_cut_off(blocking_url: str) -> None:
+    table = f"cut_off_{time.monotonic_ns()}"
+    engine = create_engine(blocking_url)
+    with engine.begin() as connection:
+        connection.execute(text(ddl(engine.dialect.name, table).partition(";\n")[0]))
+    run(SQLSessionStore(blocking_url, table=table), SQLSessionStore.create_table)
+    names = [index["name"] for index in inspect(engine).get_indexes(table)]
+    engine.dispose()
+    assert names == [f"{table}_expires"]
+
+
 @pytest.mark.parametrize("driver", AWAITING)
 def test_several_who_make_the_table_at_once_all_find_it(driver: str, request: pytest.FixtureRequest) -> None:
     url, table = url_of(driver, request), f"raced_{time.monotonic_ns()}"

@@ -179,6 +179,9 @@ class SQLSessionStore(PackedStore):
     def _make_table(self, connection: Connection, _: Executable) -> bool:
         try:
             self._table.create(connection, checkfirst=True)
+            # A step of its own: who made the table may have been cut off before it.
+            for index in self._table.indexes:
+                index.create(connection, checkfirst=True)
         except DBAPIError as error:
             # Somebody may have made it at the same moment.
             if error.connection_invalidated or not connection.dialect.has_table(connection, self._table.name):
