@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
@@ -58,7 +59,9 @@ class SessionHandler(RequestHandler):
                     self._session = await exchange.load()
                 await super()._execute(transforms, *args, **kwargs)
                 if self._finishing is not None:
-                    await self._finishing
+                    # Of a visitor who has gone Tornado tells the handler that waits for it, and nobody else.
+                    with suppress(StreamClosedError):
+                        await self._finishing
                 if exchange.is_pending:
                     await exchange.commit_late()
         finally:
@@ -92,7 +95,10 @@ class SessionHandler(RequestHandler):
         # With footers it is the end, before which it was stored.
         if include_footers or self._headers_written or not self._exchange.is_pending:
             return self._flush(include_footers)
-        return ensure_future(self._store_and_flush())
+        flushing = ensure_future(self._store_and_flush())
+        # Nobody need wait for it: what is still to be stored is then stored, or fails, at the end.
+        flushing.add_done_callback(lambda flushed: flushed.cancelled() or flushed.exception())
+        return flushing
 
     def _flush(self, include_footers: bool = False) -> "Future[None]":
         if not self._headers_written:

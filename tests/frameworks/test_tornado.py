@@ -1,6 +1,7 @@
 """The adapter for Tornado keeps the contract of adapters, and what is Tornado's own goes through it."""
 
 import asyncio
+import gc
 import json
 import re
 import socket
@@ -244,6 +245,35 @@ def test_a_response_that_is_ended_in_the_middle_of_a_handler_is_stored_before(vi
     stranger = Browser(browser.port)
     stranger.get("/early")
     assert stranger.get("/read").text == '{"early": true}'
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_visitor_who_has_gone_before_the_answer_fails_nothing_and_what_the_handler_writes_is_stored(
+    visit, caplog, streams
+):
+    class Late(SessionHandler):
+        def prepare(self) -> None:
+            self.gone = asyncio.Event()
+
+        def on_connection_close(self) -> None:
+            self.gone.set()
+
+        async def get(self) -> None:
+            await self.gone.wait()
+            self.session["late"] = True
+            self.write("x")
+            if streams:
+                # As with Tornado's own, nobody need ask what became of it.
+                self.flush()
+            await asyncio.wait([self.finish()])
+            self.session["after"] = True
+
+    browser = visit({"/late": Late})
+    with socket.create_connection(("127.0.0.1", browser.port), PATIENCE) as connection:
+        connection.sendall(f"GET /late HTTP/1.1\r\nHost: x\r\nCookie: {browser.cookie}\r\n\r\n".encode())
+    eventually(lambda: browser.get("/read").text == '{"kept": "yes", "late": true, "after": true}')
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_stream_that_nobody_waits_for_stays_in_order(visit):
