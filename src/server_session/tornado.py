@@ -15,7 +15,7 @@ from server_session._colour import beside, settled
 from server_session._sessions import configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect
-from server_session.exceptions import SessionError, UnavailableError
+from server_session.exceptions import SessionError, SessionNotLoadedError, UnavailableError
 from server_session.exchange.templates import template_functions
 from server_session.http.frameworks import TornadoRequest
 from server_session.kernel.mapping import Session
@@ -32,13 +32,15 @@ class SessionHandler(RequestHandler):
     own `xsrf_form_html()` and `xsrf_token` are the session's too, unless that checks nothing (`csrf=None`).
     """
 
-    _session: Session
+    _session: Session | None = None
     _finishing: "Future[None] | None" = None
     _is_stored = False
 
     @property
     def session(self) -> Session:
-        """The request's session, a whole `dict`."""
+        """The request's session, a whole `dict`; raises `SessionNotLoadedError` before it was loaded."""
+        if self._session is None:
+            raise SessionNotLoadedError("there is no session before `prepare`, nor where its store does not answer")
         self._session.mark_accessed()
         return self._session
 

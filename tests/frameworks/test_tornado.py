@@ -19,6 +19,7 @@ from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from server_session import CSRF, MemorySessionStore, Sessions, _sessions, get_csrf_token
+from server_session.exceptions import SessionNotLoadedError
 from server_session.testing import (
     AdapterContract,
     Encoded,
@@ -553,6 +554,21 @@ def test_a_page_of_an_error_before_prepare_may_say_who_is_logged_in(visit):
     browser = visit({"/own": Own})
     assert browser.ask("BREW", "/own").text == "405 yes"
     assert browser.ask("POST", "/own", b"no form", "multipart/form-data; boundary=x").text == "400 yes"
+
+
+def test_a_session_that_could_not_be_loaded_is_an_error_with_a_name(visit, store):
+    class Own(SessionHandler):
+        def get(self) -> None:
+            pass
+
+        def write_error(self, status_code: int, **_: Any) -> None:
+            with pytest.raises(SessionNotLoadedError, match="before `prepare`"):
+                self.finish(self.session)
+            self.finish(f"{status_code}, and nobody knows who asks")
+
+    browser = visit({"/own": Own})
+    store.is_down = True
+    assert browser.get("/own").text == "503, and nobody knows who asks"
 
 
 def test_a_method_that_prepare_changes_is_checked_as_the_one_that_serves(visit):
