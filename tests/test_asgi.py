@@ -855,8 +855,13 @@ def test_what_a_streamed_body_changed_before_it_broke_is_saved_as_under_wsgi():
 # --- the watch over open WebSockets
 
 
-async def open_and_end(sessions: Sessions, end: Any, **watching: Any) -> list[dict[str, Any]]:
-    """Open a socket, end its session, and send what the visitor's page sends; return what the page got."""
+async def open_and_end(
+    sessions: Sessions, end: Any, refused_code: int | None = None, **watching: Any
+) -> list[dict[str, Any]]:
+    """Open a socket, end its session, and send what the visitor's page sends; return what the page got.
+
+    The server refuses to close by a `refused_code`, as Daphne does.
+    """
     client = Client(SessionMiddleware(founding(sessions), sessions))
     await client.get()
     got: list[dict[str, Any]] = []
@@ -872,6 +877,8 @@ async def open_and_end(sessions: Sessions, end: Any, **watching: Any) -> list[di
 
     async def send(message: Any) -> None:
         nonlocal closed
+        if refused_code is not None and message.get("code") == refused_code:
+            raise Exception(f"invalid close code {refused_code}")
         got.append(dict(message))
         closed = message["type"] == "websocket.close"
 
@@ -913,6 +920,17 @@ def test_a_watched_websocket_is_closed_when_its_session_ends(library, how):
     got = LOOPS[library](lambda: open_and_end(sessions, end, watch=0.005))
     assert [message["type"] for message in got] == ["websocket.accept", "websocket.close"]
     assert got[-1]["code"] == 1008
+
+
+@pytest.mark.parametrize("library", LOOPS)
+def test_a_watched_websocket_is_closed_by_a_server_that_takes_no_code_but_1000(library):
+    sessions = Sessions()
+
+    async def end(cookie: str) -> None:
+        await sessions.destroy_sessions_of("ada")
+
+    got = LOOPS[library](lambda: open_and_end(sessions, end, refused_code=1008, watch=0.005))
+    assert (got[-1]["type"], got[-1]["code"]) == ("websocket.close", 1000)
 
 
 @pytest.mark.parametrize("library", LOOPS)

@@ -1,6 +1,6 @@
 """Sessions for aiohttp: `setup(app)`, then `session = await get_session(request)`, and the functions."""
 
-from asyncio import current_task, ensure_future
+from asyncio import current_task, ensure_future, wait
 from datetime import timedelta
 from functools import partial
 from typing import Unpack
@@ -59,7 +59,12 @@ def setup(
         finally:
             # Errors and redirects are raised, and store what the handler wrote before.
             if exchange.is_started and exchange.is_pending:
-                await exchange.commit_late()
+                storing = ensure_future(exchange.commit_late())
+                try:
+                    await wait([storing])
+                finally:
+                    # With `handler_cancellation` the leaving of a visitor, which ends a WebSocket, cancels the wait.
+                    await storing
             elif refusal := await exchange.commit():
                 await aclose_body(body)
                 raise _error(refusal)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
@@ -14,7 +15,7 @@ from server_session._colour import beside, settled
 from server_session._sessions import configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import BytesBody, Exchange, Refusal, close_at_end, csrf_exempt, csrf_protect
-from server_session.exceptions import SessionError, UnavailableError
+from server_session.exceptions import SessionError, SessionNotLoadedError, UnavailableError
 from server_session.exchange.templates import template_functions
 from server_session.http.frameworks import TornadoRequest
 from server_session.kernel.mapping import Session
@@ -31,13 +32,15 @@ class SessionHandler(RequestHandler):
     own `xsrf_form_html()` and `xsrf_token` are the session's too, unless that checks nothing (`csrf=None`).
     """
 
-    _session: Session
+    _session: Session | None = None
     _finishing: "Future[None] | None" = None
     _is_stored = False
 
     @property
     def session(self) -> Session:
-        """The request's session, a whole `dict`."""
+        """The request's session, a whole `dict`; raises `SessionNotLoadedError` before it was loaded."""
+        if self._session is None:
+            raise SessionNotLoadedError("there is no session before `prepare`, nor where its store does not answer")
         self._session.mark_accessed()
         return self._session
 
@@ -58,7 +61,9 @@ class SessionHandler(RequestHandler):
                     self._session = await exchange.load()
                 await super()._execute(transforms, *args, **kwargs)
                 if self._finishing is not None:
-                    await self._finishing
+                    # Of a visitor who has gone Tornado tells the handler that waits for it, and nobody else.
+                    with suppress(StreamClosedError):
+                        await self._finishing
                 if exchange.is_pending:
                     await exchange.commit_late()
         finally:
@@ -92,7 +97,10 @@ class SessionHandler(RequestHandler):
         # With footers it is the end, before which it was stored.
         if include_footers or self._headers_written or not self._exchange.is_pending:
             return self._flush(include_footers)
-        return ensure_future(self._store_and_flush())
+        flushing = ensure_future(self._store_and_flush())
+        # Nobody need wait for it: what is still to be stored is then stored, or fails, at the end.
+        flushing.add_done_callback(lambda flushed: flushed.cancelled() or flushed.exception())
+        return flushing
 
     def _flush(self, include_footers: bool = False) -> "Future[None]":
         if not self._headers_written:

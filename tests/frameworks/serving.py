@@ -173,14 +173,14 @@ def hypercorn_serves(app: Any) -> Iterator[int]:
 
 
 @contextmanager
-def aiohttp_serves(app: Any) -> Iterator[int]:
+def aiohttp_serves(app: Any, **options: Any) -> Iterator[int]:
     """Serve by aiohttp's own server."""
     from aiohttp import web
 
     with listening() as listener:
 
         async def serve(end: asyncio.Event, serving: Callable[[], None]) -> None:
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, **options)
             await runner.setup()
             await web.SockSite(runner, listener).start()
             serving()

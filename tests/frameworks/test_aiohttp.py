@@ -19,7 +19,18 @@ from server_session import MemorySessionStore, Sessions, _sessions, destroy_sess
 from server_session.adapters import template_functions
 from server_session.aiohttp import csrf_exempt, csrf_protect, get_session, setup
 from server_session.exceptions import CarrierError
-from server_session.testing import AdapterContract, Encoded, Failed, Headed, Here, Page, Redirected, Site, Streamed
+from server_session.testing import (
+    AdapterContract,
+    Encoded,
+    Failed,
+    Headed,
+    Here,
+    Page,
+    Redirected,
+    Site,
+    Streamed,
+    YieldingStore,
+)
 from server_session.testing._browser import Browser
 from server_session.testing._site import FailingStore
 from tests.documents import code_of
@@ -402,6 +413,34 @@ def test_a_socket_that_only_sends_is_closed_when_its_session_ends(visit):
         while (got := opened.receive()) == "tick":
             pass
         assert got == 1008
+
+
+def test_what_a_socket_wrote_is_stored_where_its_visitor_s_leaving_cancels_handlers():
+    asked: list[web.Request] = []
+
+    class Waiting(YieldingStore):
+        async def _suspend(self) -> None:
+            # aiohttp cancels the handler in the same moment as it takes the transport away.
+            while asked and asked[0].transport is not None:  # noqa: ASYNC110 - it tells by nothing else
+                await asyncio.sleep(0)
+
+    async def socket(request: web.Request) -> web.StreamResponse:
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        await websocket.send_str("said")
+        (await get_session(request))["said"] = True
+        asked.append(request)
+        return websocket
+
+    app = web.Application()
+    setup(app, Sessions(session_store=Waiting(MemorySessionStore())))
+    app.add_routes([web.get("/socket", socket), web.post("/write", write), web.get("/read", read)])
+    with aiohttp_serves(app, handler_cancellation=True) as port:
+        browser = Browser(port)
+        browser.post("/write?kept=yes")
+        with browser.open_socket("/socket") as opened:
+            assert opened.receive() == "said"
+        eventually(lambda: browser.get("/read").text == '{"kept": "yes", "said": true}')
 
 
 def test_what_cannot_be_stored_is_500_and_leaves_the_session(visit):

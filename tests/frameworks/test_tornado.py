@@ -1,6 +1,7 @@
 """The adapter for Tornado keeps the contract of adapters, and what is Tornado's own goes through it."""
 
 import asyncio
+import gc
 import json
 import re
 import socket
@@ -18,6 +19,7 @@ from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from server_session import CSRF, MemorySessionStore, Sessions, _sessions, get_csrf_token
+from server_session.exceptions import SessionNotLoadedError
 from server_session.testing import (
     AdapterContract,
     Encoded,
@@ -244,6 +246,35 @@ def test_a_response_that_is_ended_in_the_middle_of_a_handler_is_stored_before(vi
     stranger = Browser(browser.port)
     stranger.get("/early")
     assert stranger.get("/read").text == '{"early": true}'
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_visitor_who_has_gone_before_the_answer_fails_nothing_and_what_the_handler_writes_is_stored(
+    visit, caplog, streams
+):
+    class Late(SessionHandler):
+        def prepare(self) -> None:
+            self.gone = asyncio.Event()
+
+        def on_connection_close(self) -> None:
+            self.gone.set()
+
+        async def get(self) -> None:
+            await self.gone.wait()
+            self.session["late"] = True
+            self.write("x")
+            if streams:
+                # As with Tornado's own, nobody need ask what became of it.
+                self.flush()
+            await asyncio.wait([self.finish()])
+            self.session["after"] = True
+
+    browser = visit({"/late": Late})
+    with socket.create_connection(("127.0.0.1", browser.port), PATIENCE) as connection:
+        connection.sendall(f"GET /late HTTP/1.1\r\nHost: x\r\nCookie: {browser.cookie}\r\n\r\n".encode())
+    eventually(lambda: browser.get("/read").text == '{"kept": "yes", "late": true, "after": true}')
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_stream_that_nobody_waits_for_stays_in_order(visit):
@@ -523,6 +554,21 @@ def test_a_page_of_an_error_before_prepare_may_say_who_is_logged_in(visit):
     browser = visit({"/own": Own})
     assert browser.ask("BREW", "/own").text == "405 yes"
     assert browser.ask("POST", "/own", b"no form", "multipart/form-data; boundary=x").text == "400 yes"
+
+
+def test_a_session_that_could_not_be_loaded_is_an_error_with_a_name(visit, store):
+    class Own(SessionHandler):
+        def get(self) -> None:
+            pass
+
+        def write_error(self, status_code: int, **_: Any) -> None:
+            with pytest.raises(SessionNotLoadedError, match="before `prepare`"):
+                self.finish(self.session)
+            self.finish(f"{status_code}, and nobody knows who asks")
+
+    browser = visit({"/own": Own})
+    store.is_down = True
+    assert browser.get("/own").text == "503, and nobody knows who asks"
 
 
 def test_a_method_that_prepare_changes_is_checked_as_the_one_that_serves(visit):

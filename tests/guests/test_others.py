@@ -1,5 +1,6 @@
 """What docs/frameworks/others.md says of frameworks that have no module of their own, run as printed."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,10 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from server_session import _sessions
+from server_session import CarrierError, _sessions, get_session_data, set_session_data
 from server_session.testing._browser import Answered, Browser
 from tests.documents import code_of
 from tests.frameworks.serving import uvicorn_serves, waitress_serves
+from tests.patience import wait_until
 
 pytest.importorskip("fasthtml", reason="the group `guests` is not installed: scripts/test --all runs these")
 
@@ -120,6 +122,29 @@ app = Starlette(routes=[Route("/", page)], middleware=[own, Middleware(Signed, s
 
 def test_blacksheep() -> None:
     count_by_a_form(uvicorn_serves(run("blacksheep").app, lifespan="on"))
+
+
+def test_blacksheep_s_task_that_outlives_its_request_gives_the_scope() -> None:
+    module, tasks = run("blacksheep"), []
+
+    @module.site.router.post("/later")
+    async def later(request: Any) -> None:
+        scope = request.scope
+
+        async def write() -> None:
+            while request.scope is not None:  # noqa: ASYNC110 - BlackSheep tells by nothing else
+                await asyncio.sleep(0)
+            with pytest.raises(CarrierError, match="request is over"):
+                await get_session_data(request)
+            await set_session_data(scope, {"count": 7})
+
+        tasks.append(asyncio.ensure_future(write()))
+
+    with uvicorn_serves(module.app, lifespan="on") as port:
+        browser = Browser(port)
+        browser.post("/add")
+        browser.post("/later")
+        wait_until(lambda: "<p>7</p>" in browser.get("/").text)
 
 
 def test_gradio(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from server_session._colour import beside, pause
+from server_session._colour import beside, pause, settled
 from server_session.exchange import Exchange
 from server_session.kernel.states import State
 
@@ -42,8 +42,11 @@ async def close_at_end(exchange: Exchange, seconds: float, close: Callable[[int]
             if not alive:
                 break
         await pause(seconds)
-    if (closing := close(CLOSE_CODES[503 if failures else 403])) is not None:
-        await closing
+    try:
+        await settled(close(CLOSE_CODES[503 if failures else 403]))
+    except Exception:  # noqa: BLE001 - Daphne's has no type of its own
+        # Of the codes below 3000 Daphne takes this one alone.
+        await settled(close(1000))
 
 
 async def accompany(

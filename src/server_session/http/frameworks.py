@@ -307,6 +307,8 @@ class TornadoHeaders(MultiDictHeaders):
 
 
 def _scope(given: Any) -> Request:
+    if given.scope is None:
+        raise CarrierError("this request is over, and its framework has taken its scope: give that, kept from before")
     return AsgiRequest.of(given.scope)
 
 
