@@ -1267,6 +1267,27 @@ async def test_a_founding_that_failed_can_be_tried_again_by_the_same_request(tmp
     assert await visit.merge({"a": 1}) is True
 
 
+async def test_what_a_founding_without_an_answer_stored_is_in_no_session_after_a_log_out():
+    class Unanswered(MemorySessionStore):
+        answers = False
+
+        async def set(self, key, *rest):
+            outcome = await super().set(key, *rest)
+            if not self.answers:
+                self.answers = True
+                raise StoreError("no answer")
+            return outcome
+
+    browser = Browser(Site(Unanswered(), Clock()))
+    visit = browser.request()
+    with pytest.raises(StoreError, match="no answer"):
+        await visit.merge({"of the one before": 1})
+    await visit.destroy()
+    await visit.merge({"a": 1})
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1}
+
+
 async def test_the_mark_of_an_ended_session_holds_no_digest(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     selector = Credential.parse(browser.cookie).selector
