@@ -177,8 +177,6 @@ class Session(_Dict):
 
         Raises `SerializationError` for a value that would not come out as it went in.
         """
-        if not self.accessed:
-            return None
         if self._cleared:
             return Changes(encode_fields(self.plain()), (), True, frozenset(dict.keys(self)), self._moment)
         stored, written = self._stored, self._written
