@@ -1457,6 +1457,28 @@ def test_tasks_of_one_request_that_save_again_and_again_leave_what_the_mapping_s
         asyncio.run(scenario(seed))
 
 
+async def test_changes_told_to_a_commit_that_waits_for_another_are_not_stored_twice():
+    class Meeting(MemorySessionStore):
+        async def merge(self, *args):
+            outcome = await super().merge(*args)
+            if not late:
+                late.append(asyncio.create_task(visit.commit(known)))
+                await asyncio.sleep(0)
+                await send(browser.copy(), lambda other: other.merge({"a": "another request's"}))
+            return outcome
+
+    late: list[asyncio.Task[bool]] = []
+    browser = Browser(Site(Meeting(), Clock()))
+    await opened(browser)
+    visit = browser.request()
+    session = await visit.load()
+    session["a"] = "this one's"
+    known = session.changes()
+    await visit.commit()
+    await late[0]
+    assert await data_of(browser) == {"a": "another request's"}
+
+
 def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():
     async def scenario(seed: int) -> None:
         browser = Browser(site_of(seed))
