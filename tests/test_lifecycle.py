@@ -1081,6 +1081,15 @@ async def test_a_mapping_that_is_cleared_and_left_empty_destroys_the_session(bro
     assert await data_of(thief) == {}
 
 
+async def test_to_clear_a_mapping_whose_session_has_ended_meanwhile_is_no_lost_write(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    (await visit.load()).clear()
+    await send(browser.copy(), lambda other: other.destroy())
+    assert await visit.commit() is True
+    assert "write_dropped" not in browser.site.events
+
+
 async def test_a_mapping_that_is_cleared_and_written_to_founds_anew_without_fields_it_never_saw(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     old = browser.copy()
