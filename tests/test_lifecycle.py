@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import itertools
 import random
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,7 @@ from server_session import (
     StoreError,
 )
 from server_session._record import AUTHENTICATED, DIGEST, MARK_SECONDS
-from server_session._tokens import Credential
+from server_session._tokens import Credential, TokenState
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
@@ -345,6 +346,48 @@ async def test_an_update_that_never_gets_through_is_a_conflict_error_and_writes_
 async def test_a_change_that_returns_something_is_refused_for_it_would_be_lost(browser):
     with pytest.raises(TypeError, match="returns None"):
         await browser.request().update(lambda data: {**data, "a": 1})
+
+
+async def test_a_change_that_is_a_coroutine_is_refused_without_a_warning_of_another_s(browser, recwarn):
+    async def change(data: dict[str, Any]) -> None:
+        data["a"] = 1
+
+    with pytest.raises(TypeError, match="not async"):
+        await browser.request().update(change)
+    gc.collect()
+    assert not recwarn.list
+
+
+async def test_a_change_that_clears_and_writes_again_leaves_in_the_mapping_what_it_wrote(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1, "b": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    assert await visit.update(lambda data: (data.clear(), data.update(a=2))[1]) is True
+    assert session == {"a": 2}
+    assert await data_of(browser) == {"a": 2}
+
+
+async def test_a_change_that_removes_what_was_never_stored_founds_no_session(browser):
+    visit = browser.request()
+    session = await visit.load()
+    session["a"] = 1
+    assert await visit.update(lambda data: data.pop("a") and None) is True
+    await visit.commit()
+    assert session == {}
+    assert not visit.changes_cookie
+
+
+async def test_an_update_expects_nothing_of_keys_that_no_session_can_have(browser):
+    class Noting(Watched):
+        async def merge(self, key, changed, removed, expect, *rest):
+            expected.append(set(expect))
+            return await super().merge(key, changed, removed, expect, *rest)
+
+    expected: list[set[Any]] = []
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    noted = Browser(browser.site.with_store(Noting(browser.site.store)), browser.cookie)
+    await noted.request().update(lambda data: data.update(found=[key in data for key in ("a", "", 1, None)]))
+    assert expected == [{"a", DIGEST}]
 
 
 @over_every_store
@@ -894,6 +937,17 @@ async def test_replacing_in_place_keeps_cookie_age_and_owner(browser):
         assert after[name] == before[name]
 
 
+async def test_what_is_replaced_in_place_is_all_that_the_mapping_holds_and_stores(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1, "b": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    session["unsaved"] = 1
+    assert await visit.replace({"a": 2}, in_place=True) is True
+    assert session == {"a": 2}
+    await visit.commit()
+    assert await data_of(browser) == {"a": 2}
+
+
 async def test_a_field_that_comes_while_the_data_is_replaced_in_place_does_not_outlive_it(browser):
     class Racing(Watched):
         async def merge(self, key, changed, *rest):
@@ -1139,6 +1193,14 @@ async def test_of_several_cookies_the_one_that_lives_is_used_and_a_signal_given(
     assert site.events.count("several_cookies") == 2
 
 
+async def test_of_several_cookies_the_one_that_lives_tells_which_token_is_good(site):
+    browser = Browser(site)
+    token = await send(browser, lambda visit: visit.csrf_token(""))
+    presented = [Credential.parse("A" * 64), Credential.parse(browser.cookie)]
+    visit = StoredSession(site.policy, presented, ResponseState.OPEN)
+    assert await visit.has_csrf_token(token, "") is True
+
+
 async def test_of_several_cookies_that_live_none_is_used(site):
     first, second = Browser(site), Browser(site)
     await send(first, lambda visit: visit.merge({"a": 1}))
@@ -1232,6 +1294,11 @@ async def test_a_token_of_another_session_or_scope_does_not_validate(browser):
     for token, scope in ((foreign, ""), (whole, "POST /transfer"), (form, ""), (form, "POST /other")):
         assert await send(browser, lambda visit, t=token, s=scope: visit.has_csrf_token(t, s)) is False
     assert await send(browser, lambda visit: visit.has_csrf_token(form, "POST /transfer")) is True
+
+
+async def test_a_session_s_token_where_an_endpoint_asks_for_its_own_is_not_stale_for_a_fresh_one_is_no_better(browser):
+    token = await send(browser, lambda visit: visit.csrf_token(""))
+    assert await browser.request().admit(token, ("POST /transfer",)) is TokenState.INVALID
 
 
 async def test_over_an_ended_session_a_token_is_text_that_will_not_validate(browser):
