@@ -413,6 +413,47 @@ def test_a_session_that_was_not_loaded_is_an_error_and_never_looks_empty(read):
     assert not isinstance(unloaded, dict)
 
 
+@pytest.mark.parametrize(
+    "touch",
+    [
+        *(lambda s: s["a"], lambda s: "a" in s, lambda s: s.get("a"), lambda s: s.update(a=1), lambda s: s.pop("a")),
+        *(list, len, bool, lambda s: s == {}, lambda s: s != {}, lambda s: list(reversed(s)), lambda s: s | {}),
+        *(lambda s: merge_in_place(s, {"a": 1}), lambda s: s.__delitem__("a"), lambda s: s.__setitem__("a", 1)),
+    ],
+)
+def test_a_session_that_was_not_loaded_says_how_to_load_it_whatever_is_done_to_it(touch):
+    with pytest.raises(SessionNotLoadedError, match=r"session = await request\.session\.load\(\)"):
+        touch(UnloadedSession(AsyncMock()))
+
+
+def test_a_session_that_was_not_loaded_has_no_attributes_that_a_dict_has_not():
+    assert not hasattr(UnloadedSession(AsyncMock()), "max_age")
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda s: s.copy()])
+def test_a_copy_of_a_session_that_loads_when_it_is_touched_is_a_plain_dict(copied):
+    session = LazySession(lambda: session_of(a=1))
+    plain = copied(session)
+    assert type(plain) is dict
+    assert plain == {"a": 1}
+
+
+def test_a_session_that_loads_when_it_is_touched_takes_in_others_and_stays_itself():
+    session = LazySession(lambda: session_of(a=1))
+    merged = session
+    merged |= {"b": 2}
+    assert merged is session
+    assert session == {"a": 1, "b": 2}
+
+
+def test_to_call_a_session_modified_is_to_look_at_it():
+    session = LazySession(lambda: session_of(a=1))
+    assert not session.accessed
+    session.modified = True
+    assert session.accessed
+    assert not session.modified
+
+
 TRACKED = [
     ("[…]", lambda d: d["a"], {"a"}, False),
     ("get", lambda d: d.get("x"), {"x"}, False),
