@@ -269,6 +269,50 @@ def test_what_was_under_way_when_the_session_was_replaced_is_of_no_matter_to_the
     assert changes_of(session) == ({"c": 3}, set(), False)
 
 
+def test_what_settles_for_a_session_that_was_replaced_is_not_taken_for_stored_in_the_new_one():
+    session = session_of()
+    session["a"] = 1
+    changes = session.changes()
+    assert changes is not None
+    session.restart({})
+    session.settle(changes)
+    session["a"] = 1
+    assert changes_of(session) == ({"a": 1}, set(), False)
+
+
+def test_what_a_clear_took_away_is_stored_when_it_comes_again():
+    session = session_of(a=1)
+    session.clear()
+    session["b"] = 2
+    changes = session.changes()
+    assert changes is not None
+    session.settle(changes)
+    session["a"] = 1
+    assert changes_of(session) == ({"a": 1}, set(), False)
+
+
+def test_a_value_that_was_assigned_as_it_is_stored_already_may_change_inside():
+    session, cart = session_of(cart=[1]), [1]
+    session["cart"] = cart
+    assert session.changes() is None
+    cart.append(2)
+    assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
+
+
+def test_a_session_becomes_what_another_mapping_holds_and_nothing_else():
+    session = session_of(a=1, b=2)
+    session.become({"b": 3, "c": 4})
+    assert changes_of(session) == ({"b": 3, "c": 4}, {"a"}, False)
+    session.become(None)
+    assert changes_of(session) == ({}, set(), True)
+
+
+async def test_a_session_of_no_request_is_not_alive_and_has_nowhere_to_be_saved():
+    assert await session_of(a=1).is_alive() is False
+    with pytest.raises(SessionNotLoadedError, match="belongs to no request"):
+        await session_of(a=1).save()
+
+
 def test_what_a_function_took_out_while_a_commit_wrote_it_is_not_in_the_mapping():
     session = session_of(a=1)
     session["list"] = session.setdefault("list", [1])
