@@ -299,6 +299,57 @@ def test_a_value_that_was_assigned_as_it_is_stored_already_may_change_inside():
     assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
 
 
+def test_a_value_that_was_stored_while_another_was_written_may_change_inside():
+    session = session_of()
+    session["user"] = {"id": 1}
+    changes = session.changes()
+    assert changes is not None
+    session["b"] = 2
+    session.settle(changes)
+    session["user"]["seen"] = True
+    changes = session.changes()
+    assert changes is not None
+    assert changes.changed.keys() == {"user", "b"}
+    assert changes.assigned == {"b"}
+
+
+def test_a_clear_is_stored_once_whatever_is_written_meanwhile():
+    session = session_of(a=1)
+    session.clear()
+    session["b"] = 1
+    changes = session.changes()
+    assert changes is not None
+    session["c"] = 1
+    session.settle(changes)
+    assert changes_of(session) == ({"c": 1}, set(), False)
+
+
+def test_a_value_that_a_function_has_stored_as_it_was_assigned_may_change_inside():
+    session, cart = session_of(), [1]
+    session["cart"] = cart
+    session.accept(encode_fields({"cart": [1]}))
+    assert session.changes() is None
+    cart.append(2)
+    assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
+
+
+def test_nothing_that_the_store_has_comes_back_into_a_mapping_that_was_cleared():
+    session = session_of(a=1)
+    session.clear()
+    session["b"] = 1
+    assert session.absorb(encode_fields({"a": 1, "c": 1})) == encode_fields({"b": 1})
+    assert session == {"b": 1}
+
+
+def test_what_was_brought_in_is_no_change_and_may_change_inside():
+    session = session_of(a=[1])
+    assert session["a"] == [1]
+    session.absorb(encode_fields({"a": [2], "b": [1]}))
+    assert session.changes() is None
+    session["b"].append(2)
+    assert changes_of(session) == ({"b": [1, 2]}, set(), False)
+
+
 def test_a_session_becomes_what_another_mapping_holds_and_nothing_else():
     session = session_of(a=1, b=2)
     session.become({"b": 3, "c": 4})

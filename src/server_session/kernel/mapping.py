@@ -270,8 +270,6 @@ class Session(_Dict):
         for name in gone:
             dict.pop(self, name, None)
             self._stored.pop(name, None)
-        for name in (*news, *gone):
-            self._written.pop(name, None)
 
     def _holds(self, name: str, value: bytes) -> bool:
         if not dict.__contains__(self, name):
