@@ -93,6 +93,15 @@ def test_popitem_of_a_session_that_loads_when_it_is_touched_takes_the_last_key_a
         session.popitem()
 
 
+def test_what_takes_out_returns_what_it_took_out_as_a_dict_s_does():
+    session = session_of(a=1, b=2)
+    assert session.pop("a") == 1
+    assert session.pop("a", 3) == 3
+    with pytest.raises(KeyError):
+        session.pop("a")
+    assert session.popitem() == ("b", 2)
+
+
 def test_clear_means_every_field_seen_or_not():
     session = session_of(a=1, b=2)
     session.clear()
@@ -169,6 +178,7 @@ def test_what_looks_past_a_dict_s_methods_sees_the_data():
     assert pickle.loads(pickle.dumps(session)) == data  # noqa: S301 - its own
     assert session | {"a": 2} == data | {"a": 2}
     assert {"a": 2} | session == {"a": 2} | data
+    assert {"z": 2} | session == {"z": 2} | data
     assert isinstance(session, dict)
     match session:
         case {"a": found}:
@@ -533,8 +543,8 @@ def test_a_copy_of_a_session_that_loads_when_it_is_touched_is_a_plain_dict(copie
     assert plain == {"a": 1}
 
 
-def test_a_session_that_loads_when_it_is_touched_takes_in_others_and_stays_itself():
-    session = LazySession(lambda: session_of(a=1))
+@pytest.mark.parametrize("session", [session_of(a=1), LazySession(lambda: session_of(a=1))], ids=type)
+def test_a_session_takes_in_others_and_stays_itself(session):
     merged = session
     merged |= {"b": 2}
     assert merged is session
