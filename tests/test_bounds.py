@@ -244,6 +244,14 @@ async def test_the_error_names_the_largest_keys_first_and_not_endless_names(brow
     assert "nothing was written" in str(caught.value)
 
 
+async def test_the_error_of_too_many_keys_names_five_of_those_that_come_new(browser):
+    await send(browser, lambda visit: visit.merge(dict.fromkeys(map(str, range(30)), 1)))
+    with pytest.raises(LimitError) as caught:
+        await send(browser, lambda visit: visit.update(lambda data: data.update(dict.fromkeys("0abcdef", 22))))
+    names = ", ".join(f"'{name}' (3 bytes)" for name in "fedcb")
+    assert str(caught.value).startswith(f"session keys {names} and 1 more: the session would have 36 keys")
+
+
 @pytest.mark.parametrize("blocking", [False, True])
 def test_the_settings_hold_the_functions_to_the_bounds(blocking):
     store = MemorySessionStore()

@@ -382,6 +382,19 @@ async def test_a_response_holds_for_its_function_whatever_is_asked_meanwhile() -
     assert "session=" in response.headers["Set-Cookie"]
 
 
+async def test_a_response_given_to_a_function_that_outlasts_its_adapter_is_no_other_s() -> None:
+    store = MemorySessionStore()
+    sessions, cookie = Sessions(session_store=YieldingStore(store)), cookie_of(Sessions(session_store=store))
+    exchange = exchange_of(sessions, Cookie=cookie)
+    call = asyncio.create_task(sessions.set_session_data(exchange.request.slots, Response(), {"b": 2}))
+    await asyncio.sleep(0)
+    exchange.leave()
+    assert await call
+    with pytest.raises(ResponseStartedError):
+        await sessions.renew_session(exchange.request.slots)
+    assert await sessions.get_session_data(create_environ(headers={"Cookie": cookie})) == {"a": 1, "b": 2}
+
+
 def test_a_response_gets_the_cookie_of_what_a_function_did_before_it_failed() -> None:
     class EndsNothing(MemorySessionStore):
         async def set(self, key: str, fields: Any, *rest: Any) -> Outcome:

@@ -168,6 +168,11 @@ def test_new_tells_whether_the_request_brought_a_session_that_lives(app: Flask, 
     assert client.get("/").text == "True"
 
 
+def test_a_page_that_tells_whether_the_session_is_new_varies_on_the_cookie(app: Flask) -> None:
+    view(app)(lambda: str(flask.session.new))
+    assert app.test_client().get("/").headers["Vary"] == "Cookie"
+
+
 def test_modified_and_accessed_tell_what_was_done(app: Flask) -> None:
     seen: list[tuple[bool, bool]] = []
 

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import itertools
 import random
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,7 @@ from server_session import (
     StoreError,
 )
 from server_session._record import AUTHENTICATED, DIGEST, MARK_SECONDS
-from server_session._tokens import Credential
+from server_session._tokens import Credential, TokenState
 from server_session.kernel.presence import ResponseState
 from server_session.kernel.states import State
 from server_session.kernel.stored import StoredSession
@@ -345,6 +346,48 @@ async def test_an_update_that_never_gets_through_is_a_conflict_error_and_writes_
 async def test_a_change_that_returns_something_is_refused_for_it_would_be_lost(browser):
     with pytest.raises(TypeError, match="returns None"):
         await browser.request().update(lambda data: {**data, "a": 1})
+
+
+async def test_a_change_that_is_a_coroutine_is_refused_without_a_warning_of_another_s(browser, recwarn):
+    async def change(data: dict[str, Any]) -> None:
+        data["a"] = 1
+
+    with pytest.raises(TypeError, match="not async"):
+        await browser.request().update(change)
+    gc.collect()
+    assert not recwarn.list
+
+
+async def test_a_change_that_clears_and_writes_again_leaves_in_the_mapping_what_it_wrote(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1, "b": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    assert await visit.update(lambda data: (data.clear(), data.update(a=2))[1]) is True
+    assert session == {"a": 2}
+    assert await data_of(browser) == {"a": 2}
+
+
+async def test_a_change_that_removes_what_was_never_stored_founds_no_session(browser):
+    visit = browser.request()
+    session = await visit.load()
+    session["a"] = 1
+    assert await visit.update(lambda data: data.pop("a") and None) is True
+    await visit.commit()
+    assert session == {}
+    assert not visit.changes_cookie
+
+
+async def test_an_update_expects_nothing_of_keys_that_no_session_can_have(browser):
+    class Noting(Watched):
+        async def merge(self, key, changed, removed, expect, *rest):
+            expected.append(set(expect))
+            return await super().merge(key, changed, removed, expect, *rest)
+
+    expected: list[set[Any]] = []
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    noted = Browser(browser.site.with_store(Noting(browser.site.store)), browser.cookie)
+    await noted.request().update(lambda data: data.update(found=[key in data for key in ("a", "", 1, None)]))
+    assert expected == [{"a", DIGEST}]
 
 
 @over_every_store
@@ -894,6 +937,17 @@ async def test_replacing_in_place_keeps_cookie_age_and_owner(browser):
         assert after[name] == before[name]
 
 
+async def test_what_is_replaced_in_place_is_all_that_the_mapping_holds_and_stores(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1, "b": 1}))
+    visit = browser.request()
+    session = await visit.load()
+    session["unsaved"] = 1
+    assert await visit.replace({"a": 2}, in_place=True) is True
+    assert session == {"a": 2}
+    await visit.commit()
+    assert await data_of(browser) == {"a": 2}
+
+
 async def test_a_field_that_comes_while_the_data_is_replaced_in_place_does_not_outlive_it(browser):
     class Racing(Watched):
         async def merge(self, key, changed, *rest):
@@ -1081,6 +1135,15 @@ async def test_a_mapping_that_is_cleared_and_left_empty_destroys_the_session(bro
     assert await data_of(thief) == {}
 
 
+async def test_to_clear_a_mapping_whose_session_has_ended_meanwhile_is_no_lost_write(browser):
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    (await visit.load()).clear()
+    await send(browser.copy(), lambda other: other.destroy())
+    assert await visit.commit() is True
+    assert "write_dropped" not in browser.site.events
+
+
 async def test_a_mapping_that_is_cleared_and_written_to_founds_anew_without_fields_it_never_saw(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     old = browser.copy()
@@ -1128,6 +1191,14 @@ async def test_of_several_cookies_the_one_that_lives_is_used_and_a_signal_given(
         assert await visit.merge({"b": 1}) is True
     assert await data_of(browser) == {"a": 1, "b": 1}
     assert site.events.count("several_cookies") == 2
+
+
+async def test_of_several_cookies_the_one_that_lives_tells_which_token_is_good(site):
+    browser = Browser(site)
+    token = await send(browser, lambda visit: visit.csrf_token(""))
+    presented = [Credential.parse("A" * 64), Credential.parse(browser.cookie)]
+    visit = StoredSession(site.policy, presented, ResponseState.OPEN)
+    assert await visit.has_csrf_token(token, "") is True
 
 
 async def test_of_several_cookies_that_live_none_is_used(site):
@@ -1225,6 +1296,11 @@ async def test_a_token_of_another_session_or_scope_does_not_validate(browser):
     assert await send(browser, lambda visit: visit.has_csrf_token(form, "POST /transfer")) is True
 
 
+async def test_a_session_s_token_where_an_endpoint_asks_for_its_own_is_not_stale_for_a_fresh_one_is_no_better(browser):
+    token = await send(browser, lambda visit: visit.csrf_token(""))
+    assert await browser.request().admit(token, ("POST /transfer",)) is TokenState.INVALID
+
+
 async def test_over_an_ended_session_a_token_is_text_that_will_not_validate(browser):
     await send(browser, lambda visit: visit.merge({"a": 1}))
     late = browser.copy().request()
@@ -1265,6 +1341,27 @@ async def test_a_founding_that_failed_can_be_tried_again_by_the_same_request(tmp
         await visit.merge({"a": 1})
     assert not visit.changes_cookie
     assert await visit.merge({"a": 1}) is True
+
+
+async def test_what_a_founding_without_an_answer_stored_is_in_no_session_after_a_log_out():
+    class Unanswered(MemorySessionStore):
+        answers = False
+
+        async def set(self, key, *rest):
+            outcome = await super().set(key, *rest)
+            if not self.answers:
+                self.answers = True
+                raise StoreError("no answer")
+            return outcome
+
+    browser = Browser(Site(Unanswered(), Clock()))
+    visit = browser.request()
+    with pytest.raises(StoreError, match="no answer"):
+        await visit.merge({"of the one before": 1})
+    await visit.destroy()
+    await visit.merge({"a": 1})
+    browser.receive(visit)
+    assert await data_of(browser) == {"a": 1}
 
 
 async def test_the_mark_of_an_ended_session_holds_no_digest(browser):
@@ -1434,6 +1531,28 @@ def test_tasks_of_one_request_that_save_again_and_again_leave_what_the_mapping_s
 
     for seed in range(30):
         asyncio.run(scenario(seed))
+
+
+async def test_changes_told_to_a_commit_that_waits_for_another_are_not_stored_twice():
+    class Meeting(MemorySessionStore):
+        async def merge(self, *args):
+            outcome = await super().merge(*args)
+            if not late:
+                late.append(asyncio.create_task(visit.commit(known)))
+                await asyncio.sleep(0)
+                await send(browser.copy(), lambda other: other.merge({"a": "another request's"}))
+            return outcome
+
+    late: list[asyncio.Task[bool]] = []
+    browser = Browser(Site(Meeting(), Clock()))
+    await opened(browser)
+    visit = browser.request()
+    session = await visit.load()
+    session["a"] = "this one's"
+    known = session.changes()
+    await visit.commit()
+    await late[0]
+    assert await data_of(browser) == {"a": "another request's"}
 
 
 def test_a_renewal_gathered_with_a_log_out_leaves_no_cookie():

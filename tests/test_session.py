@@ -93,6 +93,15 @@ def test_popitem_of_a_session_that_loads_when_it_is_touched_takes_the_last_key_a
         session.popitem()
 
 
+def test_what_takes_out_returns_what_it_took_out_as_a_dict_s_does():
+    session = session_of(a=1, b=2)
+    assert session.pop("a") == 1
+    assert session.pop("a", 3) == 3
+    with pytest.raises(KeyError):
+        session.pop("a")
+    assert session.popitem() == ("b", 2)
+
+
 def test_clear_means_every_field_seen_or_not():
     session = session_of(a=1, b=2)
     session.clear()
@@ -169,6 +178,7 @@ def test_what_looks_past_a_dict_s_methods_sees_the_data():
     assert pickle.loads(pickle.dumps(session)) == data  # noqa: S301 - its own
     assert session | {"a": 2} == data | {"a": 2}
     assert {"a": 2} | session == {"a": 2} | data
+    assert {"z": 2} | session == {"z": 2} | data
     assert isinstance(session, dict)
     match session:
         case {"a": found}:
@@ -267,6 +277,101 @@ def test_what_was_under_way_when_the_session_was_replaced_is_of_no_matter_to_the
     session.settle(changes)
     assert session == {"b": 2, "c": 3}
     assert changes_of(session) == ({"c": 3}, set(), False)
+
+
+def test_what_settles_for_a_session_that_was_replaced_is_not_taken_for_stored_in_the_new_one():
+    session = session_of()
+    session["a"] = 1
+    changes = session.changes()
+    assert changes is not None
+    session.restart({})
+    session.settle(changes)
+    session["a"] = 1
+    assert changes_of(session) == ({"a": 1}, set(), False)
+
+
+def test_what_a_clear_took_away_is_stored_when_it_comes_again():
+    session = session_of(a=1)
+    session.clear()
+    session["b"] = 2
+    changes = session.changes()
+    assert changes is not None
+    session.settle(changes)
+    session["a"] = 1
+    assert changes_of(session) == ({"a": 1}, set(), False)
+
+
+def test_a_value_that_was_assigned_as_it_is_stored_already_may_change_inside():
+    session, cart = session_of(cart=[1]), [1]
+    session["cart"] = cart
+    assert session.changes() is None
+    cart.append(2)
+    assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
+
+
+def test_a_value_that_was_stored_while_another_was_written_may_change_inside():
+    session = session_of()
+    session["user"] = {"id": 1}
+    changes = session.changes()
+    assert changes is not None
+    session["b"] = 2
+    session.settle(changes)
+    session["user"]["seen"] = True
+    changes = session.changes()
+    assert changes is not None
+    assert changes.changed.keys() == {"user", "b"}
+    assert changes.assigned == {"b"}
+
+
+def test_a_clear_is_stored_once_whatever_is_written_meanwhile():
+    session = session_of(a=1)
+    session.clear()
+    session["b"] = 1
+    changes = session.changes()
+    assert changes is not None
+    session["c"] = 1
+    session.settle(changes)
+    assert changes_of(session) == ({"c": 1}, set(), False)
+
+
+def test_a_value_that_a_function_has_stored_as_it_was_assigned_may_change_inside():
+    session, cart = session_of(), [1]
+    session["cart"] = cart
+    session.accept(encode_fields({"cart": [1]}))
+    assert session.changes() is None
+    cart.append(2)
+    assert changes_of(session) == ({"cart": [1, 2]}, set(), False)
+
+
+def test_nothing_that_the_store_has_comes_back_into_a_mapping_that_was_cleared():
+    session = session_of(a=1)
+    session.clear()
+    session["b"] = 1
+    assert session.absorb(encode_fields({"a": 1, "c": 1})) == encode_fields({"b": 1})
+    assert session == {"b": 1}
+
+
+def test_what_was_brought_in_is_no_change_and_may_change_inside():
+    session = session_of(a=[1])
+    assert session["a"] == [1]
+    session.absorb(encode_fields({"a": [2], "b": [1]}))
+    assert session.changes() is None
+    session["b"].append(2)
+    assert changes_of(session) == ({"b": [1, 2]}, set(), False)
+
+
+def test_a_session_becomes_what_another_mapping_holds_and_nothing_else():
+    session = session_of(a=1, b=2)
+    session.become({"b": 3, "c": 4})
+    assert changes_of(session) == ({"b": 3, "c": 4}, {"a"}, False)
+    session.become(None)
+    assert changes_of(session) == ({}, set(), True)
+
+
+async def test_a_session_of_no_request_is_not_alive_and_has_nowhere_to_be_saved():
+    assert await session_of(a=1).is_alive() is False
+    with pytest.raises(SessionNotLoadedError, match="belongs to no request"):
+        await session_of(a=1).save()
 
 
 def test_what_a_function_took_out_while_a_commit_wrote_it_is_not_in_the_mapping():
@@ -411,6 +516,47 @@ def test_a_session_that_was_not_loaded_is_an_error_and_never_looks_empty(read):
     with pytest.raises(TypeError):
         orjson.dumps(unloaded)
     assert not isinstance(unloaded, dict)
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        *(lambda s: s["a"], lambda s: "a" in s, lambda s: s.get("a"), lambda s: s.update(a=1), lambda s: s.pop("a")),
+        *(list, len, bool, lambda s: s == {}, lambda s: s != {}, lambda s: list(reversed(s)), lambda s: s | {}),
+        *(lambda s: merge_in_place(s, {"a": 1}), lambda s: s.__delitem__("a"), lambda s: s.__setitem__("a", 1)),
+    ],
+)
+def test_a_session_that_was_not_loaded_says_how_to_load_it_whatever_is_done_to_it(touch):
+    with pytest.raises(SessionNotLoadedError, match=r"session = await request\.session\.load\(\)"):
+        touch(UnloadedSession(AsyncMock()))
+
+
+def test_a_session_that_was_not_loaded_has_no_attributes_that_a_dict_has_not():
+    assert not hasattr(UnloadedSession(AsyncMock()), "max_age")
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda s: s.copy()])
+def test_a_copy_of_a_session_that_loads_when_it_is_touched_is_a_plain_dict(copied):
+    session = LazySession(lambda: session_of(a=1))
+    plain = copied(session)
+    assert type(plain) is dict
+    assert plain == {"a": 1}
+
+
+@pytest.mark.parametrize("session", [session_of(a=1), LazySession(lambda: session_of(a=1))], ids=type)
+def test_a_session_takes_in_others_and_stays_itself(session):
+    merged = session
+    merged |= {"b": 2}
+    assert merged is session
+    assert session == {"a": 1, "b": 2}
+
+
+def test_to_call_a_session_modified_is_to_look_at_it():
+    session = LazySession(lambda: session_of(a=1))
+    assert not session.accessed
+    session.modified = True
+    assert session.accessed
+    assert not session.modified
 
 
 TRACKED = [

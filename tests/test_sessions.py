@@ -456,6 +456,18 @@ async def test_a_proxy_that_ends_tls_is_warned_of_only_where_no_origin_says_how_
     assert ("end TLS" in caplog.text) == (not settings)
 
 
+@pytest.mark.parametrize(
+    "scheme,said,times", [("http", b"https", 1), ("http", b"http", 0), ("https", b"https", 0), ("wss", b"https", 0)]
+)
+async def test_a_proxy_is_warned_of_once_where_it_says_https_of_a_request_that_is_not(scheme, said, times, caplog):
+    sessions = Sessions()
+    for _ in range(2):
+        scope = scope_of(scheme=scheme)
+        scope["headers"].append((b"x-forwarded-proto", said))
+        await sessions.set_session_data(scope, Response(), {"a": 1})
+    assert caplog.text.count("end TLS") == times
+
+
 # --- the other settings
 
 

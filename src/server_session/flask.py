@@ -132,7 +132,7 @@ class FlaskSession(LazySession, SessionMixin):
     @property
     def new(self) -> bool:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the request brought no session that lives, or founded another."""
-        self.loaded()
+        self.loaded().mark_accessed()
         return self.exchange.is_new
 
     def __setitem__(self, key: str, value: Any) -> None:

@@ -64,12 +64,12 @@ class _Session(LazySession):
 
     @property
     def created(self) -> int:
-        self.loaded()
+        self.loaded().mark_accessed()
         return int(self._exchange.stored.founded)
 
     @property
     def new(self) -> bool:
-        self.loaded()
+        self.loaded().mark_accessed()
         return self._exchange.is_new
 
     def changed(self) -> None:

@@ -310,6 +310,13 @@ def test_the_session_is_what_its_interface_asks() -> None:
     assert shop.get("/look").text.startswith("True")
 
 
+@pytest.mark.parametrize("name", ["new", "created"])
+def test_a_page_that_tells_whether_or_since_when_there_is_a_session_varies_on_the_cookie(name: str) -> None:
+    shop = Shop()
+    shop.add("look", lambda request: str(getattr(request.session, name)))
+    assert shop.open().get("/look").headers["Vary"] == "Cookie"
+
+
 def test_a_log_in_by_pyramid_s_own_helper_renews_the_cookie_and_keeps_the_data() -> None:
     shop, helper = Shop(), SessionAuthenticationHelper()
     shop.add("enter", lambda request: helper.remember(request, "ada"))

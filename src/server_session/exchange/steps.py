@@ -300,7 +300,7 @@ class Steps:
     def end_call(self, response: ResponseHeaders | None) -> None:
         """Put what a function asks of the response onto the one that was given."""
         # Under a middleware the cookie is set when the response starts, on whatever response that is.
-        if response is not None and not self._serving:
+        if response is not None and self._given:
             if self.has_answer:
                 self.write_headers(response)
             self._given -= 1

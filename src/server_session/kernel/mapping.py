@@ -177,8 +177,6 @@ class Session(_Dict):
 
         Raises `SerializationError` for a value that would not come out as it went in.
         """
-        if not self.accessed:
-            return None
         if self._cleared:
             return Changes(encode_fields(self.plain()), (), True, frozenset(dict.keys(self)), self._moment)
         stored, written = self._stored, self._written
@@ -272,8 +270,6 @@ class Session(_Dict):
         for name in gone:
             dict.pop(self, name, None)
             self._stored.pop(name, None)
-        for name in (*news, *gone):
-            self._written.pop(name, None)
 
     def _holds(self, name: str, value: bytes) -> bool:
         if not dict.__contains__(self, name):

@@ -28,15 +28,11 @@ class UnloadedSession:
         )
 
     __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = __bool__ = __eq__ = __or__ = _refuse
-    __ior__ = __reversed__ = _refuse
 
     def __getattr__(self, name: str) -> Any:
-        if name in _DICT_NAMES:
+        if name in dir(dict):
             self._refuse()
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-
-_DICT_NAMES = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
 
 class LazySession(MutableMapping[str, Any]):
