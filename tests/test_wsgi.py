@@ -168,7 +168,8 @@ def test_the_mapping_is_in_the_environ_and_the_functions_know_the_request(store:
 
 
 def test_what_does_not_touch_the_session_costs_nothing(store: Watched) -> None:
-    browser = served(lambda _, start_response: respond(start_response, "x"))
+    # The application itself without a validator, which wraps the list.
+    browser = Browser(validator(SessionMiddleware(lambda _, start_response: respond(start_response, "x"))))
     browser.cookie = "A" * 64
     answer = browser.get()
     assert answer.headers == [("Content-Type", "text/plain")]
@@ -188,6 +189,24 @@ def test_a_response_that_looked_varies_and_one_that_sets_the_cookie_is_not_kept(
     wrote = served(app).get("/write")
     assert wrote.all("vary") == ["Accept, Cookie"]
     assert wrote.all("cache-control") == ["private, no-store, no-transform"]
+
+
+def test_a_body_of_unknown_length_varies_for_it_may_look_at_the_session_yet(store: Watched) -> None:
+    def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        known = [("Content-Length", "9")] if path == "/known" else []
+        write = start_response("200 OK", [("Content-Type", "text/plain"), *known])
+        if path == "/written":
+            write(b"x")
+            sync.get_session_data()
+        return [b"late: {}\n"] if path == "/whole" else late()
+
+    def late() -> Iterator[bytes]:
+        yield b"late: "
+        yield f"{sync.get_session_data()}\n".encode()
+
+    for path, vary in (("/streamed", ["Cookie"]), ("/written", ["Cookie"]), ("/known", []), ("/whole", [])):
+        assert (path, Browser(SessionMiddleware(app)).get(path).all("vary")) == (path, vary)
 
 
 def test_its_set_cookie_stands_beside_others(store: Watched) -> None:

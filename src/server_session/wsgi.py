@@ -24,6 +24,8 @@ SESSION: Final = "server_session.session"
 """The key of the mapping in the environ."""
 
 _END: Final[Any] = object()
+# The types of a body that is made already.
+_MADE: Final = (list, tuple)
 
 
 class SessionMiddleware:
@@ -87,8 +89,9 @@ class ServedResponse:
         # Not told by `_write`: the `start_response` of Hypercorn, asgiref's bridge and Starlette's bridge returns none.
         self._is_started = False
         self._write: Any = None
-        self._body: Iterable[bytes] = ()
         self._chunks: Iterator[bytes] = iter(())
+        # Of an application that writes it is not known yet.
+        self._body: Iterable[bytes] = self._chunks
 
     def call(self, app: Application, endpoint: Callable[[], object] | None = None) -> Self:
         """Call the application; the request is checked before, if not by the application, which knows its endpoint."""
@@ -159,14 +162,16 @@ class ServedResponse:
                 raise AssertionError("the application began its body before it called start_response (PEP 3333)")
             self._blocking.commit_late()
             status, raw, exc_info = self._head
-            headers = self._answered(raw)
+            # What a body looks at that is still to be made comes too late for the headers.
+            is_streamed = self._body.__class__ not in _MADE and "content-length" not in WsgiHeaders(raw).names()
+            headers = self._answered(raw, varies=is_streamed)
             given = (status, headers) if exc_info is None else (status, headers, exc_info)
             self._write = self._start_response(*given)
             self._is_started = True
 
-    def _answered(self, raw: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def _answered(self, raw: list[tuple[str, str]], *, varies: bool = False) -> list[tuple[str, str]]:
         headers = WsgiHeaders(raw)
-        self._exchange.answer(headers)
+        self._exchange.answer(headers, varies=varies)
         return headers.raw
 
     def _fail(self, error: UnavailableError) -> None:
