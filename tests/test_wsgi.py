@@ -124,6 +124,18 @@ def served(app: Callable[..., Iterable[bytes]], **settings: Any) -> Browser:
     return Browser(validator(SessionMiddleware(validator(app), **settings)))
 
 
+def returning_nothing(app: Callable[..., Any]) -> Callable[..., Any]:
+    """Call an application as some servers do: Hypercorn, and the bridges of asgiref and Starlette."""
+
+    def call(environ: Environ, start_response: Callable[..., object]) -> Any:
+        def start(*given: Any) -> None:
+            start_response(*given)
+
+        return app(environ, start)
+
+    return call
+
+
 def saved(browser: Browser) -> dict[str, Any]:
     """What the session holds, asked by another request of the same browser."""
     found: list[dict[str, Any]] = []
@@ -156,7 +168,8 @@ def test_the_mapping_is_in_the_environ_and_the_functions_know_the_request(store:
 
 
 def test_what_does_not_touch_the_session_costs_nothing(store: Watched) -> None:
-    browser = served(lambda _, start_response: respond(start_response, "x"))
+    # The application itself without a validator, which wraps the list.
+    browser = Browser(validator(SessionMiddleware(lambda _, start_response: respond(start_response, "x"))))
     browser.cookie = "A" * 64
     answer = browser.get()
     assert answer.headers == [("Content-Type", "text/plain")]
@@ -176,6 +189,24 @@ def test_a_response_that_looked_varies_and_one_that_sets_the_cookie_is_not_kept(
     wrote = served(app).get("/write")
     assert wrote.all("vary") == ["Accept, Cookie"]
     assert wrote.all("cache-control") == ["private, no-store, no-transform"]
+
+
+def test_a_body_of_unknown_length_varies_for_it_may_look_at_the_session_yet(store: Watched) -> None:
+    def app(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        known = [("Content-Length", "9")] if path == "/known" else []
+        write = start_response("200 OK", [("Content-Type", "text/plain"), *known])
+        if path == "/written":
+            write(b"x")
+            sync.get_session_data()
+        return [b"late: {}\n"] if path == "/whole" else late()
+
+    def late() -> Iterator[bytes]:
+        yield b"late: "
+        yield f"{sync.get_session_data()}\n".encode()
+
+    for path, vary in (("/streamed", ["Cookie"]), ("/written", ["Cookie"]), ("/known", []), ("/whole", [])):
+        assert (path, Browser(SessionMiddleware(app)).get(path).all("vary")) == (path, vary)
 
 
 def test_its_set_cookie_stands_beside_others(store: Watched) -> None:
@@ -249,6 +280,41 @@ def test_a_generator_may_write_before_and_after_its_first_chunk(store: Watched) 
     answer = browser.get()
     assert (answer.chunks, answer.starts) == ([b"one", b"two"], 1)
     assert saved(browser) == {"before": 1, "after": [2, 3], "function": 2}
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_server_whose_start_response_returns_nothing_loses_no_late_write(store: Watched, hangs_up: bool) -> None:
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        try:
+            environ[SESSION]["before"] = 1
+            yield b"one"
+            yield b"two"
+        finally:
+            environ[SESSION]["after"] = 2
+
+    browser = Browser(returning_nothing(SessionMiddleware(app)))
+    answer = Answer()
+    body = browser.begin(answer)
+    chunks = [next(iter(body))] if hangs_up else [*body]
+    body.close()
+    browser.cookie = answer.cookie
+    assert (chunks, answer.starts) == ([b"one", b"two"][: len(chunks)], 1)
+    assert saved(browser) == {"before": 1, "after": 2}
+
+
+def test_a_server_whose_start_response_returns_nothing_gets_what_is_refused_whole(store: Watched) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        sync.set_session_data({"a": 1})
+        return respond(start_response)
+
+    browser = Browser(returning_nothing(SessionMiddleware(app)))
+    browser.get()
+    refused = browser.lose(method="POST")
+    assert (refused.status, refused.starts, len(refused.chunks)) == ("403 Forbidden", 1, 1)
+    store.fails = ["merge"]
+    failed = browser.lose()
+    assert (failed.status, failed.starts, len(failed.chunks)) == ("503 Service Unavailable", 1, 1)
 
 
 def test_what_changed_before_the_first_chunk_is_stored_when_that_is_sent(store: Watched) -> None:

@@ -24,6 +24,8 @@ SESSION: Final = "server_session.session"
 """The key of the mapping in the environ."""
 
 _END: Final[Any] = object()
+# The types of a body that is made already.
+_MADE: Final = (list, tuple)
 
 
 class SessionMiddleware:
@@ -84,9 +86,12 @@ class ServedResponse:
         environ[SESSION] = LazySession(self._blocking.load)
         self._start_response = start_response
         self._head: tuple[str, list[tuple[str, str]], Any] | None = None
-        self._write: Write | None = None
-        self._body: Iterable[bytes] = ()
+        # Not told by `_write`: the `start_response` of Hypercorn, asgiref's bridge and Starlette's bridge returns none.
+        self._is_started = False
+        self._write: Any = None
         self._chunks: Iterator[bytes] = iter(())
+        # Of an application that writes it is not known yet.
+        self._body: Iterable[bytes] = self._chunks
 
     def call(self, app: Application, endpoint: Callable[[], object] | None = None) -> Self:
         """Call the application; the request is checked before, if not by the application, which knows its endpoint."""
@@ -118,7 +123,7 @@ class ServedResponse:
                 yield chunk
             self._blocking.commit_late()
         except UnavailableError as error:
-            if self._write is not None:
+            if self._is_started:
                 raise
             self._fail(error)
             yield from self._chunks
@@ -131,14 +136,14 @@ class ServedResponse:
         finally:
             try:
                 # Only what a response that has started changed since: one that failed before saves nothing.
-                if self._write is not None:
+                if self._is_started:
                     self._blocking.commit_late()
             finally:
                 self._exchange.leave()
 
     def _note(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
         """Stand in for `start_response`: the head is held back until the first chunk, when the session is stored."""
-        if self._write is not None:
+        if self._is_started:
             # Too late for another head: the server raises what the application was caught by (PEP 3333); unless
             # all chunks so far were empty.
             return self._start_response(status, self._answered(headers), exc_info)
@@ -148,22 +153,25 @@ class ServedResponse:
         return self._write_now
 
     def _write_now(self, data: bytes) -> object:
-        return self._start()(data)
+        self._start()
+        return self._write(data)
 
-    def _start(self) -> Write:
-        if self._write is None:
+    def _start(self) -> None:
+        if not self._is_started:
             if self._head is None:
                 raise AssertionError("the application began its body before it called start_response (PEP 3333)")
             self._blocking.commit_late()
             status, raw, exc_info = self._head
-            headers = self._answered(raw)
+            # What a body looks at that is still to be made comes too late for the headers.
+            is_streamed = self._body.__class__ not in _MADE and "content-length" not in WsgiHeaders(raw).names()
+            headers = self._answered(raw, varies=is_streamed)
             given = (status, headers) if exc_info is None else (status, headers, exc_info)
             self._write = self._start_response(*given)
-        return self._write
+            self._is_started = True
 
-    def _answered(self, raw: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def _answered(self, raw: list[tuple[str, str]], *, varies: bool = False) -> list[tuple[str, str]]:
         headers = WsgiHeaders(raw)
-        self._exchange.answer(headers)
+        self._exchange.answer(headers, varies=varies)
         return headers.raw
 
     def _fail(self, error: UnavailableError) -> None:
@@ -179,4 +187,5 @@ class ServedResponse:
         # An error that is at hand replaces a head that the application may have given (PEP 3333).
         given = (status, headers.raw) if sys.exception() is None else (status, headers.raw, sys.exc_info())
         self._write = self._start_response(*given)
+        self._is_started = True
         self._chunks = iter([refusal.body])
