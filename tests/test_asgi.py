@@ -41,7 +41,7 @@ from server_session import (
 )
 from server_session._colour import pause
 from server_session.asgi import SessionMiddleware
-from server_session.http.requests import AsgiRequest
+from server_session.http.requests import AsgiRequest, request_of
 from server_session.testing import YieldingStore
 from tests.asgi_client import Client, WebSocket, scope_of
 from tests.patience import PATIENCE
@@ -261,6 +261,30 @@ def test_a_scope_put_in_the_others_place_keeps_its_headers_be_they_an_iterator()
     request.see(scope)
     assert request.header_values(b"origin") == [b"https://shop.example"]
     assert [*scope["headers"]] == [(b"origin", b"https://shop.example")]
+
+
+async def test_what_a_layer_between_two_middlewares_puts_in_the_scope_s_place_is_what_the_inner_one_serves():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(request_of(scope))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    inner = SessionMiddleware(app, session_store="memory:")
+
+    async def layer(scope, receive, send):
+        seen.append(request_of(scope))
+        assert not seen[0].is_websocket
+        headers = [(b"cookie", b"a=2"), (b"upgrade", b"websocket"), (b"origin", b"http://shop.example")]
+        await inner({**scope, "path": "/inner", "headers": [*headers, (b"host", b"shop.example")]}, receive, send)
+
+    async def send(message): ...
+
+    await SessionMiddleware(layer, session_store="memory:")(scope_of(cookie="a=1"), None, send)
+    request = seen[1]
+    assert request is seen[0]
+    assert (request.decoded_path, request.cookie_headers, request.is_websocket) == ("/inner", [b"a=2"], True)
 
 
 async def test_a_response_that_bears_a_token_is_kept_by_no_cache():

@@ -493,7 +493,8 @@ HOSTS: list[tuple[dict[str, str], str | None]] = [
         {"HTTP_HOST": "", "SERVER_NAME": "shop.example", "SERVER_PORT": "443", "wsgi.url_scheme": "https"},
         "shop.example",
     ),
-    ({"HTTP_HOST": "", "SERVER_NAME": "", "SERVER_PORT": ""}, None),
+    ({"HTTP_HOST": "", "SERVER_NAME": "shop.example", "SERVER_PORT": ""}, "shop.example"),
+    ({"HTTP_HOST": "", "SERVER_NAME": "", "SERVER_PORT": "8080"}, None),
 ]
 
 
@@ -515,6 +516,25 @@ def test_the_host_of_an_environ_is_the_header_s_or_else_the_server_s(said, host)
 )
 def test_the_scheme_is_the_request_s_own(request_form, scheme):
     assert request_form.scheme == scheme
+
+
+@pytest.mark.parametrize(
+    "method,headers,is_one",
+    [
+        ("GET", {"upgrade": "websocket"}, True),
+        ("GET", {"upgrade": "WebSocket"}, True),
+        ("GET", {"upgrade": "h2c, websocket"}, True),
+        ("GET", {"upgrade": "h2c"}, False),
+        ("GET", {"x-upgrade": "websocket"}, False),
+        ("GET", {}, False),
+        ("POST", {"upgrade": "websocket"}, False),
+    ],
+)
+def test_a_get_that_asks_for_a_websocket_is_the_opening_of_one(method, headers, is_one):
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert AsgiRequest(scope_of(method=method) | {"headers": raw}).is_websocket is is_one
+    own = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in headers.items()}
+    assert WsgiRequest({**environ_of(), "REQUEST_METHOD": method, **own}).is_websocket is is_one
 
 
 def test_reading_a_request_takes_nothing_of_its_body():

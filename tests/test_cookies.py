@@ -455,6 +455,15 @@ def test_secure_false_and_an_https_origin_contradict_each_other() -> None:
         CookieHandler(secure=False).bind(origin_is_https=True)
 
 
+def test_secure_false_goes_with_an_http_origin() -> None:
+    assert CookieHandler(secure=False).bind(origin_is_https=False).secure is False
+
+
+@pytest.mark.parametrize("attributes", [{"name": "__Secure-a"}, {"same_site": "none"}, {"partitioned": True}])
+def test_secure_stays_open_where_what_implied_it_is_replaced(attributes: dict[str, Any]) -> None:
+    assert CookieHandler(**attributes).replace(name="a", same_site="lax", partitioned=False).secure is None
+
+
 @pytest.mark.parametrize("attributes", [{"name": "__Secure-a"}, {"same_site": "none"}, {"partitioned": True}])
 def test_an_http_origin_refuses_what_needs_secure_unless_told_outright(attributes: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="needs Secure and the origin is http"):
@@ -576,6 +585,7 @@ def test_a_path_longer_than_browsers_heed_is_refused() -> None:
         "example.com\n",
         "ex\x00ample.com",
         "müller.example",
+        "\N{KELVIN SIGN}.example",
         "-a.example",
         "a-.example",
         "a" * 64 + ".example",

@@ -294,6 +294,7 @@ def test_a_response_of_a_subclass_is_set_as_its_nearest_base_was_registered_last
         ("X-Cookie", "X-Cookie, Cookie"),
         ("*", "*"),
         ("Accept, *", "Accept, *"),
+        ("Accept, , Origin", "Accept, Origin, Cookie"),
     ],
 )
 def test_the_cookie_joins_what_the_response_varies_on(make, given_value, result):
@@ -494,6 +495,7 @@ def test_an_application_that_ends_our_cookie_while_the_session_lives_is_a_rival_
     cookie = response.headers["set-cookie"].partition(";")[0]
     for _ in range(2):
         response = Response()
+        response.set_cookie("theme", "dark")
         response.delete_cookie("session")
         assert asyncio.run(sessions.get_session_data(scope_of("/read", cookie=cookie), response)) == {"a": 1}
     # Once, not at each request.

@@ -734,6 +734,15 @@ def test_a_read_that_seals_anew_loses_no_write_that_comes_between():
     assert keys_that_sealed(stored_in(beneath, key)) == {NEW}
 
 
+def test_a_read_that_seals_anew_does_so_only_where_it_is_still_as_expected():
+    beneath = Interrupted()
+    store, rival = seal(beneath, OLD, NEW), seal(beneath.store, OLD)
+    key = founded(rival)
+    beneath.before += [lambda: drive(rival.merge(key, {"once": b"1"}, [], {})), lambda: None]
+    assert drive(store.get(key, {DIGEST: FIELDS[DIGEST], "once": None})) is CONFLICT
+    assert keys_that_sealed(stored_in(beneath, key)) == {OLD}
+
+
 # -------------------------------------------------------------------------------------------------------- settings
 
 
@@ -760,6 +769,7 @@ def test_a_key_may_be_bytes_or_any_spelling_of_their_base64_text():
         ([b"k" * 32, ""], r"keys\[1\].* 0 bytes"),
         (["A" * 42], r"keys\[0\].* 31 bytes"),
         (["correct horse battery staple, and so on and on"], r"keys\[0\].* no base64url text.*generate_key"),
+        (["correct horse! " * 4], r"no base64url text"),
         (["é" * 44], r"no base64url text"),
         (["A" * 45], r"no base64url text"),
         ([b"k" * 32, b"l" * 32, b"k" * 32], r"keys\[2\].* twice"),

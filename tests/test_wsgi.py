@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from wsgiref.validate import validator
 import pytest
 
 from server_session import FileSessionStore, MemorySessionStore, Sessions, configure, sync
+from server_session.csrf.decorators import csrf_exempt, csrf_protect
 from server_session.exceptions import (
     CarrierError,
     ConfigurationError,
@@ -24,6 +26,7 @@ from server_session.exceptions import (
     StoreError,
 )
 from server_session.http.carrier import current
+from server_session.http.requests import WsgiRequest
 from server_session.wsgi import SESSION, SessionMiddleware
 from tests.patience import PATIENCE
 from tests.visitors import Unanswered, Watched
@@ -406,6 +409,24 @@ def test_a_response_to_an_error_takes_the_place_of_one_that_has_not_started(stor
     assert saved(browser) == {"a": 1}
 
 
+def test_the_server_hears_of_the_error_to_which_a_response_is_the_answer(store: Watched) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        try:
+            1 / 0  # noqa: B018 - it raises
+        except ZeroDivisionError:
+            start_response("500 Oops", [("Content-Type", "text/plain")], sys.exc_info())
+        return [b"error"]
+
+    heard: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
+        heard.append(exc_info)
+        return heard.append
+
+    assert [*SessionMiddleware(app)(Browser(app).environ(), start_response)] == [b"error"]
+    assert heard[0][0] is ZeroDivisionError
+
+
 def test_a_response_to_an_error_after_an_empty_chunk_bears_the_cookie_too(store: Watched) -> None:
     # A server sends the headers with the first chunk that is not empty; until then they may be replaced (PEP 3333).
     def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
@@ -485,6 +506,21 @@ def test_the_write_callable_sends_the_head_with_the_cookie_first(store: Watched)
     assert saved(browser) == {"before": 1, "after": 2}
 
 
+def test_a_store_that_fails_after_write_was_called_is_an_error_for_the_server(store: Watched) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", [("Content-Type", "text/plain")])
+        environ[SESSION]["a"] = 1
+        write(b"one")
+        store.fails = ["merge"]
+        sync.set_session_data({"a": 2})
+        return [b"never"]
+
+    answer = Answer()
+    with pytest.raises(StoreError):
+        Browser(SessionMiddleware(app)).begin(answer)
+    assert (answer.status, answer.chunks) == ("200 OK", [b"one"])
+
+
 # --- close
 
 
@@ -530,6 +566,31 @@ def test_close_is_called_once_be_the_body_read_to_its_end_or_not(store: Watched,
     browser.cookie = answer.cookie
     # What a visitor who hung up had changed until then is stored.
     assert saved(browser) == {"chunks": chunks, "closed": True}
+
+
+@pytest.mark.parametrize("raises", ["nothing", "the application", "close"])
+def test_what_is_written_once_the_request_is_over_is_logged_as_lost(
+    store: Watched, raises: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sessions: list[Any] = []
+
+    class Body(list[bytes]):
+        def close(self) -> None:
+            if raises == "close":
+                raise ZeroDivisionError
+
+    def app(environ: Environ, start_response: Any) -> Body:
+        sessions.append(environ[SESSION])
+        if raises == "the application":
+            raise ZeroDivisionError
+        respond(start_response)
+        return Body([b"x"])
+
+    with nullcontext() if raises == "nothing" else pytest.raises(ZeroDivisionError):
+        Browser(SessionMiddleware(app)).get()
+    assert "not stored" not in caplog.text
+    sessions[0]["late"] = 1
+    assert "not stored" in caplog.text
 
 
 def test_a_server_that_hangs_up_before_the_first_chunk_stores_nothing(store: Watched) -> None:
@@ -747,6 +808,50 @@ def test_a_store_that_fails_after_the_start_is_an_error_for_the_server(store: Wa
     assert (answer.status, answer.starts) == ("200 OK", 1)
     with pytest.raises(StoreError):
         body.close()
+
+
+# --- which endpoint will serve
+
+
+def test_the_check_hears_what_the_endpoint_asks_that_the_application_names(
+    store: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    @csrf_exempt
+    def hook() -> None: ...
+
+    @csrf_protect(strict=True)
+    def leave() -> None: ...
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        return respond(start_response, "served")
+
+    endpoints = {"/hook": hook, "/leave": leave}
+    browser = Browser(SessionMiddleware(app, endpoint=lambda environ: endpoints[environ["PATH_INFO"]]), "A" * 64)
+    assert browser.get("/hook", "POST").status == "200 OK"
+    assert browser.get("/leave", "POST").status == "403 Forbidden"
+    assert "is not heard" not in caplog.text
+    browser.app = SessionMiddleware(app)
+    for _ in range(2):
+        assert browser.get("/hook", "POST").status == "403 Forbidden"
+    assert caplog.text.count("is not heard") == 1
+
+
+def test_what_a_layer_between_two_middlewares_puts_in_the_environ_s_place_is_what_the_inner_one_serves(
+    store: Watched,
+) -> None:
+    paths: list[str] = []
+
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        paths.append(WsgiRequest.of(environ).path)
+        return respond(start_response)
+
+    inner = SessionMiddleware(app)
+
+    def layer(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        return inner({**environ, "PATH_INFO": "/inner"}, start_response)
+
+    Browser(SessionMiddleware(layer)).get("/outer")
+    assert paths == ["/inner"]
 
 
 # --- settings

@@ -191,8 +191,10 @@ def test_a_store_that_refuses_is_there(refusal, store, beneath):
 def test_failures_far_apart_are_not_one(store, beneath):
     beneath.fails, beneath.limit = StoreDownError("no answer"), 0.0
     for _ in range(3):
-        fail(store)
         beneath.now += 600
+        fail(store, 3)
+    assert beneath.asked == 9
+    beneath.now += 600
     beneath.fails = None
     assert [read(store), read(store)] == [MISSING, MISSING]
 
@@ -209,6 +211,29 @@ def test_a_failure_of_long_ago_turns_nobody_away_who_asks_beside_the_first_call_
 
     beneath.get = answer_meanwhile
     assert read(store) is MISSING
+
+
+async def test_probes_that_wait_for_longer_than_failures_count_let_nobody_else_through(store, beneath):
+    beneath.fails = StoreDownError("no answer")
+    fail(store, 3)
+
+    async def hang(*_):
+        await asyncio.Event().wait()
+
+    beneath.get = hang
+    probes = []
+    for _ in range(25):
+        beneath.now += 0.5
+        probes.append(asyncio.create_task(store.get(KEY, {})))
+        await asyncio.sleep(0)
+    one_more = asyncio.create_task(store.get(KEY, {}))
+    await asyncio.sleep(0)
+    assert [probe for probe in probes if probe.done()] == []
+    for call in (one_more, *probes):
+        call.cancel()
+    await asyncio.wait(probes)
+    with pytest.raises(StoreDownError, match="not asked"):
+        await one_more
 
 
 async def test_a_probe_that_is_cancelled_leaves_nothing_behind(store, beneath):

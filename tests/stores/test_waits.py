@@ -4,6 +4,8 @@ import asyncio
 import math
 import socket
 import time
+from contextlib import nullcontext
+from contextvars import Context
 from types import SimpleNamespace
 from typing import Any
 
@@ -116,8 +118,9 @@ def test_a_call_that_asked_nobody_for_a_limit_has_waited_for_none(clock):
             return await call(key, *arguments, **options)
 
     store = OneLimit(Near(Slow(clock)))
-    assert read(store) is MISSING
-    assert drive(store.get("o" * 24, {})) is MISSING
+    for _ in range(40):
+        assert read(store) is MISSING
+        assert drive(store.get("o" * 24, {})) is MISSING
 
 
 def test_who_has_waited_for_it_all_is_turned_away_at_once(clock):
@@ -149,6 +152,14 @@ def test_another_request_has_a_limit_of_its_own(clock):
         read(OneLimit(beneath))
     beneath.seconds = LIMIT / 2
     assert read(OneLimit(beneath)) is MISSING
+
+
+def test_a_call_of_no_request_has_the_whole_limit(clock):
+    beneath = Slow(clock, LIMIT / 3)
+    store = OneLimit(beneath)
+    assert [read(store), read(store)] == [MISSING] * 2
+    begin_call(LIMIT)
+    assert left() == pytest.approx(LIMIT)
 
 
 def test_answers_that_come_at_once_cost_nothing_however_many_they_are(clock):
@@ -187,6 +198,28 @@ async def test_calls_that_wait_side_by_side_wait_once(clock):
     assert await asyncio.gather(*calls) == [MISSING] * 5
     assert await store.get(KEY, {}) is MISSING
     assert left() == pytest.approx(LIMIT / 2 + AT_ONCE)
+
+
+async def test_a_short_wait_that_ends_last_takes_nothing_from_what_a_long_one_has_used(clock):
+    gates = {"a" * 24: asyncio.Event(), "b" * 24: asyncio.Event()}
+
+    class Gated(YieldingStore):
+        async def get(self, key, expect, touch=True):
+            begin_call(LIMIT)
+            await gates[key].wait()
+            return MISSING
+
+    store = OneLimit(Gated(MemorySessionStore()))
+    calls = []
+    for key, seconds in zip(gates, (LIMIT / 2, 1.0), strict=True):
+        calls.append(asyncio.ensure_future(store.get(key, {})))
+        await asyncio.sleep(0)
+        clock.advance(seconds)
+    for gate, call in zip(gates.values(), calls, strict=True):
+        gate.set()
+        assert await call is MISSING
+    whole_at = store._whole_at
+    assert whole_at - clock() == pytest.approx(LIMIT / 2 + 1.0 - AT_ONCE)
 
 
 # --- requests
@@ -309,6 +342,14 @@ def test_a_call_whose_time_is_over_looks_once_more_and_no_piece_is_waited_for_af
     assert next_wait() == pytest.approx(LIMIT)
 
 
+def test_a_limit_is_one_that_sockets_and_drivers_take(clock):
+    # Outside calls there is no end, as while connections are closed.
+    assert Context().run(left) == Context().run(next_wait) == 86400
+    begin_call(LIMIT)
+    clock.advance(LIMIT + 1)
+    assert left() > 0
+
+
 def test_who_was_kept_from_looking_takes_what_has_come_by_now_and_what_follows_at_once(clock):
     begin_call(LIMIT)
     clock.advance(LIMIT + 1)
@@ -336,6 +377,25 @@ def test_who_was_kept_from_looking_has_not_waited_for_the_store(looks, clock):
     assert [read(store) for _ in range(5)] == [MISSING] * 5
 
 
+@pytest.mark.parametrize("seconds, fails", [(LIMIT / 2, False), (LIMIT + 1, True)])
+def test_who_looked_in_time_or_was_not_answered_has_waited_for_the_store(seconds, fails, clock):
+    class Looking(Slow):
+        async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            begin_call(LIMIT)
+            next_wait()
+            self.clock.advance(self.seconds)
+            if fails:
+                raise StoreDownError("no answer")
+            return await call(key, *arguments, **options)
+
+    store = OneLimit(Looking(clock, seconds))
+    for _ in range(1 if fails else 2):
+        with pytest.raises(StoreDownError, match="no answer") if fails else nullcontext():
+            read(store)
+    with pytest.raises(StoreDownError, match="not asked"):
+        read(store)
+
+
 def test_what_a_client_with_longer_limits_of_its_own_was_answered_late_has_been_waited_for(clock):
     class Patient(Slow):
         async def _ask(self, call: Any, key: str, *arguments: Any, **options: Any) -> Any:
@@ -356,6 +416,9 @@ def test_the_clock_of_a_loop_stands_while_it_is_kept_from_looking_and_goes_on_wh
     async def body() -> None:
         clock = _ClockOfLoop()
         begun = clock.now()
+        clock.run_until(begun + LIMIT)
+        # A call that begins meanwhile begins no other tick.
+        moment.advance(AT_ONCE / 2)
         clock.run_until(begun + LIMIT)
         moment.advance(60)
         # Who looks before the tick knows it too.
@@ -387,6 +450,7 @@ def test_the_clock_of_a_loop_ticks_for_as_long_as_calls_may_wait(moment):
     async def body() -> None:
         clock = _ClockOfLoop()
         clock.run_until(clock.now() + AT_ONCE * 2.5)
+        clock.run_until(clock.now() + AT_ONCE)
         ticks = 0
         while clock._due != math.inf:
             moment.advance(AT_ONCE)
@@ -399,6 +463,15 @@ def test_the_clock_of_a_loop_ticks_for_as_long_as_calls_may_wait(moment):
         assert clock.now() == now + 60
 
     asyncio.run(body())
+
+
+def test_no_clock_of_a_loop_that_was_closed_is_kept_for_long():
+    async def body() -> None:
+        assert _waits.clock_here() is _waits.clock_here()
+
+    for _ in range(3):
+        asyncio.run(body())
+    assert sum(loop.is_closed() for loop in _waits._OF_LOOPS) <= 1
 
 
 # --- stores, whose call is several waits

@@ -163,7 +163,7 @@ def _secret(place: int, given: object) -> bytes:
     what = f"keys[{place}] of EncryptedCodec"
     if isinstance(given, str):
         # Either alphabet, padded or not: `openssl rand -base64 32` makes good keys too.
-        text = given.strip().rstrip("=").replace("-", "+").replace("_", "/")
+        text = given.strip().replace("-", "+").replace("_", "/")
         try:
             secret = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except ValueError:
@@ -195,7 +195,7 @@ class SealedStore(StoreOver):
         async def read(exact: Expect, stored: Fields, plain: Fields) -> Fields | Refusal:
             if stored and not touch:
                 return plain
-            if stored and (stale := self._stale(stored)):
+            if stale := self._stale(stored):
                 # A merge is a touch: the session's next request finds it sealed by the newest key, and reads once.
                 fresh = self._seal(key, plain, stale)
                 outcome = await self._store.merge(key, fresh, (), {**stale, **exact})
@@ -228,8 +228,6 @@ class SealedStore(StoreOver):
         touched = (*changed, *removed)
 
         async def write(exact: Expect, stored: Fields, plain: Fields) -> Outcome:
-            if not stored:
-                return await self._store.merge(key, self._seal(key, changed, changed), removed, exact, lifetime)
             after = {name: value for name, value in {**plain, **changed}.items() if name not in removed}
             stale = {name: value for name, value in self._stale(stored).items() if name == HEAD or name in after}
             if not _IN_HEAD.isdisjoint(touched):
