@@ -120,6 +120,24 @@ async def _awaited(coroutine: Coroutine[Any, Any, T]) -> T:
     return await coroutine
 
 
+async def to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine on a loop of asyncio to its end, though its caller is cancelled meanwhile."""
+    asyncio = sys.modules["asyncio"]
+    call = asyncio.ensure_future(coroutine)
+    # Its error is retrieved: asyncio would report one that nobody awaits, as `shield` does from 3.14 on.
+    call.add_done_callback(lambda call: call.cancelled() or call.exception())
+    try:
+        await asyncio.wait([call])
+    except asyncio.CancelledError:
+        # A loop, because a cancel scope of anyio cancels again at each turn of the event loop.
+        while not call.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([call])
+        raise
+    result: T = call.result()
+    return result
+
+
 async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine of the core over a store of this colour, from an event loop."""
     if colour is not Colour.BLOCKS:
@@ -129,20 +147,8 @@ async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:
         if running_library() == "trio":
             result = await sys.modules["trio"].to_thread.run_sync(drive, coroutine)
         else:
-            asyncio = sys.modules["asyncio"]
-            call = asyncio.ensure_future(asyncio.to_thread(drive, coroutine))
-            # Its error is retrieved: asyncio would report one that nobody awaits, as `shield` does from 3.14 on.
-            call.add_done_callback(lambda call: call.cancelled() or call.exception())
-            try:
-                await asyncio.wait([call])
-            except asyncio.CancelledError:
-                # A thread cannot be stopped: as under trio, what it writes is written before the canceller goes on.
-                # A loop, because a cancel scope of anyio cancels again at each turn of the event loop.
-                while not call.done():
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([call])
-                raise
-            result = call.result()
+            # A thread cannot be stopped: as under trio, what it writes is written before the canceller goes on.
+            result = await to_its_end(sys.modules["asyncio"].to_thread(drive, coroutine))
     finally:
         # Closed, if no thread began it before the call was cancelled; one that runs raises ValueError, and runs on.
         with suppress(ValueError):

@@ -1,6 +1,6 @@
 """Sessions for aiohttp: `setup(app)`, then `session = await get_session(request)`, and the functions."""
 
-from asyncio import current_task, ensure_future, wait
+from asyncio import current_task, ensure_future
 from datetime import timedelta
 from functools import partial
 from typing import Unpack
@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
 from aiohttp.typedefs import Handler
 
+from server_session._colour import to_its_end
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session._settings import seconds_if_given
 from server_session.adapters import Refusal, close_at_end, csrf_exempt, csrf_protect
@@ -59,12 +60,8 @@ def setup(
         finally:
             # Errors and redirects are raised, and store what the handler wrote before.
             if exchange.is_started and exchange.is_pending:
-                storing = ensure_future(exchange.commit_late())
-                try:
-                    await wait([storing])
-                finally:
-                    # With `handler_cancellation` the leaving of a visitor, which ends a WebSocket, cancels the wait.
-                    await storing
+                # With `handler_cancellation` the leaving of a visitor, which ends a WebSocket, cancels this.
+                await to_its_end(exchange.commit_late())
             elif refusal := await exchange.commit():
                 await aclose_body(body)
                 raise _error(refusal)
@@ -78,8 +75,7 @@ def setup(
 
     async def start(request: web.Request, response: web.StreamResponse) -> None:
         exchange = (own or configured()).exchange(AiohttpRequest.of(request))
-        if exchange.is_pending:
-            await exchange.commit_late()
+        await exchange.commit_late()
         is_streamed = "Content-Length" not in response.headers
         exchange.answer(response, varies=is_streamed)
         if seconds is not None and isinstance(response, web.WebSocketResponse):

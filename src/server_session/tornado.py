@@ -64,8 +64,7 @@ class SessionHandler(RequestHandler):
                     # Of a visitor who has gone Tornado tells the handler that waits for it, and nobody else.
                     with suppress(StreamClosedError):
                         await self._finishing
-                if exchange.is_pending:
-                    await exchange.commit_late()
+                await exchange.commit_late()
         finally:
             exchange.leave()
             if not self._finished or (self._finishing is not None and not self._is_stored):
@@ -82,10 +81,8 @@ class SessionHandler(RequestHandler):
             self.send_error(refusal.status)
 
     async def _check(self) -> Refusal | None:
-        exchange, method = self._exchange, self.request.method or ""
-        if not exchange.may_be_forged(method):
-            return None
-        return await exchange.check(BytesBody(self.request.body), endpoint=lambda: type(self), method=method)
+        body, method = BytesBody(self.request.body), self.request.method
+        return await self._exchange.check(body, endpoint=lambda: type(self), method=method)
 
     def _cut(self) -> None:
         """End the response so that its client sees that it is not whole."""
@@ -95,14 +92,11 @@ class SessionHandler(RequestHandler):
     def flush(self, include_footers: bool = False) -> "Future[None]":
         """Send what was written; before the first of it the session is stored."""
         # With footers it is the end, before which it was stored.
-        if include_footers or self._headers_written or not self._exchange.is_pending:
-            return self._flush(include_footers)
-        flushing = ensure_future(self._store_and_flush())
-        # Nobody need wait for it: what is still to be stored is then stored, or fails, at the end.
-        flushing.add_done_callback(lambda flushed: flushed.cancelled() or flushed.exception())
-        return flushing
-
-    def _flush(self, include_footers: bool = False) -> "Future[None]":
+        if not include_footers and not self._headers_written and self._exchange.is_pending:
+            flushing = ensure_future(self._store_and_flush())
+            # Nobody need wait for it: what is still to be stored is then stored, or fails, at the end.
+            flushing.add_done_callback(lambda flushed: flushed.cancelled() or flushed.exception())
+            return flushing
         if not self._headers_written:
             self._exchange.answer(self, varies=not include_footers)
         return super().flush(include_footers)
@@ -110,7 +104,7 @@ class SessionHandler(RequestHandler):
     async def _store_and_flush(self) -> None:
         await self._exchange.commit_late()
         if not self._finished:
-            await self._flush()
+            await SessionHandler.flush(self)
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> "Future[None]":
         """End the response; before that the session is stored."""
@@ -127,13 +121,11 @@ class SessionHandler(RequestHandler):
         try:
             await exchange.commit_late()
         except SessionError as error:
-            failure = (type(error), error, error.__traceback__)
-            self.log_exception(*failure)
             exchange.stored.abandon()
             # A write that was not answered may have swapped the cookie all the same.
             await exchange.commit()
             self._is_stored, self._finished = True, False
-            self.send_error(exc_info=failure)
+            self._handle_request_exception(error)
         else:
             self._is_stored, self._finished = True, False
             await super().finish()
