@@ -9,7 +9,7 @@ from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
 from server_session import adapters
 from server_session._colour import drive, settled
-from server_session._sessions import Extension
+from server_session._sessions import Extension, Sessions, configured
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
@@ -30,14 +30,14 @@ class ServerSession(Extension[Any]):
 
     def init_app(self, app: Any) -> None:
         """Serve this application too."""
-        middleware = _Middleware(app, self)
+        middleware = _Middleware(app, self._sessions, self.watch)
         app.add_middleware(middleware)
         app.add_error_handler(UnavailableError, middleware.refuse_async if middleware.is_asgi else middleware.refuse)
 
 
 class _Middleware:
-    def __init__(self, app: Any, extension: ServerSession) -> None:
-        self._app, self._extension = app, extension
+    def __init__(self, app: Any, sessions: Sessions | None, watch: float | None) -> None:
+        self._app, self._sessions, self._watch = app, sessions, watch
         self.is_asgi = isinstance(app, asgi.App)
         # Of several on one application each has its own.
         self._token = f"server_session.falcon.{id(self)}"
@@ -46,7 +46,7 @@ class _Middleware:
 
     def _exchange_of(self, req: Any) -> Exchange:
         request = adapters.AsgiRequest.of(req.scope) if self.is_asgi else adapters.WsgiRequest.of(req.env)
-        return self._extension.sessions.exchange(request)
+        return (self._sessions or configured()).exchange(request)
 
     def process_request(self, req: Any, _resp: Any) -> None:
         exchange = self._exchange_of(req)
@@ -82,7 +82,7 @@ class _Middleware:
 
         @wraps(responder)  # Its marks go along, for the check of a ServerSession around this one.
         async def serve(req: Any, ws: Any, **params: Any) -> None:
-            await accompany(responder(req, ws, **params), exchange, self._extension.watch, ws.close)
+            await accompany(responder(req, ws, **params), exchange, self._watch, ws.close)
 
         return resource, {"WEBSOCKET": serve}, *rest
 

@@ -71,8 +71,7 @@ class SessionHandler(RequestHandler):
                 self._cut()
 
     async def _begin(self, prepare: Callable[[], Awaitable[None] | None]) -> None:
-        refusal = await self._check()
-        if refusal is None:
+        if (refusal := await self._check()) is None:
             self._session = await self._exchange.load()
             await settled(prepare())
             # It may have changed the method, by which the one that serves is chosen.
@@ -81,8 +80,10 @@ class SessionHandler(RequestHandler):
             self.send_error(refusal.status)
 
     async def _check(self) -> Refusal | None:
-        body, method = BytesBody(self.request.body), self.request.method
-        return await self._exchange.check(body, endpoint=lambda: type(self), method=method)
+        exchange, method = self._exchange, self.request.method or ""
+        if not exchange.may_be_forged(method):
+            return None
+        return await exchange.check(BytesBody(self.request.body), endpoint=lambda: type(self), method=method)
 
     def _cut(self) -> None:
         """End the response so that its client sees that it is not whole."""
@@ -110,8 +111,7 @@ class SessionHandler(RequestHandler):
         """End the response; before that the session is stored."""
         if self._finished or self._is_stored or not self._exchange.is_pending:
             return super().finish(chunk)
-        if chunk is not None:
-            self.write(chunk)
+        self.write(b"" if chunk is None else chunk)
         # Finished for the handler already: it may not write, or finish, while the store is awaited.
         self._finished, self._finishing = True, ensure_future(self._store_and_finish())
         return self._finishing
