@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, Final, Self, TypeAlias, Unpack
 
 from server_session._sessions import Sessions, Settings, chosen, configured
@@ -22,8 +23,6 @@ Application: TypeAlias = Callable[[Any, Any], Iterable[bytes]]
 
 SESSION: Final = "server_session.session"
 """The key of the mapping in the environ."""
-
-_END: Final[Any] = object()
 
 
 class SessionMiddleware:
@@ -84,7 +83,9 @@ class ServedResponse:
         environ[SESSION] = LazySession(self._blocking.load)
         self._start_response = start_response
         self._head: tuple[str, list[tuple[str, str]], Any] | None = None
-        self._write: Write | None = None
+        self._is_started = False
+        # None from Granian, where there is no other way than the body.
+        self._write: Any = None
         self._body: Iterable[bytes] = ()
         self._chunks: Iterator[bytes] = iter(())
 
@@ -100,6 +101,9 @@ class ServedResponse:
                 with self._serving:
                     self._body = app(self._environ, self._note)
                 self._chunks = iter(self._body)
+                if self._head is not None:
+                    # Granian takes status and headers as soon as it is given a body, and not with the first chunk.
+                    self._chunks = chain(self._pulled(), self._chunks)
             except UnavailableError as error:
                 self._fail(error)
         except BaseException:
@@ -109,19 +113,21 @@ class ServedResponse:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            while True:
-                with self._serving:
-                    chunk = next(self._chunks, _END)
-                self._start()
-                if chunk is _END:
-                    break
-                yield chunk
+            while pulled := self._pulled():
+                yield from pulled
             self._blocking.commit_late()
         except UnavailableError as error:
-            if self._write is not None:
+            if self._is_started:
                 raise
             self._fail(error)
             yield from self._chunks
+
+    def _pulled(self) -> tuple[bytes, ...]:
+        """Return the next chunk, or none at the end; before the first the session is stored and the response starts."""
+        with self._serving:
+            pulled = tuple(islice(self._chunks, 1))
+        self._start()
+        return pulled
 
     def close(self) -> None:
         try:
@@ -131,14 +137,14 @@ class ServedResponse:
         finally:
             try:
                 # Only what a response that has started changed since: one that failed before saves nothing.
-                if self._write is not None:
+                if self._is_started:
                     self._blocking.commit_late()
             finally:
                 self._exchange.leave()
 
     def _note(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
         """Stand in for `start_response`: the head is held back until the first chunk, when the session is stored."""
-        if self._write is not None:
+        if self._is_started:
             # Too late for another head: the server raises what the application was caught by (PEP 3333); unless
             # all chunks so far were empty.
             return self._start_response(status, self._answered(headers), exc_info)
@@ -150,15 +156,15 @@ class ServedResponse:
     def _write_now(self, data: bytes) -> object:
         return self._start()(data)
 
-    def _start(self) -> Write:
-        if self._write is None:
+    def _start(self) -> Any:
+        if not self._is_started:
             if self._head is None:
                 raise AssertionError("the application began its body before it called start_response (PEP 3333)")
             self._blocking.commit_late()
             status, raw, exc_info = self._head
             headers = self._answered(raw)
             given = (status, headers) if exc_info is None else (status, headers, exc_info)
-            self._write = self._start_response(*given)
+            self._write, self._is_started = self._start_response(*given), True
         return self._write
 
     def _answered(self, raw: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -178,5 +184,5 @@ class ServedResponse:
             self._exchange.write_headers(headers)
         # An error that is at hand replaces a head that the application may have given (PEP 3333).
         given = (status, headers.raw) if sys.exception() is None else (status, headers.raw, sys.exc_info())
-        self._write = self._start_response(*given)
+        self._write, self._is_started = self._start_response(*given), True
         self._chunks = iter([refusal.body])
