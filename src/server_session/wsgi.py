@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
 from typing import Any, Final, Self, TypeAlias, Unpack
 
 from server_session._sessions import Sessions, Settings, chosen, configured
@@ -23,6 +22,8 @@ Application: TypeAlias = Callable[[Any, Any], Iterable[bytes]]
 
 SESSION: Final = "server_session.session"
 """The key of the mapping in the environ."""
+
+_END: Final[Any] = object()
 
 
 class SessionMiddleware:
@@ -88,6 +89,7 @@ class ServedResponse:
         self._write: Any = None
         self._body: Iterable[bytes] = ()
         self._chunks: Iterator[bytes] = iter(())
+        self._first: Any = None
 
     def call(self, app: Application, endpoint: Callable[[], object] | None = None) -> Self:
         """Call the application; the request is checked before, if not by the application, which knows its endpoint."""
@@ -103,7 +105,7 @@ class ServedResponse:
                 self._chunks = iter(self._body)
                 if self._head is not None:
                     # Granian takes status and headers as soon as it is given a body, and not with the first chunk.
-                    self._chunks = chain(self._pulled(), self._chunks)
+                    self._first = self._pull()
             except UnavailableError as error:
                 self._fail(error)
         except BaseException:
@@ -113,8 +115,13 @@ class ServedResponse:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            while pulled := self._pulled():
-                yield from pulled
+            while True:
+                chunk, self._first = self._first, None
+                if chunk is None:
+                    chunk = self._pull()
+                if chunk is _END:
+                    break
+                yield chunk
             self._blocking.commit_late()
         except UnavailableError as error:
             if self._is_started:
@@ -122,12 +129,13 @@ class ServedResponse:
             self._fail(error)
             yield from self._chunks
 
-    def _pulled(self) -> tuple[bytes, ...]:
-        """Return the next chunk, or none at the end; before the first the session is stored and the response starts."""
+    def _pull(self) -> Any:
+        """Return the next chunk, or `_END`; before the first the session is stored, and the response starts."""
         with self._serving:
-            pulled = tuple(islice(self._chunks, 1))
-        self._start()
-        return pulled
+            chunk = next(self._chunks, _END)
+        if not self._is_started:
+            self._start()
+        return chunk
 
     def close(self) -> None:
         try:
