@@ -24,7 +24,7 @@ LIMITS = {
 # A read through each other adapter, with what its framework calls by itself: 9 (wsgi) to 644 (Quart).
 READS = {
     "aiohttp": 300,
-    "bottle": 230,
+    "bottle": 235,
     "django": 545,
     "falcon": 145,
     "falcon_asgi": 135,

@@ -320,6 +320,32 @@ def test_a_server_whose_start_response_returns_nothing_gets_what_is_refused_whol
     assert (failed.status, failed.starts, len(failed.chunks)) == ("503 Service Unavailable", 1, 1)
 
 
+def test_a_server_that_takes_the_head_as_soon_as_it_has_the_body_is_given_it(store: Watched) -> None:
+    def app(environ: Environ, start_response: Any) -> list[bytes]:
+        environ[SESSION]["a"] = 1
+        return respond(start_response, "whole")
+
+    def ask_as_granian_does(browser: Browser, site: str) -> tuple[str, Answer]:
+        answer = Answer()
+
+        def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
+            answer.status, answer.headers = status, headers
+
+        body = browser.app({**browser.environ("/", "POST"), "HTTP_SEC_FETCH_SITE": site}, start_response)
+        taken = answer.status
+        answer.chunks += body
+        return taken, answer
+
+    browser = Browser(SessionMiddleware(app))
+    taken, answer = ask_as_granian_does(browser, "same-origin")
+    assert (taken, answer.chunks) == ("200 OK", [b"whole"])
+    browser.cookie = answer.cookie
+    assert saved(browser) == {"a": 1}
+    taken, answer = ask_as_granian_does(browser, "cross-site")
+    assert taken == answer.status == "403 Forbidden"
+    assert b"Forbidden" in b"".join(answer.chunks)
+
+
 def test_what_changed_before_the_first_chunk_is_stored_when_that_is_sent(store: Watched) -> None:
     def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
         environ[SESSION]["a"] = 1
@@ -662,10 +688,8 @@ def test_a_value_that_cannot_be_stored_is_an_error_before_the_start(store: Watch
         return respond(start_response)
 
     answer = Answer()
-    body = Browser(SessionMiddleware(app)).begin(answer)
     with pytest.raises(SerializationError, match="'bad'"):
-        next(iter(body))
-    body.close()
+        Browser(SessionMiddleware(app)).begin(answer)
     assert (answer.starts, store.calls) == (0, [])
 
 

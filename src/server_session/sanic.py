@@ -57,7 +57,9 @@ class ServerSession(Extension[Any]):
     def _attend(self, request: Request, websocket: Any) -> None:
         connection: Any = asyncio.current_task()
         attending = accompany(asyncio.wait({connection}), _exchange_of(request), self.watch, websocket.close)
-        request.ctx.session_attended = asyncio.ensure_future(attending)
+        request.ctx.session_attended = attended = asyncio.ensure_future(attending)
+        # Nobody awaits it: what fails is logged, here when it does.
+        attended.add_done_callback(lambda attended: attended.cancelled() or attended.result())
 
     async def _refuse(self, request: Request, error: UnavailableError) -> Any:
         return await _page(request, _exchange_of(request).refuse(error))

@@ -86,12 +86,13 @@ class ServedResponse:
         environ[SESSION] = LazySession(self._blocking.load)
         self._start_response = start_response
         self._head: tuple[str, list[tuple[str, str]], Any] | None = None
-        # Not told by `_write`: the `start_response` of Hypercorn, asgiref's bridge and Starlette's bridge returns none.
         self._is_started = False
+        # None from Granian, Hypercorn and the bridges of asgiref and Starlette: there the body is the only way.
         self._write: Any = None
         self._chunks: Iterator[bytes] = iter(())
         # Of an application that writes it is not known yet.
         self._body: Iterable[bytes] = self._chunks
+        self._first: Any = None
 
     def call(self, app: Application, endpoint: Callable[[], object] | None = None) -> Self:
         """Call the application; the request is checked before, if not by the application, which knows its endpoint."""
@@ -105,6 +106,9 @@ class ServedResponse:
                 with self._serving:
                     self._body = app(self._environ, self._note)
                 self._chunks = iter(self._body)
+                if self._head is not None:
+                    # Granian takes status and headers as soon as it is given a body, and not with the first chunk.
+                    self._first = self._pull()
             except UnavailableError as error:
                 self._fail(error)
         except BaseException:
@@ -115,9 +119,9 @@ class ServedResponse:
     def __iter__(self) -> Iterator[bytes]:
         try:
             while True:
-                with self._serving:
-                    chunk = next(self._chunks, _END)
-                self._start()
+                chunk, self._first = self._first, None
+                if chunk is None:
+                    chunk = self._pull()
                 if chunk is _END:
                     break
                 yield chunk
@@ -127,6 +131,14 @@ class ServedResponse:
                 raise
             self._fail(error)
             yield from self._chunks
+
+    def _pull(self) -> Any:
+        """Return the next chunk, or `_END`; before the first the session is stored, and the response starts."""
+        with self._serving:
+            chunk = next(self._chunks, _END)
+        if not self._is_started:
+            self._start()
+        return chunk
 
     def close(self) -> None:
         try:
@@ -153,10 +165,9 @@ class ServedResponse:
         return self._write_now
 
     def _write_now(self, data: bytes) -> object:
-        self._start()
-        return self._write(data)
+        return self._start()(data)
 
-    def _start(self) -> None:
+    def _start(self) -> Any:
         if not self._is_started:
             if self._head is None:
                 raise AssertionError("the application began its body before it called start_response (PEP 3333)")
@@ -166,8 +177,8 @@ class ServedResponse:
             is_streamed = self._body.__class__ not in _MADE and "content-length" not in WsgiHeaders(raw).names()
             headers = self._answered(raw, varies=is_streamed)
             given = (status, headers) if exc_info is None else (status, headers, exc_info)
-            self._write = self._start_response(*given)
-            self._is_started = True
+            self._write, self._is_started = self._start_response(*given), True
+        return self._write
 
     def _answered(self, raw: list[tuple[str, str]], *, varies: bool = False) -> list[tuple[str, str]]:
         headers = WsgiHeaders(raw)
@@ -186,6 +197,5 @@ class ServedResponse:
             self._exchange.write_headers(headers)
         # An error that is at hand replaces a head that the application may have given (PEP 3333).
         given = (status, headers.raw) if sys.exception() is None else (status, headers.raw, sys.exc_info())
-        self._write = self._start_response(*given)
-        self._is_started = True
+        self._write, self._is_started = self._start_response(*given), True
         self._chunks = iter([refusal.body])

@@ -1,6 +1,7 @@
 """The adapter for Sanic keeps the contract of adapters, on Sanic's own server and under ASGI."""
 
 import asyncio
+import gc
 import itertools
 import re
 import types
@@ -355,6 +356,28 @@ def test_a_websocket_stores_what_it_changed_and_sets_no_cookie():
             assert opened.receive() == 1000
         wait_until(lambda: "socket" in browser.get("/read").text)
         assert browser.get("/read").text == "{'a': 1, 'socket': 'was here'}"
+
+
+def test_what_fails_at_a_websocket_s_end_is_logged_then_and_not_when_it_is_collected(caplog):
+    app = shop()
+
+    @app.websocket("/socket")
+    async def socket(request: Request, ws: Any) -> None:
+        request.ctx.session["socket"] = "has no cookie"
+        await ws.send("written")
+
+    def failed() -> list[str]:
+        infos = [record.exc_info for record in caplog.records if record.name == "asyncio"]
+        return [type(info[1]).__name__ for info in infos if info]
+
+    gc.disable()
+    try:
+        with sanic_serves_alone(app) as port, Browser(port).open_socket("/socket") as opened:
+            assert opened.receive() == "written"
+            wait_until(failed)
+    finally:
+        gc.enable()
+    assert failed() == ["ResponseStartedError"]
 
 
 def test_a_middleware_that_answers_before_ours_is_heard():
