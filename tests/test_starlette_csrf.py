@@ -320,6 +320,23 @@ def test_an_application_whose_routes_are_of_another_kind_is_guarded_and_has_noth
     assert code(visitor.send("/x", FORGED)) == "csrf_site"
 
 
+def test_what_is_mounted_and_checks_its_requests_itself_can_be_exempt_here():
+    class Bridge:
+        """As those of a2wsgi and Starlette, which carry an application of WSGI."""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse("within")(scope, receive, send)
+
+    sessions = Sessions()
+    app = FastAPI()
+    app.mount("/guarded", Bridge())
+    app.mount("/exempt", csrf_exempt(Bridge()))
+    app.add_middleware(SessionMiddleware, sessions=sessions)
+    visitor = Visitor(sessions, app)
+    assert code(visitor.send("/guarded/x", FORGED)) == "csrf_site"
+    assert visitor.send("/exempt/x", FORGED).body == b"within"
+
+
 def test_what_stands_for_something_else_in_a_view_is_not_fetched_by_the_check():
     class Proxy:
         def __call__(self) -> None: ...
