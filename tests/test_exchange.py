@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
 from server_session import CSRF, CookieHandler, MemorySessionStore, Sessions
+from server_session._colour import Colour
 from server_session._record import ENDED
 from server_session.adapters import (
     BytesBody,
@@ -129,6 +131,27 @@ def test_a_response_in_the_place_of_one_that_was_answered_can_bear_a_new_cookie(
     exchange.answer_anew()
     sessions.sync.set_session_data(exchange.request.slots, {"a": 1})
     assert "Set-Cookie" in answer(exchange)
+
+
+async def test_a_store_that_blocks_never_does_so_on_the_loop_of_one_that_awaits() -> None:
+    class Blocking(MemorySessionStore):
+        colour = Colour.BLOCKS
+
+        async def get(self, *given: Any) -> Any:
+            threads.add(threading.get_ident())
+            return await super().get(*given)
+
+        async def set(self, *given: Any) -> Outcome:
+            threads.add(threading.get_ident())
+            return await super().set(*given)
+
+    threads: set[int] = set()
+    sessions = Sessions(session_store=Blocking())
+    exchange = exchange_of(sessions, Cookie=COOKIE)
+    (await exchange.load())["a"] = 1
+    assert await exchange.commit() is None
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_the_same_error_is_answered_once_however_often_it_is_given(
