@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
 from server_session import CSRF, CookieHandler, MemorySessionStore, Sessions
+from server_session._colour import Colour
 from server_session._record import ENDED
 from server_session.adapters import (
     BytesBody,
@@ -20,6 +22,7 @@ from server_session.adapters import (
     csrf_exempt,
     csrf_protect,
 )
+from server_session.adopt import StarletteCookie
 from server_session.exceptions import (
     CookieWithheldError,
     NoResponseError,
@@ -115,6 +118,40 @@ def test_another_response_may_take_the_place_of_one_that_was_answered(sessions: 
     exchange.serve()
     assert answer(exchange)["Set-Cookie"] == cookie
     assert exchange.request.served == [sessions]
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_response_in_the_place_of_one_that_was_answered_can_bear_a_new_cookie(
+    sessions: Sessions, is_asked: bool
+) -> None:
+    exchange = exchange_of(sessions)
+    if is_asked:
+        exchange.blocking.load()
+    answer(exchange)
+    exchange.answer_anew()
+    sessions.sync.set_session_data(exchange.request.slots, {"a": 1})
+    assert "Set-Cookie" in answer(exchange)
+
+
+async def test_a_store_that_blocks_never_does_so_on_the_loop_of_one_that_awaits() -> None:
+    class Blocking(MemorySessionStore):
+        colour = Colour.BLOCKS
+
+        async def get(self, *given: Any) -> Any:
+            threads.add(threading.get_ident())
+            return await super().get(*given)
+
+        async def set(self, *given: Any) -> Outcome:
+            threads.add(threading.get_ident())
+            return await super().set(*given)
+
+    threads: set[int] = set()
+    sessions = Sessions(session_store=Blocking())
+    exchange = exchange_of(sessions, Cookie=COOKIE)
+    (await exchange.load())["a"] = 1
+    assert await exchange.commit() is None
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_the_same_error_is_answered_once_however_often_it_is_given(
@@ -336,6 +373,73 @@ def test_a_request_that_is_served_again_is_another_visit(sessions: Sessions) -> 
     sessions.sync.set_session_data(environ, {"a": 3})
     again.serve()
     assert dict(again.blocking.load()) == {"a": 3, "b": 2}
+
+
+def test_another_visit_knows_nothing_of_a_refusal(sessions: Sessions) -> None:
+    exchange = posted(sessions, Cookie=COOKIE, **{"Sec-Fetch-Site": "cross-site"})
+    assert exchange.blocking.check() is not None
+    exchange.leave()
+    exchange.serve()
+    assert exchange.refusal is exchange.asked is None
+    assert "csrf-rejection" not in {name.lower() for name in answer(exchange)}
+
+
+def test_another_visit_is_within_no_other_that_is_over(sessions: Sessions, caplog: pytest.LogCaptureFixture) -> None:
+    exchange = exchange_of(sessions)
+    exchange.leave()
+    exchange.serve()
+    mapping = exchange.blocking.load()
+    exchange.serve()
+    assert exchange.blocking.load() is mapping
+    mapping["a"] = 1
+    assert "not stored" not in caplog.text
+
+
+def test_a_session_is_new_unless_the_request_brought_it(sessions: Sessions) -> None:
+    cookie = cookie_of(sessions)
+    exchange = exchange_of(sessions, Cookie=cookie)
+    exchange.blocking.load()
+    assert not exchange.is_new
+    sessions.sync.renew_session(exchange.request.slots)
+    assert not exchange.is_new
+    sessions.sync.log_in(exchange.request.slots, "ann")
+    assert exchange.is_new
+    stranger = exchange_of(sessions)
+    sessions.sync.set_session_data(stranger.request.slots, {"a": 1})
+    sessions.sync.renew_session(stranger.request.slots)
+    assert stranger.is_new
+
+
+async def test_a_session_that_a_cancelled_call_has_founded_is_new_too() -> None:
+    sessions = Sessions(session_store=YieldingStore(MemorySessionStore()))
+    exchange = exchange_of(sessions)
+    call = asyncio.create_task(sessions.set_session_data(exchange.request.slots, {"a": 1}))
+    # Until the store has it, and has not answered.
+    for _ in range(2):
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await exchange.commit() is None
+    assert await sessions.get_session_data(exchange.request.slots) == {"a": 1}
+    assert exchange.is_new
+
+
+def test_to_go_on_with_another_session_is_refused_where_it_would_push_out_a_cookie_that_was_withheld() -> None:
+    sessions = Sessions(csrf=None)
+    chosen = exchange_of(sessions, Cookie=cookie_of(sessions)).stored
+    exchange = posted(sessions, **{"Sec-Fetch-Site": "cross-site"})
+    with pytest.raises(CookieWithheldError):
+        exchange.go_on_with(chosen)
+
+
+def test_who_logs_out_ends_no_cookie_of_another_library_that_did_not_come() -> None:
+    sessions = Sessions(adopt=[StarletteCookie("k" * 32, cookie="old")])
+    exchange = exchange_of(sessions, Cookie=cookie_of(sessions))
+    sessions.sync.destroy_session(exchange.request.slots)
+    headers = WsgiHeaders(())
+    exchange.answer(headers)
+    assert [value.partition("=")[0] for name, value in headers.raw if name == "Set-Cookie"] == ["session"]
 
 
 def test_who_serves_within_another_of_the_same_sessions_leaves_the_request_to_the_other(sessions: Sessions) -> None:

@@ -205,6 +205,16 @@ def test_a_request_with_a_token_costs_no_more_calls_than_one_without(interface):
     assert counted[0] == counted[1] == ["get"]
 
 
+def test_a_token_for_a_single_use_costs_one_call_to_read_it_and_one_to_use_it_up(interface):
+    store = Watched()
+    site = Site(interface, session_store=store, csrf=CSRF(single_use=True))
+    visitor = Browser(site)
+    token = visitor.get("/token").said
+    store.calls.clear()
+    assert visitor.forged("/echo", ("x-csrf-token", token)).status == 200
+    assert store.calls == ["get", "merge"]
+
+
 async def mapping(request: Any) -> Any:
     return dict(request.session)
 

@@ -22,6 +22,7 @@ from server_session import (
     SessionStore,
     StoreError,
 )
+from server_session import _record as record
 from server_session._colour import Colour
 from server_session._owners import OwnerIndex, _key_of
 from server_session._policy import Policy
@@ -559,6 +560,12 @@ async def test_a_stamp_of_another_form_tells_the_founding_until_the_next_write(s
     assert await data_of(browser) == {"user": "ada"}
     assert await last_seen(site) == seen_at(site)
     assert await send(browser, WRITES["update"]) is True
+
+
+def test_a_record_that_is_found_by_a_name_has_a_key_as_any_other_which_tells_its_kind():
+    keys = {record.key_of(kind, "ada") for kind in (b"owner\0", b"claim\0", b"")}
+    assert len(keys) == 3
+    assert {len(key) for key in keys} == {len(MemorySessionStore().id())}
 
 
 async def test_no_session_was_seen_before_it_was_founded(site):

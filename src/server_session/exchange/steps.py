@@ -134,8 +134,8 @@ class Steps:
         that tells which request it serves, by `find_request_by`; without, `serving` does.
         """
         if self._is_over:
-            self.refusal = self.asked = self._passed_as = self._stored = None
-            self._cookies, self._is_over = (), False
+            self.refusal = self.asked = self._stored = None
+            self._is_over = False
         if not self._serving:
             self.request.served = [*self.request.served, self.sessions.base]
             self.request.serving += 1
