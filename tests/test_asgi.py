@@ -40,7 +40,7 @@ from server_session import (
     validate_csrf_token,
 )
 from server_session._colour import pause
-from server_session.asgi import SessionMiddleware
+from server_session.asgi import SessionMiddleware, _Connection
 from server_session.http.requests import AsgiRequest, request_of
 from server_session.testing import YieldingStore
 from tests.asgi_client import Client, WebSocket, scope_of
@@ -646,6 +646,9 @@ def test_two_applications_with_sessions_of_their_own_do_not_mix(run):
     answer = run(functools.partial(Client(app).get, "/both"))
     assert json.loads(answer.body) == [{"of": "inner"}, {"of": "outer"}]
     assert sorted(one.partition("=")[0] for one in answer.all("set-cookie")) == ["inner", "outer"]
+    for name, sessions in (("inner", inner), ("outer", outer)):
+        (cookie,) = [one.partition(";")[0] for one in answer.all("set-cookie") if one.startswith(name)]
+        assert asyncio.run(sessions.get_session_data(scope_of(cookie=cookie))) == {"of": name}
 
 
 def test_where_configure_was_not_called_the_functions_serve_the_sessions_of_the_middleware(run):
@@ -976,6 +979,28 @@ def test_a_watch_whose_first_question_fails_goes_on(library):
 
     got = LOOPS[library](lambda: open_and_end(sessions, end, watch=0.005, autoload=False))
     assert (got[-1]["type"], got[-1].get("code")) == ("websocket.close", 1008)
+
+
+async def test_a_websocket_that_the_application_has_closed_or_the_visitor_left_is_closed_without_a_word():
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+        if gone:
+            raise gone
+
+    for gone, is_closed in ((None, True), (OSError(), False), (RuntimeError(), False)):
+        sessions = Sessions()
+        scope = scope_of(type="websocket", scheme="ws")
+        exchange = sessions.exchange(AsgiRequest.of(scope))
+        exchange.serve()
+        connection = _Connection(SessionMiddleware(founding(sessions), sessions), exchange, scope, send)
+        if is_closed:
+            await connection._start({"type": "websocket.close"})
+        await connection.close(1008)
+        if not is_closed:
+            await connection._start({"type": "websocket.send", "text": "a secret, too late"})
+    assert sent == ["websocket.close"] * 3
 
 
 def test_a_watch_that_cannot_work_is_refused():

@@ -211,7 +211,7 @@ class _Connection:
     async def close(self, code: int) -> None:
         """Close an open WebSocket."""
         if not self._closed:
-            self._closed = self._cut_off = True
+            self._cut_off = True
             # The connection may have gone meanwhile, and then the server says so.
             with suppress(OSError, RuntimeError):
                 await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
