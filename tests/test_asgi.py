@@ -981,26 +981,38 @@ def test_a_watch_whose_first_question_fails_goes_on(library):
     assert (got[-1]["type"], got[-1].get("code")) == ("websocket.close", 1008)
 
 
-async def test_a_websocket_that_the_application_has_closed_or_the_visitor_left_is_closed_without_a_word():
+def open_socket(send: Any) -> _Connection:
+    sessions = Sessions()
+    scope = scope_of(type="websocket", scheme="ws")
+    exchange = sessions.exchange(AsgiRequest.of(scope))
+    exchange.serve()
+    return _Connection(SessionMiddleware(founding(sessions), sessions), exchange, scope, send)
+
+
+async def test_a_watch_closes_no_websocket_that_the_application_has_closed():
     sent = []
 
     async def send(message):
         sent.append(message["type"])
-        if gone:
-            raise gone
 
-    for gone, is_closed in ((None, True), (OSError(), False), (RuntimeError(), False)):
-        sessions = Sessions()
-        scope = scope_of(type="websocket", scheme="ws")
-        exchange = sessions.exchange(AsgiRequest.of(scope))
-        exchange.serve()
-        connection = _Connection(SessionMiddleware(founding(sessions), sessions), exchange, scope, send)
-        if is_closed:
-            await connection._start({"type": "websocket.close"})
-        await connection.close(1008)
-        if not is_closed:
-            await connection._start({"type": "websocket.send", "text": "a secret, too late"})
-    assert sent == ["websocket.close"] * 3
+    connection = open_socket(send)
+    await connection._start({"type": "websocket.close"})
+    await connection.close(1008)
+    assert sent == ["websocket.close"]
+
+
+@pytest.mark.parametrize("gone", [OSError, RuntimeError])
+async def test_a_watch_closes_a_websocket_whose_visitor_has_left_without_an_error(gone):
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+        raise gone
+
+    connection = open_socket(send)
+    await connection.close(1008)
+    await connection._start({"type": "websocket.send", "text": "a secret, too late"})
+    assert sent == ["websocket.close"]
 
 
 def test_a_watch_that_cannot_work_is_refused():

@@ -648,7 +648,7 @@ def test_a_file_that_goes_while_it_is_waited_for_is_absent(store, directory, mon
 @pytest.mark.parametrize("durable", [False, True])
 def test_no_call_leaves_a_file_open(directory, durable):
     store = FileSessionStore(directory, durable=durable)
-    before = len(os.listdir("/dev/fd"))
+    before = len([*Path("/dev/fd").iterdir()])
     key = put(store)
     assert drive(store.merge(key, {"a": b"2"}, [], {})) is APPLIED
     assert look(store, key) == {"a": b"2"}
@@ -656,7 +656,7 @@ def test_no_call_leaves_a_file_open(directory, durable):
     with pytest.raises(RecordError):
         look(store, key)
     assert drive(store.destroy(key)) is True
-    assert len(os.listdir("/dev/fd")) == before
+    assert len([*Path("/dev/fd").iterdir()]) == before
 
 
 def test_a_file_stays_near_the_size_of_its_session(store, directory):
@@ -741,6 +741,26 @@ def test_a_write_that_the_system_takes_in_pieces_is_whole(store, monkeypatch):
         patch.setattr(os, "write", lambda file, content: real(file, content[:7]))
         key = put(store, {"a": b"0123456789" * 10})
     assert look(store, key) == {"a": b"0123456789" * 10}
+    real_in_place = os.pwrite
+    with monkeypatch.context() as patch:
+        # The head is written in one piece.
+        patch.setattr(
+            os, "pwrite", lambda file, content, place: real_in_place(file, content[: 7 if place else None], place)
+        )
+        assert drive(store.merge(key, {"a": b"9876543210" * 10}, [], {})) is APPLIED
+    assert look(store, key) == {"a": b"9876543210" * 10}
+
+
+def test_a_folder_that_somebody_else_makes_at_the_same_moment_is_used(store, monkeypatch):
+    real = os.mkdir
+
+    def make(*arguments):
+        real(*arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(os, "mkdir", make)
+    key = put(store)
+    assert look(store, key) == {"a": b"1"}
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EPERM])
