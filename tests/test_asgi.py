@@ -842,6 +842,20 @@ def test_what_a_websocket_changed_is_saved_though_it_ends_by_an_error():
     assert sessions.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1, "last": "hello"}
 
 
+def test_what_a_websocket_changed_is_saved_before_the_visitor_hears_of_its_close():
+    seen = []
+
+    async def close(websocket: Any) -> None:
+        await websocket.accept()
+        websocket.session["b"] = 2
+        await websocket.close()
+        seen.append(await sessions.get_session_data(scope_of(cookie=cookie)))
+
+    sessions, app, cookie = served(WebSocketRoute("/", close))
+    asyncio.run(WebSocket().connect(app, cookie))
+    assert seen == [{"a": 1, "b": 2}]
+
+
 def test_what_a_websocket_changed_before_it_was_turned_away_is_saved():
     async def refuse(websocket: Any) -> None:
         websocket.session["tries"] = 1
