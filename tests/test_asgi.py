@@ -40,7 +40,7 @@ from server_session import (
     validate_csrf_token,
 )
 from server_session._colour import pause
-from server_session.asgi import SessionMiddleware
+from server_session.asgi import SessionMiddleware, _Connection
 from server_session.http.requests import AsgiRequest, request_of
 from server_session.testing import YieldingStore
 from tests.asgi_client import Client, WebSocket, scope_of
@@ -646,6 +646,9 @@ def test_two_applications_with_sessions_of_their_own_do_not_mix(run):
     answer = run(functools.partial(Client(app).get, "/both"))
     assert json.loads(answer.body) == [{"of": "inner"}, {"of": "outer"}]
     assert sorted(one.partition("=")[0] for one in answer.all("set-cookie")) == ["inner", "outer"]
+    for name, sessions in (("inner", inner), ("outer", outer)):
+        (cookie,) = [one.partition(";")[0] for one in answer.all("set-cookie") if one.startswith(name)]
+        assert asyncio.run(sessions.get_session_data(scope_of(cookie=cookie))) == {"of": name}
 
 
 def test_where_configure_was_not_called_the_functions_serve_the_sessions_of_the_middleware(run):
@@ -839,6 +842,20 @@ def test_what_a_websocket_changed_is_saved_though_it_ends_by_an_error():
     assert sessions.sync.get_session_data(scope_of(cookie=cookie)) == {"a": 1, "last": "hello"}
 
 
+def test_what_a_websocket_changed_is_saved_before_the_visitor_hears_of_its_close():
+    seen = []
+
+    async def close(websocket: Any) -> None:
+        await websocket.accept()
+        websocket.session["b"] = 2
+        await websocket.close()
+        seen.append(await sessions.get_session_data(scope_of(cookie=cookie)))
+
+    sessions, app, cookie = served(WebSocketRoute("/", close))
+    asyncio.run(WebSocket().connect(app, cookie))
+    assert seen == [{"a": 1, "b": 2}]
+
+
 def test_what_a_websocket_changed_before_it_was_turned_away_is_saved():
     async def refuse(websocket: Any) -> None:
         websocket.session["tries"] = 1
@@ -994,6 +1011,40 @@ def test_a_watch_whose_first_question_fails_goes_on(library):
 
     got = LOOPS[library](lambda: open_and_end(sessions, end, watch=0.005, autoload=False))
     assert (got[-1]["type"], got[-1].get("code")) == ("websocket.close", 1008)
+
+
+def open_socket(send: Any) -> _Connection:
+    sessions = Sessions()
+    scope = scope_of(type="websocket", scheme="ws")
+    exchange = sessions.exchange(AsgiRequest.of(scope))
+    exchange.serve()
+    return _Connection(SessionMiddleware(founding(sessions), sessions), exchange, scope, send)
+
+
+async def test_a_watch_closes_no_websocket_that_the_application_has_closed():
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    connection = open_socket(send)
+    await connection._start({"type": "websocket.close"})
+    await connection.close(1008)
+    assert sent == ["websocket.close"]
+
+
+@pytest.mark.parametrize("gone", [OSError, RuntimeError])
+async def test_a_watch_closes_a_websocket_whose_visitor_has_left_without_an_error(gone):
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+        raise gone
+
+    connection = open_socket(send)
+    await connection.close(1008)
+    await connection._start({"type": "websocket.send", "text": "a secret, too late"})
+    assert sent == ["websocket.close"]
 
 
 def test_a_watch_that_cannot_work_is_refused():

@@ -661,10 +661,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def lasting(clock: Clock, **settings: Any) -> Flask:
+def lasting(clock: Clock, deadline: timedelta | None = timedelta(days=30), **settings: Any) -> Flask:
     app = Flask("shop")
     app.testing = True
-    ServerSession(app, session_store=MemorySessionStore(clock=clock), max_age=600, clock=clock)
+    store = MemorySessionStore(clock=clock)
+    ServerSession(app, session_store=store, max_age=600, absolute_max_age=deadline, clock=clock)
     app.config.update(settings)
 
     @view(app, "/keep")
@@ -739,6 +740,13 @@ def test_where_flask_s_lifetime_is_not_set_what_was_configured_holds(clock: Cloc
     assert client.get("/read").text == "None"
 
 
+def test_flask_s_lifetime_may_be_of_any_length_where_no_deadline_is_wanted(clock: Clock) -> None:
+    client = lasting(clock, None, PERMANENT_SESSION_LIFETIME=timedelta(days=365)).test_client()
+    client.get("/keep")
+    clock.time += 364 * 86400
+    assert client.get("/read").text == "1"
+
+
 @pytest.mark.parametrize(
     "lifetime, reason", [(timedelta(days=90), "longer than absolute_max_age"), (0, "a positive number of seconds")]
 )
@@ -749,6 +757,37 @@ def test_a_lifetime_that_cannot_hold_is_an_error(clock: Clock, lifetime: object,
 
 
 # --- the functions
+
+
+def test_what_is_configured_anew_serves_from_the_next_request_on(app: Flask, store: Watched) -> None:
+    @view(app)
+    def put() -> str:
+        flask.session["a"] = 1
+        return ""
+
+    client = app.test_client()
+    client.get("/")
+    store.calls.clear()
+    other = Watched()
+    configure(session_store=other)
+    client.get("/")
+    assert (store.calls, other.calls != []) == ([], True)
+
+
+def test_an_application_within_another_s_request_serves_its_own(app: Flask) -> None:
+    @view(app)
+    def inner() -> Any:
+        sync.set_session_data({"of": "inner"})
+        return sync.get_session_data()
+
+    def outside(environ: Any, start: Any) -> list[bytes]:
+        sync.set_session_data({"of": "outer"})
+        body = [app.test_client().get("/").data, b" in ", repr(sync.get_session_data()).encode()]
+        start("200 OK", [("Content-Type", "text/plain")])
+        return body
+
+    answer = Client(SessionMiddleware(outside)).get("/")
+    assert answer.text == "{'of': 'inner'} in {'of': 'outer'}"
 
 
 def test_the_functions_and_the_mapping_of_a_request_are_one_session(app: Flask, store: Watched) -> None:
@@ -1320,6 +1359,35 @@ def test_a_stream_that_becomes_a_503_is_closed(app: Flask, store: Watched) -> No
     assert response.status_code == 503
     assert b"never sent" not in response.data
     assert closed == [True]
+
+
+def test_a_response_whose_parts_are_at_hand_keeps_its_length_and_varies_on_nothing(app: Flask) -> None:
+    view(app, "/untouched")(lambda: flask.Response(["a", "b"]))
+
+    @view(app, "/put")
+    def put() -> flask.Response:
+        flask.session["a"] = 1
+        return flask.Response(["a", "b"])
+
+    client = app.test_client()
+    for path, varies in (("/untouched", None), ("/put", "Cookie")):
+        environ = create_environ(path)
+        heads: list[Headers] = []
+        app(environ, lambda _, headers, heads=heads: heads.append(Headers(headers)))
+        assert (heads[0]["Content-Length"], heads[0].get("Vary")) == ("2", varies)
+    assert client.get("/put").text == "ab"
+
+
+def test_a_stream_that_answers_several_requests_is_left_as_it_is(app: Flask) -> None:
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"body"
+
+    shared = flask.Response(Body())
+    view(app)(lambda: shared)
+    for _ in range(2):
+        assert app.test_client().get("/").text == "body"
+    assert type(shared.response) is Body
 
 
 def test_a_file_that_becomes_a_503_is_closed(app: Flask, store: Watched) -> None:

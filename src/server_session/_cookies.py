@@ -268,7 +268,7 @@ class CookieHandler(CookieTransport):
                 rivals.append(header)
         return rivals
 
-    def _header(self, request: RequestFacts, value: str, where: str, age: str = "") -> Header:
+    def _header(self, request: RequestFacts, value: str, where: str, age: str) -> Header:
         secure = request.scheme.lower() in ("https", "wss") if self.secure is None else self.secure
         text = f"{self.name}={value}{where}{age}{'; Secure' if secure else ''}{self._end}"
         return (b"set-cookie", text.encode("ascii"))

@@ -294,7 +294,7 @@ def _check(_endpoint: str | None, _arguments: dict[str, Any] | None) -> None:
 
 def endpoint_of(app: Any, request: Any) -> object:
     """Return the view that will serve a request, with the blueprints that it is in; `None` where there is none."""
-    view = app.view_functions.get(request.endpoint or "")
+    view = app.view_functions.get(request.endpoint)
     return (view, *map(app.blueprints.get, request.blueprints))
 
 

@@ -628,6 +628,37 @@ def test_a_read_in_the_middle_of_a_write_in_place_gives_the_old_record_or_the_ne
         seen.clear()
 
 
+def test_a_file_that_is_met_while_it_is_written_is_read_when_it_is(store, directory, monkeypatch):
+    key = put(store)
+    (file,) = session_files(directory)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    before_next_lock(monkeypatch, lambda: file.write_bytes(whole))
+    assert look(store, key) == {"a": b"1"}
+
+
+def test_a_file_that_goes_while_it_is_waited_for_is_absent(store, directory, monkeypatch):
+    key = put(store)
+    (file,) = session_files(directory)
+    file.write_bytes(b"damaged")
+    before_next_lock(monkeypatch, file.unlink)
+    assert look(store, key) is MISSING
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_no_call_leaves_a_file_open(directory, durable):
+    store = FileSessionStore(directory, durable=durable)
+    before = len([*Path("/dev/fd").iterdir()])
+    key = put(store)
+    assert drive(store.merge(key, {"a": b"2"}, [], {})) is APPLIED
+    assert look(store, key) == {"a": b"2"}
+    session_files(directory)[0].write_bytes(b"damaged")
+    with pytest.raises(RecordError):
+        look(store, key)
+    assert drive(store.destroy(key)) is True
+    assert len([*Path("/dev/fd").iterdir()]) == before
+
+
 def test_a_file_stays_near_the_size_of_its_session(store, directory):
     key = put(store)
     chance = random.Random(5)
@@ -710,6 +741,26 @@ def test_a_write_that_the_system_takes_in_pieces_is_whole(store, monkeypatch):
         patch.setattr(os, "write", lambda file, content: real(file, content[:7]))
         key = put(store, {"a": b"0123456789" * 10})
     assert look(store, key) == {"a": b"0123456789" * 10}
+    real_in_place = os.pwrite
+    with monkeypatch.context() as patch:
+        # The head is written in one piece.
+        patch.setattr(
+            os, "pwrite", lambda file, content, place: real_in_place(file, content[: 7 if place else None], place)
+        )
+        assert drive(store.merge(key, {"a": b"9876543210" * 10}, [], {})) is APPLIED
+    assert look(store, key) == {"a": b"9876543210" * 10}
+
+
+def test_a_folder_that_somebody_else_makes_at_the_same_moment_is_used(store, monkeypatch):
+    real = os.mkdir
+
+    def make(*arguments):
+        real(*arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(os, "mkdir", make)
+    key = put(store)
+    assert look(store, key) == {"a": b"1"}
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES, errno.EPERM])

@@ -393,6 +393,51 @@ def test_an_idle_store_keeps_what_it_has_and_shows_none_of_it(clock):
     assert fields_of(store, keys[3]) == {"a": b"1"}
 
 
+def test_a_session_in_the_place_of_one_that_has_expired_and_is_not_swept_is_counted_alone(clock):
+    store, fresh = MemorySessionStore(clock=clock), MemorySessionStore(clock=clock)
+    keys = [f"AA{number:022}" for number in range(40)]
+    for key in (*keys, "B" * 24):
+        assert drive(store.set(key, {"a": b"expired"}, Lifetime(10.0))) is APPLIED
+    clock.now += 11
+    # It sweeps all the 40 of one shard, so the next call sweeps none.
+    call(store)
+    assert store.stats().sessions == 1
+    for one in (store, fresh):
+        assert drive(one.set("B" * 24, {"b": b"1"}, HOUR)) is APPLIED
+    assert store.stats() == fresh.stats()
+
+
+def test_of_the_sessions_of_one_shard_each_is_swept_in_its_time(clock):
+    store = MemorySessionStore(clock=clock)
+    for number, idle in enumerate((5.0, 10.0, 30 * DAY)):
+        assert drive(store.set(f"BB{number:022}", {"a": b"1"}, Lifetime(idle))) is APPLIED
+    for left in (2, 1):
+        clock.now += 5
+        call(store)
+        assert store.stats().sessions == left
+
+
+def test_calls_that_sweep_one_each_save_up_no_sweep_of_many(clock):
+    store = MemorySessionStore(clock=clock)
+    for _ in range(500):
+        fill(store, 1, Lifetime(1.0), size=10)
+        clock.now += 1
+        call(store)
+    fill(store, 3000, size=10)
+    clock.now += 3601
+    call(store)
+    assert 3000 - store.stats().sessions <= 16 + 16
+
+
+def test_a_session_whose_end_was_before_the_clock_s_begin_is_swept():
+    clock = Clock()
+    clock.now = 1.0
+    store = MemorySessionStore(clock=clock)
+    fill(store, 1, Lifetime(60.0, -5.0))
+    call(store)
+    assert store.stats().sessions == 0
+
+
 def test_sessions_that_come_and_go_leave_nothing_behind(clock):
     store = MemorySessionStore(clock=clock)
     fill(store, 1, Lifetime(3650 * DAY))

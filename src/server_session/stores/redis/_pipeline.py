@@ -144,8 +144,6 @@ class _Line(asyncio.Protocol):
             # It ended as soon as it was made.
             _fail([answer for _, answer in calls], ConnectionError(_ENDED))
             return
-        if not calls:
-            return
         self._sent_at = self._loop.time()
         due = begun + self._limit
         self.owed.extend([(due, answer) for _, answer in calls])
