@@ -633,6 +633,31 @@ def test_what_was_written_is_not_told_as_an_ended_session_where_the_end_of_its_c
     engine.dispose()
 
 
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+asyncmy"])
+def test_what_a_visitor_typed_is_never_sql_whatever_a_backslash_means_there(
+    driver: str, is_given: bool, request: pytest.FixtureRequest
+) -> None:
+    url = url_of(driver, request) + "?sql_mode=NO_BACKSLASH_ESCAPES"
+    typed = rb"""a\'b"c', idle = 7 -- """
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        assert await store.set(key, {"name": typed}, LIFE) is APPLIED
+        assert await store.merge(key, {"again": typed}, [], {"name": typed}) is APPLIED
+        kept = await store.read_record(key)
+        assert kept is not MISSING
+        assert kept.fields == {"name": typed, "again": typed}
+        assert kept.lifetime == LIFE
+        if isinstance(engine, AsyncEngine):
+            await engine.dispose()
+
+    engine = engine_of(url) if is_given else url
+    run(SQLSessionStore(engine, create_table=True), body)
+    if isinstance(engine, Engine):
+        engine.dispose()
+
+
 class BrokeInError(Exception):
     """What a signal's handler raises, in the middle of anything."""
 
