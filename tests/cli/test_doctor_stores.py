@@ -248,6 +248,16 @@ def test_mariadb_and_what_may_be_wrong_with_it(run: Run, mariadb_server: servers
     assert_found(run("doctor", nowhere, "--json"), "no_database", "create it", exit_code=3)
 
 
+@pytest.mark.again
+def test_a_cluster_of_mariadb_whose_nodes_read_what_is_past(run: Run) -> None:
+    with servers.start_mariadb("--wsrep-on=ON", "--binlog-format=ROW") as server:
+        url = server.url_for("mysql+pymysql")
+        tell(url, *filter(str.strip, ddl("mariadb").split(";")))
+        assert_found(run("doctor", url, "--json"), "stale_reads", "wsrep_sync_wait = 1", "warning")
+        tell(url.replace("session:session@", "root@"), "SET GLOBAL wsrep_sync_wait = 1")
+        assert "stale_reads" not in found(run("doctor", url, "--json"))
+
+
 def sqlite_at(path: Path, *, journal: str = "wal") -> str:
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA journal_mode={journal}")

@@ -658,6 +658,46 @@ def test_what_a_visitor_typed_is_never_sql_whatever_a_backslash_means_there(
         engine.dispose()
 
 
+def test_a_write_that_met_another_is_committed_whatever_else_the_server_has_a_commit_do(
+    mariadb_server: servers.Server,
+) -> None:
+    url = mariadb_server.url_for("mysql+pymysql")
+    administer(url, "SET GLOBAL completion_type = CHAIN")
+    store, other = SQLSessionStore(url, create_table=True), SQLSessionStore(url)
+    key, met = store.id(), []
+
+    def change(record: Record | None, _now: float) -> Record:
+        if not met:
+            met.append(drive(other.merge(key, {"b": b"2"}, [], {})))
+        assert record is not None
+        return Record(record.idle, record.deadline, record.expires, {**record.fields, "c": b"3"})
+
+    try:
+        drive(store.set(key, {"a": b"1"}, LIFE))
+        drive(store.swap(key, change, Likely.WRITES))
+        assert drive(store.merge(key, {"d": b"4"}, [], {})) is APPLIED
+        assert drive(other.get(key, {})) == {"a": b"1", "b": b"2", "c": b"3", "d": b"4"}
+    finally:
+        administer(url, "SET GLOBAL completion_type = DEFAULT")
+        drive(store.close())
+        drive(other.close())
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
+def test_a_database_of_no_encoding_will_do(driver: str, postgresql_server: servers.Server) -> None:
+    name = f"plain_{time.monotonic_ns()}"
+    administer(postgresql_server.url, f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+
+    async def body(store: SQLSessionStore) -> None:
+        key, fields = store.id(), {"größe": b"\xff"}
+        assert await store.set(key, fields, LIFE) is APPLIED
+        assert [kept.key for kept in (await store.list_records()).records] == [key]
+        assert await store.get(key, {}) == fields
+
+    url = make_url(postgresql_server.url_for(f"postgresql+{driver}")).set(database=name)
+    run(SQLSessionStore(url, create_table=True), body)
+
+
 class BrokeInError(Exception):
     """What a signal's handler raises, in the middle of anything."""
 

@@ -27,13 +27,14 @@ def _libpq_limits(seconds: float) -> dict[str, Any]:
         # libpq takes whole seconds, and no fewer than two.
         "connect_timeout": max(2, math.ceil(seconds)),
         "tcp_user_timeout": milliseconds,
-        "options": f"-c statement_timeout={milliseconds}",
+        # Of a database in SQL_ASCII psycopg would take text for bytes, and SQLAlchemy does not get past the version.
+        "options": f"-c statement_timeout={milliseconds} -c client_encoding=utf8",
     }
 
 
 def _pooled_limits(seconds: float) -> dict[str, Any]:
     # A pooler passes no settings on, and in transaction mode keeps no statement for its next use.
-    return {**_libpq_limits(seconds), "options": "", "prepare_threshold": None}
+    return {**_libpq_limits(seconds), "options": "", "client_encoding": "utf8", "prepare_threshold": None}
 
 
 def _asyncpg_limits(seconds: float) -> dict[str, Any]:

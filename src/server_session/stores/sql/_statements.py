@@ -52,13 +52,15 @@ _BEGIN: Final = {
     "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
     "mysql": "START TRANSACTION",
 }
+# MySQL's completion_type may have a COMMIT begin another transaction, or end the connection.
+_COMMIT: Final = {"mysql": "COMMIT AND NO CHAIN NO RELEASE"}
 
 
 class _Digits(TypeDecorator[bytes]):
     """Bytes that are sent as hexadecimal digits.
 
-    MySQL's drivers write values into the statement. asyncmy escapes bytes by a backslash, and where the server's sql_mode
-    has NO_BACKSLASH_ESCAPES a quote that a visitor typed would end them: what follows it would be SQL.
+    MySQL's drivers write values into the statement. asyncmy escapes bytes by a backslash, and where the server's
+    sql_mode has NO_BACKSLASH_ESCAPES a quote that a visitor typed would end them: what follows it would be SQL.
     """
 
     impl = String
@@ -66,7 +68,8 @@ class _Digits(TypeDecorator[bytes]):
 
     def process_bind_param(self, value: Any, _dialect: object) -> str:
         """Return the digits."""
-        return value.hex()
+        digits: str = value.hex()
+        return digits
 
     def bind_expression(self, bindparam: BindParameter[bytes]) -> ColumnElement[bytes]:
         """Let the server make bytes of them."""
@@ -103,7 +106,7 @@ class Statements:
         has_expired, is_live = column.expires <= now, column.expires > now
         # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
         as_seen = (is_mine, column.stamp == bindparam("seen"), is_live)
-        self.begin, self.commit = _BEGIN[family], text("COMMIT")
+        self.begin, self.commit = _BEGIN[family], text(_COMMIT.get(family, "COMMIT"))
         self.read = select(
             column.stamp, column.idle, column.deadline, column.expires, now.label("now"), column.data
         ).where(is_key, is_live)
