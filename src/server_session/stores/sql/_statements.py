@@ -66,7 +66,7 @@ class _Digits(TypeDecorator[bytes]):
     impl = String
     cache_ok = True
 
-    def process_bind_param(self, value: Any, _dialect: object) -> str:
+    def process_bind_param(self, value: Any, dialect: object) -> str:  # noqa: ARG002 - as SQLAlchemy calls it
         """Return the digits."""
         digits: str = value.hex()
         return digits
