@@ -167,8 +167,8 @@ class MemcachedSessionStore(PackedStore):
         except MemcacheUnknownCommandError as error:
             # With the same word, which pymemcache drops, it says that it has no connection free.
             raise StoreError(
-                "memcached takes no more connections, or knows no such command: start it with a larger -c, or look what "
-                "listens there"
+                "memcached takes no more connections, or knows no such command: start it with a larger -c, or look "
+                "what listens there"
             ) from error
         except (MemcacheIllegalInputError, MemcacheUnknownError, ValueError, KeyError) as error:
             # The last two: so pymemcache shows what it cannot parse.
