@@ -283,6 +283,15 @@ def test_a_file_of_sqlite_that_is_named_by_a_uri(run: Run, tmp_path: Path) -> No
     assert set(found(run("doctor", f"sqlite:///file:{tmp_path}/shop.db?uri=true", "--json"))) <= {"journal"}
 
 
+@pytest.mark.parametrize("name", ["shop #1.db", "shop%25.db", "a%20shop.db"])
+def test_a_file_of_sqlite_with_signs_in_its_name_is_the_one_that_the_store_opens(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/{name}"
+    tell(url, "PRAGMA journal_mode=WAL", *filter(str.strip, ddl("sqlite").split(";")))
+    assert not found(run("doctor", url, "--json"))
+
+
 def test_a_database_with_rows_that_nobody_sweeps(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from server_session.cli.doctor import sql
 
