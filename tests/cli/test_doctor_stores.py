@@ -248,6 +248,16 @@ def test_mariadb_and_what_may_be_wrong_with_it(run: Run, mariadb_server: servers
     assert_found(run("doctor", nowhere, "--json"), "no_database", "create it", exit_code=3)
 
 
+@pytest.mark.again
+def test_a_cluster_of_mariadb_whose_nodes_read_what_is_past(run: Run) -> None:
+    with servers.start_mariadb("--wsrep-on=ON", "--binlog-format=ROW") as server:
+        url = server.url_for("mysql+pymysql")
+        tell(url, *filter(str.strip, ddl("mariadb").split(";")))
+        assert_found(run("doctor", url, "--json"), "stale_reads", "wsrep_sync_wait = 1", "warning")
+        tell(url.replace("session:session@", "root@"), "SET GLOBAL wsrep_sync_wait = 1")
+        assert "stale_reads" not in found(run("doctor", url, "--json"))
+
+
 def sqlite_at(path: Path, *, journal: str = "wal") -> str:
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA journal_mode={journal}")
@@ -271,6 +281,15 @@ def test_a_file_of_sqlite_that_is_not_there_is_not_made(run: Run, tmp_path: Path
 def test_a_file_of_sqlite_that_is_named_by_a_uri(run: Run, tmp_path: Path) -> None:
     sqlite_at(tmp_path / "shop.db")
     assert set(found(run("doctor", f"sqlite:///file:{tmp_path}/shop.db?uri=true", "--json"))) <= {"journal"}
+
+
+@pytest.mark.parametrize("name", ["shop #1.db", "shop%25.db", "a%20shop.db"])
+def test_a_file_of_sqlite_with_signs_in_its_name_is_the_one_that_the_store_opens(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/{name}"
+    tell(url, "PRAGMA journal_mode=WAL", *filter(str.strip, ddl("sqlite").split(";")))
+    assert not found(run("doctor", url, "--json"))
 
 
 def test_a_database_with_rows_that_nobody_sweeps(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -478,8 +478,8 @@ class TestFailure:
         "answer, kind, said",
         [
             (b"", StoreDownError, "no answer from memcached: MemcacheUnexpectedCloseError"),
-            (b"ERROR\r\n", StoreError, "not memcached's"),
-            (b"CLIENT_ERROR bad data chunk\r\n", StoreError, "not memcached's"),
+            (b"ERROR\r\n", StoreError, "knows no such command"),
+            (b"CLIENT_ERROR bad data chunk\r\n", StoreError, "refused the call: bad data chunk"),
             (b"SERVER_ERROR busy\r\n", StoreError, "refused the call: busy"),
         ],
     )
@@ -490,6 +490,20 @@ class TestFailure:
                 with pytest.raises(kind, match=said) as failure:
                     drive(call)
                 assert type(failure.value) is kind
+
+    @pytest.mark.parametrize(
+        "answer, mend",
+        [
+            (b"CLIENT_ERROR unauthenticated\r\n", "start it without -Y"),
+            (b"ERROR Too many open connections\r\n", "a larger -c"),
+        ],
+    )
+    def test_who_lets_nobody_in_is_told_from_who_is_no_memcached(self, answer, mend):
+        with Mute(answer) as mute:
+            store = MemcachedSessionStore(mute.url)
+            for call in each_call(store):
+                with pytest.raises(StoreError, match=mend):
+                    drive(call)
 
     def test_another_sessions_answer_is_an_error(self):
         with Mute(b"VALUE session:another 0 1 7\r\nx\r\nEND\r\n") as mute:

@@ -481,6 +481,55 @@ class TestRefusals:
 
         play(kind, own_server.port, body)
 
+    @SINGLE
+    def test_a_master_with_too_few_replicas_refuses_writes_and_leaves_the_record_whole(self, kind, own_server):
+        async def body(store):
+            assert await store.set(KEY, {"a": b"1", "b": b"2"}, LONG) is APPLIED
+            with look_at(own_server) as client:
+                client.config_set("min-replicas-to-write", "1")
+                for call in (
+                    store.set(KEY, {"c": b"3"}, LONG, {}),
+                    store.merge(KEY, {"c": b"3"}, ["a"], {}, LONG),
+                    store.merge(KEY, {}, ["a"], {}),
+                    store.destroy(KEY),
+                ):
+                    with pytest.raises(StoreError, match=r"fewer replicas than min-replicas-to-write .*NOREPLICAS"):
+                        await call
+                assert await store.get(KEY, {}, False) == {"a": b"1", "b": b"2"}
+                client.config_set("min-replicas-to-write", "0")
+            assert await store.destroy(KEY)
+
+        play(kind, own_server.port, body)
+
+    @SINGLE
+    def test_a_server_that_another_clients_script_keeps_is_told(self, kind, own_server):
+        async def body(store):
+            with look_at(own_server) as client, look_at(own_server) as other:
+                client.config_set("busy-reply-threshold", "1")
+                thread = threading.Thread(target=hold, args=(other,))
+                thread.start()
+                wait_until(lambda: is_busy(client))
+                try:
+                    with pytest.raises(StoreError, match=r"another client's script .*SCRIPT KILL"):
+                        await store.get(KEY, {})
+                finally:
+                    client.script_kill()
+                    thread.join(PATIENCE)
+            assert await store.get(KEY, {}) is MISSING
+
+        def hold(client):
+            with pytest.raises(redis.ResponseError):
+                client.eval("while true do end", 0)
+
+        def is_busy(client):
+            try:
+                client.ping()
+            except redis.ResponseError:
+                return True
+            return False
+
+        play(kind, own_server.port, body)
+
     @pytest.mark.parametrize("denied", ["@scripting", "hdel", "unlink", "pexpireat"])
     @SINGLE
     def test_a_user_who_lacks_a_right_is_told_at_the_first_call_and_nothing_is_written(self, kind, denied, own_server):

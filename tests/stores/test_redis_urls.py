@@ -62,6 +62,24 @@ def test_without_the_authority_it_is_an_error_that_says_so(open_server: servers.
     close(store)
 
 
+def test_a_server_that_asks_for_a_certificate_is_given_that_of_the_url(
+    open_server: servers.Server, folder: Path
+) -> None:
+    with look_at(open_server) as client:
+        client.config_set("tls-auth-clients", "yes")
+    try:
+        without = f"{of_tls(open_server)}/0?ssl_ca_certs={folder}/authority.pem"
+        with pytest.raises(StoreDownError, match="ssl_certfile and ssl_keyfile"):
+            asyncio.run(RedisSessionStore(without).get("k" * 24, {}))
+        store = RedisSessionStore(f"{without}&ssl_certfile={folder}/certificate.pem&ssl_keyfile={folder}/key.pem")
+        assert asyncio.run(store.get("k" * 24, {})) is MISSING
+        assert drive(store.get("k" * 24, {})) is MISSING
+        close(store)
+    finally:
+        with look_at(open_server) as client:
+            client.config_set("tls-auth-clients", "no")
+
+
 def test_a_socket_of_unix_and_a_number_of_a_database(open_server: servers.Server) -> None:
     key = "k" * 24
     for number in (3, 4):

@@ -644,6 +644,97 @@ def test_what_was_written_is_not_told_as_an_ended_session_where_the_end_of_its_c
     engine.dispose()
 
 
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+asyncmy"])
+def test_what_a_visitor_typed_is_never_sql_whatever_a_backslash_means_there(
+    driver: str, is_given: bool, request: pytest.FixtureRequest
+) -> None:
+    url = url_of(driver, request) + "?sql_mode=NO_BACKSLASH_ESCAPES"
+    typed = rb"""a\'b"c', idle = 7 -- """
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        assert await store.set(key, {"name": typed}, LIFE) is APPLIED
+        assert await store.merge(key, {"again": typed}, [], {"name": typed}) is APPLIED
+        kept = await store.read_record(key)
+        assert kept is not MISSING
+        assert kept.fields == {"name": typed, "again": typed}
+        assert kept.lifetime == LIFE
+        if isinstance(engine, AsyncEngine):
+            await engine.dispose()
+
+    engine = engine_of(url) if is_given else url
+    run(SQLSessionStore(engine, create_table=True), body)
+    if isinstance(engine, Engine):
+        engine.dispose()
+
+
+def test_a_write_that_met_another_is_committed_whatever_else_the_server_has_a_commit_do(
+    mariadb_server: servers.Server,
+) -> None:
+    url = mariadb_server.url_for("mysql+pymysql")
+    administer(url, "SET GLOBAL completion_type = CHAIN")
+    store, other = SQLSessionStore(url, create_table=True), SQLSessionStore(url)
+    key, met = store.id(), []
+
+    def change(record: Record | None, _now: float) -> Record:
+        if not met:
+            met.append(drive(other.merge(key, {"b": b"2"}, [], {})))
+        assert record is not None
+        return Record(record.idle, record.deadline, record.expires, {**record.fields, "c": b"3"})
+
+    try:
+        drive(store.set(key, {"a": b"1"}, LIFE))
+        drive(store.swap(key, change, Likely.WRITES))
+        assert drive(store.merge(key, {"d": b"4"}, [], {})) is APPLIED
+        assert drive(other.get(key, {})) == {"a": b"1", "b": b"2", "c": b"3", "d": b"4"}
+    finally:
+        administer(url, "SET GLOBAL completion_type = DEFAULT")
+        drive(store.close())
+        drive(other.close())
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
+def test_a_database_of_no_encoding_will_do(driver: str, postgresql_server: servers.Server) -> None:
+    name = f"plain_{time.monotonic_ns()}"
+    administer(postgresql_server.url, f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+
+    async def body(store: SQLSessionStore) -> None:
+        key, fields = store.id(), {"größe": b"\xff"}
+        assert await store.set(key, fields, LIFE) is APPLIED
+        assert [kept.key for kept in (await store.list_records()).records] == [key]
+        assert await store.get(key, {}) == fields
+
+    url = make_url(postgresql_server.url_for(f"postgresql+{driver}")).set(database=name)
+    run(SQLSessionStore(url, create_table=True), body)
+
+
+@pytest.mark.parametrize("driver", ["pysqlite", "aiosqlite"])
+def test_a_file_that_was_removed_is_left_for_the_one_in_its_place(driver: str, tmp_path: Path) -> None:
+    file = tmp_path / "sessions.db"
+    administer(f"sqlite:///{file}", "PRAGMA journal_mode=WAL")
+
+    async def body(store: SQLSessionStore) -> None:
+        key = store.id()
+        await store.set(key, {"a": b"1"}, LIFE)
+        await store.merge(key, {"b": b"2"}, [], {})
+        for each in tmp_path.iterdir():
+            each.unlink()
+        assert await store.get(key, {}) is MISSING
+        assert await store.set(key, {"a": b"3"}, LIFE) is APPLIED
+        kept = tmp_path / "kept.db"
+        administer(f"sqlite:///{file}", f"VACUUM INTO '{kept}'")
+        await store.merge(key, {"b": b"4"}, [], {})
+        for each in tmp_path.glob("sessions.db*"):
+            each.unlink()
+        kept.rename(file)
+        assert await store.get(key, {}) == {"a": b"3"}
+        assert await store.merge(key, {"c": b"5"}, [], {"a": b"3"}) is APPLIED
+        assert drive(SQLSessionStore(f"sqlite:///{file}").get(key, {})) == {"a": b"3", "c": b"5"}
+
+    run(SQLSessionStore(f"sqlite+{driver}:///{file}", create_table=True), body)
+
+
 class BrokeInError(Exception):
     """What a signal's handler raises, in the middle of anything."""
 

@@ -10,6 +10,7 @@ from server_session._urls import kind_of, open_store
 from server_session.exceptions import ConfigurationError, StoreDownError
 from server_session.stores._base import Expect, Fields, Refusal, SessionStore
 from server_session.stores._over import StoreOver
+from server_session.stores._parameters import with_plain_scheme
 from server_session.stores._sealed import HEAD, VERSION, EncryptedCodec, SealedStore
 
 __all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "places_of"]
@@ -110,9 +111,12 @@ def _keys(file: str | None) -> list[str]:
 
 def _require_database(url: str) -> None:
     """Refuse a file of SQLite that is not there; to connect would make it."""
-    scheme, _, path = url.partition(":///")
-    if scheme.lower().startswith("sqlite"):
-        _require(path.partition("?")[0].removeprefix("file:"), "there is no such database")
+    if url.lower().startswith("sqlite"):
+        from sqlalchemy import make_url
+
+        # As the store reads it: %20 is a blank there, or not, as SQLAlchemy's version has it.
+        path = make_url(with_plain_scheme(url)).database
+        _require((path or "").removeprefix("file:"), "there is no such database")
 
 
 def _require(path: str, otherwise: str) -> None:

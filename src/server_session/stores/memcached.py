@@ -11,7 +11,14 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from pymemcache import MemcacheError, MemcacheServerError, MemcacheUnexpectedCloseError, PooledClient
+from pymemcache import (
+    MemcacheError,
+    MemcacheIllegalInputError,
+    MemcacheUnexpectedCloseError,
+    MemcacheUnknownCommandError,
+    MemcacheUnknownError,
+    PooledClient,
+)
 
 from server_session._settings import seconds_if_given, seconds_of
 from server_session.exceptions import (
@@ -157,7 +164,16 @@ class MemcachedSessionStore(PackedStore):
             raise StoreDownError(
                 f"no answer from memcached: {type(error).__name__}{f' ({said})' if said else ''}"
             ) from error
-        except MemcacheServerError as error:
+        except MemcacheUnknownCommandError as error:
+            # With the same word, which pymemcache drops, it says that it has no connection free.
+            raise StoreError(
+                "memcached takes no more connections, or knows no such command: start it with a larger -c, or look "
+                "what listens there"
+            ) from error
+        except (MemcacheIllegalInputError, MemcacheUnknownError, ValueError, KeyError) as error:
+            # The last two: so pymemcache shows what it cannot parse.
+            raise StoreError("an answer that is not memcached's: something else listens there") from error
+        except MemcacheError as error:
             text = b"".join(error.args).decode(errors="replace")
             if "too large" in text:
                 raise LimitError(
@@ -169,10 +185,12 @@ class MemcachedSessionStore(PackedStore):
                     "memcached is out of memory, and the session was not written; what was stored before stays: give "
                     "it more with -m, or let it evict (without -M)"
                 ) from error
+            if "unauthenticated" in text:
+                raise StoreError(
+                    "memcached asks for a password, which this store has no way to give: start it without -Y, where "
+                    "nobody else can reach it"
+                ) from error
             raise StoreError(f"memcached refused the call: {text}") from error
-        except (MemcacheError, ValueError, KeyError) as error:
-            # The last two: so pymemcache shows what it cannot parse.
-            raise StoreError("an answer that is not memcached's: something else listens there") from error
 
 
 class _Socket(socket.socket):

@@ -110,6 +110,16 @@ def _look_at_mysql(connection: Connection, table: Any, report: Report) -> None:
             "log-outs too",
             "set innodb_flush_log_at_trx_commit = 1 in the server's settings",
         )
+    settings: dict[str, str] = dict(connection.execute(text("SHOW VARIABLES LIKE 'wsrep_%'")).tuples())
+    # Of its bits the first is for reads.
+    if settings.get("wsrep_on") == "ON" and not int(settings["wsrep_sync_wait"]) & 1:
+        report.find(
+            "stale_reads",
+            Severity.WARNING,
+            "it is a node of a Galera cluster, and wsrep_sync_wait is off: for a moment another node still has a "
+            "session that was ended here",
+            "set wsrep_sync_wait = 1 in the settings of each node, or let all processes use one node",
+        )
 
 
 def _look_at_sqlite(connection: Connection, report: Report) -> None:

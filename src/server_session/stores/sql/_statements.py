@@ -6,15 +6,19 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Double,
     Executable,
     Insert,
+    String,
     Table,
+    TypeDecorator,
     and_,
     bindparam,
     delete,
+    func,
     literal_column,
     select,
     text,
@@ -48,6 +52,28 @@ _BEGIN: Final = {
     "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
     "mysql": "START TRANSACTION",
 }
+# MySQL's completion_type may have a COMMIT begin another transaction, or end the connection.
+_COMMIT: Final = {"mysql": "COMMIT AND NO CHAIN NO RELEASE"}
+
+
+class _Digits(TypeDecorator[bytes]):
+    """Bytes that are sent as hexadecimal digits.
+
+    MySQL's drivers write values into the statement. asyncmy escapes bytes by a backslash, and where the server's
+    sql_mode has NO_BACKSLASH_ESCAPES a quote that a visitor typed would end them: what follows it would be SQL.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> str:  # noqa: ARG002 - as SQLAlchemy calls it
+        """Return the digits."""
+        digits: str = value.hex()
+        return digits
+
+    def bind_expression(self, bindparam: BindParameter[bytes]) -> ColumnElement[bytes]:
+        """Let the server make bytes of them."""
+        return func.unhex(bindparam)
 
 
 class Row(NamedTuple):
@@ -80,13 +106,14 @@ class Statements:
         has_expired, is_live = column.expires <= now, column.expires > now
         # The stamp is the lock of a write; the clock is asked again, so that none revives what expired in between.
         as_seen = (is_mine, column.stamp == bindparam("seen"), is_live)
-        self.begin, self.commit = _BEGIN[family], text("COMMIT")
+        self.begin, self.commit = _BEGIN[family], text(_COMMIT.get(family, "COMMIT"))
         self.read = select(
             column.stamp, column.idle, column.deadline, column.expires, now.label("now"), column.data
         ).where(is_key, is_live)
         # SQLite has no lock of a row, and SQLAlchemy leaves the words out there.
         self.read_and_lock = self.read.where(*limits).with_for_update()
-        whole: dict[str, Any] = {"data": bindparam("packed"), "stamp": bindparam("fresh"), "idle": bindparam("seconds")}
+        packed = bindparam("packed", type_=_Digits() if family == "mysql" else None)
+        whole: dict[str, Any] = {"data": packed, "stamp": bindparam("fresh"), "idle": bindparam("seconds")}
         ends, until = bindparam("ends", type_=Double), bindparam("until", type_=Double)
         self.add = _insert_unless_there(table, family).values(
             id=bindparam("key"), **whole, deadline=now + ends, expires=now + until
