@@ -709,32 +709,6 @@ def test_a_database_of_no_encoding_will_do(driver: str, postgresql_server: serve
     run(SQLSessionStore(url, create_table=True), body)
 
 
-@pytest.mark.parametrize("driver", ["pysqlite", "aiosqlite"])
-def test_a_file_that_was_removed_is_left_for_the_one_in_its_place(driver: str, tmp_path: Path) -> None:
-    file = tmp_path / "sessions.db"
-    administer(f"sqlite:///{file}", "PRAGMA journal_mode=WAL")
-
-    async def body(store: SQLSessionStore) -> None:
-        key = store.id()
-        await store.set(key, {"a": b"1"}, LIFE)
-        await store.merge(key, {"b": b"2"}, [], {})
-        for each in tmp_path.iterdir():
-            each.unlink()
-        assert await store.get(key, {}) is MISSING
-        assert await store.set(key, {"a": b"3"}, LIFE) is APPLIED
-        kept = tmp_path / "kept.db"
-        administer(f"sqlite:///{file}", f"VACUUM INTO '{kept}'")
-        await store.merge(key, {"b": b"4"}, [], {})
-        for each in tmp_path.glob("sessions.db*"):
-            each.unlink()
-        kept.rename(file)
-        assert await store.get(key, {}) == {"a": b"3"}
-        assert await store.merge(key, {"c": b"5"}, [], {"a": b"3"}) is APPLIED
-        assert drive(SQLSessionStore(f"sqlite:///{file}").get(key, {})) == {"a": b"3", "c": b"5"}
-
-    run(SQLSessionStore(f"sqlite+{driver}:///{file}", create_table=True), body)
-
-
 class BrokeInError(Exception):
     """What a signal's handler raises, in the middle of anything."""
 

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import os
 from collections.abc import Callable, Collection, Generator
 from importlib import import_module
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 
 from server_session.exceptions import ConfigurationError
 from server_session.stores._parameters import refusal_of
@@ -110,9 +109,6 @@ def connect_by_url(engine: Engine, names: Collection[str]) -> None:
     connect = engine.dialect.connect if limited is None or engine.dialect.is_async else limited()
     if engine.driver == "pysqlite":
         event.listen(engine, "before_cursor_execute", _limit_sqlite)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _note_file)
-        event.listen(engine, "before_cursor_execute", _leave_moved_file)
 
     def connect_clearly(_dialect: object, _record: object, arguments: Any, settings: Any) -> Any:
         try:
@@ -134,31 +130,6 @@ def _limit_sqlite(connection: Any, *_: object) -> None:
     if abs(seconds - driver.info.get("limit", math.inf)) > AT_ONCE:
         driver.driver_connection.execute(f"PRAGMA busy_timeout = {math.ceil(seconds * 1000)}")
         driver.info["limit"] = seconds
-
-
-def _note_file(driver: Any, record: Any) -> None:
-    cursor = driver.cursor()
-    cursor.execute("PRAGMA database_list")
-    path = cursor.fetchone()[2]
-    cursor.close()
-    record.info["file"] = path, _file_at(path)
-
-
-def _leave_moved_file(connection: Any, *_: object) -> None:
-    """Leave a file that was removed, or that another took the place of: in WAL mode SQLite writes on to it, unseen."""
-    path, file = connection.info["file"]
-    if _file_at(path) != file:
-        connection.invalidate()
-        connection.engine.dispose()
-        raise DBAPIError(None, None, OSError("the file is another one now"), connection_invalidated=True)
-
-
-def _file_at(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - for each statement
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _limited_pymysql() -> Callable[..., Any]:
