@@ -11,14 +11,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from pymemcache import (
-    MemcacheError,
-    MemcacheIllegalInputError,
-    MemcacheUnexpectedCloseError,
-    MemcacheUnknownCommandError,
-    MemcacheUnknownError,
-    PooledClient,
-)
+from pymemcache import MemcacheError, MemcacheUnexpectedCloseError, PooledClient, exceptions
 
 from server_session._settings import seconds_if_given, seconds_of
 from server_session.exceptions import (
@@ -49,6 +42,14 @@ _READABLE: Final = (
     "give memcached://host:port or memcached:///path/of/socket and no more; for TLS and all else make a PooledClient "
     "of pymemcache"
 )
+
+# By what it says when it refuses: the error, and what mends it.
+_MENDS: Final = {
+    "too large": (LimitError, "; the session stays as it was: keep less in it, or start memcached with a larger -I"),
+    "out of memory": (StoreFullError, "; the session stays as it was: give it more by -m, or start it without -M"),
+    "unauthenticated": (StoreError, ": it asks for a password, and this store has none to give: start it without -Y"),
+    "ERROR": (StoreError, ": it takes no more connections (start it with a larger -c), or knows no such command"),
+}
 
 
 class MemcachedSessionStore(PackedStore):
@@ -160,37 +161,17 @@ class MemcachedSessionStore(PackedStore):
         try:
             return command(*arguments, **options)
         except (MemcacheUnexpectedCloseError, OSError) as error:
-            said = getattr(error, "strerror", None)
-            raise StoreDownError(
-                f"no answer from memcached: {type(error).__name__}{f' ({said})' if said else ''}"
-            ) from error
-        except MemcacheUnknownCommandError as error:
-            # With the same word, which pymemcache drops, it says that it has no connection free.
-            raise StoreError(
-                "memcached takes no more connections, or knows no such command: start it with a larger -c, or look "
-                "what listens there"
-            ) from error
-        except (MemcacheIllegalInputError, MemcacheUnknownError, ValueError, KeyError) as error:
+            said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+            raise StoreDownError(f"no answer from memcached: {type(error).__name__}{said}") from error
+        except (exceptions.MemcacheIllegalInputError, exceptions.MemcacheUnknownError, ValueError, KeyError) as error:
             # The last two: so pymemcache shows what it cannot parse.
             raise StoreError("an answer that is not memcached's: something else listens there") from error
         except MemcacheError as error:
-            text = b"".join(error.args).decode(errors="replace")
-            if "too large" in text:
-                raise LimitError(
-                    "the session is larger than an item of memcached may be; what was stored before stays: keep less "
-                    "in it, or start memcached with a larger -I (1 MiB by default)"
-                ) from error
-            if "out of memory" in text:
-                raise StoreFullError(
-                    "memcached is out of memory, and the session was not written; what was stored before stays: give "
-                    "it more with -m, or let it evict (without -M)"
-                ) from error
-            if "unauthenticated" in text:
-                raise StoreError(
-                    "memcached asks for a password, which this store has no way to give: start it without -Y, where "
-                    "nobody else can reach it"
-                ) from error
-            raise StoreError(f"memcached refused the call: {text}") from error
+            # Of an error without a text it drops the word, with which memcached also says that no connection is free.
+            is_bare = isinstance(error, exceptions.MemcacheUnknownCommandError)
+            text = "ERROR" if is_bare else b"".join(error.args).decode(errors="replace")
+            kind, mend = next((_MENDS[mark] for mark in _MENDS if mark in text), (StoreError, ""))
+            raise kind(f"memcached refused the call: {text}{mend}") from error
 
 
 class _Socket(socket.socket):

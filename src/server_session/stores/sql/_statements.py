@@ -6,15 +6,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     Double,
     Executable,
     Insert,
-    String,
     Table,
-    TypeDecorator,
     and_,
     bindparam,
     delete,
@@ -56,26 +53,6 @@ _BEGIN: Final = {
 _COMMIT: Final = {"mysql": "COMMIT AND NO CHAIN NO RELEASE"}
 
 
-class _Digits(TypeDecorator[bytes]):
-    """Bytes that are sent as hexadecimal digits.
-
-    MySQL's drivers write values into the statement. asyncmy escapes bytes by a backslash, and where the server's
-    sql_mode has NO_BACKSLASH_ESCAPES a quote that a visitor typed would end them: what follows it would be SQL.
-    """
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: object) -> str:  # noqa: ARG002 - as SQLAlchemy calls it
-        """Return the digits."""
-        digits: str = value.hex()
-        return digits
-
-    def bind_expression(self, bindparam: BindParameter[bytes]) -> ColumnElement[bytes]:
-        """Let the server make bytes of them."""
-        return func.unhex(bindparam)
-
-
 class Row(NamedTuple):
     """A row as it was read."""
 
@@ -112,7 +89,12 @@ class Statements:
         ).where(is_key, is_live)
         # SQLite has no lock of a row, and SQLAlchemy leaves the words out there.
         self.read_and_lock = self.read.where(*limits).with_for_update()
-        packed = bindparam("packed", type_=_Digits() if family == "mysql" else None)
+        self.pack: Callable[[Fields], bytes | str] = pack
+        packed: Any = bindparam("packed")
+        if family == "mysql":
+            # Its drivers write values into the statement, and where the server's sql_mode has NO_BACKSLASH_ESCAPES
+            # asyncmy ends bytes at a quote that a visitor typed: what follows would be SQL. Digits have no quote.
+            self.pack, packed = lambda fields: pack(fields).hex(), func.unhex(packed)
         whole: dict[str, Any] = {"data": packed, "stamp": bindparam("fresh"), "idle": bindparam("seconds")}
         ends, until = bindparam("ends", type_=Double), bindparam("until", type_=Double)
         self.add = _insert_unless_there(table, family).values(

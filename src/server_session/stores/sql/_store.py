@@ -22,7 +22,7 @@ from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Re
 from server_session.stores._waits import begin_call, is_over
 from server_session.stores.sql._errors import explain, is_down, is_passing, means
 from server_session.stores.sql._sources import source_of
-from server_session.stores.sql._statements import Row, Statements, pack, row_of, send
+from server_session.stores.sql._statements import Row, Statements, row_of, send
 from server_session.stores.sql._table import TABLE, session_table
 
 __all__ = ["SQLSessionStore"]
@@ -202,7 +202,7 @@ class SQLSessionStore(PackedStore):
         if row is not None and changed.fields is row.record.fields:
             return send(connection, say.touch, {**moved, "seen": row.stamp})
         ends = None if changed.deadline == math.inf else changed.deadline
-        whole = {**moved, "packed": pack(changed.fields), "seconds": changed.idle, "ends": ends}
+        whole = {**moved, "packed": self._statements.pack(changed.fields), "seconds": changed.idle, "ends": ends}
         if row is not None:
             return send(connection, say.write, {**whole, "seen": row.stamp})
         if connection.execute(say.add, whole).rowcount == 1:
