@@ -28,7 +28,7 @@ READS = {
     "django": 545,
     "falcon": 145,
     "falcon_asgi": 135,
-    "flask": 545,
+    "flask": 540,
     "litestar": 250,
     "pyramid": 290,
     "quart": 820,
