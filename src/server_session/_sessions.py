@@ -213,8 +213,19 @@ def chosen(sessions: Sessions | None, settings: Settings) -> Sessions | None:
     return sessions
 
 
-class Extension(Generic[A]):
-    """The base of what extends a framework's application; it knows the sessions that serve the application.
+class Extension:
+    """The base of what extends a framework's application; it knows the sessions that serve the application."""
+
+    _sessions: Sessions | None  # what `chosen` returned: `None` stands for the default
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
+        return self._sessions or configured()
+
+
+class ApplicationExtension(Extension, Generic[A]):
+    """An extension that is given the application which it serves.
 
     Args:
         app: the application; without it call `init_app`.
@@ -240,11 +251,6 @@ class Extension(Generic[A]):
     def init_app(self, app: A) -> None:
         """Serve this application too."""
         raise NotImplementedError
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions that are served; raises `NotConfiguredError` if they are the default and there is none."""
-        return self._sessions or configured()
 
 
 class _Default(Functions):

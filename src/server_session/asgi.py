@@ -215,7 +215,6 @@ class _Connection:
             # The connection may have gone meanwhile, and then the server says so.
             with suppress(OSError, RuntimeError):
                 await self._send({"type": "websocket.close", "code": code, "reason": "session ended"})
-            self._closed = True
 
     async def _start(self, message: Message) -> None:
         if self._cut_off or self._failure is not None:

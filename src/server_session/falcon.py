@@ -9,7 +9,7 @@ from falcon import HTTPForbidden, HTTPServiceUnavailable, asgi
 
 from server_session import adapters
 from server_session._colour import drive, settled
-from server_session._sessions import Extension, Sessions, configured
+from server_session._sessions import ApplicationExtension, Sessions, configured
 from server_session.adapters import Exchange, LazySession, Refusal, UnloadedSession, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
@@ -22,7 +22,7 @@ __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 _VIEW = "server_session.falcon.view"
 
 
-class ServerSession(Extension[Any]):
+class ServerSession(ApplicationExtension[Any]):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
     With `watch`, seconds or a timedelta between two questions to the store, a WebSocket closes when its session ends.

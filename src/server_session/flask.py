@@ -21,7 +21,7 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from server_session import adapters
 from server_session._colour import Colour, drive, running_library
-from server_session._sessions import Extension, Sessions, Settings
+from server_session._sessions import ApplicationExtension, Extension, Sessions, Settings
 from server_session._settings import seconds_of
 from server_session.adapters import BlockingExchange, Exchange, LazySession, WsgiRequest, csrf_exempt, csrf_protect
 from server_session.csrf.refusals import UNVERIFIED
@@ -55,7 +55,7 @@ _SETTINGS: Final = tuple(name for name in (*_COOKIE_SETTINGS, _LIFETIME) if name
 _values_in: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_SETTINGS)
 
 
-class ServerSession(Extension[Flask]):
+class ServerSession(ApplicationExtension[Flask]):
     """Puts `flask.session` on the server, serves the functions of `server_session.sync`, and keeps forged requests out.
 
     Args:
@@ -196,7 +196,7 @@ class _Blocking(BlockingExchange):
 class ServerSessionInterface(SessionInterface):
     """Opens and saves `flask.session`; `ServerSession` installs it."""
 
-    def __init__(self, extension: Extension[Any]) -> None:
+    def __init__(self, extension: Extension) -> None:
         self._extension = extension
         self._adapted: tuple[Sessions, tuple[Any, ...], Sessions] | None = None
 

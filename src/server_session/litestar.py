@@ -24,7 +24,7 @@ from litestar.serialization import decode_json, encode_json
 from litestar.stores.base import Store
 from litestar.types import Empty
 
-from server_session._sessions import Extension, Sessions, Settings
+from server_session._sessions import Extension, Sessions, Settings, chosen
 from server_session.adapters import Refusal, csrf_exempt, csrf_protect, template_functions
 from server_session.asgi import Application, Scope, SessionMiddleware
 from server_session.exceptions import ConfigurationError, UnavailableError
@@ -41,7 +41,7 @@ class CsrfRejected(PermissionDeniedException):
     """A request that another site may have forged: 403. `extra["code"]` is stable and safe to show."""
 
 
-class ServerSession(Extension[Any], InitPlugin, ReceiveRoutePlugin):
+class ServerSession(Extension, InitPlugin, ReceiveRoutePlugin):
     """Puts `request.session` on the server, serves the functions, and keeps forged requests out.
 
     Args:
@@ -65,9 +65,9 @@ class ServerSession(Extension[Any], InitPlugin, ReceiveRoutePlugin):
         watch: float | timedelta | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(None, sessions, watch, **settings)
+        self._sessions = chosen(sessions, settings)
         middleware: Any = _Middleware
-        self._middleware = DefineMiddleware(middleware, sessions=self._sessions, autoload=autoload, watch=self.watch)
+        self._middleware = DefineMiddleware(middleware, sessions=self._sessions, autoload=autoload, watch=watch)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Serve an application; Litestar calls it."""

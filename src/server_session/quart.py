@@ -13,7 +13,7 @@ import quart
 from werkzeug.exceptions import ServiceUnavailable
 
 from server_session import adapters, flask
-from server_session._sessions import Extension
+from server_session._sessions import ApplicationExtension
 from server_session.adapters import AsgiRequest, csrf_exempt, csrf_protect
 from server_session.asgi import Receive, Scope, Send, SessionMiddleware
 from server_session.exceptions import SessionError, StoreError, UnavailableError
@@ -25,7 +25,7 @@ from server_session.kernel.mapping import Session
 __all__ = ["CsrfRejected", "QuartSession", "ServerSession", "csrf_exempt", "csrf_protect"]
 
 
-class ServerSession(Extension[quart.Quart]):
+class ServerSession(ApplicationExtension[quart.Quart]):
     """Puts `quart.session` on the server, serves the functions, and keeps forged requests out.
 
     All is as with `server_session.flask.ServerSession`, save that what waits is awaited; `watch` is that of

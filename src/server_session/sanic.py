@@ -12,7 +12,7 @@ from sanic.response import BaseHTTPResponse, JSONResponse
 
 from server_session import adapters
 from server_session._colour import settled
-from server_session._sessions import Extension
+from server_session._sessions import ApplicationExtension
 from server_session.adapters import BytesBody, Exchange, Refusal, csrf_exempt, csrf_protect
 from server_session.exceptions import UnavailableError
 from server_session.exchange.sockets import accompany
@@ -23,7 +23,7 @@ from server_session.kernel.mapping import Session
 __all__ = ["ServerSession", "csrf_exempt", "csrf_protect"]
 
 
-class ServerSession(Extension[Any]):
+class ServerSession(ApplicationExtension[Any]):
     """Serves these sessions to an application, by default what `configure` made, or one of the keywords given here.
 
     With `watch`, seconds or a timedelta, Sanic's own server asks so often whether the session of an open WebSocket

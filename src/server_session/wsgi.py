@@ -158,7 +158,9 @@ class ServedResponse:
         if self._is_started:
             # Too late for another head: the server raises what the application was caught by (PEP 3333); unless
             # all chunks so far were empty.
-            return self._start_response(status, self._answered(headers), exc_info)
+            late = WsgiHeaders(headers)
+            self._exchange.answer(late)
+            return self._start_response(status, late.raw, exc_info)
         if self._head is not None and exc_info is None:
             raise AssertionError("start_response was called twice without exc_info (PEP 3333)")
         self._head = (status, list(headers), exc_info)
@@ -173,17 +175,13 @@ class ServedResponse:
                 raise AssertionError("the application began its body before it called start_response (PEP 3333)")
             self._blocking.commit_late()
             status, raw, exc_info = self._head
+            headers = WsgiHeaders(raw)
             # What a body looks at that is still to be made comes too late for the headers.
-            is_streamed = self._body.__class__ not in _MADE and "content-length" not in WsgiHeaders(raw).names()
-            headers = self._answered(raw, varies=is_streamed)
-            given = (status, headers) if exc_info is None else (status, headers, exc_info)
+            is_streamed = self._body.__class__ not in _MADE and "content-length" not in headers.names()
+            self._exchange.answer(headers, varies=is_streamed)
+            given = (status, headers.raw) if exc_info is None else (status, headers.raw, exc_info)
             self._write, self._is_started = self._start_response(*given), True
         return self._write
-
-    def _answered(self, raw: list[tuple[str, str]], *, varies: bool = False) -> list[tuple[str, str]]:
-        headers = WsgiHeaders(raw)
-        self._exchange.answer(headers, varies=varies)
-        return headers.raw
 
     def _fail(self, error: UnavailableError) -> None:
         refusal = self._exchange.refuse(error)

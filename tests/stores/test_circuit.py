@@ -56,6 +56,10 @@ def read(store: CircuitStore) -> object:
     return drive(store.get(store.id(), {}))
 
 
+async def hang(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
 def fail(store: CircuitStore, times: int = 1) -> str:
     for _ in range(times):
         with pytest.raises(StoreDownError) as failure:
@@ -217,9 +221,6 @@ async def test_probes_that_wait_for_longer_than_failures_count_let_nobody_else_t
     beneath.fails = StoreDownError("no answer")
     fail(store, 3)
 
-    async def hang(*_):
-        await asyncio.Event().wait()
-
     beneath.get = hang
     probes = []
     for _ in range(25):
@@ -239,9 +240,6 @@ async def test_probes_that_wait_for_longer_than_failures_count_let_nobody_else_t
 async def test_a_probe_that_is_cancelled_leaves_nothing_behind(store, beneath):
     beneath.fails = StoreDownError("no answer")
     fail(store, 3)
-
-    async def hang(*_):
-        await asyncio.Event().wait()
 
     beneath.get = hang
     probe = asyncio.create_task(store.get(KEY, {}))
