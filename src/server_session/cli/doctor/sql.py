@@ -110,7 +110,7 @@ def _look_at_mysql(connection: Connection, table: Any, report: Report) -> None:
             "log-outs too",
             "set innodb_flush_log_at_trx_commit = 1 in the server's settings",
         )
-    settings: dict[str, str] = dict(connection.execute(text("SHOW VARIABLES LIKE 'wsrep_%'")).tuples())
+    settings: dict[str, str] = dict(connection.execute(text("SHOW VARIABLES LIKE 'wsrep_%'")).all())
     # Of its bits the first is for reads.
     if settings.get("wsrep_on") == "ON" and not int(settings["wsrep_sync_wait"]) & 1:
         report.find(
