@@ -26,10 +26,10 @@ __all__ = ["SessionHandler", "SessionWebSocketHandler", "csrf_exempt", "csrf_pro
 class SessionHandler(RequestHandler):
     """A handler with `self.session`; it may be mixed in before another.
 
-    The application's setting `sessions` is a `Sessions`; without it they are what `configure` made. What is refused, a
-    forged request (403) or one for which the store does not answer (503), goes to `write_error`. The functions take
-    `self`, as the request and as the response. Templates have `csrf_token()`, and `{% raw csrf_input() %}`; Tornado's
-    own `xsrf_form_html()` and `xsrf_token` are the session's too, unless that checks nothing (`csrf=None`).
+    The application's setting `sessions` is a `Sessions`; without it they are what `configure` made. What is refused
+    (403), and that for which the store does not answer (503), goes to `write_error`. The functions take `self`, as
+    request and as response. Templates have `csrf_token()`, and `{% raw csrf_input() %}`; Tornado's own
+    `xsrf_form_html()` and `xsrf_token` are the session's too, unless that checks nothing (`csrf=None`).
     """
 
     _session: Session | None = None
@@ -105,7 +105,9 @@ class SessionHandler(RequestHandler):
     async def _store_and_flush(self) -> None:
         await self._exchange.commit_late()
         if not self._finished:
-            await SessionHandler.flush(self)
+            # Not by `flush`: where a list is in hand there is always something that may have to be stored.
+            self._exchange.answer(self, varies=True)
+            await super().flush()
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> "Future[None]":
         """End the response; before that the session is stored."""
@@ -117,13 +119,12 @@ class SessionHandler(RequestHandler):
         return self._finishing
 
     async def _store_and_finish(self) -> None:
-        exchange = self._exchange
         try:
-            await exchange.commit_late()
+            await self._exchange.commit_late()
         except SessionError as error:
-            exchange.stored.abandon()
+            self._exchange.stored.abandon()
             # A write that was not answered may have swapped the cookie all the same.
-            await exchange.commit()
+            await self._exchange.commit()
             self._is_stored, self._finished = True, False
             self._handle_request_exception(error)
         else:
@@ -151,9 +152,8 @@ class SessionHandler(RequestHandler):
 
     def xsrf_form_html(self) -> str:
         """Return the hidden input with a token, of the session."""
-        if self._exchange.sessions.csrf is None:
-            return super().xsrf_form_html()
-        return template_functions(lambda: self._exchange)["csrf_input"]()
+        own = template_functions(lambda: self._exchange)["csrf_input"]
+        return super().xsrf_form_html() if self._exchange.sessions.csrf is None else own()
 
     def check_xsrf_cookie(self) -> None:
         """Leave the check to the session's, which has passed."""

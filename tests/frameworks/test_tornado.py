@@ -253,7 +253,7 @@ def test_a_visitor_who_has_gone_before_the_answer_fails_nothing_and_what_the_han
     visit, caplog, streams
 ):
     class Late(SessionHandler):
-        def prepare(self) -> None:
+        def initialize(self) -> None:
             self.gone = asyncio.Event()
 
         def on_connection_close(self) -> None:

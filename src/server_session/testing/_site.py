@@ -341,7 +341,8 @@ class Site:
 
     async def _stream(self, here: Here) -> Answer:
         session = await settled(here.session())
-        session["begun"] = True
+        # A list that is in hand can change unseen, so there may always be something to store.
+        session["begun"] = [True]
 
         def write(number: int) -> bytes:
             session["sent"] = number
