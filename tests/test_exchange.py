@@ -602,6 +602,39 @@ def test_with_no_limit_to_spend_no_body_is_read(store: Watched) -> None:
     assert stream.tell() == 0
 
 
+def test_a_body_that_can_bear_no_token_is_not_read(sessions: Sessions) -> None:
+    environ = create_environ(method="POST", data=b"an upload", headers={"Cookie": COOKIE})
+    environ["CONTENT_TYPE"] = "application/octet-stream"
+    stream = environ["wsgi.input"]
+    exchange = sessions.exchange(WsgiRequest.of(environ))
+    exchange.serve()
+    assert exchange.blocking.check(WsgiBody(environ)) is not None
+    assert environ["wsgi.input"] is stream
+    assert stream.tell() == 0
+
+
+def test_where_sessions_of_another_library_are_taken_over_its_cookie_is_no_excuse_for_a_missing_token() -> None:
+    sessions = Sessions(adopt=[StarletteCookie("secret", "old")])
+    assert posted(sessions, Cookie="another=any").blocking.check() is None
+    refusal = posted(sessions, Cookie="old=any").blocking.check()
+    assert refusal is not None
+    assert refusal.rejection is not None
+    assert refusal.rejection.code == "csrf_token_missing"
+
+
+def test_what_is_reported_and_not_refused_names_no_more_than_the_beginning_of_a_path(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sessions = Sessions(csrf=CSRF(mode="report"))
+    headers = {"Cookie": COOKIE, "Sec-Fetch-Site": "cross-site"}
+    environ = create_environ(f"/{'a' * 5000}", method="POST", headers=headers)
+    exchange = sessions.exchange(WsgiRequest.of(environ))
+    exchange.serve()
+    assert exchange.blocking.check() is None
+    assert "'POST /aaa" in caplog.text
+    assert len(caplog.messages[-1]) < 500
+
+
 @pytest.mark.parametrize("blocks", [True, False])
 def test_what_cannot_be_stored_is_given_up_once_it_was_said(sessions: Sessions, blocks: bool) -> None:
     exchange = exchange_of(sessions)
