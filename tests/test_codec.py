@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 import enum
+import io
+import struct
 import sys
 import traceback
 import zoneinfo
@@ -364,6 +366,12 @@ def test_a_value_of_another_class_is_refused_with_a_mend_that_works(value: Any) 
     encode_value("cart", eval(mend, names))  # noqa: S307
 
 
+def zone_of(key: str | None) -> zoneinfo.ZoneInfo:
+    """Return a zone without a name of its own, made from a file (RFC 8536) and given a key."""
+    header = struct.pack(">4s16x6L", b"TZif", 0, 0, 0, 0, 1, 4)
+    return zoneinfo.ZoneInfo.from_file(io.BytesIO(header + struct.pack(">lBB", 0, 0, 0) + b"UTC\0"), key)
+
+
 REFUSED: list[tuple[Any, str, str]] = [
     (float("nan"), "", "nan is not a number"),
     ([1.0, float("-inf")], "[1]", "-inf is not a number"),
@@ -385,6 +393,10 @@ REFUSED: list[tuple[Any, str, str]] = [
     (time(1, tzinfo=timezone(timedelta(microseconds=1))), "", "a fraction of a second"),
     (datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-1, microseconds=1))), "", "a fraction of a second"),
     (datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo.no_cache("Europe/Paris")), "", "its key does not lead back"),
+    *(
+        (datetime(2026, 1, 1, tzinfo=zone_of(key)), "", "its key does not lead back")
+        for key in (None, "Nowhere/Here", "../outside", "Europe")
+    ),
     (object(), "", "a value of type object"),
     (1j, "", "a value of type complex"),
     (dict, "", "a value of type type"),
@@ -495,6 +507,7 @@ HOSTILE = [
     b'{"$set":[{}]}',
     b'{"$set":[1,1.0]}',
     b'{"$set":null}',
+    b'{"$set":"ab"}',
     b'{"$dict":{}}',
     b'{"$dict":{"a":1}}',
     b'{"$dict":{"$a":1,"$b":2}}',
