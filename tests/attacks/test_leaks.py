@@ -754,7 +754,7 @@ MANGLED = (
     *("{}://shop:p4@w0rd@db/shop", "{}://shop:p4:w0rd@db/shop", "{}://shop:p4@ss:w0rd@db/shop"),
     *("{}://shop:p4/w0rd@db/shop", "{}://shop:p4#w0rd@db:x/shop", "{}://shop:12?p4=w0rd@db:x/shop"),
     *("{}//shop:p4w0rd@db/shop", "{}//p4w0rd@db/shop", "{}://shop:p4w0rd@[db/shop"),
-    *("p4@w0rd@db/{}", "p4:w0rd@db/{}", "shop:p4w0rd@db/{}", "{}://shop:p4w0rd@db:port/shop"),
+    *("{}://shop:12@p4/w0rd@db/shop", "p4@w0rd@db/{}", "p4:w0rd@db/{}", "shop:p4w0rd@db/{}", "{}://shop:p4w0rd@db:port/shop"),
 )
 DATABASES = ("postgresql+psycopg", "postgresql+asyncpg", "mysql+pymysql", "redis", "memcached", "gopher")
 
@@ -775,6 +775,14 @@ def test_no_error_of_a_mangled_url_shows_a_part_of_its_password(scheme):
         assert error.__suppress_context__ or error.__context__ is None
         assert "p4" not in said
         assert "w0rd" not in said
+
+
+@pytest.mark.parametrize("scheme", DATABASES)
+def test_no_part_of_a_mangled_password_is_taken_for_a_host(scheme):
+    """reads the log of an operator whose store's URL has a password with both a / and an @ — no name is looked up of
+    which a part of it was made, and that an error would show."""
+    with pytest.raises(ConfigurationError):
+        Sessions(session_store=f"{scheme}://shop:12@p4/w0rd@db/shop")
 
 
 @pytest.mark.parametrize(

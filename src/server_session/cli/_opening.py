@@ -66,8 +66,10 @@ def open_bare(place: Place) -> SessionStore:
         _require(f"{FileSessionStore.directory_of(place.url)}/store", "no sessions are kept in that directory")
     elif kind == "sql":
         settings["create_table"] = False
-        _require_database(place.url)
-    return open_store(place.url, **settings)
+    store = open_store(place.url, **settings)
+    # The store has connected to nothing yet, and has refused a URL that cannot be read.
+    _require_database(place.url)
+    return store
 
 
 def open_place(place: Place, key_file: str | None) -> Sessions:
