@@ -272,6 +272,17 @@ def test_sqlite_whose_readers_wait(run: Run, tmp_path: Path) -> None:
     assert not found(run("doctor", sqlite_at(tmp_path / "other.db"), "--json"))
 
 
+def test_a_file_of_sqlite_that_others_may_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir(0o700)
+    url = sqlite_at(tmp_path / "kept/shop.db")
+    (tmp_path / "kept/shop.db").chmod(0o644)
+    assert not found(run("doctor", url, "--json"))
+    (tmp_path / "kept").chmod(0o755)
+    assert_found(run("doctor", url, "--json"), "open_to_others", "chmod 600", "warning")
+    (tmp_path / "kept/shop.db").chmod(0o600)
+    assert not found(run("doctor", url, "--json"))
+
+
 def test_a_file_of_sqlite_that_is_not_there_is_not_made(run: Run, tmp_path: Path) -> None:
     ran = run("doctor", f"sqlite:///{tmp_path}/typo.db", "--json")
     assert_found(ran, "nothing_there", "Look at the URL", exit_code=3)
