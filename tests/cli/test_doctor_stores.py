@@ -1,6 +1,7 @@
 """Stores that are set up wrongly, for real: the doctor names what is wrong, and what mends it."""
 
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -337,6 +338,23 @@ def test_a_directory_that_others_may_look_into(run: Run, tmp_path: Path) -> None
     assert not found(run("doctor", url, "--json"))
     (tmp_path / "sessions").chmod(0o755)
     assert_found(run("doctor", url, "--json"), "open_to_others", "chmod 700", "warning")
+
+
+def test_a_directory_that_another_user_s_processes_keep_is_not_written_to(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FileSessionStore(tmp_path / "sessions")
+    url = f"file:{tmp_path}/sessions"
+    (tmp_path / "shop.py").write_text(f"from server_session import Sessions\nsessions = Sessions(session_store={url!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    assert_found(run("doctor", url, "--json"), "directory", "that this user may make", exit_code=3)
+    for words in (["doctor", "shop:sessions"], ["stats", "--store", url], ["end", "--all", "--yes", "--store", url]):
+        ran = run(*words, "--json")
+        assert ran.code == 2
+        assert f"sudo -u '#{user}'" in ran.data["error"]["what"]
+    assert [each.name for each in (tmp_path / "sessions").iterdir()] == ["store"]
 
 
 def test_a_disk_that_is_almost_full(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
