@@ -754,7 +754,13 @@ MANGLED = (
     *("{}://shop:p4@w0rd@db/shop", "{}://shop:p4:w0rd@db/shop", "{}://shop:p4@ss:w0rd@db/shop"),
     *("{}://shop:p4/w0rd@db/shop", "{}://shop:p4#w0rd@db:x/shop", "{}://shop:12?p4=w0rd@db:x/shop"),
     *("{}//shop:p4w0rd@db/shop", "{}//p4w0rd@db/shop", "{}://shop:p4w0rd@[db/shop"),
-    *("{}://shop:12@p4/w0rd@db/shop", "p4@w0rd@db/{}", "p4:w0rd@db/{}", "shop:p4w0rd@db/{}", "{}://shop:p4w0rd@db:port/shop"),
+    *(
+        "{}://shop:12@p4/w0rd@db/shop",
+        "p4@w0rd@db/{}",
+        "p4:w0rd@db/{}",
+        "shop:p4w0rd@db/{}",
+        "{}://shop:p4w0rd@db:port/shop",
+    ),
 )
 DATABASES = ("postgresql+psycopg", "postgresql+asyncpg", "mysql+pymysql", "redis", "memcached", "gopher")
 
