@@ -19,6 +19,7 @@ from server_session._signals import Signals
 from server_session.exceptions import ConfigurationError, StoreDownError, StoreError
 from server_session.migration import Migrated, MovingStore, _moving, migrate
 from server_session.stores._base import APPLIED, CONFLICT, MISSING, Outcome
+from server_session.stores._packed import Likely, Record
 from server_session.stores._sealed import EncryptedCodec, SealedStore
 from server_session.stores.file import FileSessionStore
 from server_session.stores.memory import MemorySessionStore
@@ -427,6 +428,15 @@ def test_an_evicting_store_takes_no_owners_lists_and_what_cannot_be_read_stays(t
     damaged.write_bytes(b"")
     assert asyncio.run(migrate(old, new)) == Migrated(sessions=1, unreadable=1, refused=1)
     assert drive(old.get(keys[1], {})) == LIST
+
+
+def test_what_no_session_looks_like_stays_and_keeps_nobody_else(tmp_path):
+    old, new = MemorySessionStore(), FileSessionStore(tmp_path)
+    drive(old.set(old.id(), SESSION, HOUR))
+    drive(old.set("../../shop", SESSION, HOUR))
+    drive(old.swap(KEY, lambda _, now: Record.begin({}, HOUR, now), Likely.FOUNDS))
+    assert asyncio.run(migrate(old, new)) == Migrated(sessions=1, unreadable=2)
+    assert len(drive(new.list_records()).records) == 1
 
 
 def test_both_are_closed_be_it_awaited_or_not(tmp_path):

@@ -31,6 +31,11 @@ export type Args<Rest extends unknown[]> =
 const SAFE = ["GET", "HEAD", "OPTIONS"];
 const PAST = "; Max-Age=0";
 const LONGEST = 400 * 24 * 60 * 60;
+// By which one CDN or another would keep what belongs to one visitor.
+const CDN_HEADERS = [
+    ...["cdn-cache-control", "surrogate-control", "cloudflare-cdn-cache-control", "vercel-cdn-cache-control"],
+    ...["netlify-cdn-cache-control", "akamai-cache-control", "edge-control", "x-accel-expires"],
+];
 
 /** A request and its response, if there is one. */
 export class Carrier {
@@ -100,7 +105,15 @@ export class Carrier {
 
     /** Say that no shared cache may keep the response. */
     keepFromCaches(): void {
+        for (const name of CDN_HEADERS) this.#change(name, () => []);
         this.#change("cache-control", () => ["private, no-store"]);
+        this.varyOnCookie();
+    }
+
+    /** Say that the response is another to another visitor, unless it has started. */
+    varyOnCookie(): void {
+        const { response } = this;
+        if (response && "headersSent" in response && response.headersSent) return;
         this.#change("vary", (lines) => {
             const names = lines.join(", ");
             return /(^|[ ,])(cookie|\*)([ ,]|$)/i.test(names) ? [names] : [[...lines, "Cookie"].join(", ")];
@@ -124,9 +137,10 @@ export class Carrier {
         const { response } = this;
         if (!response) return;
         if ("setHeader" in response) {
-            const was = response.getHeader(name) ?? [];
-            const lines = change((Array.isArray(was) ? was : [was]).map(String));
-            response.setHeader(name, lines.length === 1 ? lines[0]! : lines);
+            const was = [response.getHeader(name) ?? []].flat().map(String);
+            const lines = change(was);
+            if (lines.length) response.setHeader(name, lines.length === 1 ? lines[0]! : lines);
+            else if (was.length) response.removeHeader(name);
             return;
         }
         const { headers } = response;

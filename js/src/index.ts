@@ -114,6 +114,7 @@ export class Sessions {
         // All calls of one request are one visit: what one founds or ends, the next knows.
         const visit = this.#visits.get(carrier.source) ?? new Visit(this.#policy, carrier);
         if (carrier.response) visit.carrier = carrier;
+        carrier.varyOnCookie();
         this.#visits.set(carrier.source, visit);
         return ask(visit, ...(rest as Rest));
     }

@@ -35,6 +35,36 @@ test("a request and a response of the Web", { skip }, async () => {
     assert.deepEqual(await served.getSessionData(...web(valueOf(cookie))), {});
 });
 
+test("an answer that a session was looked at for varies on the cookie", { skip }, async () => {
+    const served = sessions();
+    for (const ask of [served.getSessionData, served.isAlive, (...on) => served.validateCSRFToken(...on, "x")]) {
+        const [request, response] = web();
+        response.headers.set("vary", "Accept");
+        await ask(request, response);
+        await ask(request, response);
+        assert.equal(response.headers.get("vary"), "Accept, Cookie");
+        assert.equal(response.headers.get("cache-control"), null);
+        const sent = { headersSent: true, setHeader: () => assert.fail(), getHeader: () => undefined };
+        await ask({ headers: {}, method: "GET" }, sent);
+    }
+});
+
+test("no CDN's own header keeps an answer with a token or a cookie", { skip }, async () => {
+    const [request, response] = web();
+    for (const name of ["CDN-Cache-Control", "Surrogate-Control", "X-Accel-Expires"]) response.headers.set(name, "max-age=9");
+    await sessions().getCSRFToken(request, response);
+    assert.deepEqual([...response.headers.keys()].sort(), ["cache-control", "set-cookie", "vary"]);
+    const set = new Map([["vercel-cdn-cache-control", "max-age=9"]]);
+    const node = {
+        headersSent: false,
+        getHeader: (name) => set.get(name),
+        setHeader: (name, value) => set.set(name, value),
+        removeHeader: (name) => set.delete(name),
+    };
+    await sessions().setSessionData({ headers: {}, method: "GET", socket: {} }, node, { a: 1 });
+    assert.deepEqual([...set.keys()].sort(), ["cache-control", "set-cookie", "vary"]);
+});
+
 test("what Next's cookies() returns", { skip }, async () => {
     const served = new Sessions({ redis: url, timeout: 120, origin: "https://shop.example" });
     const set = [];

@@ -38,6 +38,10 @@ test("a whole number that JSON.parse would round is a bigint, wherever it stands
     assert.equal(encode("a", 2 ** 60), "1.152921504606847e+18");
 });
 
+test("what is no JSON is refused before digits are looked for in it", () => {
+    assert.throws(() => decode("a", '[12345678901234567,"'), /position 20\b/);
+});
+
 test("what JavaScript lacks is kept as it was, and what nobody writes is an error", () => {
     const sets = ['{"$set":[null,true]}', '{"$set":[{"$bytes":"AA=="}]}', '{"$set":[{"$int":"0x5"},"a"]}'];
     const tuples = '{"$tuple":['.repeat(64) + "]}".repeat(64);

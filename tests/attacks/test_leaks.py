@@ -1,6 +1,7 @@
 """What gets out: by caches, by compression, by the log, by error pages, by a WebSocket of another site's page."""
 
 import asyncio
+import base64
 import collections
 import copy
 import json
@@ -592,16 +593,33 @@ def test_a_store_that_fails_puts_no_key_in_the_log_nor_on_the_page(interface, ca
     site = timed_site(interface, "file", tmp_path / "sessions")
     victim = victim_at(site)
     token = victim.get("/token").said
+    in_a_file_s_name = base64.urlsafe_b64decode(victim.credential[:24]).hex()
     caplog.set_level(1)
-    for path in (tmp_path / "sessions").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"damaged")
-    replies = [victim.get(), victim.forged("/write", ("x-csrf-token", token)), victim.post("/write", body=b"x")]
-    assert 503 in [reply.status for reply in replies]
-    for reply in replies:
-        assert_hidden(reply.body.decode() + repr(reply.headers), victim.credential, token, str(tmp_path))
+    (file,) = (tmp_path / "sessions").rglob(f"{in_a_file_s_name}.session")
+    victim_at(site)
+    another, *_ = {*(tmp_path / "sessions").rglob("*.session")} - {file}
+
+    def is_a_folder() -> None:
+        file.unlink()
+        file.mkdir()
+
+    def is_another_s() -> None:
+        file.rmdir()
+        file.write_bytes(another.read_bytes())
+
+    for spoil in (
+        lambda: file.write_bytes(b"damaged"),
+        is_a_folder,
+        is_another_s,
+        (tmp_path / "sessions/store").unlink,
+    ):
+        spoil()
+        replies = [victim.get(), victim.forged("/write", ("x-csrf-token", token)), victim.post("/write", body=b"x")]
+        assert 503 in [reply.status for reply in replies]
+        for reply in replies:
+            assert_hidden(reply.body.decode() + repr(reply.headers), victim.credential, token, str(tmp_path))
     assert caplog.records
-    assert_hidden(logged(caplog), victim.credential, token)
+    assert_hidden(logged(caplog), victim.credential, token, in_a_file_s_name)
 
 
 @both
@@ -754,7 +772,13 @@ MANGLED = (
     *("{}://shop:p4@w0rd@db/shop", "{}://shop:p4:w0rd@db/shop", "{}://shop:p4@ss:w0rd@db/shop"),
     *("{}://shop:p4/w0rd@db/shop", "{}://shop:p4#w0rd@db:x/shop", "{}://shop:12?p4=w0rd@db:x/shop"),
     *("{}//shop:p4w0rd@db/shop", "{}//p4w0rd@db/shop", "{}://shop:p4w0rd@[db/shop"),
-    *("p4@w0rd@db/{}", "p4:w0rd@db/{}", "shop:p4w0rd@db/{}", "{}://shop:p4w0rd@db:port/shop"),
+    *(
+        "{}://shop:12@p4/w0rd@db/shop",
+        "p4@w0rd@db/{}",
+        "p4:w0rd@db/{}",
+        "shop:p4w0rd@db/{}",
+        "{}://shop:p4w0rd@db:port/shop",
+    ),
 )
 DATABASES = ("postgresql+psycopg", "postgresql+asyncpg", "mysql+pymysql", "redis", "memcached", "gopher")
 
@@ -775,6 +799,14 @@ def test_no_error_of_a_mangled_url_shows_a_part_of_its_password(scheme):
         assert error.__suppress_context__ or error.__context__ is None
         assert "p4" not in said
         assert "w0rd" not in said
+
+
+@pytest.mark.parametrize("scheme", DATABASES)
+def test_no_part_of_a_mangled_password_is_taken_for_a_host(scheme):
+    """reads the log of an operator whose store's URL has a password with both a / and an @ — no name is looked up of
+    which a part of it was made, and that an error would show."""
+    with pytest.raises(ConfigurationError):
+        Sessions(session_store=f"{scheme}://shop:12@p4/w0rd@db/shop")
 
 
 @pytest.mark.parametrize(

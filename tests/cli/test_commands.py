@@ -303,6 +303,14 @@ def test_of_a_url_nothing_secret_is_shown(url: str, shown: str) -> None:
     assert _output.shown_url(url) == shown
 
 
+@pytest.mark.parametrize("url", ["sqlite:/srv/shop.db", "sqlite:shop.db", "sqlite://127.0.0.1:port/shop.db"])
+def test_a_url_of_sqlite_that_cannot_be_read_is_refused_as_others_are(run: Run, url: str) -> None:
+    for words in (["doctor", url], ["stats", "--store", url], ["migrate", url, url]):
+        ran = run(*words, "--json")
+        assert ran.code == 2
+        assert "cannot be read" in ran.data["error"]["what"]
+
+
 def test_a_bar_is_shown_on_a_terminal_alone(run: Run, tmp_path: Path) -> None:
     FileSessionStore(tmp_path / "kept")
     assert run("stats", "--store", f"file:{tmp_path}/kept").err == ""

@@ -1,6 +1,7 @@
 """Stores that are set up wrongly, for real: the doctor names what is wrong, and what mends it."""
 
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -272,6 +273,17 @@ def test_sqlite_whose_readers_wait(run: Run, tmp_path: Path) -> None:
     assert not found(run("doctor", sqlite_at(tmp_path / "other.db"), "--json"))
 
 
+def test_a_file_of_sqlite_that_others_may_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir(0o700)
+    url = sqlite_at(tmp_path / "kept/shop.db")
+    (tmp_path / "kept/shop.db").chmod(0o644)
+    assert not found(run("doctor", url, "--json"))
+    (tmp_path / "kept").chmod(0o755)
+    assert_found(run("doctor", url, "--json"), "open_to_others", "chmod 600", "warning")
+    (tmp_path / "kept/shop.db").chmod(0o600)
+    assert not found(run("doctor", url, "--json"))
+
+
 def test_a_file_of_sqlite_that_is_not_there_is_not_made(run: Run, tmp_path: Path) -> None:
     ran = run("doctor", f"sqlite:///{tmp_path}/typo.db", "--json")
     assert_found(ran, "nothing_there", "Look at the URL", exit_code=3)
@@ -326,6 +338,24 @@ def test_a_directory_that_others_may_look_into(run: Run, tmp_path: Path) -> None
     assert not found(run("doctor", url, "--json"))
     (tmp_path / "sessions").chmod(0o755)
     assert_found(run("doctor", url, "--json"), "open_to_others", "chmod 700", "warning")
+
+
+def test_a_directory_that_another_user_s_processes_keep_is_not_written_to(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FileSessionStore(tmp_path / "sessions")
+    url = f"file:{tmp_path}/sessions"
+    program = f"from server_session import FileSessionStore\nstore = FileSessionStore({url[5:]!r})"
+    (tmp_path / "shop.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    assert_found(run("doctor", url, "--json"), "directory", "that this user may make", exit_code=3)
+    for words in (["doctor", "shop:store"], ["stats", "--store", url], ["end", "--all", "--yes", "--store", url]):
+        ran = run(*words, "--json")
+        assert ran.code == 2
+        assert f"sudo -u '#{user}'" in ran.data["error"]["what"]
+    assert [each.name for each in (tmp_path / "sessions").iterdir()] == ["store"]
 
 
 def test_a_disk_that_is_almost_full(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

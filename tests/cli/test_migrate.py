@@ -60,6 +60,14 @@ def test_it_moves_all_and_a_second_run_finds_nothing(run, places):
     assert run("migrate", source, target, "--json").data["sessions"] == 0
 
 
+def test_the_stores_are_named_by_the_environment_too(run, places, monkeypatch):
+    store, source, target = places
+    monkeypatch.setenv("SERVER_SESSION_SOURCE", source)
+    monkeypatch.setenv("SERVER_SESSION_TARGET", target)
+    assert run("migrate", "--json").data["sessions"] == 3
+    assert not drive(store.list_records()).records
+
+
 def test_what_stays_is_said_and_is_a_finding(run, places, tmp_path):
     _, source, target = places
     next(tmp_path.rglob("*.session")).write_bytes(b"")

@@ -278,7 +278,7 @@ def test_every_single_damaged_byte_is_found(store, directory):
     whole = file.read_bytes()
     for place in range(len(whole)):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
-        with pytest.raises(RecordError, match=file.name):
+        with pytest.raises(RecordError, match=f"{file.parent.name}/{file.name[:7]}"):
             look(store, key)
     file.write_bytes(whole)
     assert look(store, key) == {"name": b"value", "other": b""}

@@ -13,7 +13,7 @@ from server_session.stores._over import StoreOver
 from server_session.stores._parameters import with_plain_scheme
 from server_session.stores._sealed import HEAD, VERSION, EncryptedCodec, SealedStore
 
-__all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "places_of"]
+__all__ = ["KEYS", "Place", "open_bare", "open_place", "opened", "places_of", "require_owner"]
 
 KEYS: Final = "SERVER_SESSION_KEYS"
 """The environment variable with the keys of encrypted sessions."""
@@ -63,11 +63,25 @@ def open_bare(place: Place) -> SessionStore:
     if kind == "file":
         from server_session.stores.file import FileSessionStore
 
-        _require(f"{FileSessionStore.directory_of(place.url)}/store", "no sessions are kept in that directory")
+        directory = FileSessionStore.directory_of(place.url)
+        _require(f"{directory}/store", "no sessions are kept in that directory")
+        require_owner(directory)
     elif kind == "sql":
         settings["create_table"] = False
-        _require_database(place.url)
-    return open_store(place.url, **settings)
+    store = open_store(place.url, **settings)
+    # The store has connected to nothing yet, and has refused a URL that cannot be read.
+    _require_database(place.url)
+    return store
+
+
+def require_owner(directory: str) -> None:
+    """Refuse a directory of sessions that another user's processes keep: of what is made here they can read nothing."""
+    owner = Path(directory, "store").stat().st_uid
+    if owner != os.geteuid():
+        raise ConfigurationError(
+            f"the sessions in {directory} are another user's, who could not read what this one makes there: "
+            f"run it as that user, by sudo -u '#{owner}'"
+        )
 
 
 def open_place(place: Place, key_file: str | None) -> Sessions:

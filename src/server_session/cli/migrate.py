@@ -15,8 +15,8 @@ __all__ = ["command"]
 
 
 @click.command(cls=Command)
-@click.argument("source")
-@click.argument("target")
+@click.argument("source", envvar="SERVER_SESSION_SOURCE")
+@click.argument("target", envvar="SERVER_SESSION_TARGET")
 @click.option("--dry-run", is_flag=True, help="Count, say what cannot move, and write nothing.")
 @click.option("--at-once", type=click.IntRange(min=1), default=16, show_default=True, help="Records at a time.")
 @place_options

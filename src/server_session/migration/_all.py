@@ -7,6 +7,7 @@ from typing import NamedTuple
 from server_session._colour import run_awaiting
 from server_session._record import ENDED, LONGEST
 from server_session._settings import count_of, flag_of
+from server_session._tokens import is_selector
 from server_session.exceptions import ConfigurationError, LimitError, RecordError
 from server_session.migration._moving import MovingStore, listing
 from server_session.stores._base import Kept, SessionStore, close_store
@@ -98,6 +99,8 @@ async def _moved(moving: MovingStore, records: list[Kept], at_once: int, *, dry_
     free = asyncio.Semaphore(at_once)
 
     async def move(kept: Kept) -> str | None:
+        if not is_selector(kept.key):
+            return "unreadable"
         kind = "marks" if ENDED in kept.fields else "owners" if LONGEST in kept.fields else "sessions"
         if kind == "owners" and moving.evicts:
             return "refused"

@@ -26,7 +26,7 @@ from server_session._colour import Colour
 from server_session._record import ENDED, LONGEST, STAMP
 from server_session._settings import flag_of
 from server_session._urls import open_store
-from server_session.exceptions import ConfigurationError, StoreError
+from server_session.exceptions import ConfigurationError, RecordError, StoreError
 from server_session.stores._base import (
     APPLIED,
     CONFLICT,
@@ -125,6 +125,8 @@ class MovingStore(SessionStore):
             there = await listing(self.old).read_record(key)
             if there is MISSING:
                 return False
+            if not there.fields:
+                raise RecordError("a record has no fields: it is damaged, or of another program")
             if there.fields.keys() == {_LEAVING}:
                 return await self._show(key, there.fields[_LEAVING])
             if _ARRIVING in there.fields:

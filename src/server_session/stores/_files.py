@@ -23,7 +23,7 @@ from server_session.exceptions import RecordError, StoreError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Files", "Found", "look"]
+__all__ = ["Files", "Found", "look", "told"]
 
 _FOLDER_NAME: Final = len("00")
 _UNFINISHED: Final = ".new"
@@ -36,6 +36,7 @@ _NAME_END: Final = len(".session")
 _OURS: Final = pattern(rf"[0-9a-f]{{{2 * _NAME_BYTES}}}\.session(\..+\{_UNFINISHED})?")
 _HEAD: Final = Struct(f"!8s{_NAME_BYTES}sIII")
 _HEAD_BYTES: Final = _HEAD.size + 4
+_TOLD: Final = 7
 # Most files are read in one call.
 _MOST_AT_ONCE: Final = 16_384
 
@@ -122,7 +123,7 @@ class Files:
             # The system has no flock with a limit of time, so it is asked again and again.
             left = give_up - time.monotonic()
             if left <= 0:
-                raise StoreError(f"{file} was held by others for {seconds:.2g} seconds: nothing was written")
+                raise StoreError(f"{told(file)} was held by others for {seconds:.2g} seconds: nothing was written")
             time.sleep(min(tries * _STEP_BACK, _LONGEST_STEP_BACK, left))
 
     def change(self, held: int, file: str, found: Found, content: bytes) -> None:
@@ -219,10 +220,16 @@ def look(opened: int, file: str) -> Found:
         _, name, begin, length, checksum = _HEAD.unpack(head)
         content = whole[begin : begin + length]
         if name != _name(file):
-            raise RecordError(f"{file} is the file of another session")
+            raise RecordError(f"{told(file)} is the file of another session")
         if crc32(content) == checksum:
             return Found(content, begin, len(whole))
-    raise RecordError(f"{file} is damaged, or not a session file of this version")
+    raise RecordError(f"{told(file)} is damaged, or not a session file of this version")
+
+
+def told(path: str) -> str:
+    """Return what errors say of a path: a file's whole name is a session's id, which no log is to hold."""
+    folder, name = os.path.split(path)
+    return path if len(name) <= _TOLD else f"{folder}/{name[:_TOLD]}…"
 
 
 def _head(file: str, content: bytes, begin: int) -> bytes:

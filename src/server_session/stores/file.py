@@ -25,7 +25,7 @@ from server_session._colour import Colour
 from server_session._settings import flag_of, require, seconds_if_given, seconds_of
 from server_session.exceptions import ConfigurationError, RecordError, StoreError, shown
 from server_session.stores._base import Batch, Kept
-from server_session.stores._files import Files, Found, look
+from server_session.stores._files import Files, Found, look, told
 from server_session.stores._packed import TENTH, Change, Likely, PackedStore, Record, T, is_write
 from server_session.stores._parameters import refuse_parameters
 from server_session.stores._waits import begin_call, left
@@ -197,7 +197,8 @@ class FileSessionStore(PackedStore):
         return Batch(found, unreadable, None)
 
     def _failure(self, error: OSError) -> StoreError:
-        return StoreError(f"the session directory {self._files.directory}: {error}")
+        where = told(os.fsdecode(error.filename or ""))
+        return StoreError(f"the session directory {self._files.directory}: {error.strerror or error} {where}".rstrip())
 
     def _file(self, key: str) -> str:
         # Only a key that is one reaches the file system; so none leads out of the directory.
@@ -247,4 +248,4 @@ def _unpack(file: str, found: Found) -> Record:
     try:
         return Record.unpack(found.content)
     except RecordError as error:
-        raise RecordError(f"{file} holds what this store does not write: {error}") from error
+        raise RecordError(f"{told(file)} holds what this store does not write: {error}") from error

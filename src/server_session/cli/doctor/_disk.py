@@ -27,14 +27,15 @@ def look_at_room(path: Path, report: Report) -> None:
 
 
 def look_at_rights(path: Path, report: Report) -> None:
-    """Look at who may read sessions."""
+    """Look at who may read sessions: what is in a directory, or a file that its own directory does not hide."""
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    ways = (mode,) if path.is_dir() else (mode, path.parent.stat().st_mode)
+    if all(way & (stat.S_IRWXG | stat.S_IRWXO) for way in ways):
         report.find(
             "open_to_others",
             Severity.WARNING,
             f"others of this machine may look into {path} (mode {mode:o})",
-            f"chmod 700 {path}",
+            f"chmod 700 {path}" if path.is_dir() else f"chmod 600 {path}*, and a umask of 077 before it is made",
         )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+from server_session.cli._opening import require_owner
 from server_session.cli.doctor._disk import look_at_kind, look_at_rights, look_at_room
 from server_session.cli.doctor._findings import Report
 
@@ -15,6 +16,7 @@ OTHERWISE: Final = ("directory", "give a directory that this user may make, read
 async def look(store: Any, report: Report) -> None:
     """Look at the directory, and at the disk that it is on."""
     directory = Path(store._files.directory)
+    require_owner(store._files.directory)
     report.facts["durable"] = store._files._durable
     look_at_rights(directory, report)
     look_at_room(directory, report)

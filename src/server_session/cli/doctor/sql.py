@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Double, Executable, func, inspect, literal_column, select, text
 
-from server_session.cli.doctor._disk import look_at_room
+from server_session.cli.doctor._disk import look_at_rights, look_at_room
 from server_session.cli.doctor._findings import Report, Severity
 from server_session.stores._waits import begin_call
 from server_session.stores.sql._errors import MENDS
@@ -134,6 +134,7 @@ def _look_at_sqlite(connection: Connection, report: Report) -> None:
         )
     # Asked, for the URL may have a URI of SQLite in the place of a path.
     if file := connection.scalar(text("SELECT file FROM pragma_database_list WHERE name = 'main'")):
+        look_at_rights(Path(file), report)
         look_at_room(Path(file), report)
 
 

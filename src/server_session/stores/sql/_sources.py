@@ -229,7 +229,8 @@ def source_of(engine: Engine | AsyncEngine | URL | str, timeout: float) -> tuple
 def _source_of_url(url: URL, timeout: float) -> tuple[str, ClientOfProcess[Source]]:
     spoken = cast("type[DefaultDialect]", url.get_dialect())
     family = family_of(spoken.name)
-    if "@" in (url.host or "") or (url.port or 0) >= 1 << 16:
+    where = f"{url.host}{'' if family == 'sqlite' else url.database}"
+    if "@" in where or (url.port or 0) >= 1 << 16:
         # A password had it; and what is no port some drivers only see when they connect.
         raise ValueError
     pooler = url.query.get("pgbouncer", "false")
