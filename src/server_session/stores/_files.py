@@ -229,7 +229,7 @@ def look(opened: int, file: str) -> Found:
 def told(path: str) -> str:
     """Return what errors say of a path: a file's whole name is a session's id, which no log is to hold."""
     folder, name = os.path.split(path)
-    return path if len(name) <= _TOLD else f"{folder}/{name[:_TOLD]}…"
+    return f"{folder}/{name[:_TOLD]}…" if _OURS.fullmatch(name) else path
 
 
 def _head(file: str, content: bytes, begin: int) -> bytes:

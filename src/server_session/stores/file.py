@@ -197,8 +197,7 @@ class FileSessionStore(PackedStore):
         return Batch(found, unreadable, None)
 
     def _failure(self, error: OSError) -> StoreError:
-        where = told(os.fsdecode(error.filename or ""))
-        return StoreError(f"the session directory {self._files.directory}: {error.strerror or error} {where}".rstrip())
+        return StoreError(f"the file store, {told(error.filename or self._files.directory)}: {error.strerror or error}")
 
     def _file(self, key: str) -> str:
         # Only a key that is one reaches the file system; so none leads out of the directory.
