@@ -52,5 +52,23 @@ def test_npm_has_a_place_for_its_cache_where_no_home_can_be_written(
     assert called[called.index("--cache") + 1].startswith(str(tmp_path / "js"))
 
 
+def test_the_lowest_versions_are_those_that_the_library_and_its_extras_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import environments
+
+    (tmp_path / "pyproject.toml").write_text("""
+[project]
+name = "shop"
+dependencies = ["first>=1"]
+[project.optional-dependencies]
+one = ["shop[other]", "second[more]>=2.0.43"]
+other = ["third>=3.1"]
+none = []
+""")
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    assert environments.lowest_versions() == ["first==1", "second==2.0.43", "third==3.1"]
+
+
 def test_no_drawn_case_fails_because_it_took_long() -> None:
     assert hypothesis.settings.default.deadline is None

@@ -43,8 +43,10 @@ GROUPS: Final = {
 }
 # The environment that no constraint holds back, as a user's who installs today.
 NEWEST: Final = ".venv-newest"
+# The one of the lowest versions that pyproject.toml promises.
+OLDEST: Final = ".venv-oldest"
 # What other libraries can break, but for the page of the versions that are pinned.
-ON_NEWEST: Final = ("tests/frameworks", "--ignore=tests/frameworks/test_table.py", "tests/stores")
+ON_OTHER_VERSIONS: Final = ("tests/frameworks", "--ignore=tests/frameworks/test_table.py", "tests/stores")
 # In an environment of their own.
 GUESTS: Final = "tests/guests"
 NEED_MORE_THAN_PYTHON: Final = ("trials", "faults", "browsers", "deployment")
@@ -79,7 +81,7 @@ def main() -> int:
     if not options.quick:
         run.step("programs", lambda: install_parts(run.note))
     others = {} if options.quick else other_pythons(run, all_of_them=options.all)
-    made = make_environments(run, others, *(["guests"] if options.all else ()), with_newest=options.all)
+    made = make_environments(run, others, *(["guests"] if options.all else ()), with_other_versions=options.all)
     if ".venv" not in made:
         run.close()
         return 1
@@ -142,8 +144,11 @@ def check_all(run: Run, others: Iterable[str], for_pytest: Sequence[str], enviro
         chosen = (other, *PYTEST, *for_pytest) if for_pytest else (*QUICKLY, other, *PYTEST, *ON_EACH_PYTHON)
         commands[f"Python {version}"] = (*chosen, *BESIDE, "-m", "not once")
     if is_long and not for_pytest:
-        newest = (str(ROOT / NEWEST / "bin/python"), *PYTEST, *ON_EACH_PYTHON, *ON_NEWEST)
+        newest = (str(ROOT / NEWEST / "bin/python"), *PYTEST, *ON_EACH_PYTHON, *ON_OTHER_VERSIONS)
         commands["newest"] = ("env", "-u", "SERVER_SESSION_ALL", *newest, *BESIDE, "-m", "not once")
+        # What is old uses what was deprecated since.
+        oldest = (str(ROOT / OLDEST / "bin/python"), *PYTEST, "-W", "ignore::DeprecationWarning", *ON_OTHER_VERSIONS)
+        commands["oldest"] = ("env", "-u", "SERVER_SESSION_ALL", *oldest, *BESIDE, "-m", "not once")
         commands["guests"] = (str(ROOT / ".venv-guests/bin/python"), *PYTEST, *BESIDE, GUESTS)
         commands["docs"] = ("scripts/docs",)
     if (ROOT / "bench/__main__.py").exists():
@@ -193,14 +198,16 @@ def files_that_draw() -> list[str]:
     return [name for name in names if not name.startswith((*GROUPS.values(), GUESTS))]
 
 
-def make_environments(run: Run, others: dict[str, str], *groups: str, with_newest: bool) -> set[str]:
+def make_environments(run: Run, others: dict[str, str], *groups: str, with_other_versions: bool) -> set[str]:
     """Make the main environment, and those of other Pythons and groups at once; return the names of those there are."""
     make = (sys.executable, "scripts/lib/environments.py")
     commands: dict[str, Command] = {".venv": (*make, "dev")}
     commands |= {f".venv-{version}": (*make, "test", f".venv-{version}", python) for version, python in others.items()}
     commands |= {f".venv-{group}": (*make, group, f".venv-{group}") for group in groups}
-    if with_newest:
+    if with_other_versions:
         commands[NEWEST] = (*make, "test", NEWEST, [sys.executable, *others.values()][-1], "newest")
+        # What is older than a Python has no wheels for it.
+        commands[OLDEST] = (*make, "test", OLDEST, next(iter(find_pythons().values()), sys.executable), "oldest")
     return run.together(commands)
 
 

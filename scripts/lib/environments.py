@@ -1,7 +1,8 @@
-"""Virtual environments: `environments.py GROUP [NAME [PYTHON [newest]]]` makes one with a dependency group in it.
+"""Virtual environments: `environments.py GROUP [NAME [PYTHON [newest | oldest]]]` makes one with a dependency group.
 
 What is installed already is left alone: a stamp in the environment tells what it was made from. With `newest` the
-constraints do not count, and all is brought up to date: it is then what a user gets today.
+constraints do not count, and all is brought up to date: it is then what a user gets today. With `oldest` each package
+of an extra has the lowest version that pyproject.toml promises.
 """
 
 import hashlib
@@ -10,11 +11,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 __all__ = [
     "ROOT",
     "SetUpError",
+    "lowest_versions",
     "pinned",
     "prepare",
     "prepare_js",
@@ -37,7 +41,7 @@ class SetUpError(Exception):
     """An environment could not be made; what the program that failed said has been printed."""
 
 
-def prepare(name: str, group: str, python: str, *, is_newest: bool = False) -> Path:
+def prepare(name: str, group: str, python: str, versions: str = "") -> Path:
     """Make the environment `name` with a dependency group and the package itself in it; return its Python."""
     folder = ROOT / name
     if not _is_alive(folder):
@@ -47,19 +51,34 @@ def prepare(name: str, group: str, python: str, *, is_newest: bool = False) -> P
     constraints = [name for name in ("constraints.txt", f"constraints-{group}.txt") if (ROOT / name).exists()]
     wanted = _fingerprint(*constraints)
     enough = GROUPS[GROUPS.index(group) :] if group in GROUPS else (group,)
-    stamps = [] if is_newest else [_stamp(folder, name) for name in enough if _stamp(folder, name).exists()]
+    stamps = [] if versions == "newest" else [_stamp(folder, name) for name in enough if _stamp(folder, name).exists()]
     if any(stamp.read_text() == wanted for stamp in stamps):
         return inside
     print(f"Installing the group {group!r} into {name} …", flush=True)
     # What is imported is compiled then, and most never is.
     pip = (str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile")
-    newest = ["--upgrade", "--upgrade-strategy", "eager"]
-    versions = newest if is_newest else [word for name in constraints for word in ("--constraint", name)]
+    if versions == "newest":
+        chosen = ["--upgrade", "--upgrade-strategy", "eager"]
+    elif versions == "oldest":
+        lowest = folder / "lowest.txt"
+        lowest.write_text("\n".join(lowest_versions()))
+        chosen = ["--constraint", str(lowest)]
+    else:
+        chosen = [word for name in constraints for word in ("--constraint", name)]
     # Dependency groups came with pip 25.1; the environment starts with the one that its Python brought.
     _run("renewing pip", *pip, "pip>=25.1")
-    _run("installing", *pip, *versions, "--group", group, "--editable", ".")
+    _run("installing", *pip, *chosen, "--group", group, "--editable", ".")
     _stamp(folder, group).write_text(wanted)
     return inside
+
+
+def lowest_versions() -> list[str]:
+    """Return the lowest version of each package that the library and its extras promise to work with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    promised = [one.split(">=") for one in wanted if not one.startswith(project["name"])]
+    # A constraint has no extras.
+    return [f"{name.partition('[')[0]}=={version}" for name, version in promised]
 
 
 def prepare_puppeteer(name: str) -> Path:
@@ -116,10 +135,10 @@ def _install_packages(name: str, folder: Path, stamp: Path, wanted: str, *packag
     stamp.write_text(wanted)
 
 
-def main(group: str, name: str = ".venv", python: str = sys.executable, newest: str = "") -> None:
+def main(group: str, name: str = ".venv", python: str = sys.executable, versions: str = "") -> None:
     """Make an environment as a program of its own."""
     try:
-        prepare(name, group, python, is_newest=newest == "newest")
+        prepare(name, group, python, versions)
     except SetUpError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tornado.testing
 from tornado.httpserver import HTTPServer
 from tornado.template import DictLoader
-from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from server_session import CSRF, MemorySessionStore, Sessions, _sessions, get_csrf_token
@@ -127,7 +127,7 @@ class TestTornado(OverRedis, AdapterContract):
 
     @contextmanager
     def client(self, app: Application) -> Iterator[Any]:
-        class Case(AsyncHTTPTestCase):
+        class Case(tornado.testing.AsyncHTTPTestCase):
             cookie = ""
 
             def get_app(self) -> Application:
@@ -553,7 +553,9 @@ def test_a_page_of_an_error_before_prepare_may_say_who_is_logged_in(visit):
 
     browser = visit({"/own": Own})
     assert browser.ask("BREW", "/own").text == "405 yes"
-    assert browser.ask("POST", "/own", b"no form", "multipart/form-data; boundary=x").text == "400 yes"
+    # Before 6.5 Tornado serves a form that it cannot read.
+    if tornado.version_info >= (6, 5):
+        assert browser.ask("POST", "/own", b"no form", "multipart/form-data; boundary=x").text == "400 yes"
 
 
 def test_a_session_that_could_not_be_loaded_is_an_error_with_a_name(visit, store):

@@ -65,7 +65,9 @@ def progress(what: str) -> Progress:
     """Return a bar that is shown on a terminal alone, where errors are."""
     console = _console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # Up to Rich 14.2 a bar that is not shown ends with an empty line.
+    console.quiet = not console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=console.quiet)
 
 
 def span_of(seconds: float) -> str:
