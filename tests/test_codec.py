@@ -18,9 +18,11 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+from django.utils.datastructures import MultiValueDict
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
+from werkzeug.datastructures import MultiDict
 
 from server_session._codec import (
     MAX_DEPTH,
@@ -333,6 +335,11 @@ def test_a_subclass_s_content_is_stored_and_not_what_it_shows() -> None:
             return iter(())
 
     assert decode_value("a", encode_value("a", Shy(a=1))) == {"a": 1}
+
+
+@pytest.mark.parametrize("form", [MultiValueDict({"a": ["1", "2"]}), MultiDict([("a", "2"), ("a", "1")])])
+def test_a_form_s_fields_come_out_as_they_are_asked_for(form: dict[str, Any]) -> None:
+    assert decode_value("post", encode_value("post", [form])) == [{"a": form["a"]}] == [{"a": "2"}]
 
 
 MENDABLE: list[Any] = [

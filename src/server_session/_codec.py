@@ -38,12 +38,13 @@ _ATOMS: Final[frozenset[type]] = frozenset({str, bool, type(None)})
 _ATOMS_BUT_TEXT: Final = _ATOMS - {str}
 _NESTED: Final[frozenset[type]] = frozenset({dict, list})
 
-# Packages whose users cannot change it keep such values in sessions. Whatever a subclass shows, its content is taken.
+# Packages whose users cannot change it keep such values in sessions. Whatever a subclass shows, its content is taken;
+# but of a form, which has lists of values, what it gives for a name: the frameworks' own sessions keep that.
 _CONTENT_OF: Final[Mapping[type, Callable[[Any], Any]]] = {
     str: str.__str__,
     int: int.__int__,
     float: float.__float__,
-    dict: lambda value: dict(dict.items(value)),
+    dict: lambda value: {key: value[key] for key in dict.keys(value)},
     list: list.copy,
     tuple: lambda value: tuple(tuple.__iter__(value)),
 }
