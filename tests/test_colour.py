@@ -218,6 +218,37 @@ def test_what_a_thread_writes_is_written_before_who_is_cancelled_goes_on_however
     assert done == ["written", "went on"]
 
 
+def test_a_scope_knows_its_own_cancellation_though_a_limit_within_it_ended_first():
+    begun, goes_on = threading.Event(), threading.Event()
+
+    async def write() -> None:
+        begun.set()
+        goes_on.wait(PATIENCE)
+
+    async def scenario() -> str:
+        scope = anyio.CancelScope()
+        limits: list[asyncio.Timeout] = []
+
+        async def call() -> str:
+            with scope:
+                async with asyncio.timeout(None) as limit:
+                    limits.append(limit)
+                    await run_awaiting(Colour.BLOCKS, write())
+            return "went on"
+
+        caller = asyncio.ensure_future(call())
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        limits[0].reschedule(0)
+        await asyncio.sleep(0)
+        assert limits[0].expired()
+        scope.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        return await caller
+
+    assert asyncio.run(scenario()) == "went on"
+
+
 # --- blocking functions
 
 

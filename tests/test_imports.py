@@ -21,7 +21,7 @@ FRAMEWORKS = {
 # Top first. A folder is a room, and so is what stands here together; a module may import from its own room and from
 # those below it.
 ROOMS = (
-    {"", "testing", "cli"},
+    {"", "testing", "cli", "_packing"},
     FRAMEWORKS,
     {"adapters", "adopt", "asgi", "wsgi", "otel", "sync"},
     {"_sessions", "migration"},

@@ -628,24 +628,55 @@ async def test_however_often_one_request_renews_the_browser_s_own_cookie_is_know
     assert await data_of(browser) == {"a": 1, "b": 2, "user": "ada"}
 
 
-async def test_a_cancelled_renewal_leaves_the_browser_a_cookie_that_lives(tmp_path):
-    class Slow(Watched):
-        async def merge(self, key, changed, removed, expect, lifetime=None):
-            outcome = await self.store.merge(key, changed, removed, expect, lifetime)
-            await asyncio.sleep(0)
-            return outcome
+class Slow(Watched):
+    """Suspends after it has read or written."""
 
-    browser = Browser(Site(Slow(MemorySessionStore()), Clock()))
-    await send(browser, lambda visit: visit.merge({"a": 1}))
-    visit = browser.request()
-    task = asyncio.ensure_future(visit.renew())
+    async def get(self, key, expect, touch=True):
+        found = await self.store.get(key, expect, touch)
+        await asyncio.sleep(0)
+        return found
+
+    async def merge(self, key, changed, removed, expect, lifetime=None):
+        outcome = await self.store.merge(key, changed, removed, expect, lifetime)
+        await asyncio.sleep(0)
+        return outcome
+
+
+async def cancelled(call):
+    """Cancel a call where it suspends first."""
+    task = asyncio.ensure_future(call)
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("then", [None, StoredSession.get, StoredSession.commit])
+async def test_a_cancelled_renewal_leaves_the_browser_a_cookie_that_lives_though_what_follows_is_cancelled_too(then):
+    browser = Browser(Site(Slow(MemorySessionStore()), Clock()))
+    await send(browser, lambda visit: visit.merge({"a": 1}))
+    visit = browser.request()
+    await visit.get()
+    await cancelled(visit.renew())
+    if then is not None:
+        await cancelled(then(visit))
     await visit.commit()
     browser.receive(visit)
     assert await data_of(browser) == {"a": 1}
+
+
+@pytest.mark.parametrize("was", [{}, {"step": 1}, {"step": 2}])
+@pytest.mark.parametrize("back", [{}, {"step": 1}, {"step": 2}])
+async def test_what_a_cancelled_save_has_stored_the_mapping_can_take_back(was, back):
+    browser = Browser(Site(Slow(MemorySessionStore()), Clock()))
+    await send(browser, lambda visit: visit.merge({"a": 1, **was}))
+    visit = browser.request()
+    session = await visit.load()
+    session.pop("step", None) if was == {"step": 2} else session.update(step=2)
+    await cancelled(session.save())
+    session.become({"a": 1, **back})
+    await visit.commit()
+    assert await data_of(browser) == {"a": 1, **back}
 
 
 # --- log-in
@@ -1592,6 +1623,11 @@ async def test_a_cancelled_first_write_leaves_the_browser_the_session_that_it_fo
     await visit.commit()
     browser.receive(visit)
     assert await data_of(browser) == {"a": 1}
+
+
+async def test_a_read_after_a_cancelled_first_write_sees_what_it_wrote():
+    _, visit = await cancelled_after_its_first_write()
+    assert await visit.get() == {"a": 1}
 
 
 @pytest.mark.parametrize("then", ["log in", "log out"])

@@ -128,14 +128,25 @@ async def to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
     call.add_done_callback(lambda call: call.cancelled() or call.exception())
     try:
         await asyncio.wait([call])
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as first:
+        error: BaseException = first
         # A loop, because a cancel scope of anyio cancels again at each turn of the event loop.
         while not call.done():
-            with suppress(asyncio.CancelledError):
+            try:
                 await asyncio.wait([call])
-        raise
+            except asyncio.CancelledError as further:
+                error = telling(error, further)
+        raise error from None
     result: T = call.result()
     return result
+
+
+def telling(error: BaseException, further: BaseException) -> BaseException:
+    """Return which of two cancellations of a task is to be raised for both.
+
+    A scope of anyio knows its own by their text. Those of `asyncio.timeout` have none, and it counts them.
+    """
+    return error if error.args else further
 
 
 async def run_awaiting(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:

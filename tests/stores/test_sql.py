@@ -999,7 +999,8 @@ def test_who_is_cancelled_in_the_middle_of_a_write_waits_for_its_answer_however_
             holder.execute(text("UPDATE server_sessions SET stamp = stamp + 1 WHERE id = :key"), {"key": key})
             asyncio.get_running_loop().call_later(0.6, holder.rollback)
             with anyio.move_on_after(0.3):
-                await store.merge(key, {"a": b"2"}, [], {})
+                async with asyncio.timeout(0.2):
+                    await store.merge(key, {"a": b"2"}, [], {})
             assert await store.get(key, {}) == {"a": b"2"}
 
     run(SQLSessionStore(url, create_table=True), body)

@@ -20,6 +20,8 @@ _LOG: Final = logging.getLogger("server_session")
 _ABSENT: Final[Any] = object()
 # What the text of a dict or list begins with: another writer may put JSON's white space before the bracket.
 _CONTAINER_STARTS: Final = b"[{ \t\r\n"
+# In the place of what the store holds, where that is not known: no value's text.
+_UNKNOWN: Final = b"?"
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -228,6 +230,10 @@ class Session(_Dict):
             self._written = {name: moment for name, moment in self._written.items() if moment > changes.moment}
             if self._cleared <= changes.moment:
                 self._cleared = 0
+
+    def doubt(self, changes: Changes) -> None:
+        """Note that these changes are stored or not, so that to take one back is a change too."""
+        self._stored |= dict.fromkeys([*changes.assigned, *changes.removed], _UNKNOWN)
 
     # --- what the functions of the request ask of it
 

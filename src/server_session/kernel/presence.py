@@ -136,6 +136,8 @@ class Presence:
 
     async def _look(self, *, touch: bool = True, to_write: bool = False) -> Fields | None:
         """Return the record of the session, `None` where there is none; a read of an owner's is noted in it."""
+        if self.was_interrupted:
+            await self._recover()
         if self._is_ambiguous:
             await self._choose()
         while (credential := self._credential) is not None and (self.state is LIVE or self.state is UNASKED):
@@ -270,13 +272,20 @@ class Presence:
     async def _recover(self) -> None:
         """Learn what a cancelled call of this request did, so that the browser gets the cookie that holds."""
         # Once: a store that fails here too must not refuse what comes after.
-        founding, self._founding, self.was_interrupted = self._founding, None, False
-        if founding is not None and self._credential is not founding:
-            finding, fields = await self._find(founding)
-            if finding is Finding.HELD:
-                self._go_on_with(founding, fields, Finding.RECOVERED)
-        if self._swapping:
-            await self._look(touch=False)
+        founding, self.was_interrupted = self._founding, False
+        try:
+            if founding is not None and self._credential is not founding:
+                finding, fields = await self._find(founding)
+                if finding is Finding.HELD:
+                    self._go_on_with(founding, fields, Finding.RECOVERED)
+            if self._swapping:
+                await self._look(touch=False)
+        except StoreError:
+            raise
+        except BaseException:
+            self.was_interrupted = True
+            raise
+        self._founding = None
         self._swapping.clear()
 
     # --- the cookie

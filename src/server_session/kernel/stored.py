@@ -84,7 +84,11 @@ class StoredSession(Writing):
                 await self._recover()
             applied = True
             if session is not None and changes is not None:
-                applied = await self._commit(changes)
+                try:
+                    applied = await self._commit(changes)
+                except BaseException:
+                    session.doubt(changes)
+                    raise
                 session.settle(changes)
             if self.owes_session:
                 if self.state is NONE or self.state is REFUSED:

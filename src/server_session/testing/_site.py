@@ -14,6 +14,7 @@ from server_session.http.carrier import current
 from server_session.http.requests import Request
 from server_session.stores._base import SessionStore
 from server_session.stores._over import StoreOver
+from server_session.testing._checks import check, check_equal
 
 __all__ = ["Encoded", "Failed", "FailingStore", "Headed", "Here", "Page", "Redirected", "Site", "Streamed"]
 
@@ -291,8 +292,8 @@ class Site:
     async def _both(self, here: Here) -> Answer:
         session = await settled(here.session())
         session["mapping"] = "m"
-        assert await settled(self.functions.set_session_data({"function": "f"}))
-        assert session["function"] == "f"
+        check(await settled(self.functions.set_session_data({"function": "f"})), "set_session_data said False")
+        check_equal(session["function"], "f", "what a function wrote, in the mapping")
         return json.dumps(await settled(self.functions.get_session_data()), sort_keys=True)
 
     def _set(self, how: str) -> Body:

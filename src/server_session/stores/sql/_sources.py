@@ -3,7 +3,6 @@
 import asyncio
 import importlib
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -13,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool, Pool, SingletonThreadPool, StaticPool
 
+from server_session._colour import telling
 from server_session.exceptions import ConfigurationError, SessionError
 from server_session.stores._base import Colour
 from server_session.stores._clients import ClientOfEachLoop, ClientOfProcess, Places
@@ -170,14 +170,17 @@ class Awaiting:
             # What the driver does to close a connection that was broken off may take longer.
             async with in_time(left()):
                 await asyncio.wait({task})
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as first:
+            error: BaseException = first
             if not has_begun:
                 task.cancel()
             # A scope of anyio cancels again at each turn of the loop.
             while not task.done() and not is_over():
-                with suppress(asyncio.CancelledError):
+                try:
                     await asyncio.wait({task}, timeout=left())
-            raise
+                except asyncio.CancelledError as further:
+                    error = telling(error, further)
+            raise error from None
         return task.result()
 
 
