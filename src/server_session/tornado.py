@@ -90,10 +90,10 @@ class SessionHandler(RequestHandler):
         self._finished = True
         self.request.connection.close()  # type: ignore[union-attr]
 
-    def flush(self, include_footers: bool = False) -> "Future[None]":
-        """Send what was written; before the first of it the session is stored."""
-        # With footers it is the end, before which it was stored.
-        if not include_footers and not self._headers_written and self._exchange.is_pending:
+    def flush(self, include_footers: bool = False, *, is_stored: bool = False) -> "Future[None]":
+        """Send what was written; before the first of it the session is stored, unless it is just then."""
+        # With footers it is the end, before which it was stored. What the handler still holds can differ again at once.
+        if not (include_footers or is_stored or self._headers_written) and self._exchange.is_pending:
             flushing = ensure_future(self._store_and_flush())
             # Nobody need wait for it: what is still to be stored is then stored, or fails, at the end.
             flushing.add_done_callback(lambda flushed: flushed.cancelled() or flushed.exception())
@@ -105,7 +105,7 @@ class SessionHandler(RequestHandler):
     async def _store_and_flush(self) -> None:
         await self._exchange.commit_late()
         if not self._finished:
-            await SessionHandler.flush(self)
+            await SessionHandler.flush(self, is_stored=True)
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> "Future[None]":
         """End the response; before that the session is stored."""

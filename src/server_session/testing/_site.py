@@ -341,10 +341,11 @@ class Site:
 
     async def _stream(self, here: Here) -> Answer:
         session = await settled(here.session())
-        session["begun"] = True
+        session["begun"], session["sent"] = True, []
 
         def write(number: int) -> bytes:
-            session["sent"] = number
+            session["last"] = number
+            session["sent"].append(number)
             return b"x"
 
         return Streamed(self._chunks(write, 3))
