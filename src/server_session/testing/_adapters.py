@@ -538,6 +538,14 @@ class AdapterContract:
         check(answered.status >= 500 or answered.is_cut or not answered.body, "a stream without its store was whole")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after it")
 
+    @_served("has_streams")
+    def test_stream_that_cannot_be_stored_before_it_starts_is_503(self, served: Served) -> None:
+        for browser in (served.visitor(), served.browser()):
+            before = {**browser.cookies}
+            self._check_unavailable(browser.get("/stream/lost"), "/stream/lost")
+            served.site.store.is_down = False
+            check_equal(browser.cookies, before, "the cookies after a stream that could not be stored")
+
     # ------------------------------------------------------------------------------------------------ errors
 
     @_served()

@@ -238,6 +238,7 @@ class Site:
             ("/stream", get, self._stream),
             ("/stream/endless", get, self._endless),
             ("/stream/token", get, self._stream_of_token),
+            ("/stream/lost", get, self._stream_without_a_store),
             ("/exception", both, self._exception),
             ("/failed", post, self._failed),
             ("/redirected", post, self._redirected),
@@ -374,6 +375,11 @@ class Site:
             yield json.dumps(await self.functions.get_session_data()).encode()
 
         return Streamed(chunks() if self.blocks else achunks())
+
+    async def _stream_without_a_store(self, here: Here) -> Answer:
+        stream = await self._stream(here)
+        self.store.is_down = True
+        return stream
 
     async def _exception(self, here: Here) -> Answer:
         await self._write(here)
