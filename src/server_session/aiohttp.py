@@ -3,7 +3,7 @@
 from asyncio import current_task, ensure_future
 from datetime import timedelta
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from aiohttp import web
 from aiohttp.payload import AsyncIterablePayload
@@ -49,7 +49,7 @@ def setup(
             content, endpoint = AiohttpBody(request), lambda: request.match_info.handler
             if refusal := await exchange.check(content, endpoint=endpoint, method=request.method):
                 raise _error(refusal)
-        body: object = None
+        body: Any = None
         try:
             response = await handler(request)
             body = getattr(response, "body", None)
@@ -65,19 +65,19 @@ def setup(
             elif refusal := await exchange.commit():
                 await aclose_body(body)
                 raise _error(refusal)
-        if (
-            isinstance(body, AsyncIterablePayload)
-            and isinstance(response, web.Response)
-            and has_body(request.method, response.status)
-        ):
+        is_pieced = isinstance(body, AsyncIterablePayload) and has_body(request.method, response.status)
+        if is_pieced and isinstance(response, web.Response):
             response.body = astreamed(body._value, exchange)  # noqa: SLF001 - nothing else tells it
         return response
 
-    async def start(request: web.Request, response: web.StreamResponse) -> None:
+    async def start(request: Any, response: web.StreamResponse) -> None:
         exchange = (own or configured()).exchange(AiohttpRequest.of(request))
         await exchange.commit_late()
         is_streamed = "Content-Length" not in response.headers
         exchange.answer(response, varies=is_streamed)
+        if not is_streamed:
+            # A stream that could not start has told the writer to send chunks.
+            request._payload_writer.chunked = False  # noqa: SLF001 - nothing else takes that back
         if seconds is not None and isinstance(response, web.WebSocketResponse):
             close = partial(response.close, message=b"session ended")
             watching = ensure_future(close_at_end(exchange, seconds, lambda code: close(code=code)))

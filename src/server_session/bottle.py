@@ -11,7 +11,7 @@ from bottle import BaseTemplate, Bottle, HTTPError, HTTPResponse, request  # typ
 
 from server_session._sessions import Sessions, Settings, chosen, configured
 from server_session.adapters import FileBody, LazySession, Refusal, WsgiBody, WsgiRequest, csrf_exempt, csrf_protect
-from server_session.exceptions import UnavailableError
+from server_session.exceptions import SessionError, UnavailableError
 from server_session.exchange.streams import close_body
 from server_session.exchange.templates import served, template_functions
 from server_session.wsgi import SESSION, ServedResponse
@@ -55,7 +55,7 @@ class ServerSession:
                     raise out.exception
                 exchange.blocking.commit_late()
                 return cast(out, peek)
-            except UnavailableError as error:
+            except SessionError as error:
                 close_body(out)
                 return cast(_page(app, exchange.refuse(error)))
 

@@ -314,3 +314,19 @@ def test_the_application_of_the_documentation_runs_as_printed(monkeypatch: pytes
     assert client.cookies != cookie
     assert "csrf_token_missing" in client.post("/log-out", status=403).text
     assert "Log in" in page.forms[0].submit().follow().text
+
+
+def test_what_cannot_be_stored_is_bottle_s_own_500_and_bears_the_cookie_of_a_renewal() -> None:
+    app = Bottle()
+    shop = Shop(app).enter()
+
+    @app.post("/unstorable")
+    def unstorable() -> str:
+        shop.plugin.sessions.sync.renew_session()
+        request.session["odd"] = object()
+        return "never"
+
+    answered = shop.post("/unstorable", "same-origin")
+    assert answered.status_int == 500
+    assert "Critical error" in answered.text
+    assert shop.data == {"kept": "yes"}

@@ -509,17 +509,16 @@ class AdapterContract:
         answered = browser.get("/stream")
         check_equal((answered.status, answered.body, answered.is_cut), (200, b"xxx", False), "a stream")
         check("cookie" in answered.listed("vary"), "a stream has no Vary: Cookie")
-        want = {"kept": "yes", "begun": [True], "sent": 2, "function": "too"}
+        written = {"begun": True, "sent": [0, 1, 2], "last": 2, "function": "too"}
+        want = {"kept": "yes", **written}
         check_equal(self._eventually(lambda: _data(browser.get("/read")), want), want, "what a stream wrote")
         answered = browser.get("/stream/token")
         check_equal(_data(answered), want, "what a function reads in a stream")
         check("cookie" in answered.listed("vary"), "a stream in which a function reads has no Vary: Cookie")
         stranger = served.browser()
         stranger.get("/stream")
-        want = {"begun": [True], "sent": 2, "function": "too"}
-        check_equal(
-            self._eventually(lambda: _data(stranger.get("/read")), want), want, "what a stranger's stream wrote"
-        )
+        got = self._eventually(lambda: _data(stranger.get("/read")), written)
+        check_equal(got, written, "what a stranger's stream wrote")
 
     @_served("has_streams")
     def test_stream_whose_client_hangs_up_leaves_the_site_well(self, served: Served) -> None:
@@ -538,6 +537,14 @@ class AdapterContract:
         served.site.store.is_down = False
         check(answered.status >= 500 or answered.is_cut or not answered.body, "a stream without its store was whole")
         check_equal(_data(browser.get("/read")), {"kept": "yes"}, "the session after it")
+
+    @_served("has_streams")
+    def test_stream_that_cannot_be_stored_before_it_starts_is_503(self, served: Served) -> None:
+        for browser in (served.visitor(), served.browser()):
+            before = {**browser.cookies}
+            self._check_unavailable(browser.get("/stream/lost"), "/stream/lost")
+            served.site.store.is_down = False
+            check_equal(browser.cookies, before, "the cookies after a stream that could not be stored")
 
     # ------------------------------------------------------------------------------------------------ errors
 

@@ -239,6 +239,7 @@ class Site:
             ("/stream", get, self._stream),
             ("/stream/endless", get, self._endless),
             ("/stream/token", get, self._stream_of_token),
+            ("/stream/lost", get, self._stream_without_a_store),
             ("/exception", both, self._exception),
             ("/failed", post, self._failed),
             ("/redirected", post, self._redirected),
@@ -342,11 +343,11 @@ class Site:
 
     async def _stream(self, here: Here) -> Answer:
         session = await settled(here.session())
-        # A list that is in hand can change unseen, so there may always be something to store.
-        session["begun"] = [True]
+        session["begun"], session["sent"] = True, []
 
         def write(number: int) -> bytes:
-            session["sent"] = number
+            session["last"] = number
+            session["sent"].append(number)
             return b"x"
 
         return Streamed(self._chunks(write, 3))
@@ -375,6 +376,11 @@ class Site:
             yield json.dumps(await self.functions.get_session_data()).encode()
 
         return Streamed(chunks() if self.blocks else achunks())
+
+    async def _stream_without_a_store(self, here: Here) -> Answer:
+        stream = await self._stream(here)
+        self.store.is_down = True
+        return stream
 
     async def _exception(self, here: Here) -> Answer:
         await self._write(here)
