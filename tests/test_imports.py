@@ -21,7 +21,7 @@ FRAMEWORKS = {
 # Top first. A folder is a room, and so is what stands here together; a module may import from its own room and from
 # those below it.
 ROOMS = (
-    {"", "testing", "cli", "_packing"},
+    {"", "testing", "cli"},
     FRAMEWORKS,
     {"adapters", "adopt", "asgi", "wsgi", "otel", "sync"},
     {"_sessions", "migration"},

@@ -3,7 +3,6 @@
 import email
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -92,21 +91,6 @@ def test_it_is_imported_from_where_there_is_nothing_else(wheel: Path, tmp_path: 
         [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert printed.stdout.startswith(str(tmp_path))
-
-
-def test_pyinstaller_is_told_what_is_imported_late_and_which_files_are_read(wheel: Path, tmp_path: Path) -> None:
-    shutil.unpack_archive(wheel, tmp_path, "zip")
-    asked = (
-        "from importlib.metadata import *; print(*distribution('server-session').entry_points['hook-dirs'].load()())"
-    )
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{asked}"]
-    (folder,) = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout.split()
-    told = runpy.run_path(f"{folder}/hook-server_session.py")
-    package = tmp_path / "server_session"
-    read = [package / "csrf.js", package / "stores/redis/redis.lua"]
-    assert [(Path(file), tmp_path / place) for file, place in told["datas"]] == [(file, file.parent) for file in read]
-    for name in ("http.frameworks", "stores.redis", "stores.sql", "stores.memcached", "stores.file"):
-        assert f"server_session.{name}" in told["hiddenimports"]
 
 
 @long

@@ -20,8 +20,6 @@ _LOG: Final = logging.getLogger("server_session")
 _ABSENT: Final[Any] = object()
 # What the text of a dict or list begins with: another writer may put JSON's white space before the bracket.
 _CONTAINER_STARTS: Final = b"[{ \t\r\n"
-# In the place of what the store holds, where that is not known: no value's text.
-_UNKNOWN: Final = b"?"
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -233,7 +231,8 @@ class Session(_Dict):
 
     def doubt(self, changes: Changes) -> None:
         """Note that these changes are stored or not, so that to take one back is a change too."""
-        self._stored |= dict.fromkeys([*changes.assigned, *changes.removed], _UNKNOWN)
+        # No value's text: whatever the mapping holds then differs from it.
+        self._stored |= dict.fromkeys([*changes.assigned, *changes.removed], b"?")
 
     # --- what the functions of the request ask of it
 
@@ -366,7 +365,6 @@ class Session(_Dict):
         """
         self._note_write()
         self._cleared = self._moment
-        self._written.clear()
         # The keys are dropped unseen, so the result depends on which there are.
         self.read_names = True
         super().clear()
