@@ -346,12 +346,12 @@ def test_a_directory_that_another_user_s_processes_keep_is_not_written_to(
     FileSessionStore(tmp_path / "sessions")
     url = f"file:{tmp_path}/sessions"
     program = f"from server_session import FileSessionStore\nstore = FileSessionStore({url[5:]!r})"
-    (tmp_path / "shop.py").write_text(program)
+    (tmp_path / "market.py").write_text(program)
     monkeypatch.syspath_prepend(tmp_path)
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)
     assert_found(run("doctor", url, "--json"), "directory", "that this user may make", exit_code=3)
-    for words in (["doctor", "shop:store"], ["stats", "--store", url], ["end", "--all", "--yes", "--store", url]):
+    for words in (["doctor", "market:store"], ["stats", "--store", url], ["end", "--all", "--yes", "--store", url]):
         ran = run(*words, "--json")
         assert ran.code == 2
         assert f"sudo -u '#{user}'" in ran.data["error"]["what"]
