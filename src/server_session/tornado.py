@@ -26,10 +26,10 @@ __all__ = ["SessionHandler", "SessionWebSocketHandler", "csrf_exempt", "csrf_pro
 class SessionHandler(RequestHandler):
     """A handler with `self.session`; it may be mixed in before another.
 
-    The application's setting `sessions` is a `Sessions`; without it they are what `configure` made. What is refused
-    (403), and that for which the store does not answer (503), goes to `write_error`. The functions take `self`, as
-    request and as response. Templates have `csrf_token()`, and `{% raw csrf_input() %}`; Tornado's own
-    `xsrf_form_html()` and `xsrf_token` are the session's too, unless that checks nothing (`csrf=None`).
+    The application's setting `sessions` is a `Sessions`; without it they are what `configure` made. What is refused, a
+    forged request (403) or one for which the store does not answer (503), goes to `write_error`. The functions take
+    `self`, as the request and as the response. Templates have `csrf_token()`, and `{% raw csrf_input() %}`; Tornado's
+    own `xsrf_form_html()` and `xsrf_token` are the session's too, unless that checks nothing (`csrf=None`).
     """
 
     _session: Session | None = None
@@ -90,10 +90,10 @@ class SessionHandler(RequestHandler):
         self._finished = True
         self.request.connection.close()  # type: ignore[union-attr]
 
-    def flush(self, include_footers: bool = False) -> "Future[None]":
-        """Send what was written; before the first of it the session is stored."""
-        # With footers it is the end, before which it was stored.
-        if not include_footers and not self._headers_written and self._exchange.is_pending:
+    def flush(self, include_footers: bool = False, *, is_stored: bool = False) -> "Future[None]":
+        """Send what was written; before the first of it the session is stored, unless it is just then."""
+        # With footers it is the end, before which it was stored. What the handler still holds can differ again at once.
+        if not (include_footers or is_stored or self._headers_written) and self._exchange.is_pending:
             flushing = ensure_future(self._store_and_flush())
             # Nobody need wait for it: what is still to be stored is then stored, or fails, at the end.
             flushing.add_done_callback(lambda flushed: flushed.cancelled() or flushed.exception())
@@ -105,9 +105,7 @@ class SessionHandler(RequestHandler):
     async def _store_and_flush(self) -> None:
         await self._exchange.commit_late()
         if not self._finished:
-            # Not by `flush`: where a list is in hand there is always something that may have to be stored.
-            self._exchange.answer(self, varies=True)
-            await super().flush()
+            await SessionHandler.flush(self, is_stored=True)
 
     def finish(self, chunk: str | bytes | dict[Any, Any] | None = None) -> "Future[None]":
         """End the response; before that the session is stored."""
@@ -119,12 +117,13 @@ class SessionHandler(RequestHandler):
         return self._finishing
 
     async def _store_and_finish(self) -> None:
+        exchange = self._exchange
         try:
-            await self._exchange.commit_late()
+            await exchange.commit_late()
         except SessionError as error:
-            self._exchange.stored.abandon()
+            exchange.stored.abandon()
             # A write that was not answered may have swapped the cookie all the same.
-            await self._exchange.commit()
+            await exchange.commit()
             self._is_stored, self._finished = True, False
             self._handle_request_exception(error)
         else:
@@ -152,8 +151,9 @@ class SessionHandler(RequestHandler):
 
     def xsrf_form_html(self) -> str:
         """Return the hidden input with a token, of the session."""
-        own = template_functions(lambda: self._exchange)["csrf_input"]
-        return super().xsrf_form_html() if self._exchange.sessions.csrf is None else own()
+        if self._exchange.sessions.csrf is None:
+            return super().xsrf_form_html()
+        return template_functions(lambda: self._exchange)["csrf_input"]()
 
     def check_xsrf_cookie(self) -> None:
         """Leave the check to the session's, which has passed."""
