@@ -5,6 +5,7 @@ import gc
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -252,6 +253,8 @@ def test_a_response_that_is_ended_in_the_middle_of_a_handler_is_stored_before(vi
 def test_a_visitor_who_has_gone_before_the_answer_fails_nothing_and_what_the_handler_writes_is_stored(
     visit, caplog, streams
 ):
+    waits = threading.Event()
+
     class Late(SessionHandler):
         def initialize(self) -> None:
             self.gone = asyncio.Event()
@@ -260,6 +263,8 @@ def test_a_visitor_who_has_gone_before_the_answer_fails_nothing_and_what_the_han
             self.gone.set()
 
         async def get(self) -> None:
+            # Of who has gone before that Tornado tells nobody.
+            asyncio.get_running_loop().call_soon(waits.set)
             await self.gone.wait()
             self.session["late"] = True
             self.write("x")
@@ -272,6 +277,7 @@ def test_a_visitor_who_has_gone_before_the_answer_fails_nothing_and_what_the_han
     browser = visit({"/late": Late})
     with socket.create_connection(("127.0.0.1", browser.port), PATIENCE) as connection:
         connection.sendall(f"GET /late HTTP/1.1\r\nHost: x\r\nCookie: {browser.cookie}\r\n\r\n".encode())
+        assert waits.wait(PATIENCE)
     eventually(lambda: browser.get("/read").text == '{"kept": "yes", "late": true, "after": true}')
     gc.collect()
     assert [record.message for record in caplog.records if record.name == "asyncio"] == []
